@@ -1,0 +1,1 @@
+"""Powerpropagation: how an entry is parameterized."""

@@ -1,0 +1,1 @@
+"""Top-KAST: active sets A and B."""
