@@ -1,0 +1,1 @@
+"""Experiments: data, networks and methods wired into runs."""

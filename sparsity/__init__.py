@@ -1,17 +1,75 @@
 """Which entries are active: selection, masks, schedules, the wrapper."""
 
+from sparsity import methods
+from sparsity.counts import Counts
+from sparsity.counts import make_counts
+from sparsity.distributions import erdos_renyi
+from sparsity.distributions import erdos_renyi_kernel
+from sparsity.distributions import uniform
+from sparsity.masks import density
+from sparsity.masks import nested_topk_masks
+from sparsity.masks import num_kept
+from sparsity.masks import overlap
+from sparsity.masks import random_mask
+from sparsity.masks import topk_mask
+from sparsity.masks import topk_masks
+from sparsity.methods import magnitude
+from sparsity.methods import static
+from sparsity.schedules import constant
+from sparsity.schedules import cubic
+from sparsity.schedules import every
+from sparsity.schedules import one_shot
+from sparsity.select import Predicate
 from sparsity.select import all_of
 from sparsity.select import any_of
 from sparsity.select import is_any
 from sparsity.select import is_weight
 from sparsity.select import matching
 from sparsity.select import none_of
+from sparsity.state import ActiveSets
+from sparsity.state import Refresh
+from sparsity.state import Rule
+from sparsity.state import SparseState
+from sparsity.state import active_sets
+from sparsity.state import forward_weights
+from sparsity.state import layer_keys
+from sparsity.state import sparse_state
+from sparsity.state import sparsify
 
 __all__ = [
+  'ActiveSets',
+  'Counts',
+  'Predicate',
+  'Refresh',
+  'Rule',
+  'SparseState',
+  'active_sets',
   'all_of',
   'any_of',
+  'constant',
+  'cubic',
+  'density',
+  'erdos_renyi',
+  'erdos_renyi_kernel',
+  'every',
+  'forward_weights',
   'is_any',
   'is_weight',
+  'layer_keys',
+  'magnitude',
+  'make_counts',
   'matching',
+  'methods',
+  'nested_topk_masks',
   'none_of',
+  'num_kept',
+  'one_shot',
+  'overlap',
+  'random_mask',
+  'sparse_state',
+  'sparsify',
+  'static',
+  'topk_mask',
+  'topk_masks',
+  'uniform',
 ]

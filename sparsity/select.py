@@ -6,7 +6,9 @@ that are nested deeper are named alike, the path joined by slashes.
 """
 
 from collections.abc import Callable
+from collections.abc import Container
 from collections.abc import Iterator
+from collections.abc import Mapping
 import re
 from typing import Any
 
@@ -118,7 +120,21 @@ def selected(params: Any, select: Predicate) -> Any:
   return jax.tree.unflatten(structure, flags)
 
 
-def paths(params: Any, select: Predicate) -> dict[str, Any]:
+def pick(tree: Any, paths: Container[str]) -> dict[str, Any]:
+  """Returns the leaves of `tree` whose path is in `paths`, by path."""
+  leaves = ((join(module, name), x) for module, name, x in named_leaves(tree))
+  return {path: x for path, x in leaves if path in paths}
+
+
+def put(tree: Any, values: Mapping[str, Any]) -> Any:
+  """Returns `tree` with the leaves that `values` names by path replaced."""
+  leaves = [
+    values.get(join(module, name), x) for module, name, x in named_leaves(tree)
+  ]
+  return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+
+
+def selected_paths(params: Any, select: Predicate) -> dict[str, Any]:
   """Returns the selected leaves by path `'module/name'`, in the tree's order.
 
   Raises:

@@ -1,0 +1,1 @@
+"""What every experiment uses: building, runs, metrics, checkpoints."""

@@ -1,0 +1,1 @@
+"""Haiku networks, one file for each."""

@@ -1,0 +1,44 @@
+# make demo   trains on MNIST, prints a table, draws plots
+# make test   runs all tests
+# make lint   checks style; make format mends what it can
+# make bench  measures speed, always as ratios taken in one run
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.3
+
+.PHONY: demo test lint format bench setup clean
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("expected Python 3.11 or later, got " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
+	@echo 'Setting up $(VENV) ...'
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(RUN) launch.py --config=configs/mnist_powerprop.py:demo --workdir=runs/demo
+
+test: $(STAMP)
+	$(RUN) -m pytest
+
+lint: $(STAMP)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+format: $(STAMP)
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+bench: $(STAMP)
+	$(RUN) -m benchmarks.topk
+	$(RUN) -m benchmarks.step
+	$(RUN) -m benchmarks.loop
+
+clean:
+	rm -rf $(VENV) .cache build *.egg-info

@@ -1,0 +1,59 @@
+"""LeNet-300-100 on MNIST, dense: the baseline, and base of the other configs.
+
+  python launch.py --config=configs/mnist_dense.py --workdir=runs/mnist_dense
+
+`configs/mnist_dense.py:quick` makes 600 steps, for a look and for tests.
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def get_config(variant: str = '') -> ml_collections.ConfigDict:
+  """Returns the config: the protocol of Powerpropagation's MNIST experiment.
+
+  Optimizer, initialization, batch and number of steps are those of the
+  notebook released with Schwarz et al., 2021, https://arxiv.org/abs/2110.00296.
+  """
+  if variant not in ('', 'quick'):
+    raise ValueError(f"expected variant '' or 'quick', got {variant!r}")
+  config = ml_collections.ConfigDict()
+  config.experiment = 'image_classification'
+  config.seeds = (0, 1, 2)
+  config.side_by_side = 'auto'
+  config.data = dict(
+    name='mnist',
+    data_dir=config_dict.placeholder(str),  # None: the files shipped with this
+  )
+  config.model = dict(name='lenet', hidden=(300, 100), num_classes=10)
+  config.powerprop = dict(alphas=(1.0,), optimizer_in='theta')
+  config.method = dict(name='dense')
+  config.optimizer = dict(
+    name='sgd',
+    learning_rate=0.1,
+    momentum=0.0,
+    nesterov=False,
+    weight_decay=0.0,
+  )
+  config.train = dict(
+    batch_size=60,
+    num_steps=50_000,
+    log_every=500,
+    eval_every=2_500,
+    checkpoint_every=2_500,
+    keep_checkpoints=2,
+  )
+  config.prune = dict(
+    lowest=0.01,
+    highest=1.0,
+    num_levels=20,
+    output_layer='linear_2/w',
+    output_factor=2.0,
+  )
+  if variant == 'quick':
+    config.seeds = (0,)
+    config.train.update(
+      num_steps=600, log_every=100, eval_every=300, checkpoint_every=300
+    )
+    config.prune.num_levels = 5
+  return config

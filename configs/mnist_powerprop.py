@@ -1,0 +1,25 @@
+"""Powerpropagation on MNIST: accuracy against the weights that are kept.
+
+  python launch.py --config=configs/mnist_powerprop.py --workdir=runs/powerprop
+
+The first experiment of Schwarz et al., 2021, https://arxiv.org/abs/2110.00296,
+as in the notebook released with it: alpha 1 to 5, then one-shot pruning at 20
+levels without further training. `:quick` makes 600 steps of each, `:demo` 5,000
+steps with two seeds.
+"""
+
+import ml_collections
+
+from configs import mnist_dense
+
+
+def get_config(variant: str = '') -> ml_collections.ConfigDict:
+  """Returns the config."""
+  if variant not in ('', 'demo', 'quick'):
+    raise ValueError(f"expected variant '', 'demo' or 'quick', got {variant!r}")
+  config = mnist_dense.get_config('quick' if variant == 'quick' else '')
+  config.powerprop.alphas = (1.0, 2.0, 3.0, 4.0, 5.0)
+  if variant == 'demo':
+    config.seeds = (0, 1)
+    config.train.update(num_steps=5_000, checkpoint_every=2_500)
+  return config

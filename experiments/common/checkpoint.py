@@ -1,0 +1,283 @@
+"""Checkpoints over Orbax: the newest few, and some for ever.
+
+A checkpoint is a state (any tree of arrays) and metadata (JSON). Orbax makes it
+appear as a whole or not at all. What this adds: a state comes back only into
+the structure it had, with an error that names the first difference; and where
+the newest checkpoint cannot be read, the one before it is used.
+"""
+
+from collections.abc import Mapping
+import json
+import logging
+import os
+import pathlib
+import shutil
+from typing import Any
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from experiments.common import run
+
+FORMAT = 1  # Of what is saved beside the state; raise it when that changes.
+
+_logger = logging.getLogger(__name__)
+
+
+class Checkpoints:
+  """The checkpoints in one folder; for one process at a time.
+
+  Example:
+    >>> import tempfile
+    >>> checkpoints = Checkpoints(tempfile.mkdtemp(), keep=2)
+    >>> for step in (100, 200, 300):
+    ...   checkpoints.save(step, {'w': jnp.ones(2) * step}, {'loss': 0.5})
+    >>> checkpoints.steps()
+    [200, 300]
+    >>> checkpoints.restore({'w': jax.ShapeDtypeStruct((2,), jnp.float32)})
+    ({'w': Array([300., 300.], dtype=float32)}, {'loss': 0.5})
+  """
+
+  def __init__(self, directory: str | os.PathLike[str], keep: int):
+    """Opens the folder, and creates it if absent.
+
+    Args:
+      directory: Where the checkpoints are, each a folder named by its step.
+      keep: How many of those that may rotate are kept.
+
+    Raises:
+      ValueError: If `keep` is less than 1.
+    """
+    if keep < 1:
+      raise ValueError(f'expected keep >= 1, got {keep}')
+    self._directory = pathlib.Path(directory).absolute()
+    self._policy = _KeepNewest(keep)
+    self._manager = ocp.CheckpointManager(
+      self._directory,
+      options=ocp.CheckpointManagerOptions(
+        enable_async_checkpointing=False,
+        cleanup_tmp_directories=True,
+        preservation_policy=self._policy,
+      ),
+      item_handlers=ocp.PyTreeCheckpointHandler(),
+    )
+    for step in self.steps():
+      try:
+        rotates = not self._describe(step)['keep_always']
+      except Exception:  # Of whatever kind: what cannot be read is not deleted.
+        rotates = False
+      if not rotates:
+        self._policy.kept.add(step)
+
+  def steps(self) -> list[int]:
+    """Returns the steps that are saved, in ascending order."""
+    return sorted(self._manager.all_steps())
+
+  def latest(self) -> int | None:
+    """Returns the newest step, or None if there is none."""
+    return max(self.steps(), default=None)
+
+  def save(
+    self,
+    step: int,
+    state: Any,
+    metadata: Mapping[str, Any],
+    keep_always: bool = False,
+  ) -> None:
+    """Saves a state; when it returns, the checkpoint is complete.
+
+    Args:
+      step: Later than every step that is saved.
+      state: A tree of arrays; other leaves are errors.
+      metadata: Plain data, returned by `restore` as JSON has it.
+      keep_always: Whether this one never rotates.
+
+    Raises:
+      ValueError: If the step is not later, or a leaf is not an array.
+      TypeError: If `metadata` is not plain data.
+    """
+    latest = self.latest()
+    if latest is not None and step <= latest:
+      raise ValueError(
+        f'expected a step later than {latest}, the newest in '
+        f'{self._directory}; got {step}'
+      )
+    description = {
+      'format': FORMAT,
+      'keep_always': keep_always,
+      'leaves': _leaves(state),
+      'checksum': _checksum(state),
+      'metadata': json.loads(run.to_json(metadata)),
+    }
+    if keep_always:
+      self._policy.kept.add(step)
+    self._manager.save(
+      step,
+      args=ocp.args.PyTreeSave(_without_empty(state)),
+      custom_metadata=description,
+      force=True,
+    )
+
+  def restore(
+    self, like: Any, step: int | None = None
+  ) -> tuple[Any, dict[str, Any]]:
+    """Returns `(state, metadata)` as they were saved, bit for bit.
+
+    Args:
+      like: A tree of arrays or `jax.ShapeDtypeStruct`s: the structure, and
+        where the arrays go. Without a sharding that is the first device.
+      step: Which one; None is the newest that can be read. Newer ones that
+        cannot are set aside as `unreadable-STEP`, and logged.
+
+    Raises:
+      ValueError: If there is none, none can be read, it is of another format,
+        or it does not fit `like`; the first difference is named.
+    """
+    steps = self.steps()
+    if not steps or (step is not None and step not in steps):
+      asked = 'a checkpoint' if step is None else f'a checkpoint of step {step}'
+      raise ValueError(f'expected {asked} in {self._directory}; got {steps}')
+    failures: dict[int, str] = {}
+    for candidate in reversed(steps) if step is None else [step]:
+      description = self._attempt(failures, candidate, self._describe)
+      if description is None:
+        continue
+      _check(
+        description, like, f'checkpoint {self._directory / str(candidate)}'
+      )
+      state = self._attempt(failures, candidate, self._read, like, description)
+      if state is not None:
+        self._set_aside(failures)
+        return state[0], description['metadata']
+    reasons = '\n  '.join(f'step {s}: {why}' for s, why in failures.items())
+    raise ValueError(
+      f'expected a readable checkpoint in {self._directory}; got\n  {reasons}'
+    )
+
+  def _describe(self, step: int) -> dict[str, Any]:
+    """Returns what `save` wrote beside the state."""
+    description = self._manager.metadata(step).custom_metadata
+    if not description or 'format' not in description:
+      raise ValueError('the description of its contents is missing')
+    return description
+
+  def _read(self, step: int, like: Any, description: dict) -> tuple[Any]:
+    target = jax.tree.map(_with_sharding, _without_empty(like))
+    restored = self._manager.restore(
+      step,
+      args=ocp.args.PyTreeRestore(
+        item=target,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+      ),
+    )
+    state = _with_empty(restored, like)
+    if _checksum(state) != description['checksum']:
+      raise ValueError('its checksum is not the one saved')
+    return (state,)  # Not the state itself, which may be None.
+
+  def _attempt(self, failures, step, function, *args):
+    """Returns `function(step, *args)`, or None and a note in `failures`."""
+    try:
+      return function(step, *args)
+    except Exception as error:  # Orbax raises many kinds for a broken file.
+      first_line = str(error).strip().partition('\n')[0]
+      failures[step] = f'{type(error).__name__}: {first_line[:200]}'
+      return None
+
+  def _set_aside(self, failures: dict[int, str]) -> None:
+    """Renames checkpoints that cannot be read, so that they are not found."""
+    for step, why in failures.items():
+      aside = self._directory / f'unreadable-{step}'
+      shutil.rmtree(aside, ignore_errors=True)
+      (self._directory / str(step)).rename(aside)
+      self._policy.kept.discard(step)
+      _logger.warning(
+        'Checkpoint %d cannot be read and is now %s; going back to the one '
+        'before it. (%s)', step, aside, why,
+      )  # fmt: skip
+    if failures:
+      self._manager.reload()
+
+
+class _KeepNewest(ocp.checkpoint_managers.PreservationPolicy):
+  """Keeps the newest `num` that may rotate, and all that may not."""
+
+  def __init__(self, num: int):
+    self.num = num
+    self.kept: set[int] = set()  # These never rotate.
+
+  def should_preserve(self, checkpoints, *, context):
+    """Returns a flag for each checkpoint: is it kept?"""
+    del context
+    steps = [checkpoint.step for checkpoint in checkpoints]
+    rotating = sorted(set(steps) - self.kept)
+    newest = set(rotating[-self.num :])
+    return [step in self.kept or step in newest for step in steps]
+
+
+def _check(description: dict[str, Any], like: Any, name: str) -> None:
+  """Checks that a checkpoint is of this format and fits `like`."""
+  if description['format'] != FORMAT:
+    raise ValueError(
+      f'{name}: expected format {FORMAT}, got {description["format"]}; it was '
+      'saved by another version of this program'
+    )
+  there = description['leaves']
+  expected = _leaves(like)
+  for path in [*expected, *there]:
+    if there.get(path) != expected.get(path):
+      raise ValueError(
+        f'{name} does not fit: {path or "the state"} is '
+        f'{there.get(path, "absent")} there, '
+        f'{expected.get(path, "absent")} expected'
+      )
+
+
+def _leaves(tree: Any) -> dict[str, str]:
+  """Returns the type of each leaf by path: `{'w': 'float32[300,100]'}`."""
+  leaves = {}
+  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    name = jax.tree_util.keystr(path)
+    if not hasattr(leaf, 'shape') or not hasattr(leaf, 'dtype'):
+      raise ValueError(
+        f'expected arrays in the state, got {leaf!r} ({type(leaf).__name__}) '
+        f'at {name}'
+      )
+    leaves[name] = f'{leaf.dtype}[{",".join(map(str, leaf.shape))}]'
+  return leaves
+
+
+def _checksum(tree: Any) -> int | None:
+  """Returns the CRC-32 of all bytes; None if some are on other hosts."""
+  value = 0
+  for leaf in jax.tree.leaves(tree):
+    if isinstance(leaf, jax.Array):
+      if not leaf.is_fully_addressable:
+        return None
+      if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    array = np.ascontiguousarray(leaf)
+    value = zlib.crc32(array.reshape(-1).view(np.uint8), value)
+  return value
+
+
+def _without_empty(tree: Any) -> Any:
+  """Returns `tree` with None for arrays of no entries, which Orbax refuses."""
+  return jax.tree.map(lambda x: x if x.size else None, tree)
+
+
+def _with_empty(tree: Any, like: Any) -> Any:
+  leaves = iter(jax.tree.leaves(tree))
+  return jax.tree.map(
+    lambda x: next(leaves) if x.size else jnp.zeros(x.shape, x.dtype), like
+  )
+
+
+def _with_sharding(leaf: Any) -> Any:
+  if not isinstance(leaf, jax.ShapeDtypeStruct) or leaf.sharding is not None:
+    return leaf
+  sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -1,0 +1,195 @@
+"""The one loop: train, evaluate, save, stop and go on again.
+
+A run trains one unit after another. A unit is a training run of `num_steps`,
+of one member (a combination such as alpha and seed) or of several side by side.
+The position in the whole run is one number, the global step:
+`unit * num_steps + step`.
+"""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+import math
+import time
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.common import checkpoint
+from experiments.common import metrics as metrics_lib
+from experiments.common import progress as progress_lib
+from experiments.common import run as run_lib
+
+Row = dict[str, Any]
+
+
+class Unit(NamedTuple):
+  """One training run; arrays of metrics have a leading axis of members."""
+
+  members: tuple[dict[str, Any], ...]  # such as {'alpha': 2.0, 'seed': 0}
+  init: Callable[[], Any]  # () -> state
+  train: Callable[..., Any]  # (state, first_step, num_steps) -> state, metrics
+  evaluate: Callable[[Any], dict[str, Any]]  # state -> metrics
+  finish: Callable[[Any], list[list[Row]]]  # state -> rows of each member
+
+
+class Schedule(NamedTuple):
+  """How long to train, and what happens how often; in steps."""
+
+  num_steps: int
+  log_every: int
+  eval_every: int
+  checkpoint_every: int
+
+
+class Outcome(NamedTuple):
+  """How a call of `run` ended."""
+
+  status: str  # 'done' | 'interrupted' | 'diverged'
+  global_step: int
+  seconds: float  # of training, over all sessions of this run
+  signal: int | None  # that interrupted it
+  message: str
+
+
+def make_schedule(
+  *, num_steps: int, log_every: int, eval_every: int, checkpoint_every: int
+) -> Schedule:
+  """Returns the schedule; `log_every` steps are one dispatch.
+
+  Raises:
+    ValueError: If an interval is less than 1, or not a multiple of `log_every`.
+  """
+  schedule = Schedule(num_steps, log_every, eval_every, checkpoint_every)
+  for name, value in schedule._asdict().items():
+    if value < 1:
+      raise ValueError(f'expected {name} >= 1, got {value}')
+    if name.endswith('_every') and value % log_every:
+      raise ValueError(
+        f'expected {name} as a multiple of log_every={log_every}, got {value}'
+      )
+  return schedule
+
+
+def run(
+  units: Sequence[Unit],
+  schedule: Schedule,
+  directory: run_lib.Run,
+  *,
+  keep: int,
+) -> Outcome:
+  """Trains what is not trained yet, and returns how it ended.
+
+  After the last step of a unit its `finish` rows are written and its state is
+  kept for good; other checkpoints rotate. SIGINT and SIGTERM end the chunk at
+  hand, save, and return. Interrupted or not, the same steps are made in the
+  same order with the same numbers.
+
+  Args:
+    units: what to train, one after another; their states are alike.
+    schedule: how long, and what happens how often.
+    directory: where metrics, status and checkpoints go.
+    keep: how many checkpoints rotate.
+  """
+  checkpoints = checkpoint.Checkpoints(directory.workdir / 'checkpoints', keep)
+  position, seconds, restored = 0, 0.0, None
+  if checkpoints.latest() is not None:
+    like = jax.eval_shape(units[0].init)
+    restored, metadata = checkpoints.restore(like)
+    position, seconds = metadata['global_step'], metadata['seconds']
+  total = len(units) * schedule.num_steps
+  with (
+    metrics_lib.Writer(directory.workdir, position) as writer,
+    progress_lib.Progress(total, position) as progress,
+    run_lib.Interrupt() as interrupt,
+  ):
+    clock = _Clock(seconds)
+    for index in range(position // schedule.num_steps, len(units)):
+      unit, offset = units[index], index * schedule.num_steps
+      step = max(position - offset, 0)
+      state = restored if step else unit.init()
+
+      def save(state, step, offset=offset):
+        directory.write_status(
+          'running', global_step=offset + step, total_steps=total
+        )
+        checkpoints.save(
+          offset + step,
+          state,
+          {'global_step': offset + step, 'seconds': clock.seconds()},
+          keep_always=step == schedule.num_steps,
+        )
+
+      while step < schedule.num_steps:
+        num_steps = min(schedule.log_every, schedule.num_steps - step)
+        following, values = unit.train(state, step, num_steps)
+        values = jax.device_get(values)
+        if problem := _not_finite(unit, values, step + num_steps):
+          return Outcome(
+            'diverged', offset + step, clock.seconds(), None, problem
+          )
+        state, step = following, step + num_steps
+        is_last = step == schedule.num_steps
+        _write(writer, unit, offset, step, 'train', values)
+        progress.update(offset + step, _mean(values), _describe(unit))
+        if is_last or step % schedule.eval_every == 0:
+          evaluated = jax.device_get(unit.evaluate(state))
+          _write(writer, unit, offset, step, 'validation', evaluated)
+        if is_last:
+          for member, rows in zip(
+            unit.members, unit.finish(state), strict=True
+          ):
+            for row in rows:
+              writer.write(offset + step, {'step': step, **row}, member=member)
+        if (
+          interrupt.signal is not None
+          or is_last
+          or (step % schedule.checkpoint_every == 0)
+        ):
+          save(state, step)
+        if interrupt.signal is not None and offset + step < total:
+          return Outcome(
+            'interrupted', offset + step, clock.seconds(), interrupt.signal, ''
+          )
+  return Outcome('done', total, clock.seconds(), None, '')
+
+
+class _Clock:
+  """Seconds of training, those of earlier sessions included."""
+
+  def __init__(self, before: float):
+    self._before, self._start = before, time.perf_counter()
+
+  def seconds(self) -> float:
+    return self._before + time.perf_counter() - self._start
+
+
+def _write(writer, unit, offset, step, split, values):
+  for i, member in enumerate(unit.members):
+    row = {name: float(np.ravel(value)[i]) for name, value in values.items()}
+    writer.write(
+      offset + step, {'step': step, 'split': split, **row}, member=member
+    )
+
+
+def _mean(values) -> dict[str, float]:
+  return {name: float(np.mean(value)) for name, value in values.items()}
+
+
+def _describe(unit: Unit) -> str:
+  several = {
+    name: [member[name] for member in unit.members] for name in unit.members[0]
+  }
+  return ', '.join(
+    f'{name} {" ".join(f"{x:g}" for x in dict.fromkeys(values))}'
+    for name, values in several.items()
+  )
+
+
+def _not_finite(unit: Unit, values, step: int) -> str:
+  for member, loss in zip(unit.members, np.ravel(values['loss']), strict=True):
+    if not math.isfinite(loss):
+      name = ', '.join(f'{key} {value:g}' for key, value in member.items())
+      return f'the loss is {loss} by step {step} ({name})'
+  return ''

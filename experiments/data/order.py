@@ -1,0 +1,72 @@
+"""In which order examples are read: a pure function of the seed and the step.
+
+There is no iterator and so nothing of it to save: who knows the step knows the
+position in the data.
+"""
+
+import functools
+
+import numpy as np
+
+
+def batch_indices(
+  seed: int,
+  first_step: int,
+  num_steps: int,
+  batch_size: int,
+  num_examples: int,
+) -> np.ndarray:
+  """Returns which examples make up the batches of some consecutive steps.
+
+  Every epoch is a new permutation and holds every example exactly once. A batch
+  may hold the end of one epoch and the beginning of the next, so none is
+  smaller and no example is dropped.
+
+  Example:
+    >>> batch_indices(
+    ...   0, first_step=0, num_steps=2, batch_size=3, num_examples=5)
+    array([[4, 1, 2],
+           [0, 3, 0]], dtype=int32)
+
+  Shapes:
+    returned: `(num_steps, batch_size)`.
+
+  Args:
+    seed: Of the permutations; at least 0.
+    first_step: The first of the steps, from 0.
+    num_steps: How many steps.
+    batch_size: Examples a step.
+    num_examples: Of the data set.
+
+  Raises:
+    ValueError: If a number is negative, or if `batch_size` is not between 1
+      and `num_examples`.
+  """
+  for name, value in {
+    'seed': seed, 'first_step': first_step, 'num_steps': num_steps,
+  }.items():  # fmt: skip
+    if value < 0:
+      raise ValueError(f'expected {name} >= 0, got {value}')
+  if not 1 <= batch_size <= num_examples:
+    raise ValueError(
+      f'expected a batch_size from 1 to {num_examples}, the number of '
+      f'examples; got {batch_size}'
+    )
+  # The stream of all epochs, from `begin` to `end`.
+  begin = first_step * batch_size
+  end = begin + num_steps * batch_size
+  pieces = [np.empty(0, np.int32)]
+  for epoch in range(begin // num_examples, -(-end // num_examples)):
+    start = epoch * num_examples
+    piece = slice(max(begin - start, 0), end - start)
+    pieces.append(_permutation(seed, epoch, num_examples)[piece])
+  return np.concatenate(pieces).reshape(num_steps, batch_size)
+
+
+@functools.lru_cache(maxsize=2)
+def _permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
+  """Returns the order of one epoch; whatever was drawn before is no matter."""
+  generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+  permutation = generator.permutation(num_examples).astype(np.int32)
+  permutation.flags.writeable = False  # It is cached.
+  return permutation

@@ -1,0 +1,146 @@
+"""Pruning after training: accuracy against the share of weights that is kept.
+
+The protocol of Powerpropagation's MNIST experiment: once, by magnitude, layer by
+layer, with no training afterwards; the output layer keeps twice the share.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import math
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import sparsity
+from sparsity import select
+
+Array = jax.Array
+
+
+class Levels(NamedTuple):
+  """Pruning levels: how many weights of each layer are kept at each."""
+
+  shares: tuple[float, ...]  # p, as configured
+  kept: dict[str, np.ndarray]  # int [L] by layer path
+  size: int  # weights of all layers together
+
+  @property
+  def density(self) -> np.ndarray:
+    """Float [L], weights kept of all."""
+    return sum(self.kept.values()) / self.size
+
+
+def make_levels(
+  params: Any,
+  *,
+  lowest: float,
+  highest: float,
+  num_levels: int,
+  output_layer: str,
+  output_factor: float,
+) -> Levels:
+  """Returns geometrically spaced levels for the weights among `params`.
+
+  Each layer keeps int(p * size) weights, the output layer int(min(1, p *
+  output_factor) * size).
+
+  Args:
+    params: the network's, or their shapes.
+    lowest: the smallest share p kept, over 0.
+    highest: the largest, at most 1.
+    num_levels: number of levels; 0 for no pruning.
+    output_layer: path of the output layer, 'module/name'.
+    output_factor: how many times the share it keeps.
+
+  Raises:
+    ValueError: If the shares are not 0 < lowest <= highest <= 1, the output
+      layer does not exist, or a layer would keep nothing (names it).
+  """
+  if not 0 < lowest <= highest <= 1:
+    raise ValueError(
+      'expected shares 0 < lowest <= highest <= 1, got '
+      f'lowest={lowest}, highest={highest}'
+    )
+  if num_levels < 0:
+    raise ValueError(f'expected num_levels >= 0, got {num_levels}')
+  sizes = {
+    path: math.prod(x.shape)
+    for path, x in select.selected_paths(params, sparsity.is_weight).items()
+  }
+  if output_layer not in sizes:
+    raise ValueError(
+      f'expected output_layer out of {sorted(sizes)}, got {output_layer!r}'
+    )
+  shares = tuple(float(p) for p in np.geomspace(lowest, highest, num_levels))
+  factors = dict.fromkeys(sizes, 1.0) | {output_layer: output_factor}
+  kept = {
+    path: np.array(
+      [int(min(1.0, factors[path] * p) * size) for p in shares], np.int32
+    )
+    for path, size in sizes.items()
+  }
+  for path, numbers in kept.items():
+    if num_levels and not numbers.min():
+      raise ValueError(
+        f'expected levels that keep a weight in each layer, but of {path} with '
+        f'{sizes[path]} weights the level {shares[0]:g} keeps none: raise '
+        'lowest'
+      )
+  return Levels(shares, kept, sum(sizes.values()))
+
+
+def masks_at(weights: Mapping[str, Array], kept: Mapping[str, Any]) -> dict:
+  """Returns the masks of the largest weights: `kept[path]` in each layer."""
+  layers = {path: weights[path] for path in kept}
+  return sparsity.topk_masks(layers, dict(kept), magnitude=True)
+
+
+def curve(
+  evaluate: Callable[[Any], dict[str, Array]],
+  levels: Levels,
+  weights: Any,
+  initial: Any,
+) -> dict[str, Array]:
+  """Returns the metrics of `weights` pruned to each level.
+
+  Args:
+    evaluate: from weights to metrics, each [].
+    levels: what to keep.
+    weights: after training.
+    initial: before it.
+
+  Returns:
+    The metrics, each [L], and `overlap`: the share of the weights kept that
+    would have been kept before training.
+  """
+
+  def at_level(kept):
+    now = masks_at(select.pick(weights, kept), kept)
+    before = masks_at(select.pick(initial, kept), kept)
+    layers = select.pick(weights, kept)
+    pruned = {path: jnp.where(now[path], x, 0) for path, x in layers.items()}
+    metrics = evaluate(select.put(weights, pruned))
+    return {**metrics, 'overlap': sparsity.overlap(now, before)}
+
+  if not levels.shares:
+    return {}
+  return jax.lax.map(at_level, jax.tree.map(jnp.asarray, levels.kept))
+
+
+def histogram(
+  weights: Any, num_bins: int, limit: float
+) -> dict[str, list[float]]:
+  """Returns how the weights of all sparse layers together are distributed.
+
+  Returns:
+    `edges` [num_bins + 1] from -limit to limit and `counts` [num_bins];
+    weights beyond the limit count in the outermost bins.
+  """
+  layers = select.selected_paths(weights, sparsity.is_weight).values()
+  values = np.concatenate([np.asarray(x, np.float32).ravel() for x in layers])
+  edges = np.linspace(-limit, limit, num_bins + 1)
+  counts, _ = np.histogram(np.clip(values, -limit, limit), edges)
+  return {'edges': edges.tolist(), 'counts': counts.tolist()}

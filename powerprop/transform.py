@@ -1,0 +1,126 @@
+"""Powerpropagation as Optax transformations.
+
+Two forms. Differentiate through `to_weights`, and any optimiser sees dL/dphi
+and phi: nothing of this file is needed. Or take the gradient with respect to
+the weights the network saw, theta, and wrap the optimiser in `powerprop`: it
+sees dL/dtheta and theta, and only its update is carried over to phi. With plain
+SGD the two are the same; an optimiser that normalises, such as Adam, undoes
+with the first form what the method is for, that large weights learn faster.
+"""
+
+from typing import Any
+
+import optax
+
+from powerprop import reparam
+from sparsity import select as select_lib
+
+
+def powerprop(
+  inner: optax.GradientTransformation,
+  alpha: reparam.Alpha,
+  select: select_lib.Predicate = select_lib.is_weight,
+) -> optax.GradientTransformationExtraArgs:
+  """Returns `inner` living in theta, for parameters phi.
+
+  `inner` is initialised with theta, is given dL/dtheta and theta, so that its
+  weight decay and penalties act on theta, and what it returns is multiplied by
+  alpha |phi|^(alpha - 1). To decay phi itself, chain a decay after it.
+
+  The state is the state of `inner`.
+
+  Example:
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> params = {'linear': {'w': jnp.array([[1.0, 2.0]])}}
+    >>> tx = powerprop(optax.sgd(0.1), alpha=2)
+    >>> state = tx.init(params)
+    >>> loss = lambda weights: jnp.sum(weights['linear']['w'])
+    >>> grads = jax.grad(loss)(reparam.to_weights(params, alpha=2))
+    >>> updates, state = tx.update(grads, state, params)
+    >>> updates['linear']['w']
+    Array([[-0.2, -0.4]], dtype=float32)
+
+  Args:
+    inner: Any optimiser. Extra arguments of `update` are passed on to it.
+    alpha: As in `to_weights`.
+    select: As in `to_weights`.
+
+  Raises:
+    ValueError: As `to_weights`, from `init` and `update` on for what depends
+      on the parameters; if `update` is not given `params`.
+
+  Reference:
+    Schwarz et al., 2021, "Powerpropagation: A sparsity inducing weight
+    reparameterisation". https://arxiv.org/abs/2110.00296
+  """
+  reparam.check_alpha(alpha)
+  inner = optax.with_extra_args_support(inner)
+
+  def init(params: optax.Params) -> optax.OptState:
+    return inner.init(reparam.to_weights(params, alpha, select))
+
+  def update(
+    updates: optax.Updates,
+    state: optax.OptState,
+    params: optax.Params | None = None,
+    **extra_args: Any,
+  ) -> tuple[optax.Updates, optax.OptState]:
+    _check_given(params)
+    weights = reparam.to_weights(params, alpha, select)
+    updates, state = inner.update(updates, state, weights, **extra_args)
+    updates = reparam.scale_by_derivative(updates, params, alpha, select)
+    return updates, state
+
+  return optax.GradientTransformationExtraArgs(init, update)
+
+
+def scale_by_powerprop(
+  alpha: reparam.Alpha,
+  select: select_lib.Predicate = select_lib.is_weight,
+) -> optax.GradientTransformation:
+  """Returns the link that multiplies updates by alpha |phi|^(alpha - 1).
+
+  For a chain of one's own. The links around it are given phi, not theta: a
+  weight decay before it is multiplied with the rest, one after it is not.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> tx = optax.chain(optax.sgd(0.5), scale_by_powerprop(alpha=2))
+    >>> params = {'linear': {'w': jnp.array([[1.0, 3.0]])}}
+    >>> grads = {'linear': {'w': jnp.array([[1.0, 1.0]])}}
+    >>> updates, _ = tx.update(grads, tx.init(params), params)
+    >>> updates['linear']['w']
+    Array([[-1., -3.]], dtype=float32)
+
+  Args:
+    alpha: As in `to_weights`.
+    select: As in `to_weights`.
+
+  Raises:
+    ValueError: As `powerprop`.
+
+  Reference:
+    Schwarz et al., 2021, "Powerpropagation: A sparsity inducing weight
+    reparameterisation". https://arxiv.org/abs/2110.00296
+  """
+  reparam.check_alpha(alpha)
+
+  def update(
+    updates: optax.Updates,
+    state: optax.EmptyState,
+    params: optax.Params | None = None,
+  ) -> tuple[optax.Updates, optax.EmptyState]:
+    _check_given(params)
+    updates = reparam.scale_by_derivative(updates, params, alpha, select)
+    return updates, state
+
+  return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+
+
+def _check_given(params: optax.Params | None) -> None:
+  if params is None:
+    raise ValueError(
+      'expected params, the derivative depends on them, got None: call '
+      'update(grads, state, params)'
+    )

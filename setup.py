@@ -1,0 +1,41 @@
+"""Installs the three libraries; the experiments run from a checkout."""
+
+import setuptools
+
+EXPERIMENTS = [
+  'absl-py>=2.1,<3',
+  'importlib_resources>=6,<8',  # tensorflow-datasets imports it undeclared
+  'matplotlib>=3.8,<4',
+  'ml-collections>=1.0,<2',
+  'opencv-python-headless>=4.9,<6',  # decodes the images of tensorflow-datasets
+  'orbax-checkpoint>=0.12.8,<0.13',
+  'rich>=13,<16',
+  'tensorboardX>=2.6,<3',
+  'tensorflow-datasets>=4.9.10,<5',
+]
+DEV = [
+  'hypothesis>=6.100,<7',
+  'pytest>=8,<10',
+  'ruff>=0.14,<1',
+]
+
+setuptools.setup(
+  name='sparse-training',
+  version='0.1.0',
+  description='Powerpropagation and Top-KAST for JAX, Haiku and Optax',
+  long_description=open('README.md').read(),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  python_requires='>=3.11',
+  packages=setuptools.find_packages(
+    include=['sparsity', 'sparsity.*', 'powerprop', 'topkast']
+  ),
+  install_requires=[
+    'jax>=0.10,<0.11',
+    'jaxlib>=0.10,<0.11',
+    'dm-haiku>=0.0.17,<0.1',
+    'optax>=0.2.8,<0.3',
+    'numpy>=1.26,<3',
+  ],
+  extras_require={'experiments': EXPERIMENTS, 'dev': EXPERIMENTS + DEV},
+)

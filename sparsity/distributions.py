@@ -1,0 +1,118 @@
+"""Distributions: how dense each layer is, for a density of all of them.
+
+Each takes the shapes of the layers by path `'module/name'` and the density of
+all entries together, and returns the density of each layer. Layers named in
+`dense` stay dense and count towards the total, so the others get less.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+import math
+
+Shapes = Mapping[str, tuple[int, ...]]
+Distribution = Callable[..., dict[str, float]]
+
+
+def uniform(
+  shapes: Shapes, density: float, *, dense: Iterable[str] = ()
+) -> dict[str, float]:
+  """Returns one density for all layers that are not in `dense`.
+
+  Example:
+    >>> uniform({'a/w': (10, 10), 'b/w': (5, 20)}, 0.25)
+    {'a/w': 0.25, 'b/w': 0.25}
+
+  Raises:
+    ValueError: If `density` is outside (0, 1], `dense` names no layer, or the
+      dense layers alone have more entries than `density` allows.
+  """
+  return _solve(shapes, density, dense, lambda shape: 1.0)
+
+
+def erdos_renyi(
+  shapes: Shapes, density: float, *, dense: Iterable[str] = ()
+) -> dict[str, float]:
+  """Returns densities proportional to (in + out) / (in * out).
+
+  The last two axes of a shape are in and out; the dimensions of a convolution's
+  kernel are left out. Layers whose density would be over 1 are dense, and what
+  they do not use is divided among the others.
+
+  Raises:
+    ValueError: As for `uniform`.
+
+  Reference:
+    Mocanu et al., 2018, "Scalable training of artificial neural networks with
+    adaptive sparse connectivity". https://arxiv.org/abs/1707.04780
+  """
+  return _solve(
+    shapes,
+    density,
+    dense,
+    lambda shape: sum(shape[-2:]) / math.prod(shape[-2:]),
+  )
+
+
+def erdos_renyi_kernel(
+  shapes: Shapes, density: float, *, dense: Iterable[str] = ()
+) -> dict[str, float]:
+  """Returns densities proportional to sum(shape) / prod(shape).
+
+  As `erdos_renyi`, with the dimensions of a convolution's kernel.
+
+  Example:
+    >>> shapes = {'conv/w': (3, 3, 16, 16), 'linear/w': (256, 256)}
+    >>> densities = erdos_renyi_kernel(shapes, 0.1)
+    >>> {path: round(density, 4) for path, density in densities.items()}
+    {'conv/w': 0.2034, 'linear/w': 0.0964}
+
+  Raises:
+    ValueError: As for `uniform`.
+
+  Reference:
+    Evci et al., 2020, "Rigging the lottery: making all tickets winners".
+    https://arxiv.org/abs/1911.11134
+  """
+  return _solve(
+    shapes, density, dense, lambda shape: sum(shape) / math.prod(shape)
+  )
+
+
+def _solve(
+  shapes: Shapes,
+  density: float,
+  dense: Iterable[str],
+  weight: Callable[[tuple[int, ...]], float],
+) -> dict[str, float]:
+  """Returns min(1, eps * weight(shape)) a layer, with eps for the total."""
+  if not 0 < density <= 1:
+    raise ValueError(f'expected a density in (0, 1], got {density}')
+  full = set(dense)
+  if unknown := sorted(full - set(shapes)):
+    raise ValueError(
+      f'expected dense layers out of {sorted(shapes)}, got {unknown}'
+    )
+  sizes = {path: math.prod(shape) for path, shape in shapes.items()}
+  if empty := [path for path, size in sizes.items() if not size]:
+    raise ValueError(f'expected layers with entries, got empty {empty}')
+  raw = {path: weight(shapes[path]) for path in shapes}
+  total = sum(sizes.values())
+  if (used := sum(sizes[path] for path in full)) > density * total:
+    raise ValueError(
+      f'expected dense layers within density {density} ({density * total:.0f} '
+      f'entries), got {sorted(full)} with {used}: raise the density, keep '
+      'fewer layers dense, or leave them out of the selection'
+    )
+  epsilon = 1.0
+  # Making the layers over 1 dense only raises the others, so no layer that was
+  # made dense has to be taken back.
+  while rest := [path for path in shapes if path not in full]:
+    used = sum(sizes[path] for path in full)
+    shares = sum(raw[path] * sizes[path] for path in rest)
+    epsilon = density * (total / shares) - used / shares
+    over = [path for path in rest if epsilon * raw[path] > 1]
+    if not over:
+      break
+    full.update(over)
+  return {path: 1.0 if path in full else epsilon * raw[path] for path in shapes}

@@ -1,0 +1,109 @@
+"""Schedules: how dense, and when.
+
+A density schedule maps the number of updates made so far to a density, an event
+schedule maps it to whether something is due. Both take and return arrays, so
+that they live inside a jitted step.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+Density = Callable[[jax.Array], jax.Array]
+Event = Callable[[jax.Array], jax.Array]
+
+
+def constant(density: float) -> Density:
+  """Returns a schedule that is `density` always.
+
+  Raises:
+    ValueError: If `density` is outside (0, 1].
+  """
+  _check_density('density', density)
+  return lambda count: jnp.full(jnp.shape(count), density, jnp.float32)
+
+
+def one_shot(density: float, *, at: int) -> Density:
+  """Returns a schedule that is 1 before update `at` and `density` from it on.
+
+  Raises:
+    ValueError: If `density` is outside (0, 1], or `at` is negative.
+  """
+  _check_density('density', density)
+  _check_range('at', at, 0)
+  return lambda count: jnp.where(count < at, 1.0, density).astype(jnp.float32)
+
+
+def cubic(
+  density: float, *, start: int, end: int, initial_density: float = 1.0
+) -> Density:
+  """Returns a schedule from `initial_density` to `density`, fast then slow.
+
+  density(t) = density + (initial - density) (1 - (t - start) / (end - start))^3
+  from update `start` to update `end`, and constant outside.
+
+  Example:
+    >>> schedule = cubic(0.1, start=10, end=20)
+    >>> [round(float(schedule(t)), 4) for t in (0, 10, 15, 20, 30)]
+    [1.0, 1.0, 0.2125, 0.1, 0.1]
+
+  Raises:
+    ValueError: If a density is outside (0, 1], the densities increase, or
+      not 0 <= start < end.
+
+  Reference:
+    Zhu and Gupta, 2017, "To prune, or not to prune: exploring the efficacy of
+    pruning for model compression". https://arxiv.org/abs/1710.01878
+  """
+  _check_density('density', density)
+  _check_density('initial_density', initial_density)
+  if density > initial_density:
+    raise ValueError(
+      'expected a density that is not above the initial density, got '
+      f'density={density} and initial_density={initial_density}'
+    )
+  _check_range('start', start, 0)
+  _check_range('end', end, start + 1)
+
+  def schedule(count):
+    count = jnp.clip(count, start, end)
+    left = (end - count).astype(jnp.float32) / (end - start)
+    return density + (initial_density - density) * left**3
+
+  return schedule
+
+
+def every(interval: int, *, start: int = 0, stop: int | None = None) -> Event:
+  """Returns an event due at each multiple of `interval` in (start, stop].
+
+  Example:
+    >>> due = every(3, stop=7)
+    >>> [t for t in range(12) if due(t)]
+    [3, 6]
+
+  Raises:
+    ValueError: If `interval` is less than 1, `start` is negative, or `stop`
+      is less than `start`.
+  """
+  _check_range('interval', interval, 1)
+  _check_range('start', start, 0)
+  if stop is not None:
+    _check_range('stop', stop, start)
+
+  def is_due(count):
+    count = jnp.asarray(count)
+    due = (count % interval == 0) & (count > start)
+    return due if stop is None else due & (count <= stop)
+
+  return is_due
+
+
+def _check_density(name: str, density: float):
+  if not 0 < density <= 1:
+    raise ValueError(f'expected {name} in (0, 1], got {density}')
+
+
+def _check_range(name: str, value: int, low: int):
+  if value < low:
+    raise ValueError(f'expected {name} >= {low}, got {value}')

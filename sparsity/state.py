@@ -1,0 +1,240 @@
+"""The one wrapper: a rule and any optimizer become a sparse optimizer.
+
+A sparse method is an Optax transformation whose state says which entries are
+active. All methods share what is written here: gradients and updates on the
+backward set only, a refresh when it is due, a fresh start for the optimizer's
+state of entries that leave or enter. A method adds a `Rule`: which sets to
+begin with, and which come next.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from typing import Any
+from typing import NamedTuple
+import zlib
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sparsity import counts as counts_lib
+from sparsity import schedules
+from sparsity import select
+
+Masks = dict[str, jax.Array]
+
+
+class ActiveSets(NamedTuple):
+  """Two trees of boolean masks shaped like the parameters."""
+
+  forward: Any  # A: what the network sees; True everywhere on dense leaves
+  backward: Any  # B, a superset of A: what gradients and updates reach
+
+
+class SparseState(NamedTuple):
+  """State of a sparse optimizer."""
+
+  count: jax.Array  # int32 [], updates made so far
+  sets: ActiveSets
+  inner: optax.OptState  # of the wrapped optimizer; initial outside B
+
+
+class Refresh(NamedTuple):
+  """What a rule may look at when it chooses the next sets, by layer path."""
+
+  weights: Masks  # parameters of the next step
+  gradients: Masks  # of the loss, dense, before any masking
+  sets: ActiveSets  # in force until now
+  count: jax.Array  # int32 [], updates made, this one included
+  key: jax.Array  # of this refresh alone
+
+
+class Rule(NamedTuple):
+  """A sparse method: pure functions of the sparse layers, by path."""
+
+  init: Callable[[Masks, counts_lib.Counts, jax.Array], ActiveSets]
+  refresh: Callable[[Refresh, counts_lib.Counts], ActiveSets]
+
+
+def sparsify(
+  inner: optax.GradientTransformation,
+  rule: Rule,
+  make_counts: Callable[[Any], counts_lib.Counts],
+  *,
+  is_due: schedules.Event,
+  seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+  """Returns `inner` restricted to the sets that `rule` chooses.
+
+  Each update masks the gradients to B, lets `inner` act, masks what it returns
+  once more (momentum and weight decay must not move what is outside), and, when
+  `is_due`, chooses new sets from `params + updates`, the parameters of the next
+  step. It must therefore be the outermost transformation: whatever changes the
+  updates afterwards makes the sets stale. `optax.MultiSteps` may be on either
+  side.
+
+  The optimizer's state of an entry is as `inner.init` makes it while the entry
+  is outside B, so an entry that comes back starts afresh. Statistics that are
+  not kept entry by entry (Adafactor's rows and columns) are left alone.
+
+  `inner` gets two extra arguments: `active_sets`, an `ActiveSets`, and
+  `forward_densities`, a dictionary from the path of each selected layer to its
+  share of forward entries.
+
+  Args:
+    inner: the optimizer.
+    rule: which sets to begin with, and which come next.
+    make_counts: from parameters to how many entries of which layers.
+    is_due: whether to refresh after that many updates.
+    seed: of the rule's random choices.
+
+  Returns:
+    A transformation whose state is a `SparseState`; its update needs `params`.
+  """
+  inner = optax.GradientTransformationExtraArgs(
+    inner.init, optax.with_extra_args_support(inner).update
+  )
+
+  def make_key(count):
+    return jax.random.fold_in(jax.random.key(seed), count)
+
+  def init(params):
+    counts = make_counts(params)
+    sets = ActiveSets(_trues(params), _trues(params))
+    if counts.sizes:
+      weights = select.pick(params, counts.sizes)
+      chosen = rule.init(weights, counts, make_key(0))
+      sets = ActiveSets(*map(select.put, sets, chosen))
+    return SparseState(jnp.zeros([], jnp.int32), sets, inner.init(params))
+
+  def update(gradients, state, params=None, **extra):
+    if params is None:
+      raise ValueError(
+        'expected parameters, got None: call update(gradients, state, params)'
+      )
+    counts = make_counts(params)
+    backward = select.pick(state.sets.backward, counts.sizes)
+    updates, inner_state = inner.update(
+      _mask(gradients, backward),
+      state.inner,
+      params,
+      active_sets=state.sets,
+      forward_densities=counts.forward_densities,
+      **extra,
+    )
+    updates = _mask(updates, backward)
+    count = optax.safe_increment(state.count)
+    if not counts.sizes:
+      return updates, SparseState(count, state.sets, inner_state)
+
+    def refresh():
+      weights, changes, dense_gradients, forward = (
+        select.pick(tree, counts.sizes)
+        for tree in (params, updates, gradients, state.sets.forward)
+      )
+      chosen = rule.refresh(
+        Refresh(
+          optax.apply_updates(weights, changes),
+          dense_gradients,
+          ActiveSets(forward, backward),
+          count,
+          make_key(count),
+        ),
+        counts,
+      )
+      stays = jax.tree.map(jnp.logical_and, backward, dict(chosen.backward))
+      return (
+        ActiveSets(*map(select.put, state.sets, chosen)),
+        _reset(inner, inner_state, params, stays),
+      )
+
+    sets, inner_state = jax.lax.cond(
+      is_due(count), refresh, lambda: (state.sets, inner_state)
+    )
+    return updates, SparseState(count, sets, inner_state)
+
+  return optax.GradientTransformationExtraArgs(init, update)
+
+
+def layer_keys(key: jax.Array, paths: Iterable[str]) -> dict[str, jax.Array]:
+  """Returns a random key for each layer, which its path alone decides."""
+  return {
+    path: jax.random.fold_in(key, zlib.crc32(path.encode())) for path in paths
+  }
+
+
+def active_sets(state: optax.OptState) -> ActiveSets:
+  """Returns the sets in an optimizer's state, wherever it is nested.
+
+  Raises:
+    ValueError: If `state` does not hold exactly one `SparseState`.
+  """
+  return sparse_state(state).sets
+
+
+def sparse_state(state: optax.OptState) -> SparseState:
+  """Returns the one `SparseState` in an optimizer's state.
+
+  Raises:
+    ValueError: If there is none, or more than one.
+  """
+
+  def is_sparse(node):
+    return isinstance(node, SparseState)
+
+  found = list(filter(is_sparse, jax.tree.leaves(state, is_leaf=is_sparse)))
+  if len(found) != 1:
+    raise ValueError(
+      'expected an optimizer state with one SparseState, got '
+      f'{type(state).__name__} with {len(found)}'
+    )
+  return found[0]
+
+
+def forward_weights(params: Any, state: optax.OptState) -> Any:
+  """Returns what the network sees: `params` on A, zero elsewhere.
+
+  Shapes:
+    params: a tree like the one the optimizer was initialized with, raw or
+      reparameterized; the result has the same shapes and dtypes.
+
+  Raises:
+    ValueError: If `state` does not hold exactly one `SparseState`.
+  """
+  return jax.tree.map(_where, active_sets(state).forward, params)
+
+
+def _where(mask, x):
+  return jnp.where(mask, x, jnp.zeros_like(x))
+
+
+def _trues(params):
+  return jax.tree.map(lambda x: jnp.ones(jnp.shape(x), bool), params)
+
+
+def _mask(tree, masks: Masks):
+  """Returns `tree`, on the layers of `masks` zero where the mask is False."""
+  layers = select.pick(tree, masks)
+  return select.put(
+    tree, {path: _where(masks[path], x) for path, x in layers.items()}
+  )
+
+
+def _reset(inner, state, params, stays: Masks):
+  """Returns `state` as `inner.init` makes it wherever `stays` is False."""
+  everywhere = jax.tree.map(lambda _: True, params)
+  stays = optax.tree.map_params(
+    inner,
+    lambda _, stays: stays,
+    state,
+    select.put(everywhere, stays),
+    transform_non_params=lambda _: True,
+  )
+  return jax.tree.map(
+    lambda stay, old, new: (
+      jnp.where(stay, old, new) if jnp.shape(stay) == jnp.shape(old) else old
+    ),
+    stays,
+    state,
+    inner.init(params),
+  )

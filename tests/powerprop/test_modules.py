@@ -1,0 +1,294 @@
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import powerprop
+from sparsity import select
+
+KEY = jax.random.key(0)
+
+MODULES = {
+  'Linear': ((6,), (2, 5)),
+  'Conv1D': ((3, 2), (2, 8, 4)),
+  'Conv2D': ((3, 2), (2, 8, 8, 4)),
+  'Conv3D': ((3, 2), (2, 4, 4, 4, 3)),
+  'Conv1DTranspose': ((3, 2), (2, 8, 4)),
+  'Conv2DTranspose': ((3, 2), (2, 8, 8, 4)),
+  'Conv3DTranspose': ((3, 2), (2, 4, 4, 4, 3)),
+}
+
+
+def usual(shape, dtype):
+  """An initialiser that compiles nothing."""
+  values = np.random.default_rng(len(shape)).normal(size=shape)
+  return jnp.asarray(values / np.sqrt(np.prod(shape[:-1])), dtype)
+
+
+def transform(fn):
+  return hk.without_apply_rng(hk.transform(fn))
+
+
+def network(x):
+  x = hk.Conv2D(4, 3, w_init=usual)(x)
+  x = hk.BatchNorm(True, True, 0.9)(x, is_training=True)
+  x = hk.Flatten()(jax.nn.relu(x))
+  return hk.nets.MLP([8, 3], w_init=usual)(x)
+
+
+def assert_trees_close(actual, expected, rtol=1e-5, atol=1e-6):
+  assert jax.tree.structure(actual) == jax.tree.structure(expected)
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol),
+    actual,
+    expected,
+  )
+
+
+@pytest.mark.parametrize(
+  ('name', 'alpha'), [(name, 2) for name in MODULES] + [('Linear', 1.3)]
+)
+def test_module_equals_the_plain_one_on_theta(name, alpha):
+  args, shape = MODULES[name]
+  x = jax.random.normal(jax.random.key(1), shape)
+  net = transform(
+    lambda x: getattr(powerprop, name)(*args, w_init=usual, alpha=alpha)(x)
+  )
+  plain = transform(lambda x: getattr(hk, name)(*args, w_init=usual)(x))
+
+  params = net.init(KEY, x)
+  assert_trees_close(params, powerprop.from_weights(plain.init(KEY, x), alpha))
+
+  def reference(params):
+    return jnp.sum(plain.apply(powerprop.to_weights(params, alpha), x) ** 2)
+
+  def module(params):
+    return jnp.sum(net.apply(params, x) ** 2)
+
+  actual = jax.jit(jax.value_and_grad(module))(params)
+  assert_trees_close(
+    actual, jax.jit(jax.value_and_grad(reference))(params), 1e-4, 1e-5
+  )
+
+
+@pytest.mark.parametrize(
+  'alpha', [2, 1.3, {'conv2_d': 3, 'mlp/~/linear_1/w': 1.5}]
+)
+def test_context_equals_the_tree_functions_on_a_network(alpha):
+  def parameterized(x):
+    with powerprop.parameterize(alpha):
+      return network(x)
+
+  net, plain = (
+    hk.without_apply_rng(hk.transform_with_state(fn))
+    for fn in (parameterized, network)
+  )
+  x = jax.random.normal(jax.random.key(1), (4, 6, 6, 3))
+  params, state = net.init(KEY, x)
+  weights, _ = plain.init(KEY, x)
+  assert_trees_close(params, powerprop.from_weights(weights, alpha))
+  assert_trees_close(powerprop.to_weights(params, alpha), weights)
+
+  def value_and_grad(apply):
+    def value(params):
+      return jnp.sum(apply(params, state, x)[0] ** 2)
+
+    return jax.jit(jax.value_and_grad(value))(params)
+
+  def through(params, *rest):
+    return plain.apply(powerprop.to_weights(params, alpha), *rest)
+
+  assert_trees_close(
+    value_and_grad(net.apply), value_and_grad(through), 1e-4, 1e-4
+  )
+
+
+def test_alpha_one_stores_the_usual_weights():
+  net = transform(lambda x: powerprop.Linear(3, w_init=usual, alpha=1)(x))
+  plain = transform(lambda x: hk.Linear(3, w_init=usual)(x))
+  x = jnp.ones((1, 4))
+  np.testing.assert_array_equal(
+    net.init(KEY, x)['linear']['w'], plain.init(KEY, x)['linear']['w']
+  )
+
+
+def test_a_getter_inside_sees_theta_and_one_outside_phi():
+  seen = {}
+
+  def make_getter(name):
+    def getter(next_getter, value, context):
+      if context.name == 'w':
+        seen[name] = value
+      return next_getter(value)
+
+    return getter
+
+  def forward(x):
+    linear = hk.Linear(3, w_init=hk.initializers.Constant(4.0))
+    with (
+      hk.custom_getter(make_getter('outside')),
+      powerprop.parameterize(2),
+      hk.custom_getter(make_getter('inside')),
+    ):
+      return linear(x)
+
+  net = transform(forward)
+  params = net.init(KEY, jnp.ones((1, 2)))
+  np.testing.assert_allclose(params['linear']['w'], 2.0)
+  net.apply(params, jnp.ones((1, 2)))
+  np.testing.assert_allclose(seen['outside'], 2.0)
+  np.testing.assert_allclose(seen['inside'], 4.0)
+
+
+def test_a_mask_inside_zeroes_theta_and_its_gradient():
+  mask = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+
+  def getter(next_getter, value, context):
+    return next_getter(value * mask if context.name == 'w' else value)
+
+  def forward(x):
+    with hk.custom_getter(getter):
+      return powerprop.Linear(2, alpha=2, name='linear')(x)
+
+  def inside(x):
+    linear = hk.Linear(2, w_init=usual)
+    with powerprop.parameterize(2), hk.custom_getter(getter):
+      return linear(x)
+
+  x = jnp.array([[1.0, 2.0]])
+  net = transform(inside)
+  params = net.init(KEY, x)
+  gradient = jax.grad(lambda params: jnp.sum(net.apply(params, x)))(params)
+  w = params['linear']['w']
+  np.testing.assert_allclose(
+    gradient['linear']['w'], x.T * 2 * jnp.abs(w) * mask, rtol=1e-6
+  )
+  # A mask further out acts on phi: the same zeros.
+  np.testing.assert_allclose(
+    transform(forward).apply(params, x), net.apply(params, x), rtol=1e-6
+  )
+
+
+def test_contexts_within_each_other_multiply_their_powers():
+  def forward(x):
+    linear = hk.Linear(3, w_init=usual)
+    with powerprop.parameterize(2), powerprop.parameterize(1.5):
+      return linear(x)
+
+  plain = transform(lambda x: hk.Linear(3, w_init=usual)(x))
+  x = jnp.ones((1, 4))
+  params = transform(forward).init(KEY, x)
+  weights = powerprop.to_weights(params, 3)
+  assert_trees_close(weights, plain.init(KEY, x))
+  np.testing.assert_allclose(
+    transform(forward).apply(params, x), plain.apply(weights, x), rtol=1e-5
+  )
+
+
+def test_shared_weights_are_parameterized_once():
+  def forward(x):
+    linear = powerprop.Linear(3, False, usual, alpha=2)
+    return linear(linear(x))
+
+  params = transform(forward).init(KEY, jnp.ones((1, 3)))
+  theta = powerprop.to_weights(params, 2)['linear']['w']
+  np.testing.assert_allclose(
+    transform(forward).apply(params, jnp.ones((1, 3))),
+    jnp.ones((1, 3)) @ theta @ theta,
+    rtol=1e-5,
+  )
+
+
+def test_lifted_parameters_go_by_their_name_in_the_inner_transform():
+  class Lifted(hk.Module):
+    def __call__(self, x):
+      inner = hk.transform(lambda x: hk.Linear(2, w_init=usual)(x))
+      params = hk.lift(inner.init, name='inner')(KEY, x)
+      return inner.apply(params, None, x)
+
+  def forward(alpha, x):
+    with powerprop.parameterize(alpha):
+      return Lifted()(x)
+
+  x = jnp.ones((1, 3))
+  plain = transform(lambda x: Lifted()(x))
+  weights = plain.init(KEY, x)
+  assert list(weights) == ['lifted/inner/linear']
+  net = transform(lambda x: forward({'linear': 2}, x))
+  params = net.init(KEY, x)
+  assert_trees_close(params, powerprop.from_weights(weights, 2))
+  assert_trees_close(net.apply(params, x), plain.apply(weights, x))
+
+
+def test_a_stack_of_layers_is_parameterized():
+  def layers(x):
+    return hk.experimental.layer_stack(3)(
+      lambda x: hk.Linear(4, w_init=usual)(x)
+    )(x)
+
+  def forward(x):
+    with powerprop.parameterize(2):
+      return layers(x)
+
+  x = jnp.ones((1, 4))
+  weights = transform(layers).init(KEY, x)
+  params = transform(forward).init(KEY, x)
+  assert_trees_close(params, powerprop.from_weights(weights, 2))
+  assert_trees_close(
+    transform(forward).apply(params, x), transform(layers).apply(weights, x)
+  )
+
+
+def test_construction_alone_within_the_context_is_an_error():
+  def forward(x):
+    with powerprop.parameterize(2):
+      net = hk.nets.MLP([3, 2])
+    return net(x)
+
+  with pytest.raises(ValueError, match='around the call'):
+    transform(forward).init(KEY, jnp.ones((1, 2)))
+
+
+def test_an_alpha_for_no_parameter_is_an_error():
+  def forward(x):
+    with powerprop.parameterize({'linear': 2, 'liner_1': 2}):
+      return hk.Linear(3, w_init=usual)(x)
+
+  with pytest.raises(ValueError, match=r"\['liner_1'\].*\n  linear/w"):
+    transform(forward).init(KEY, jnp.ones((1, 2)))
+
+
+def test_an_error_within_the_context_is_not_hidden():
+  def forward(x):
+    with powerprop.parameterize(2):
+      raise KeyError('inside')
+
+  with pytest.raises(KeyError, match='inside'):
+    transform(forward).init(KEY, jnp.ones((1, 2)))
+
+
+def test_a_predicate_selects():
+  def forward(x):
+    with powerprop.parameterize(2, select.matching('linear_1/w')):
+      return hk.nets.MLP([3, 2], w_init=usual)(x)
+
+  x = jnp.ones((1, 4))
+  params = transform(forward).init(KEY, x)
+  weights = transform(lambda x: hk.nets.MLP([3, 2], w_init=usual)(x)).init(
+    KEY, x
+  )
+  assert_trees_close(
+    params, powerprop.from_weights(weights, {'mlp/~/linear_1': 2})
+  )
+  assert not np.allclose(
+    params['mlp/~/linear_1']['w'], weights['mlp/~/linear_1']['w']
+  )
+
+
+@pytest.mark.parametrize('alpha', [0.5, None, float('nan')])
+def test_a_bad_alpha_is_an_error(alpha):
+  with pytest.raises(ValueError, match='alpha'):
+    transform(lambda x: powerprop.Linear(3, alpha=alpha)(x)).init(
+      KEY, jnp.ones((1, 2))
+    )

@@ -1,0 +1,237 @@
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from powerprop import reparam
+from sparsity import select
+
+ALPHAS = (1, 1.0625, 1.3, 1.375, 1.5, 2, 2.5, 3, 3.7, 4, 5, 9.9)
+
+
+def floats(seed=0, shape=(64, 33)):
+  x = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+  return x * np.float32(10.0) ** np.linspace(-6, 1, x.size).astype(
+    np.float32
+  ).reshape(shape)
+
+
+def params():
+  return {
+    'net/linear': {'w': jnp.asarray(floats(1, (4, 3))), 'b': jnp.ones(3)},
+    'net/linear_1': {'w': jnp.asarray(floats(2, (3, 2))), 'b': jnp.ones(2)},
+  }
+
+
+def assert_within_ulps(actual, exact, ulps):
+  error = np.abs(np.asarray(actual, np.float64) - exact)
+  unit = np.spacing(np.abs(exact).astype(np.float32)).astype(np.float64)
+  normal = np.abs(exact) > 1e-36
+  assert np.max(error[normal] / unit[normal]) <= ulps
+
+
+@pytest.mark.parametrize('alpha', ALPHAS)
+def test_to_weights_is_the_signed_power_to_a_few_ulps(alpha):
+  phi = floats()
+  exact = np.sign(phi) * np.abs(phi.astype(np.float64)) ** alpha
+  assert_within_ulps(
+    jax.jit(reparam.to_weights, static_argnums=1)(phi, alpha),
+    exact,
+    max(6, alpha),
+  )
+
+
+@pytest.mark.parametrize('alpha', ALPHAS)
+def test_from_weights_is_the_signed_root_to_a_few_ulps(alpha):
+  theta = floats()
+  exact = np.sign(theta) * np.abs(theta.astype(np.float64)) ** (1 / alpha)
+  assert_within_ulps(reparam.from_weights(theta, alpha), exact, max(6, alpha))
+
+
+@pytest.mark.parametrize('alpha', ALPHAS)
+def test_to_weights_undoes_from_weights(alpha):
+  theta = jnp.asarray(floats())
+  again = reparam.to_weights(reparam.from_weights(theta, alpha), alpha)
+  np.testing.assert_allclose(again, theta, rtol=1e-6 * alpha)
+
+
+@pytest.mark.parametrize('alpha', ALPHAS)
+def test_reverse_and_forward_mode_are_the_formula_of_the_paper(alpha):
+  phi = floats()
+  exact = alpha * np.abs(phi.astype(np.float64)) ** (alpha - 1)
+  theta, pullback = jax.vjp(lambda x: reparam.to_weights(x, alpha), phi)
+  assert_within_ulps(pullback(jnp.ones_like(theta))[0], exact, max(6, alpha))
+  _, forward = jax.jvp(
+    lambda x: reparam.to_weights(x, alpha), (phi,), (np.ones_like(phi),)
+  )
+  assert_within_ulps(forward, exact, max(6, alpha))
+  np.testing.assert_array_equal(theta, reparam.to_weights(phi, alpha))
+
+
+@pytest.mark.parametrize('alpha', ALPHAS)
+def test_value_and_derivatives_are_finite_at_zero(alpha):
+  def fn(x):
+    return reparam.to_weights(x, alpha)
+
+  for zero in (0.0, -0.0):
+    assert fn(jnp.array(zero)) == 0
+    assert jax.grad(fn)(zero) == (1 if alpha == 1 else 0)
+    assert jax.grad(jax.grad(fn))(zero) == 0
+    assert jnp.isfinite(jax.grad(jax.grad(jax.grad(fn)))(zero))
+
+
+@pytest.mark.parametrize('alpha', ALPHAS)
+def test_second_derivative_is_that_of_the_power(alpha):
+  def fn(x):
+    return reparam.to_weights(x, alpha)
+
+  for x in (-1.7, 0.3):
+    expected = alpha * (alpha - 1) * np.sign(x) * abs(x) ** (alpha - 2)
+    np.testing.assert_allclose(jax.grad(jax.grad(fn))(x), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+      jax.jacfwd(jax.jacrev(fn))(x), expected, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize('alpha', ALPHAS)
+def test_gradient_through_from_weights_is_that_of_the_root(alpha):
+  gradient = jax.vmap(jax.grad(lambda u: reparam.from_weights(u, alpha)))
+  u = np.array([-2.0, 0.5], np.float32)
+  expected = np.abs(u) ** (1 / alpha - 1) / alpha
+  np.testing.assert_allclose(gradient(u), expected, rtol=1e-5)
+  assert jnp.isfinite(gradient(jnp.zeros(1)))
+
+
+@pytest.mark.parametrize('alpha', ALPHAS)
+def test_phi_and_theta_rank_alike(alpha):
+  phi = np.random.default_rng(3).uniform(-2, 2, 500).astype(np.float32)
+  theta = np.asarray(reparam.to_weights(phi, alpha))
+  order = np.argsort(np.abs(phi))
+  assert np.all(np.diff(np.abs(theta)[order]) >= 0)
+  np.testing.assert_array_equal(np.sign(phi), np.sign(theta))
+
+
+def test_alpha_one_returns_the_very_same_arrays():
+  tree = params()
+  for fn in (reparam.to_weights, reparam.from_weights):
+    leaves = zip(
+      jax.tree.leaves(fn(tree, 1)), jax.tree.leaves(tree), strict=True
+    )
+    assert all(new is old for new, old in leaves)
+
+
+def test_only_selected_leaves_change():
+  weights = reparam.to_weights(params(), 2)
+  for module, leaves in params().items():
+    np.testing.assert_array_equal(weights[module]['b'], leaves['b'])
+    np.testing.assert_allclose(
+      weights[module]['w'], leaves['w'] * jnp.abs(leaves['w']), rtol=1e-6
+    )
+  biases = reparam.to_weights(params(), 2, select.matching('/b$'))
+  np.testing.assert_array_equal(
+    biases['net/linear']['w'], params()['net/linear']['w']
+  )
+
+
+def test_alpha_by_layer_is_by_path_then_module_then_one():
+  tree = params()
+  tree['net/linear_2'] = {'w': 2 * jnp.ones((2, 2))}
+  weights = reparam.to_weights(
+    tree, {'net/linear/w': 2, 'net/linear': 5, 'net/linear_1': 3}
+  )
+  for module, alpha in (('linear', 2), ('linear_1', 3), ('linear_2', 1)):
+    path = f'net/{module}'
+    np.testing.assert_array_equal(
+      weights[path]['w'], reparam.to_weights(tree[path]['w'], alpha)
+    )
+  again = reparam.from_weights(weights, {'net/linear': 2, 'net/linear_1': 3})
+  np.testing.assert_allclose(
+    again['net/linear']['w'], tree['net/linear']['w'], rtol=1e-5
+  )
+
+
+@pytest.mark.parametrize('key', ['net/linear_9', 'net/linear/b', 'net', ''])
+def test_an_alpha_for_nothing_selected_lists_what_is(key):
+  with pytest.raises(ValueError, match=r'net/linear/w\n  net/linear_1/w'):
+    reparam.to_weights(params(), {key: 2.0})
+
+
+@pytest.mark.parametrize(
+  'alpha', [0.5, 0, -2, float('nan'), float('inf'), '2', None, [2], 2j]
+)
+def test_bad_alpha_is_named(alpha):
+  for given in (alpha, {'net/linear': alpha}):
+    with pytest.raises(ValueError, match=re.escape(f'{alpha!r}')):
+      reparam.to_weights(params(), given)
+    with pytest.raises(ValueError, match='alpha'):
+      reparam.from_weights(params(), given)
+
+
+def test_traced_alpha_is_told_to_be_static():
+  with pytest.raises(ValueError, match='static'):
+    jax.jit(reparam.to_weights)(jnp.ones(3), 2.0)
+  with pytest.raises(ValueError, match='static'):
+    reparam.to_weights(jnp.ones(3), jnp.array(2.0))
+
+
+def test_one_array_takes_one_alpha():
+  with pytest.raises(ValueError, match='one alpha for one array'):
+    reparam.to_weights(jnp.ones(3), {'net/linear': 2})
+
+
+def test_integers_are_refused():
+  with pytest.raises(ValueError, match='int32 of shape'):
+    reparam.to_weights(jnp.arange(3), 2)
+
+
+@pytest.mark.parametrize('empty', [{}, (), None, optax.MaskedNode()])
+def test_a_tree_without_leaves_stays_as_it_is(empty):
+  assert reparam.to_weights(empty, 2) == empty
+  assert reparam.from_weights(empty, {'any': 2}) == empty
+
+
+@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize('alpha', [1.5, 3, 4])
+def test_sixteen_bits_are_rounded_once(dtype, alpha):
+  phi = jnp.asarray([-1.3, 0.02, 0.3, 2.1], dtype)
+  exact = reparam.to_weights(phi.astype(jnp.float32), alpha)
+  assert reparam.to_weights(phi, alpha).dtype == dtype
+  np.testing.assert_array_equal(
+    reparam.to_weights(phi, alpha), exact.astype(dtype)
+  )
+  gradient = jax.vmap(jax.grad(lambda x: reparam.to_weights(x, alpha)))
+  np.testing.assert_array_equal(
+    gradient(phi), gradient(phi.astype(jnp.float32)).astype(dtype)
+  )
+  assert reparam.from_weights(phi, alpha).dtype == dtype
+
+
+def test_nan_stays_nan():
+  for alpha in ALPHAS:
+    assert jnp.isnan(reparam.to_weights(jnp.array(jnp.nan), alpha))
+
+
+def test_scaling_is_the_derivative_on_selected_leaves_only():
+  updates = jax.tree.map(lambda x: 0.5 * jnp.ones_like(x), params())
+  scaled = reparam.scale_by_derivative(updates, params(), 2.5)
+  _, pullback = jax.vjp(lambda x: reparam.to_weights(x, 2.5), params())
+  expected = pullback(updates)[0]
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), scaled, expected
+  )
+
+
+def test_the_power_is_taken_once_in_a_step():
+  """Square roots of the whole step, after compilation: three for 2.375."""
+
+  def step(phi, x):
+    grads = jax.grad(lambda theta: jnp.sum((x @ theta) ** 2))(
+      reparam.to_weights(phi, 2.375)
+    )
+    return phi - reparam.scale_by_derivative(grads, phi, 2.375)
+
+  text = jax.jit(step).lower(jnp.ones((64, 64)), jnp.ones((8, 64)))
+  assert len(re.findall(r' sqrt\(', text.compile().as_text())) == 3

@@ -1,0 +1,118 @@
+"""Top-KAST as an Optax transformation: always sparse, forward and backward."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import optax
+
+import sparsity
+from sparsity import schedules
+from topkast import sets
+
+
+def topkast(
+  inner: optax.GradientTransformation,
+  *,
+  forward_density: float,
+  backward_density: float,
+  refresh_every: int = 1,
+  stop_refresh_at: int | None = None,
+  distribution: str = 'uniform',
+  scope: str = 'layer',
+  dense: Sequence[str] = (),
+  exploration: str = 'topk',
+  seed: int = 0,
+  select: sparsity.Predicate = sparsity.is_weight,
+) -> optax.GradientTransformationExtraArgs:
+  """Returns `inner` with Top-KAST's active sets.
+
+  The network sees `topkast.weights(params, state)`: the parameters on A, zero
+  elsewhere. The gradient is taken with respect to those weights; it moves the
+  parameters on B, a superset of A, and what is outside B stays as it is, bit for
+  bit, whatever the inner optimizer does. Every `refresh_every` updates both sets
+  are chosen anew from the parameters of the next step, and the optimizer's state
+  of entries that leave or enter B starts afresh.
+
+  Example:
+    >>> import jax, jax.numpy as jnp, optax, topkast
+    >>> tx = topkast.topkast(
+    ...   optax.adam(1e-3), forward_density=0.25, backward_density=0.5,
+    ...   refresh_every=100)
+    >>> params = {'linear': {'w': jnp.arange(8.0).reshape(2, 4)}}
+    >>> state = tx.init(params)
+    >>> weights = topkast.weights(params, state)
+    >>> weights['linear']['w']
+    Array([[0., 0., 0., 0.],
+           [0., 0., 6., 7.]], dtype=float32)
+    >>> gradients = jax.grad(lambda w: w['linear']['w'].sum() ** 2)(weights)
+    >>> updates, state = tx.update(gradients, state, params)
+    >>> params = optax.apply_updates(params, updates)
+
+  Args:
+    inner: any optimizer; `powerprop.powerprop(...)` for Powerpropagation too.
+    forward_density: D, share of the selected entries in A, in (0, 1].
+    backward_density: D + M, share in B; 1 for a dense backward pass.
+    refresh_every: updates between refreshes. The paper refreshes at each step.
+    stop_refresh_at: the last update at which the sets may change; None: never.
+    distribution: 'uniform', 'erdos_renyi' or 'erdos_renyi_kernel'.
+    scope: 'layer' ranks each layer by itself, as in the paper; 'global' all.
+    dense: regular expressions of layers that stay dense, counted in the
+      densities.
+    exploration: how B without A is chosen: 'topk' as in the paper, or 'random',
+      an ablation of it.
+    seed: of random exploration.
+    select: which parameters may be sparse; see `sparsity.is_weight`.
+
+  Returns:
+    A transformation whose state is a `sparsity.SparseState`; it has to be the
+    outermost, see `sparsity.sparsify`.
+
+  Raises:
+    ValueError: If a density is outside (0, 1], the forward density exceeds
+      the backward density, or an option is unknown; from `init`, if nothing is
+      selected.
+
+  Reference:
+    Jayakumar et al., 2020, "Top-KAST: Top-K always sparse training".
+    https://arxiv.org/abs/2106.03517
+  """
+  return sparsity.sparsify(
+    inner,
+    sets.make_rule(exploration),
+    sparsity.make_counts(
+      forward_density=forward_density,
+      backward_density=backward_density,
+      distribution=distribution,
+      scope=scope,
+      dense=dense,
+      select=select,
+    ),
+    is_due=schedules.every(refresh_every, stop=stop_refresh_at),
+    seed=seed,
+  )
+
+
+def weights(params_or_weights: Any, state: optax.OptState) -> Any:
+  """Returns what the network sees: the weights on A, zero elsewhere.
+
+  Shapes:
+    params_or_weights: a tree like the optimizer's parameters, or the same
+      reparameterized; the result has the same shapes and dtypes.
+
+  Args:
+    params_or_weights: the parameters, or theta of `powerprop.to_weights`.
+    state: of `topkast.topkast`, also inside another transformation's.
+
+  Raises:
+    ValueError: If `state` does not hold exactly one `SparseState`.
+  """
+  return sparsity.forward_weights(params_or_weights, state)
+
+
+def active_sets(state: optax.OptState) -> sparsity.ActiveSets:
+  """Returns the sets A (`forward`) and B (`backward`) in force.
+
+  Raises:
+    ValueError: If `state` does not hold exactly one `SparseState`.
+  """
+  return sparsity.active_sets(state)
