@@ -4,13 +4,16 @@ Any value of the config can be overridden: --config.section.key=value. The same
 command again goes on where the run was stopped.
 """
 
+import argparse
+from collections.abc import Sequence
 import json
+import pathlib
 import signal
 import sys
 
-from absl import app
 from absl import flags
 from absl import logging
+import ml_collections
 from ml_collections import config_flags
 import rich.console
 
@@ -27,28 +30,70 @@ EXPERIMENTS = {'image_classification': image_classification.build}
 USER_ERROR = 2  # exit codes; an interrupted run exits with 128 + signal
 DIVERGED = 3
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'Config file, with a variant after a colon.'
-)
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
 
-
-def main(argv: list[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
   """Checks everything, then trains, and returns the exit code."""
   logging.set_verbosity(logging.WARNING)  # Orbax reports every save
-  if len(argv) > 1:
-    return _refuse(f'expected flags only, got {" ".join(argv[1:])}')
-  for flag in (_CONFIG, _WORKDIR):
-    if flag.value is None:
-      return _refuse(f'expected --{flag.name}=..., got none')
   try:
-    config = json.loads(json.dumps(_CONFIG.value.to_dict()))
-    run_lib.check_workdir(_WORKDIR.value, config)
-    experiment = build.build(EXPERIMENTS, _CONFIG.value, key='experiment')
-    directory = run_lib.open_run(_WORKDIR.value, config)
+    config, workdir = parse(arguments)
+    plain = json.loads(json.dumps(config.to_dict()))
+    run_lib.check_workdir(workdir, plain)
+    experiment = build.build(EXPERIMENTS, config, key='experiment')
+    directory = run_lib.open_run(workdir, plain)
   except (ValueError, OSError) as error:
-    return _refuse(str(error))
+    print(f'launch.py: {error}', file=sys.stderr)
+    return USER_ERROR
   return _train(experiment, directory)
+
+
+def parse(
+  arguments: Sequence[str],
+) -> tuple[ml_collections.ConfigDict, str]:
+  """Returns the config, with what overrides it, and the work directory.
+
+  Raises:
+    ValueError: If the config cannot be loaded or a value cannot be overridden.
+  """
+  parser = argparse.ArgumentParser(
+    'launch.py',
+    'launch.py --config=FILE[:VARIANT] --workdir=DIR '
+    '[--config.section.key=value ...]',
+    __doc__,
+    allow_abbrev=False,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument('--config', required=True, help='config file')
+  parser.add_argument('--workdir', required=True, help='folder of the run')
+  known, overrides = parser.parse_known_args(arguments)
+  file = pathlib.Path(known.config.partition(':')[0])
+  if not file.is_file():
+    there = sorted(str(path) for path in file.parent.glob('*.py'))
+    raise ValueError(f'expected a config file, one of {there}, got {file}')
+  values = flags.FlagValues()
+  flag = config_flags.DEFINE_config_file('config', flag_values=values)
+  try:
+    rest = values(['launch.py', f'--config={known.config}', *overrides])
+  except (AttributeError, KeyError) as error:
+    hints = [text for text in _chain(error) if 'Did you mean' in text]
+    message = ' '.join((hints or _chain(error))[-1].split())
+    raise ValueError(f'unknown config key {message}') from error
+  except (flags.Error, TypeError, ValueError) as error:
+    # The library puts the file's whole traceback into its message.
+    in_file = 'whilst parsing config file' in str(error)
+    message = f'{file}: {_chain(error)[-1]}' if in_file else str(error)
+    raise ValueError(message) from error
+  if len(rest) > 1:
+    raise ValueError(f'expected flags only, got {" ".join(rest[1:])}')
+  return flag.value, known.workdir
+
+
+def _chain(error: BaseException | None) -> list[str]:
+  """Returns the messages of an error and of those behind it, the first last."""
+  messages = []
+  while error is not None:
+    messages.append(str(error.args[0] if error.args else error))
+    error = error.__cause__ or error.__context__
+  return messages
 
 
 def _train(experiment, directory: run_lib.Run) -> int:
@@ -101,17 +146,5 @@ def _report(directory: run_lib.Run, outcome: loop.Outcome):
   print('Plots:', *drawn, sep='\n  ')
 
 
-def _refuse(message: str) -> int:
-  print(f'launch.py: {message}', file=sys.stderr)
-  return USER_ERROR
-
-
-def _parse(argv: list[str]) -> list[str]:
-  try:
-    return app.parse_flags_with_usage(argv)
-  except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    sys.exit(_refuse(str(error)))
-
-
 if __name__ == '__main__':
-  app.run(main, flags_parser=_parse)
+  sys.exit(main(sys.argv[1:]))

@@ -244,13 +244,11 @@ def _power(x: jax.Array, exponent: float) -> jax.Array:
   That is as exact as it is fast: the error of exp(e log|x|) grows with
   |e log|x||, and the rest is below a sixteenth.
 
-  A negative exponent, which only a second derivative asks for, gives 0 at 0.
+  Negative exponents, of derivatives that do not exist at zero, give 1 there:
+  finite, and annulled by the sign of x that stands before them.
   """
   if exponent < 0:
-    is_zero = x == 0
-    return jnp.where(
-      is_zero, 0, 1 / _power(jnp.where(is_zero, 1, x), -exponent)
-    )
+    return 1 / _power(jnp.where(x == 0, 1, x), -exponent)
   square = root = x = jnp.abs(x)
   whole, rest = int(exponent), exponent - int(exponent)
   factors = []
@@ -277,14 +275,11 @@ def _power(x: jax.Array, exponent: float) -> jax.Array:
 @_power.defjvp
 def _power_jvp(exponent, primals, tangents):
   (x,), (tangent,) = primals, tangents
-  value = _power(x, exponent)
-  if exponent == 0:
-    return value, jnp.zeros_like(tangent)
   slope = exponent * jnp.sign(x) * _power(x, exponent - 1)
-  return value, slope * tangent
+  return _power(x, exponent), slope * tangent
 
 
-# What is left of 1.3 - 1 - 1/4 - ... by rounding, not by intention.
+# What remains of an exponent below this is rounding: |x| to it is 1.
 _NEGLIGIBLE = 1e-12
 
 

@@ -92,6 +92,8 @@ def make_counts(
 
   def counts(params) -> Counts:
     selected = select_lib.selected_paths(params, select)
+    if not selected:  # a tree without leaves, such as Optax's placeholder
+      return Counts({}, {}, {}, scope, {})
     shapes = {path: tuple(x.shape) for path, x in selected.items()}
     sizes = {path: math.prod(shape) for path, shape in shapes.items()}
     if scope == 'global':

@@ -104,11 +104,13 @@ def selected(params: Any, select: Predicate) -> Any:
     ValueError: If nothing is selected; lists the parameters there are.
   """
   structure = jax.tree.structure(params)
+  if not structure.num_leaves:
+    return params
   if jax.tree_util.treedef_is_leaf(structure):
     return True
   leaves = list(named_leaves(params))
   flags = [bool(select(*leaf)) for leaf in leaves]
-  if leaves and not any(flags):
+  if not any(flags):
     names = '\n  '.join(
       f'{join(module, name)} {tuple(value.shape)}'
       for module, name, value in leaves

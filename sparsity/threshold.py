@@ -12,8 +12,8 @@ Shapes:
   T: number of values tried for each cut in one pass.
 """
 
-from collections.abc import Callable
 from collections.abc import Sequence
+import functools
 import itertools
 import math
 from typing import Any
@@ -90,7 +90,6 @@ def order(scores: jax.Array, magnitude: bool = False) -> jax.Array:
   Raises:
     TypeError: If the scores are of another dtype.
   """
-  check_dtype(scores)
   lowest, infinity = _range(scores.dtype, magnitude)
   integer = _BITS[scores.dtype]
   bits = lax.bitcast_convert_type(scores, integer).astype(jnp.int32)
@@ -99,12 +98,13 @@ def order(scores: jax.Array, magnitude: bool = False) -> jax.Array:
   return jnp.where(size > infinity, lowest, keys)
 
 
+@functools.partial(jax.jit, static_argnames='magnitude')
 def find(
   leaves: Sequence[jax.Array], ks: jax.Array, magnitude: bool = False
 ) -> list[Cut]:
-  """Returns, for each k of `ks`, the cut that keeps exactly k scores.
+  """Returns for each k the cut that keeps exactly k scores of all leaves.
 
-  The cuts are found together, so that two cost little more than one.
+  The cuts share each pass, so that two cost little more than one.
 
   Example:
     >>> scores = jnp.array([5.0, 7.0, 5.0, 5.0])
@@ -114,36 +114,27 @@ def find(
 
   Shapes:
     leaves: any; they are ranked together, as if flattened and concatenated.
-    ks: [N].
-
-  Args:
-    leaves: The scores, all of one dtype: float32, bfloat16 or float16.
-    ks: How many to keep. Those outside [0, total size] are clipped.
-    magnitude: Whether to rank |scores|.
+    ks: [N]; those outside [0, total size] are clipped.
 
   Raises:
-    ValueError: If there are 2^31 scores or more, or two dtypes.
-    TypeError: If the scores are of another dtype.
+    ValueError: If there are 2^31 scores or more, or of several dtypes.
+    TypeError: If they are not float32, bfloat16 or float16.
   """
-  total = _total(leaves)
   leaves = [lax.stop_gradient(leaf) for leaf in leaves]
+  total = _total_size(leaves)
   ks = jnp.clip(ks, 0, total)
   keys, _, count = _find_keys(leaves, ks, magnitude)
 
-  def count_first(leaves, negative_indices):
-    return sum(
-      _count(
-        [_rank(leaf, offset, key, magnitude) for key in keys], negative_indices
-      )
-      for leaf, offset in zip(leaves, offsets(leaves), strict=True)
-    )
+  def rank(leaf, offset, n):
+    order_of_ties = -_indices(leaf.shape, offset)
+    leaf = order(leaf, magnitude)
+    others = jnp.where(leaf > keys[n], 1, -_LAST)
+    return jnp.where(leaf == keys[n], order_of_ties, others)
 
-  # Where no tie is to be cut, `count` is already k, and no pass is made.
+  # Where no ties are to be cut, the count is k already, and no pass is made.
   bracket = _Bracket(jnp.full_like(ks, -total), jnp.full_like(ks, 1), count)
-  negative_lasts, _, _ = _search(count_first, leaves, ks, bracket)
-  return [
-    Cut(key, -last) for key, last in zip(keys, negative_lasts, strict=True)
-  ]
+  lowest_ranks = _search(rank, leaves, ks, bracket).low
+  return [Cut(keys[n], -lowest_ranks[n]) for n in range(len(ks))]
 
 
 def keep(
@@ -151,13 +142,10 @@ def keep(
 ) -> jax.Array:
   """Returns the boolean mask of the scores that a cut keeps.
 
-  Shapes:
-    scores: any; the result has the same shape.
-
   Args:
     scores: One of the leaves given to `find`.
     cut: One of its results.
-    offset: The number of scores in the leaves before this one.
+    offset: The one of `offsets` for this leaf.
     magnitude: As given to `find`.
   """
   keys = order(scores, magnitude)
@@ -168,15 +156,6 @@ def keep(
 def offsets(leaves: Sequence[jax.Array]) -> list[int]:
   """Returns for each leaf the number of entries in the leaves before it."""
   return [0, *itertools.accumulate(leaf.size for leaf in leaves[:-1])]
-
-
-def check_dtype(scores: jax.Array) -> None:
-  """Raises TypeError unless scores of this dtype can be ranked."""
-  if scores.dtype not in _BITS:
-    raise TypeError(
-      f'expected scores of float32, bfloat16 or float16, got {scores.dtype}: '
-      'cast them'
-    )
 
 
 def check_k(k: int | jax.Array, size: int, least: int = 0) -> None:
@@ -190,115 +169,96 @@ def check_k(k: int | jax.Array, size: int, least: int = 0) -> None:
 
 
 class _Bracket(NamedTuple):
-  """What is known: the last value with at least k scores is in [low, high)."""
+  """The greatest value with at least k scores is in [low, high)."""
 
-  low: jax.Array  # [N], int32: at least k scores are at or above it
-  high: jax.Array  # [N], int32: fewer are
-  count: jax.Array  # [N], int32: how many are at or above `low`
+  low: jax.Array  # [N], int32
+  high: jax.Array  # [N], int32
+  count: jax.Array  # [N], int32: how many scores are at or above `low`
 
 
-def _find_keys(
-  leaves: Sequence[jax.Array], ks: jax.Array, magnitude: bool
-) -> _Bracket:
-  """Returns as `low` keys that so many scores reach; fewer reach more."""
+def _find_keys(leaves, ks, magnitude, to_the_end=False) -> _Bracket:
+  """Returns in `low` keys with k scores or, of ties, the least more."""
   dtype = leaves[0].dtype
   lowest, infinity = _range(dtype, magnitude)
 
-  def count(leaves, keys):
-    return sum(
-      _count([order(leaf, magnitude)] * len(keys), keys) for leaf in leaves
-    )
+  def rank(leaf, *_):
+    return order(leaf, magnitude)
 
-  # All scores reach the lowest key, none reaches the one after infinity.
-  start = (lowest, infinity + 2, _total(leaves))
+  # All scores are at or above the lowest key, none at the one after infinity.
+  start = (lowest, infinity + 2, _total_size(leaves))
   bracket = _Bracket(*(jnp.full_like(ks, value) for value in start))
   likely = jnp.array([[_bits(x, dtype) for x in _LIKELY]], jnp.int32)
-  bracket = _narrow(bracket, ks, likely, count(leaves, likely))
-  return _search(count, leaves, ks, bracket)
+  bracket = _narrow(bracket, ks, likely, _count(rank, leaves, likely))
+  return _search(rank, leaves, ks, bracket, to_the_end)
 
 
-def _search(
-  count: Callable[[Any, jax.Array], jax.Array],
-  leaves: Sequence[jax.Array],
-  ks: jax.Array,
-  bracket: _Bracket,
-) -> _Bracket:
-  """Narrows the bracket to one value, or until the count at `low` is k."""
-  # More parts are fewer passes. This many, the comparisons take about as long
-  # as the reading does.
+def _search(rank, leaves, ks, bracket, to_the_end=False) -> _Bracket:
+  """Narrows the bracket until the count at `low` is k, or to one value.
+
+  `rank(leaf, offset, n)` gives the integers to compare for the n-th k.
+  """
+  # More parts would be fewer passes, but of more comparisons; measured.
   num_parts = 4 if len(ks) == 1 else 3
 
   def is_open(bracket):
-    low, high, at_low = bracket
-    return jnp.any((_distance(low, high) > 1) & (at_low != ks))
+    low, high, count = bracket
+    return jnp.any((_distance(low, high) > 1) & (to_the_end | (count != ks)))
 
   def narrow(bracket):
     low, high, _ = bracket
-    # The compiler would else compute what does not change, the keys of all
-    # scores, before the loop: an array more to write, and to read.
-    scores, low, high = lax.optimization_barrier((leaves, low, high))
     width = _distance(low, high)[:, None]
     parts = jnp.arange(1, num_parts, dtype=jnp.uint32)[None]
     steps = width // num_parts * parts + jnp.minimum(width % num_parts, parts)
-    values = low[:, None] + steps.astype(jnp.int32)  # [N, T]
-    return _narrow(bracket, ks, values, count(scores, values))
+    values = low[:, None] + steps.astype(jnp.int32)
+    return _narrow(bracket, ks, values, _count(rank, leaves, values))
 
   return lax.while_loop(is_open, narrow, bracket)
 
 
-def _narrow(
-  bracket: _Bracket, ks: jax.Array, values: jax.Array, counts: jax.Array
-) -> _Bracket:
-  """Returns the bracket given how many scores are at or above values [N, T]."""
-  low, high, at_low = bracket
+def _narrow(bracket, ks, values, counts) -> _Bracket:
+  """Returns the bracket, knowing the counts of values [N, T] (or [1, T])."""
   is_low = counts >= ks[:, None]
   return _Bracket(
-    jnp.maximum(low, jnp.where(is_low, values, -_LAST).max(axis=1)),
-    jnp.minimum(high, jnp.where(is_low, _LAST, values).min(axis=1)),
-    jnp.minimum(at_low, jnp.where(is_low, counts, _LAST).min(axis=1)),
+    jnp.maximum(bracket.low, jnp.where(is_low, values, -_LAST).max(1)),
+    jnp.minimum(bracket.high, jnp.where(is_low, _LAST, values).min(1)),
+    jnp.minimum(bracket.count, jnp.where(is_low, counts, _LAST).min(1)),
   )
 
 
-def _count(ranks: Sequence[jax.Array], values: jax.Array) -> jax.Array:
-  """Returns [N, T]: how many of ranks[n] are at or above values[n, t].
+def _count(rank, leaves, values) -> jax.Array:
+  """Returns [N, T]: how many n-th ranks of all leaves are >= values[n, t].
 
   One reduction with many results reads its operands once, and the compiler
   makes vector code of it; as many reductions would each read them again.
   """
-  is_above = tuple(
-    (rank >= value).astype(jnp.int32)
-    for rank, row in zip(ranks, values, strict=True)
-    for value in row
-  )
-  zeros = (np.int32(0),) * len(is_above)
-  axes = tuple(range(is_above[0].ndim))
 
   def add(a, b):
     return tuple(x + y for x, y in zip(a, b, strict=True))
 
-  sums = lax.reduce(is_above, zeros, add, axes)
-  return jnp.stack(sums).reshape(values.shape)
+  # Else the compiler would compute what is the same in each pass, the keys and
+  # the indices, once before the loop: arrays as large as the scores.
+  starts = [jnp.int32(offset) for offset in offsets(leaves)]
+  leaves, starts, values = lax.optimization_barrier((leaves, starts, values))
+
+  zeros = (np.int32(0),) * values.size
+  counts = zeros
+  for leaf, offset in zip(leaves, starts, strict=True):
+    is_above = tuple(
+      (rank(leaf, offset, n) >= value).astype(jnp.int32)
+      for n, row in enumerate(values)
+      for value in row
+    )
+    axes = tuple(range(leaf.ndim))
+    counts = add(counts, lax.reduce(is_above, zeros, add, axes))
+  return jnp.stack(counts).reshape(values.shape)
 
 
-def _rank(leaf, offset, key, magnitude):
-  """Returns 1 above the key, -index at it, the least integer below it."""
-  keys = order(leaf, magnitude)
-  return jnp.where(
-    keys == key,
-    -_indices(leaf.shape, offset),
-    jnp.where(keys > key, 1, -_LAST),
-  )
-
-
-def _indices(shape: tuple[int, ...], offset: int) -> jax.Array:
-  """Returns each entry's flat index plus `offset`, an iota for each axis.
-
-  One iota reshaped would be a whole array on every device.
-  """
+def _indices(shape: tuple[int, ...], offset: int | jax.Array) -> jax.Array:
+  """Returns flat indices, with no array of them before `offset` is added."""
   index = jnp.full(shape, offset, jnp.int32)
-  for axis in range(len(shape)):
-    stride = math.prod(shape[axis + 1 :])
-    index += stride * lax.broadcasted_iota(jnp.int32, shape, axis)
+  for axis, size in enumerate(shape):
+    along = math.prod(shape[axis + 1 :]) * jnp.arange(size, dtype=jnp.int32)
+    index += lax.broadcast_in_dim(along, shape, (axis,))
   return index
 
 
@@ -309,21 +269,24 @@ def _distance(low: jax.Array, high: jax.Array) -> jax.Array:
 
 def _range(dtype: Any, magnitude: bool) -> tuple[int, int]:
   """Returns the lowest key, that of NaN, and the highest, of infinity."""
+  if dtype not in _BITS:
+    raise TypeError(
+      f'expected scores of float32, bfloat16 or float16, got {dtype}: cast them'
+    )
   infinity = _bits(np.inf, dtype)
   return (-1 if magnitude else -infinity - 1), infinity
 
 
 def _bits(value: float, dtype: Any) -> int:
-  return int(np.array(value, dtype).view(_BITS[jnp.dtype(dtype)]))
+  return int(np.array(value, dtype).view(_BITS[dtype]))
 
 
-def _total(leaves: Sequence[jax.Array]) -> int:
+def _total_size(leaves: Sequence[jax.Array]) -> int:
   dtypes = sorted({str(leaf.dtype) for leaf in leaves})
   if len(dtypes) != 1:
     raise ValueError(
       f'expected scores of one dtype to rank together, got {dtypes}: cast them'
     )
-  check_dtype(leaves[0])
   total = sum(leaf.size for leaf in leaves)
   if total > _LAST:
     raise ValueError(
@@ -336,10 +299,7 @@ def _total(leaves: Sequence[jax.Array]) -> int:
 @jax.jit
 def _kth_magnitude(x: jax.Array, k: jax.Array) -> jax.Array:
   x = lax.stop_gradient(x)
-  [low] = _find_keys([x], k[None], magnitude=True).low
-  # The search ends as soon as the count is right, maybe below the score itself.
-  keys = order(x, magnitude=True)
-  key = jnp.min(jnp.where(keys >= low, keys, _LAST), initial=_LAST)
+  [key] = _find_keys([x], k[None], magnitude=True, to_the_end=True).low
   is_number = (key >= 0) & (k >= 1) & (k <= x.size)
   bits = jnp.where(is_number, key, _bits(np.nan, x.dtype))
   return lax.bitcast_convert_type(bits.astype(_BITS[x.dtype]), x.dtype)

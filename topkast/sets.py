@@ -53,16 +53,25 @@ def choose(
   return sparsity.ActiveSets(forward, backward)
 
 
+def check_exploration(exploration: str) -> None:
+  """Raises unless `exploration` is one of `EXPLORATIONS`.
+
+  Raises:
+    ValueError: If so.
+  """
+  if exploration not in EXPLORATIONS:
+    raise ValueError(
+      f'expected exploration out of {EXPLORATIONS}, got {exploration!r}'
+    )
+
+
 def make_rule(exploration: str) -> sparsity.Rule:
   """Returns the rule: every refresh chooses anew from the next parameters.
 
   Raises:
     ValueError: If `exploration` is unknown.
   """
-  if exploration not in EXPLORATIONS:
-    raise ValueError(
-      f'expected exploration out of {EXPLORATIONS}, got {exploration!r}'
-    )
+  check_exploration(exploration)
   return sparsity.Rule(
     init=lambda weights, counts, key: choose(weights, counts, key, exploration),
     refresh=lambda now, counts: choose(

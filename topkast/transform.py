@@ -28,10 +28,10 @@ def topkast(
 
   The network sees `topkast.weights(params, state)`: the parameters on A, zero
   elsewhere. The gradient is taken with respect to those weights; it moves the
-  parameters on B, a superset of A, and what is outside B stays as it is, bit for
-  bit, whatever the inner optimizer does. Every `refresh_every` updates both sets
-  are chosen anew from the parameters of the next step, and the optimizer's state
-  of entries that leave or enter B starts afresh.
+  parameters on B, a superset of A, and what is outside B stays as it is, bit
+  for bit, whatever the inner optimizer does. Every `refresh_every` updates both
+  sets are chosen anew from the parameters of the next step, and the optimizer's
+  state of entries that leave or enter B starts afresh.
 
   Example:
     >>> import jax, jax.numpy as jnp, optax, topkast

@@ -10,6 +10,7 @@ file as one that was not, byte for byte. NaN and infinities are the strings
 
 from collections.abc import Mapping
 import json
+import logging
 import os
 import pathlib
 from typing import Any
@@ -22,6 +23,9 @@ from experiments.common import run
 FILE = 'metrics.jsonl'
 
 _NOT_FINITE = ('nan', 'inf', '-inf')
+
+# It warns of each NaN; whether that is a failure is for the run to say.
+logging.getLogger('tensorboardX.x2num').setLevel(logging.ERROR)
 
 
 class Writer:

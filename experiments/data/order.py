@@ -67,6 +67,4 @@ def batch_indices(
 def _permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
   """Returns the order of one epoch; whatever was drawn before is no matter."""
   generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
-  permutation = generator.permutation(num_examples).astype(np.int32)
-  permutation.flags.writeable = False  # It is cached.
-  return permutation
+  return generator.permutation(num_examples).astype(np.int32)

@@ -71,7 +71,10 @@ def test_every_line_is_valid_json(tmp_path):
   assert line == '{"global_step": 0, "loss": "nan", "text": "two\\nlines"}'
 
 
-@pytest.mark.parametrize('tail', ['', '{"global_step": 9, "lo', '\x00\x00\n'])
+@pytest.mark.parametrize(
+  'tail',
+  ['', '{"global_step": 9, "lo', '{"global_step": 5}', '\x00\x00\n'],
+)
 def test_a_resumed_file_equals_an_uninterrupted_one(tmp_path, tail):
   for name in ('whole', 'resumed'):
     (tmp_path / name).mkdir()
@@ -171,4 +174,5 @@ def test_a_nan_reaches_tensorboard_quietly(tmp_path, caplog):
     metrics.Writer(tmp_path, None) as writer,
   ):
     writer.write(0, {'loss': math.nan})
+  assert not caplog.text
   assert math.isnan(events(tmp_path / 'tensorboard')[-1][2])

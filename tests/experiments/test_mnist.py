@@ -152,7 +152,9 @@ def test_a_prepared_data_set_of_another_size_is_an_error(data_dir):
 
 
 def test_an_absent_data_set_says_how_to_prepare_it(tmp_path):
-  with pytest.raises(ValueError, match='tfds build mnist --file_format='):
+  with pytest.raises(
+    ValueError, match=r'got none; prepare .* tfds build mnist'
+  ):
     mnist.load(data_dir=str(tmp_path))
   assert list(tmp_path.iterdir()) == []
 

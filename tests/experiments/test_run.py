@@ -135,8 +135,9 @@ def test_json_is_valid_whatever_the_numbers():
     run.to_json({'f': print})
 
 
+@pytest.mark.parametrize('function', ['fsync', 'replace'])
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(
-  tmp_path, monkeypatch
+  tmp_path, monkeypatch, function
 ):
   path = tmp_path / 'a.json'
   run.write_json(path, 1)
@@ -144,7 +145,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
   def fail(*_):
     raise OSError('no space left')
 
-  monkeypatch.setattr(os, 'fsync', fail)
+  monkeypatch.setattr(os, function, fail)
   with pytest.raises(OSError, match='no space left'):
     run.write_json(path, 2)
   assert contents(tmp_path) == {'a.json': b'1\n'}

@@ -9,8 +9,6 @@ import pytest
 import powerprop
 from powerprop import reparam
 
-ALPHAS = (1, 1.3, 1.5, 2, 3)
-
 OPTIMIZERS = {
   'sgd': lambda: optax.sgd(0.05),
   'momentum': lambda: optax.sgd(0.02, momentum=0.9, nesterov=True),
@@ -97,7 +95,7 @@ def difference(first, second):
   )
 
 
-@pytest.mark.parametrize('alpha', ALPHAS)
+@pytest.mark.parametrize('alpha', [1, 1.3, 3])
 def test_with_sgd_both_forms_are_the_same(alpha):
   tx = optax.sgd(0.05)
   wrapped = powerprop.powerprop(tx, alpha)
@@ -108,7 +106,7 @@ def test_with_sgd_both_forms_are_the_same(alpha):
   assert difference(actual, start) > 1e-2
 
 
-@pytest.mark.parametrize('name', ['adam', 'adamw', 'momentum'])
+@pytest.mark.parametrize('name', ['adam', 'momentum'])
 def test_with_other_optimizers_the_forms_differ(name):
   tx = OPTIMIZERS[name]()
   wrapped = powerprop.powerprop(tx, 2)
@@ -122,11 +120,12 @@ def test_adam_is_the_slow_obvious_version():
   wrapped = powerprop.powerprop(tx, alpha)
   actual, _ = run(make_step(wrapped, alpha), wrapped, 4)
 
+  gradient, update = jax.jit(jax.grad(loss)), jax.jit(tx.update)
   phi = params()
   state = tx.init(phi)
   for _ in range(4):
     theta = reparam.to_weights(phi, alpha)
-    updates, state = tx.update(jax.grad(loss)(theta, INPUTS), state)
+    updates, state = update(gradient(theta, INPUTS), state)
     for module in phi:
       w = phi[module]['w']
       phi[module] = {
@@ -248,12 +247,16 @@ def test_a_bad_alpha_is_an_error_at_once():
     powerprop.scale_by_powerprop({'net/linear': 0.5})
 
 
-@pytest.mark.parametrize('name', ['sgd', 'adam', 'momentum'])
+@pytest.mark.parametrize('name', ['sgd', 'adam'])
 def test_bfloat16_updates_have_the_dtype_of_the_inner_optimizer(name):
   inner = OPTIMIZERS[name]()
   tx = powerprop.powerprop(inner, 3)
   dtypes = functools.partial(jax.tree.map, lambda x: x.dtype)
   halves = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params())
-  actual, _ = tx.update(halves, tx.init(halves), halves)
-  expected, _ = inner.update(halves, inner.init(halves), halves)
-  assert dtypes(actual) == dtypes(expected)
+  actual, expected = jax.eval_shape(
+    lambda params: [
+      each.update(params, each.init(params), params)[0] for each in (tx, inner)
+    ],
+    halves,
+  )
+  assert dtypes(actual) == dtypes(expected) == dtypes(halves)

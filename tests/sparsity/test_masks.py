@@ -62,10 +62,12 @@ def from_bits(bits, dtype):
 
 
 def collective_sizes(text):
-  """Returns how many numbers each collective of a compiled program results in."""
-  shapes = re.findall(
-    r'= \(?\w+\[([\d,]*)\]\S* (?:all-|collective-|reduce-scatter)', text
-  )
+  """Returns the sizes of what the collectives of a compiled program give."""
+  collective = re.compile(r'= (.*) (all-|collective-|reduce-scatter).*\(')
+  results = [
+    match[1] for line in text.splitlines() if (match := collective.search(line))
+  ]
+  shapes = re.findall(r'\w+\[([\d,]*)\]', ' '.join(results))
   return [math.prod(map(int, filter(None, s.split(',')))) for s in shapes]
 
 
@@ -169,6 +171,13 @@ def test_another_k_does_not_recompile():
   masks.topk_mask(scores, 4)
   masks.topk_mask(scores + 1, jnp.int32(5))
   assert masks._topk_traced._cache_size() == before
+
+
+def test_nothing_as_large_as_the_scores_is_written_but_the_masks():
+  scores = jax.ShapeDtypeStruct((128, 512), jnp.float32)
+  pick = jax.jit(lambda x: masks.nested_topk_masks(x, [9, 30], magnitude=True))
+  memory = pick.lower(scores).compile().memory_analysis()
+  assert memory.temp_size_in_bytes < scores.size / 2
 
 
 def test_gradient_passes_by():
