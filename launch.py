@@ -75,7 +75,7 @@ def parse(
     rest = values(['launch.py', f'--config={known.config}', *overrides])
   except (AttributeError, KeyError) as error:
     hints = [text for text in _chain(error) if 'Did you mean' in text]
-    message = ' '.join((hints or _chain(error))[-1].split())
+    message = (hints or _chain(error))[-1].replace('\n', ': ')
     raise ValueError(f'unknown config key {message}') from error
   except (flags.Error, TypeError, ValueError) as error:
     # The library puts the file's whole traceback into its message.

@@ -1,5 +1,7 @@
 """Installs the three libraries; the experiments run from a checkout."""
 
+import pathlib
+
 import setuptools
 
 EXPERIMENTS = [
@@ -23,7 +25,7 @@ setuptools.setup(
   name='sparse-training',
   version='0.1.0',
   description='Powerpropagation and Top-KAST for JAX, Haiku and Optax',
-  long_description=open('README.md').read(),
+  long_description=pathlib.Path(__file__).with_name('README.md').read_text(),
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   python_requires='>=3.11',

@@ -1,6 +1,6 @@
 """Pruning after training: accuracy against the share of weights that is kept.
 
-The protocol of Powerpropagation's MNIST experiment: once, by magnitude, layer by
+The protocol of Powerpropagation's MNIST experiment: once, by magnitude, in each
 layer, with no training afterwards; the output layer keeps twice the share.
 """
 

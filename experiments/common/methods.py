@@ -119,8 +119,8 @@ def make_optimizer(
     method: which entries are active.
     optimizer: what moves them.
     alpha: the power of the parameterization.
-    optimizer_in: 'theta' lets the optimizer live in the weights, 'phi' in the raw
-      parameters. The same for plain SGD without weight decay.
+    optimizer_in: 'theta' lets the optimizer live in the weights, 'phi' in the
+      raw parameters. The same for plain SGD without weight decay.
     seed: of the method's random choices; may be traced.
   """
   inner = optax.chain(method.link, optimizer)
