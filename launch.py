@@ -70,9 +70,12 @@ def parse(
     there = sorted(str(path) for path in file.parent.glob('*.py'))
     raise ValueError(f'expected a config file, one of {there}, got {file}')
   values = flags.FlagValues()
-  flag = config_flags.DEFINE_config_file('config', flag_values=values)
+  argv = ['launch.py', f'--config={known.config}', *overrides]
+  flag = config_flags.DEFINE_config_file(
+    'config', flag_values=values, sys_argv=argv
+  )
   try:
-    rest = values(['launch.py', f'--config={known.config}', *overrides])
+    rest = values(argv)
   except (AttributeError, KeyError) as error:
     hints = [text for text in _chain(error) if 'Did you mean' in text]
     message = (hints or _chain(error))[-1].replace('\n', ': ')

@@ -187,6 +187,7 @@ def _make_units(parts: Parts, alpha: float, groups) -> list[loop.Unit]:
       lambda phi: powerprop_lib.to_weights(phi, alpha),
       lambda theta: powerprop_lib.from_weights(theta, alpha),
       parts.method.weights,
+      parts.method.density,
       step_lib.cross_entropy,
       methods.make_optimizer(
         parts.method,

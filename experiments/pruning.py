@@ -140,7 +140,7 @@ def histogram(
     weights beyond the limit count in the outermost bins.
   """
   layers = select.selected_paths(weights, sparsity.is_weight).values()
-  values = np.concatenate([np.asarray(x, np.float32).ravel() for x in layers])
+  values = np.concatenate([np.asarray(x, np.float64).ravel() for x in layers])
   edges = np.linspace(-limit, limit, num_bins + 1)
   counts, _ = np.histogram(np.clip(values, -limit, limit), edges)
   return {'edges': edges.tolist(), 'counts': counts.tolist()}

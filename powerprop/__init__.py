@@ -1,5 +1,6 @@
 """How an entry is parameterised: Powerpropagation."""
 
+from powerprop import packnet
 from powerprop.modules import Conv1D
 from powerprop.modules import Conv1DTranspose
 from powerprop.modules import Conv2D
@@ -22,6 +23,7 @@ __all__ = [
   'Conv3DTranspose',
   'Linear',
   'from_weights',
+  'packnet',
   'parameterize',
   'powerprop',
   'scale_by_powerprop',

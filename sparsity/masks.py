@@ -234,4 +234,4 @@ def _topk_traced(group, ks, magnitude):
 def _num_true(masks: Any) -> jax.Array:
   """Returns the number of entries kept, as float32 since it may be large."""
   counts = (jnp.sum(mask, dtype=jnp.int32) for mask in jax.tree.leaves(masks))
-  return sum((count.astype(jnp.float32) for count in counts), jnp.zeros(()))
+  return sum((count.astype(jnp.float32) for count in counts), jnp.float32(0))

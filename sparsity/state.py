@@ -66,9 +66,9 @@ def sparsify(
 ) -> optax.GradientTransformationExtraArgs:
   """Returns `inner` restricted to the sets that `rule` chooses.
 
-  Each update masks the gradients to B, lets `inner` act, masks what it returns
-  once more (momentum and weight decay must not move what is outside), and, when
-  `is_due`, chooses new sets from `params + updates`, the parameters of the next
+  Each update masks gradients and parameters to B, lets `inner` act, masks what
+  it returns once more (it must not move what is outside), and, when `is_due`,
+  chooses new sets from `params + updates`, the parameters of the next
   step. It must therefore be the outermost transformation: whatever changes the
   updates afterwards makes the sets stale. `optax.MultiSteps` may be on either
   side.
@@ -117,7 +117,7 @@ def sparsify(
     updates, inner_state = inner.update(
       _mask(gradients, backward),
       state.inner,
-      params,
+      _mask(params, backward),
       active_sets=state.sets,
       forward_densities=counts.forward_densities,
       **extra,

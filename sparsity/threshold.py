@@ -2,14 +2,12 @@
 
 The bits of a float, read as an integer, are ordered as the float is. So the
 k-th largest score is found as a word is in a dictionary: count the scores at or
-above a few keys, keep the interval that must hold the answer, and again. A
-count is a sum: it reads the scores once, writes nothing, and on scores that are
-sharded over devices communicates only the sums. Equal scores are cut the same
-way, by a search over their flat index.
+above a few keys, keep the interval that must hold the answer, and again. That
+writes nothing, and where the scores are sharded over devices sends only counts.
+Equal scores are cut the same way, by a search over their index.
 
 Shapes:
-  N: number of cuts found together, sharing each pass over the scores.
-  T: number of values tried for each cut in one pass.
+  N: number of cuts found together. T: values tried for each in one pass.
 """
 
 from collections.abc import Sequence
@@ -26,8 +24,7 @@ import numpy as np
 
 _LAST = np.iinfo(np.int32).max
 
-# Most scores worth ranking lie here: a first pass that tries these powers of
-# two saves two or three others, and is only one pass too many where it fails.
+# Most cuts are here: a first pass that tries these saves two or three others.
 _LIKELY = 2.0 ** np.array([-12, -8, -6, -4, -2, 0])
 
 _BITS = {
@@ -159,7 +156,7 @@ def offsets(leaves: Sequence[jax.Array]) -> list[int]:
 
 
 def check_k(k: int | jax.Array, size: int, least: int = 0) -> None:
-  """Raises an error unless `k` is an integer, and in [least, size] if known."""
+  """Raises unless `k` is an integer and, if it is known, in [least, size]."""
   if not jnp.issubdtype(jnp.result_type(k), jnp.integer):
     raise TypeError(f'expected an integer k, got {k!r}')
   if isinstance(k, (int, np.integer)) and not least <= k <= size:
@@ -201,15 +198,14 @@ def _search(rank, leaves, ks, bracket, to_the_end=False) -> _Bracket:
   num_parts = 4 if len(ks) == 1 else 3
 
   def is_open(bracket):
-    low, high, count = bracket
-    return jnp.any((_distance(low, high) > 1) & (to_the_end | (count != ks)))
+    is_wide = _distance(bracket.low, bracket.high) > 1
+    return jnp.any(is_wide & (to_the_end | (bracket.count != ks)))
 
   def narrow(bracket):
-    low, high, _ = bracket
-    width = _distance(low, high)[:, None]
+    width = _distance(bracket.low, bracket.high)[:, None]
     parts = jnp.arange(1, num_parts, dtype=jnp.uint32)[None]
     steps = width // num_parts * parts + jnp.minimum(width % num_parts, parts)
-    values = low[:, None] + steps.astype(jnp.int32)
+    values = bracket.low[:, None] + steps.astype(jnp.int32)
     return _narrow(bracket, ks, values, _count(rank, leaves, values))
 
   return lax.while_loop(is_open, narrow, bracket)
@@ -236,12 +232,11 @@ def _count(rank, leaves, values) -> jax.Array:
     return tuple(x + y for x, y in zip(a, b, strict=True))
 
   # Else the compiler would compute what is the same in each pass, the keys and
-  # the indices, once before the loop: arrays as large as the scores.
+  # the indices, before the loop: arrays as large as the scores.
   starts = [jnp.int32(offset) for offset in offsets(leaves)]
   leaves, starts, values = lax.optimization_barrier((leaves, starts, values))
 
-  zeros = (np.int32(0),) * values.size
-  counts = zeros
+  counts = zeros = (np.int32(0),) * values.size
   for leaf, offset in zip(leaves, starts, strict=True):
     is_above = tuple(
       (rank(leaf, offset, n) >= value).astype(jnp.int32)
@@ -277,7 +272,7 @@ def _range(dtype: Any, magnitude: bool) -> tuple[int, int]:
   return (-1 if magnitude else -infinity - 1), infinity
 
 
-def _bits(value: float, dtype: Any) -> int:
+def _bits(value, dtype) -> int:
   return int(np.array(value, dtype).view(_BITS[dtype]))
 
 

@@ -104,55 +104,90 @@ def run(
     progress_lib.Progress(total, position) as progress,
     run_lib.Interrupt() as interrupt,
   ):
-    clock = _Clock(seconds)
+    session = _Session(
+      schedule,
+      total,
+      directory,
+      checkpoints,
+      writer,
+      progress,
+      interrupt,
+      _Clock(seconds),
+    )
     for index in range(position // schedule.num_steps, len(units)):
-      unit, offset = units[index], index * schedule.num_steps
+      offset = index * schedule.num_steps
       step = max(position - offset, 0)
-      state = restored if step else unit.init()
+      state = restored if step else units[index].init()
+      outcome = session.train(units[index], offset, state, step)
+      if outcome.status != 'done':
+        break
+    else:
+      outcome = session.outcome('done', total)
+  return outcome
 
-      def save(state, step, offset=offset):
-        directory.write_status(
-          'running', global_step=offset + step, total_steps=total
-        )
-        checkpoints.save(
-          offset + step,
-          state,
-          {'global_step': offset + step, 'seconds': clock.seconds()},
-          keep_always=step == schedule.num_steps,
-        )
 
-      while step < schedule.num_steps:
-        num_steps = min(schedule.log_every, schedule.num_steps - step)
-        following, values = unit.train(state, step, num_steps)
-        values = jax.device_get(values)
-        if problem := _not_finite(unit, values, step + num_steps):
-          return Outcome(
-            'diverged', offset + step, clock.seconds(), None, problem
-          )
-        state, step = following, step + num_steps
-        is_last = step == schedule.num_steps
-        _write(writer, unit, offset, step, 'train', values)
-        progress.update(offset + step, _mean(values), _describe(unit))
-        if is_last or step % schedule.eval_every == 0:
-          evaluated = jax.device_get(unit.evaluate(state))
-          _write(writer, unit, offset, step, 'validation', evaluated)
-        if is_last:
-          for member, rows in zip(
-            unit.members, unit.finish(state), strict=True
-          ):
-            for row in rows:
-              writer.write(offset + step, {'step': step, **row}, member=member)
-        if (
-          interrupt.signal is not None
-          or is_last
-          or (step % schedule.checkpoint_every == 0)
-        ):
-          save(state, step)
-        if interrupt.signal is not None and offset + step < total:
-          return Outcome(
-            'interrupted', offset + step, clock.seconds(), interrupt.signal, ''
-          )
-  return Outcome('done', total, clock.seconds(), None, '')
+class _Session(NamedTuple):
+  """One call of `run`: what every unit of it writes to."""
+
+  schedule: Schedule
+  total: int  # steps of all units
+  directory: run_lib.Run
+  checkpoints: checkpoint.Checkpoints
+  writer: metrics_lib.Writer
+  progress: progress_lib.Progress
+  interrupt: run_lib.Interrupt
+  clock: '_Clock'
+
+  def train(self, unit: Unit, offset: int, state: Any, step: int) -> Outcome:
+    """Trains a unit, whose first step is `offset`, from `step` on."""
+    schedule = self.schedule
+    while step < schedule.num_steps:
+      num_steps = min(schedule.log_every, schedule.num_steps - step)
+      state, values = unit.train(state, step, num_steps)
+      values = jax.device_get(values)
+      if problem := _not_finite(unit, values, step + num_steps):
+        return self.outcome('diverged', offset + step, message=problem)
+      step += num_steps
+      position, is_last = offset + step, step == schedule.num_steps
+      self.write(unit, position, step, 'train', values)
+      self.progress.update(position, _mean(values), _describe(unit))
+      if is_last or step % schedule.eval_every == 0:
+        evaluated = jax.device_get(unit.evaluate(state))
+        self.write(unit, position, step, 'validation', evaluated)
+      if is_last:
+        self.finish(unit, position, step, state)
+      stop = self.interrupt.signal is not None and position < self.total
+      if stop or is_last or step % schedule.checkpoint_every == 0:
+        self.save(position, state, keep_always=is_last)
+      if stop:
+        return self.outcome('interrupted', position)
+    return self.outcome('done', offset + step)
+
+  def write(self, unit, position, step, split, values):
+    """Writes a row of metrics for each member."""
+    for i, member in enumerate(unit.members):
+      row = {name: float(np.ravel(value)[i]) for name, value in values.items()}
+      row = {'step': step, 'split': split, **row}
+      self.writer.write(position, row, member=member)
+
+  def finish(self, unit, position, step, state):
+    """Writes the final rows of each member."""
+    for member, rows in zip(unit.members, unit.finish(state), strict=True):
+      for row in rows:
+        self.writer.write(position, {'step': step, **row}, member=member)
+
+  def save(self, position, state, keep_always):
+    """Saves a checkpoint; everything it stands for is written already."""
+    metadata = {'global_step': position, 'seconds': self.clock.seconds()}
+    self.checkpoints.save(position, state, metadata, keep_always)
+    self.directory.write_status(
+      'running', global_step=position, total_steps=self.total
+    )
+
+  def outcome(self, status, position, message='') -> Outcome:
+    """Returns how it ended, there."""
+    seconds = self.clock.seconds()
+    return Outcome(status, position, seconds, self.interrupt.signal, message)
 
 
 class _Clock:
@@ -163,14 +198,6 @@ class _Clock:
 
   def seconds(self) -> float:
     return self._before + time.perf_counter() - self._start
-
-
-def _write(writer, unit, offset, step, split, values):
-  for i, member in enumerate(unit.members):
-    row = {name: float(np.ravel(value)[i]) for name, value in values.items()}
-    writer.write(
-      offset + step, {'step': step, 'split': split, **row}, member=member
-    )
 
 
 def _mean(values) -> dict[str, float]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import optax
 
 import powerprop
@@ -20,12 +21,18 @@ class Method(NamedTuple):
     [optax.GradientTransformation, Any], Any
   ]  # (inner, seed) -> tx
   weights: Callable[[Any, Any], Any]  # (weights, optimizer state) -> weights
+  density: Callable[[Any], Any]  # optimizer state -> share of weights seen
   link: optax.GradientTransformation  # goes before the optimizer, in theta
 
 
 def dense() -> Method:
   """Returns the method that leaves every weight active."""
-  return Method(lambda inner, _: inner, lambda w, _: w, optax.identity())
+  return Method(
+    wrap=lambda inner, _: inner,
+    weights=lambda weights, _: weights,
+    density=lambda _: jnp.ones([]),
+    link=optax.identity(),
+  )
 
 
 def topkast_method(
@@ -133,4 +140,12 @@ def make_optimizer(
 
 def _sparse(make, link=None) -> Method:
   make(optax.identity(), 0)  # so that a bad argument is an error at once
-  return Method(make, sparsity.forward_weights, link or optax.identity())
+  return Method(
+    make, sparsity.forward_weights, _density, link or optax.identity()
+  )
+
+
+def _density(opt_state):
+  forward = sparsity.active_sets(opt_state).forward
+  weights = sparsity.select.selected_paths(forward, sparsity.is_weight)
+  return sparsity.density(weights)

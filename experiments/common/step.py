@@ -35,6 +35,7 @@ class Recipe(NamedTuple):
   to_weights: Callable[[Any], Any]  # phi -> theta
   from_weights: Callable[[Any], Any]  # theta -> phi
   see: Callable[[Any, optax.OptState], Any]  # theta -> theta on A
+  density: Callable[[optax.OptState], jax.Array]  # of the weights seen
   loss: Callable[[jax.Array, jax.Array], jax.Array]  # logits, labels -> []
   optimizer: optax.GradientTransformationExtraArgs
 
@@ -83,7 +84,7 @@ def train_steps(
     examples: all of them, [N, ...].
     indices: int32 [T, B], which examples each of the T steps sees.
     metrics: [], means over the T steps; the loss is NaN if the parameters are
-      no longer finite after them.
+      no longer finite after them, the density is that after them.
   """
 
   def body(state, step_indices):
@@ -95,8 +96,9 @@ def train_steps(
   metrics = jax.tree.map(jnp.mean, metrics)
   finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state.params)]
   sound = jnp.all(jnp.stack(finite))
-  metrics['loss'] = jnp.where(sound, metrics['loss'], jnp.nan)
-  return state, metrics
+  loss = jnp.where(sound, metrics['loss'], jnp.nan)
+  density = recipe.density(state.opt_state)
+  return state, {**metrics, 'loss': loss, 'density': density}
 
 
 def seen_weights(recipe: Recipe, state: TrainState) -> Any:

@@ -1,0 +1,92 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import pruning
+
+PARAMS = {
+  'linear_0': {'w': jax.random.normal(jax.random.key(0), (30, 20))},
+  'linear_1': {
+    'w': jax.random.normal(jax.random.key(1), (20, 10)),
+    'b': jnp.ones(10),
+  },
+}
+PROTOCOL = {
+  'lowest': 0.01,
+  'highest': 1.0,
+  'num_levels': 20,
+  'output_layer': 'linear_1/w',
+  'output_factor': 2.0,
+}
+
+
+def make_levels(**changes):
+  return pruning.make_levels(PARAMS, **{**PROTOCOL, **changes})
+
+
+def test_levels_are_those_of_the_protocol():
+  levels = make_levels()
+  shares = np.geomspace(0.01, 1, 20)
+  kept = [int(p * 600) for p in shares]
+  kept_output = [int(min(1, 2 * p) * 200) for p in shares]
+  np.testing.assert_array_equal(levels.kept['linear_0/w'], kept)
+  np.testing.assert_array_equal(levels.kept['linear_1/w'], kept_output)
+  np.testing.assert_allclose(
+    levels.density, (np.array(kept) + kept_output) / 800
+  )
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'lowest': 1e-3}, 'of linear_0/w with 600 weights the level 0.001 keeps'),
+    ({'lowest': 0.0}, '0 < lowest <= highest <= 1'),
+    ({'lowest': 0.5, 'highest': 0.1}, 'lowest=0.5, highest=0.1'),
+    ({'num_levels': -1}, 'num_levels >= 0'),
+    ({'output_layer': 'linear_2/w'}, "got 'linear_2/w'"),
+  ],
+)
+def test_bad_levels_are_refused(changes, message):
+  with pytest.raises(ValueError, match=message):
+    make_levels(**changes)
+
+
+def test_curve_equals_pruning_by_hand():
+  levels = make_levels(num_levels=4, lowest=0.1)
+  initial = jax.tree.map(lambda x: x[::-1], PARAMS)
+  curve = jax.jit(
+    lambda weights, initial: pruning.curve(
+      lambda w: {'sum': sum(jnp.sum(x**2) for x in jax.tree.leaves(w))},
+      levels,
+      weights,
+      initial,
+    )
+  )(PARAMS, initial)
+  for i in range(4):
+    total, both, count = 10.0, 0, 0  # the biases are not pruned
+    for layer in ('linear_0', 'linear_1'):
+      k = levels.kept[f'{layer}/w'][i]
+      now, before = (
+        set(np.argsort(-np.abs(np.ravel(tree[layer]['w'])))[:k])
+        for tree in (PARAMS, initial)
+      )
+      total += sum(np.ravel(PARAMS[layer]['w'])[j] ** 2 for j in now)
+      both, count = both + len(now & before), count + k
+    np.testing.assert_allclose(curve['sum'][i], total, rtol=1e-5)
+    np.testing.assert_allclose(curve['overlap'][i], both / count, rtol=1e-6)
+
+
+def test_no_levels_give_no_curve():
+  levels = make_levels(num_levels=0)
+  assert pruning.curve(None, levels, PARAMS, PARAMS) == {}
+
+
+def test_histogram_counts_every_weight_once():
+  result = pruning.histogram(PARAMS, num_bins=11, limit=0.5)
+  values = np.concatenate([np.ravel(PARAMS[l]['w']) for l in sorted(PARAMS)])
+  assert sum(result['counts']) == 800
+  assert len(result['edges']) == 12
+  inner = np.sum((values > -0.5 / 11) & (values < 0.5 / 11))
+  assert result['counts'][5] == inner
+  assert result['counts'][0] == np.sum(values < -0.5 + 1 / 11)

@@ -1,0 +1,140 @@
+import jax
+import numpy as np
+import pytest
+
+import sparsity
+
+PARAMS = {
+  'net/linear': {'w': np.ones((20, 30)), 'b': np.ones(30)},
+  'net/linear_1': {'w': np.ones((30, 10)), 'b': np.ones(10)},
+  'net/tiny': {'w': np.ones((3, 2)), 'b': np.ones(2)},
+}
+SIZES = {'net/linear/w': 600, 'net/linear_1/w': 300, 'net/tiny/w': 6}
+
+
+def make(**options):
+  return sparsity.make_counts(**options)(PARAMS)
+
+
+def test_uniform_counts_are_rounded_in_each_layer():
+  counts = make(forward_density=0.1, backward_density=0.25)
+  assert counts.sizes == SIZES
+  assert counts.forward == {
+    'net/linear/w': 60,
+    'net/linear_1/w': 30,
+    'net/tiny/w': 1,
+  }
+  assert counts.backward == {
+    'net/linear/w': 150,
+    'net/linear_1/w': 75,
+    'net/tiny/w': 2,
+  }
+  assert counts.forward_densities == dict.fromkeys(SIZES, 0.1)
+
+
+def test_the_backward_density_is_by_default_the_forward_density():
+  counts = make(forward_density=0.1)
+  assert counts.backward == counts.forward
+
+
+def test_erdos_renyi_counts_have_the_total_and_full_layers_are_not_sparse():
+  counts = make(
+    forward_density=0.2, backward_density=0.5, distribution='erdos_renyi'
+  )
+  assert counts.forward_densities['net/tiny/w'] == 1.0
+  assert set(counts.sizes) == {'net/linear/w', 'net/linear_1/w'}
+  for kept, density in ((counts.forward, 0.2), (counts.backward, 0.5)):
+    assert set(kept) == set(counts.sizes)
+    assert abs(sum(kept.values()) + 6 - density * 906) <= 1
+  assert counts.forward == {
+    path: round(counts.forward_densities[path] * size)
+    for path, size in counts.sizes.items()
+  }
+
+
+def test_a_distribution_may_be_a_function():
+  def first_only(shapes, density, *, dense):
+    assert shapes['net/linear/w'] == (20, 30)
+    assert list(dense) == ['net/tiny/w']
+    return {**dict.fromkeys(shapes, 1.0), 'net/linear/w': density}
+
+  counts = make(forward_density=0.5, distribution=first_only, dense=('tiny',))
+  assert counts.forward == {'net/linear/w': 300}
+
+
+@pytest.mark.parametrize('dense', ['linear_1', ('linear_1/w$',)])
+def test_dense_layers_count_towards_the_density(dense):
+  counts = make(forward_density=0.5, dense=dense)
+  assert set(counts.sizes) == {'net/linear/w', 'net/tiny/w'}
+  assert counts.forward_densities['net/linear_1/w'] == 1.0
+  assert abs(sum(counts.forward.values()) + 300 - 453) <= 1
+
+
+def test_global_counts_are_of_all_together():
+  counts = make(forward_density=0.1, backward_density=0.2, scope='global')
+  assert (counts.forward, counts.backward) == (91, 181)
+  assert counts.sizes == SIZES
+  assert counts.forward_densities == dict.fromkeys(SIZES, 0.1)
+
+
+@pytest.mark.parametrize('scope', ['layer', 'global'])
+def test_at_density_one_nothing_is_sparse(scope):
+  assert make(forward_density=1.0, scope=scope).sizes == {}
+
+
+def test_a_full_backward_set_is_sparse_all_the_same():
+  counts = make(forward_density=0.1, backward_density=1.0)
+  assert counts.backward == SIZES
+
+
+def test_shapes_are_enough():
+  counts = sparsity.make_counts(forward_density=0.1)
+  assert counts(jax.eval_shape(lambda: PARAMS)) == counts(PARAMS)
+
+
+@pytest.mark.parametrize('scope', ['layer', 'global'])
+def test_a_tree_without_leaves_has_no_counts(scope):
+  dense = ('linear',) if scope == 'layer' else ()
+  counts = sparsity.make_counts(forward_density=0.1, scope=scope, dense=dense)
+  assert counts({}).sizes == {}
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'forward_density': 0.0}, r'forward_density in \(0, 1\], got 0\.0'),
+    ({'forward_density': 1.5}, r'forward_density in \(0, 1\], got 1\.5'),
+    (
+      {'forward_density': 0.1, 'backward_density': 1.5},
+      r'backward_density in \(0, 1\], got 1\.5',
+    ),
+    (
+      {'forward_density': 0.2, 'backward_density': 0.1},
+      r'forward_density=0\.2, backward_density=0\.1',
+    ),
+    ({'forward_density': 0.1, 'scope': 'model'}, "scope out of .*'model'"),
+    (
+      {'forward_density': 0.1, 'distribution': 'erk'},
+      "distribution out of .*'erk'",
+    ),
+    (
+      {'forward_density': 0.1, 'scope': 'global', 'dense': ('tiny',)},
+      "no dense layers with scope='global'",
+    ),
+    (
+      {'forward_density': 0.1, 'dense': ('conv',)},
+      r"dense layers out of .*got 'conv', which matches none",
+    ),
+    (
+      {'forward_density': 0.1, 'dense': ('linear_1',)},
+      r"got \['net/linear_1/w'\] with 300: raise the density",
+    ),
+    (
+      {'forward_density': 0.1, 'select': lambda *_: False},
+      r'selects none of:\n  net/linear/b',
+    ),
+  ],
+)
+def test_what_cannot_be_is_an_error(options, message):
+  with pytest.raises(ValueError, match=message):
+    make(**options)

@@ -1,0 +1,413 @@
+"""What every method has to be, around every optimizer."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import sparsity
+import topkast
+
+METHODS = {
+  'magnitude': functools.partial(sparsity.magnitude, density=0.5, at=3),
+  'static': functools.partial(sparsity.static, density=0.5),
+  'topkast': functools.partial(
+    topkast.topkast,
+    forward_density=0.25,
+    backward_density=0.5,
+    refresh_every=2,
+    stop_refresh_at=6,
+  ),
+  'topkast, random exploration': functools.partial(
+    topkast.topkast,
+    forward_density=0.25,
+    backward_density=0.5,
+    refresh_every=2,
+    stop_refresh_at=6,
+    exploration='random',
+  ),
+}
+ALL = {
+  'magnitude': {'density': 1.0},
+  'static': {'density': 1.0},
+  'topkast': {'forward_density': 1.0, 'backward_density': 1.0},
+}
+
+
+def accumulated(tx):
+  return optax.MultiSteps(tx, 2).gradient_transformation()
+
+
+OPTIMIZERS = {
+  'sgd': lambda: optax.sgd(0.2),
+  'nesterov': lambda: optax.sgd(0.05, momentum=0.9, nesterov=True),
+  'decay, momentum': lambda: optax.chain(
+    optax.add_decayed_weights(1e-2), optax.sgd(0.05, momentum=0.9)
+  ),
+  'adam': lambda: optax.adam(0.1),
+  'adamw': lambda: optax.adamw(0.1, weight_decay=0.1),
+  'clip, adam': lambda: optax.chain(
+    optax.clip_by_global_norm(1.0), optax.adam(0.1)
+  ),
+  'rmsprop': lambda: optax.rmsprop(0.02, momentum=0.5),
+  'lion': lambda: optax.lion(0.05),
+  'accumulated': lambda: accumulated(optax.adam(0.1)),
+  'hyperparameters': lambda: optax.inject_hyperparams(optax.adam)(0.1),
+  'schedule': lambda: optax.adam(optax.cosine_decay_schedule(0.2, 100)),
+  'partition': lambda: optax.partition(
+    {'w': optax.adam(0.1), 'b': optax.sgd(0.1, 0.9)}, LABELS
+  ),
+}
+CASES = [
+  (method, optimizer)
+  if method == 'topkast' or optimizer in ('sgd', 'decay, momentum', 'adam')
+  else pytest.param(method, optimizer, marks=pytest.mark.slow)
+  for method in ('magnitude', 'static', 'topkast')
+  for optimizer in [*OPTIMIZERS, 'accumulated outside']
+] + [('topkast, random exploration', 'adam')]
+LABELS = {
+  'net/linear': {'w': 'w', 'b': 'b'},
+  'net/linear_1': {'w': 'w', 'b': 'b'},
+}
+# The shapes tell which parameter an array of the optimizer's state belongs to.
+SHAPES = {
+  'net/linear': {'w': (12, 8), 'b': (8,)},
+  'net/linear_1': {'w': (8, 4), 'b': (4,)},
+}
+DTYPES = {'net/linear': jnp.float32, 'net/linear_1': jnp.bfloat16}
+LAYERS = tuple(SHAPES)
+NUM_RECORDED = 8
+FAST_TO_COMPILE = {'xla_backend_optimization_level': 0}
+
+
+def make_tree(seed):
+  random = np.random.default_rng(seed)
+  return {
+    module: {
+      name: jnp.asarray(random.standard_normal(shape), DTYPES[module])
+      for name, shape in shapes.items()
+    }
+    for module, shapes in SHAPES.items()
+  }
+
+
+def slope(weights):
+  """Returns the gradient of half the squared distance to a target."""
+  return jax.tree.map(jnp.subtract, weights, make_tree(1))
+
+
+def make_inner(optimizer):
+  name = 'adam' if optimizer == 'accumulated outside' else optimizer
+  return OPTIMIZERS[name]()
+
+
+def make_tx(method, optimizer, **changed):
+  tx = METHODS[method](make_inner(optimizer), **changed)
+  return accumulated(tx) if optimizer == 'accumulated outside' else tx
+
+
+def make_step(tx):
+  def step(params, state):
+    gradients = slope(sparsity.forward_weights(params, state))
+    updates, state = tx.update(gradients, state, params)
+    return optax.apply_updates(params, updates), state, updates
+
+  return step
+
+
+class Run(NamedTuple):
+  params: list  # by step, the first before any
+  states: list
+  updates: list
+  num_compiled: int
+  last: tuple  # params and sparse state after many steps
+
+
+@functools.cache
+def run(method, optimizer):
+  tx = make_tx(method, optimizer)
+  step = jax.jit(make_step(tx), compiler_options=FAST_TO_COMPILE)
+  params = make_tree(0)
+  state = jax.jit(tx.init, compiler_options=FAST_TO_COMPILE)(params)
+  result = Run([params], [sparsity.sparse_state(state)], [], 0, ())
+  for i in range(100):
+    params, state, updates = step(params, state)
+    if i < NUM_RECORDED:
+      result.params.append(params)
+      result.states.append(sparsity.sparse_state(state))
+      result.updates.append(updates)
+  last = params, sparsity.sparse_state(state)
+  return jax.device_get(
+    result._replace(num_compiled=step._cache_size(), last=last)
+  )
+
+
+def of_layer(inner_state, layer):
+  """Returns the arrays of an optimizer's state that belong to a weight."""
+  shape = SHAPES[layer]['w']
+  return [x for x in jax.tree.leaves(inner_state) if np.shape(x) == shape]
+
+
+@pytest.mark.parametrize(('method', 'optimizer'), CASES)
+def test_a_second_update_does_not_recompile(method, optimizer):
+  # With hyperparameters in float32 Optax's first update of moments in bfloat16
+  # makes them float32, with or without us.
+  expected = 2 if optimizer == 'hyperparameters' else 1
+  assert run(method, optimizer).num_compiled == expected
+
+
+@pytest.mark.parametrize('layer', LAYERS)
+@pytest.mark.parametrize(('method', 'optimizer'), CASES)
+def test_what_is_outside_is_not_moved_by_a_bit(method, optimizer, layer):
+  found = run(method, optimizer)
+  for i in range(NUM_RECORDED):
+    outside = ~found.states[i].sets.backward[layer]['w']
+    before, after = (found.params[j][layer]['w'][outside] for j in (i, i + 1))
+    assert before.tobytes() == after.tobytes()
+    assert not found.updates[i][layer]['w'][outside].any()
+
+
+@pytest.mark.parametrize(('method', 'optimizer'), CASES)
+def test_what_is_inside_is_moved(method, optimizer):
+  found = run(method, optimizer)
+  inside = found.states[0].sets.backward['net/linear']['w']
+  before, after = (found.params[i]['net/linear']['w'] for i in (0, 2))
+  assert (before != after)[inside].all()
+
+
+@pytest.mark.parametrize('layer', LAYERS)
+@pytest.mark.parametrize(('method', 'optimizer'), CASES)
+def test_state_outside_and_of_what_enters_is_fresh(method, optimizer, layer):
+  found = run(method, optimizer)
+  inner = make_inner(optimizer)
+  changed = 0
+  for i in range(NUM_RECORDED):
+    before, state = found.states[i], found.states[i + 1]
+    was_in, is_in = (s.sets.backward[layer]['w'] for s in (before, state))
+    changed += np.sum(was_in != is_in)
+    fresh = inner.init(found.params[i + 1])
+    for actual, expected in zip(
+      of_layer(state.inner, layer), of_layer(fresh, layer), strict=True
+    ):
+      must_be_fresh = ~(was_in & is_in)
+      np.testing.assert_array_equal(
+        actual[must_be_fresh], np.asarray(expected)[must_be_fresh]
+      )
+  if method != 'static' and optimizer != 'accumulated outside':
+    assert changed
+
+
+@pytest.mark.parametrize('optimizer', [*OPTIMIZERS, 'accumulated outside'])
+def test_state_of_what_stays_is_kept(optimizer):
+  found = run('topkast', optimizer)
+  for layer in LAYERS:
+    # Step 3 is no refresh, step 4 is one: what stays differs from both.
+    stays = (
+      found.states[4].sets.backward[layer]['w']
+      & (found.states[3].sets.backward[layer]['w'])
+    )
+    for x in of_layer(found.states[4].inner, layer):
+      if optimizer != 'accumulated':  # its sum of gradients begins anew
+        assert x[stays].all()
+
+
+@pytest.mark.parametrize(('method', 'optimizer'), CASES)
+def test_what_the_network_sees_converges(method, optimizer):
+  found = run(method, optimizer)
+  params, state = found.last
+  for layer in LAYERS:
+    forward = state.sets.forward[layer]['w']
+    target, start = (make_tree(seed)[layer]['w'] for seed in (1, 0))
+    left = np.abs(params[layer]['w'] - target)[forward].mean()
+    assert left < 0.2 * np.abs(start - target)[forward].mean()
+
+
+@pytest.mark.parametrize(('method', 'optimizer'), CASES)
+def test_map_params_finds_all_that_is_shaped_like_parameters(method, optimizer):
+  tx = make_tx(method, optimizer)
+  state = jax.eval_shape(tx.init, make_tree(0))
+  marked = optax.tree.map_params(
+    tx,
+    lambda x: 'parameter',
+    state,
+    transform_non_params=lambda _: 'other',
+  )
+  assert sparsity.sparse_state(marked).count == 'other'
+  for is_parameter, x in zip(
+    jax.tree.leaves(marked), jax.tree.leaves(state), strict=True
+  ):
+    assert is_parameter == ('parameter' if jnp.ndim(x) else 'other')
+
+
+@pytest.mark.parametrize(
+  ('method', 'optimizer'),
+  [('topkast', optimizer) for optimizer in OPTIMIZERS]
+  + [('static', 'nesterov'), ('magnitude', 'nesterov')],
+)
+def test_density_one_is_dense_training_bit_for_bit(method, optimizer):
+  def train(tx, see):
+    @jax.jit
+    def step(params, state):
+      updates, state = tx.update(slope(see(params, state)), state, params)
+      return optax.apply_updates(params, updates), state
+
+    params = make_tree(0)
+    state = tx.init(params)
+    for _ in range(4):
+      params, state = step(params, state)
+    return params
+
+  sparse = train(
+    make_tx(method, optimizer, **ALL[method]), sparsity.forward_weights
+  )
+  dense = train(make_inner(optimizer), lambda params, _: params)
+  jax.tree.map(np.testing.assert_array_equal, sparse, dense)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_scan_equals_a_loop(method):
+  tx = make_tx(method, 'adam')
+  step = make_step(tx)
+
+  @jax.jit
+  def scan(params, state):
+    return jax.lax.scan(
+      lambda carry, _: (step(*carry)[:2], None), (params, state), length=6
+    )[0]
+
+  params = make_tree(0)
+  params, state = scan(params, tx.init(params))
+  expected = run(method, 'adam')
+  for layer in LAYERS:
+    for sets in zip(state.sets, expected.states[6].sets, strict=True):
+      np.testing.assert_array_equal(*(s[layer]['w'] for s in sets))
+    np.testing.assert_allclose(
+      params[layer]['w'].astype(jnp.float32),
+      expected.params[6][layer]['w'].astype(np.float32),
+      rtol=2e-2,
+      atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_sharded_sets_are_those_of_one_device(method):
+  mesh = jax.make_mesh((4,), ('x',), axis_types=(jax.sharding.AxisType.Auto,))
+  sharding = jax.sharding.NamedSharding(mesh, jax.P('x'))
+  tx = make_tx(method, 'adam')
+  step = jax.jit(make_step(tx))
+  params = jax.device_put(make_tree(0), sharding)
+  state = jax.jit(tx.init)(params)
+  expected = run(method, 'adam')
+  for i in range(6):
+    for layer in LAYERS:
+      for sets in zip(state.sets, expected.states[i].sets, strict=True):
+        np.testing.assert_array_equal(*(s[layer]['w'] for s in sets))
+    params, state, _ = step(params, state)
+    assert params['net/linear']['w'].sharding.is_equivalent_to(sharding, 2)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_extra_arguments_reach_the_inner_optimizer(method):
+  def update(updates, state, params=None, *, scale, **extra):
+    assert set(extra) == {'active_sets', 'forward_densities'}
+    return jax.tree.map(lambda x: scale * jnp.ones_like(x), updates), state
+
+  inner = optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+  tx = METHODS[method](inner)
+  params = make_tree(0)
+  updates, _ = tx.update(params, tx.init(params), params, scale=3.0)
+  np.testing.assert_array_equal(updates['net/linear']['b'], 3.0)
+  assert set(np.unique(updates['net/linear']['w'])) <= {0.0, 3.0}
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_updates_without_parameters_are_an_error(method):
+  tx = make_tx(method, 'sgd')
+  params = make_tree(0)
+  with pytest.raises(ValueError, match=r'call update\(gradients, state, par'):
+    tx.update(params, tx.init(params))
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_a_state_taken_apart_and_put_together_goes_on(method):
+  tx = make_tx(method, 'adam')
+  params = make_tree(0)
+  state = tx.init(params)
+  leaves, structure = jax.tree.flatten(state)
+  again = jax.tree.unflatten(structure, [np.asarray(leaf) for leaf in leaves])
+  assert isinstance(again, sparsity.SparseState)
+  step = jax.jit(make_step(tx))
+  jax.tree.map(
+    np.testing.assert_array_equal, step(params, again), step(params, state)
+  )
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_a_state_may_be_donated(method):
+  tx = make_tx(method, 'adam')
+  params = make_tree(0)
+  step = jax.jit(make_step(tx), donate_argnums=(0, 1))
+  params, state, _ = step(params, tx.init(params))
+  _, state, _ = step(params, state)
+  assert int(state.count) == 2
+
+
+def test_static_sets_are_random_and_stay():
+  found = run('static', 'sgd')
+  first = found.states[0].sets
+  jax.tree.map(np.testing.assert_array_equal, first, found.last[1].sets)
+  jax.tree.map(np.testing.assert_array_equal, first.forward, first.backward)
+  assert first.forward['net/linear']['w'].sum() == 48
+  assert first.forward['net/linear_1']['w'].sum() == 16
+  assert first.forward['net/linear']['b'].all()
+  other = METHODS['static'](optax.sgd(0.1), seed=1).init(make_tree(0))
+  assert (
+    other.sets.forward['net/linear']['w'] != first.forward['net/linear']['w']
+  ).any()
+
+
+def test_static_sets_over_all_layers_have_the_total():
+  tx = sparsity.static(optax.sgd(0.1), density=0.25, scope='global')
+  params = jax.tree.map(lambda x: x.astype(jnp.float32), make_tree(0))
+  sets = tx.init(params).sets
+  kept = sum(int(sets.forward[layer]['w'].sum()) for layer in LAYERS)
+  assert kept == 32
+
+
+def test_magnitude_prunes_once_the_smallest_of_then():
+  found = run('magnitude', 'sgd')
+  for i in range(3):
+    assert all(x.all() for x in jax.tree.leaves(found.states[i].sets))
+  for layer in LAYERS:
+    scores = np.abs(found.params[3][layer]['w']).astype(np.float64).ravel()
+    k = scores.size // 2
+    expected = np.zeros(scores.size, bool)
+    expected[np.argsort(-scores, kind='stable')[:k]] = True
+    for state in (*found.states[3:], found.last[1]):
+      for mask in (state.sets.forward, state.sets.backward):
+        np.testing.assert_array_equal(mask[layer]['w'].ravel(), expected)
+
+
+@pytest.mark.parametrize(
+  ('make', 'message'),
+  [
+    (lambda tx: sparsity.static(tx, density=0.0), r'in \(0, 1\], got 0\.0'),
+    (lambda tx: sparsity.static(tx, density=1.5), r'in \(0, 1\], got 1\.5'),
+    (lambda tx: sparsity.magnitude(tx, density=0.5, at=0), 'at >= 1, got 0'),
+    (
+      lambda tx: sparsity.magnitude(tx, density=0.5, at=1, scope='model'),
+      "scope out of .* got 'model'",
+    ),
+    (
+      lambda tx: sparsity.static(tx, density=0.5, distribution='erk'),
+      "distribution out of .* got 'erk'",
+    ),
+  ],
+)
+def test_a_bad_option_is_an_error(make, message):
+  with pytest.raises(ValueError, match=message):
+    make(optax.sgd(0.1))

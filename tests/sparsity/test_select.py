@@ -1,0 +1,142 @@
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparsity import select
+
+
+def shapes(forward, *args):
+  net = hk.transform_with_state(forward)
+  return jax.eval_shape(net.init, jax.random.key(0), *args)[0]
+
+
+def paths(params, predicate=select.is_weight):
+  return list(select.selected_paths(params, predicate))
+
+
+def test_kernels_of_a_residual_network_and_nothing_else():
+  params = shapes(
+    lambda x: hk.nets.ResNet18(10)(x, is_training=True),
+    jnp.ones((1, 32, 32, 3)),
+  )
+  found = paths(params)
+  # 16 in the blocks, 3 shortcuts, the first and the last.
+  assert len(found) == 16 + 3 + 1 + 1
+  assert all(
+    path.endswith(('conv/w', '_0/w', '_1/w', 'logits/w')) for path in found
+  )
+  assert {name for leaves in params.values() for name in leaves} == {
+    'w',
+    'b',
+    'scale',
+    'offset',
+  }
+
+
+def test_biases_embeddings_and_norms_are_never_weights():
+  def forward(tokens, images):
+    x = hk.Embed(7, 4)(tokens)
+    x = hk.Linear(4, name='patch_embed')(x)
+    x = hk.Linear(4, name='embedding')(x)
+    x = hk.Linear(4, name='embed_2')(x)
+    x = hk.LayerNorm(-1, True, True)(x)
+    x = hk.MultiHeadAttention(2, 2, w_init=jnp.zeros)(x, x, x)
+    x = hk.RMSNorm(-1)(x)
+    y = hk.Conv2D(4, 3)(images)
+    y = hk.BatchNorm(True, True, 0.9)(y, is_training=True)
+    y = hk.GroupNorm(2)(y)
+    y = hk.InstanceNorm(True, True)(y)
+    return hk.Linear(3, name='embedder')(x).sum() + y.sum()
+
+  params = shapes(forward, jnp.zeros((1, 5), int), jnp.ones((1, 8, 8, 3)))
+  attention = 'multi_head_attention'
+  assert sorted(paths(params)) == sorted(
+    ['conv2_d/w', 'embedder/w']
+    + [f'{attention}/{part}/w' for part in ('query', 'key', 'value', 'linear')]
+  )
+
+
+def test_a_scale_of_rank_four_is_not_a_weight():
+  scale = np.ones((1, 1, 1, 64))
+  assert not select.is_weight('net/batch_norm', 'w', scale)
+  assert not select.is_weight('net/batchnorm', 'w', scale)
+  assert not select.is_weight('net/linear', 'w', np.ones(64))
+  assert select.is_weight('net/conv2_d', 'w', scale)
+
+
+TREE = {
+  'net/linear': {'w': np.ones((2, 3)), 'b': np.ones(3)},
+  'net/linear_1': {'w': np.ones((3, 2)), 'b': np.ones(2)},
+}
+
+
+@pytest.mark.parametrize(
+  ('predicate', 'expected'),
+  [
+    (select.is_any, ['0/b', '0/w', '1/b', '1/w']),
+    (select.matching(r'linear/'), ['0/b', '0/w']),
+    (select.matching(r'/w$'), ['0/w', '1/w']),
+    (
+      select.all_of(select.is_weight, select.matching('linear_1')),
+      ['1/w'],
+    ),
+    (
+      select.any_of(select.is_weight, select.matching('linear_1')),
+      ['0/w', '1/b', '1/w'],
+    ),
+    (select.none_of(select.matching('linear_1'), select.is_weight), ['0/b']),
+  ],
+)
+def test_predicates_combine(predicate, expected):
+  short = {'0': 'net/linear', '1': 'net/linear_1'}
+  assert paths(TREE, predicate) == [
+    short[module] + '/' + name
+    for module, name in (path.split('/') for path in expected)
+  ]
+
+
+def test_what_is_no_regular_expression_is_an_error():
+  with pytest.raises(ValueError, match=r"regular expression, got '\('"):
+    select.matching('(')
+
+
+def test_nothing_selected_is_an_error_that_lists_the_parameters():
+  with pytest.raises(ValueError, match=r'none of:\n  net/linear/b \(3,\)\n  n'):
+    select.selected(TREE, select.matching('conv'))
+
+
+def test_deeper_trees_are_named_by_the_whole_path():
+  tree = {'encoder': {'layer': [{'w': np.ones((2, 2))}, {'w': np.ones(2)}]}}
+  assert paths(tree) == ['encoder/layer/0/w']
+  assert select.selected(tree, select.is_weight) == {
+    'encoder': {'layer': [{'w': True}, {'w': False}]}
+  }
+
+
+def test_an_array_by_itself_is_selected():
+  assert select.selected(np.ones(3), select.is_weight) is True
+  assert paths(np.ones(3)) == ['']
+
+
+@pytest.mark.parametrize('tree', [{}, {'module': {}}, (), None])
+def test_a_tree_without_leaves_stays_as_it_is(tree):
+  assert select.selected(tree, select.is_weight) == tree
+  assert select.selected_paths(tree, select.is_weight) == {}
+  assert select.map_selected(lambda x: x + 1, select.is_weight, tree) == tree
+
+
+def test_map_selected_leaves_others_as_they_are():
+  mapped = select.map_selected(np.add, select.is_weight, TREE, TREE)
+  for module, leaves in TREE.items():
+    assert mapped[module]['b'] is leaves['b']
+    np.testing.assert_array_equal(mapped[module]['w'], 2 * leaves['w'])
+
+
+def test_what_is_picked_can_be_put_back():
+  picked = select.pick(TREE, ['net/linear_1/w', 'unknown'])
+  assert list(picked) == ['net/linear_1/w']
+  put = select.put(TREE, {path: x * 3 for path, x in picked.items()})
+  assert put['net/linear_1']['w'].max() == 3
+  assert put['net/linear']['w'] is TREE['net/linear']['w']

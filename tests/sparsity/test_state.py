@@ -1,0 +1,185 @@
+"""The wrapper by itself; what every method is tested for is in test_methods."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import sparsity
+from sparsity import schedules
+
+PARAMS = {
+  'linear': {
+    'w': jnp.arange(1.0, 13.0).reshape(3, 4),
+    'b': jnp.arange(4.0),
+  }
+}
+GRADIENTS = jax.tree.map(jnp.ones_like, PARAMS)
+LAYER = 'linear/w'
+
+
+def row(i):
+  return {LAYER: jnp.zeros((3, 4), bool).at[i].set(True)}
+
+
+def walk(now, counts):
+  """The rule of these tests: after update n the set is row n % 3."""
+  assert counts.forward == {LAYER: 4}
+  return sparsity.ActiveSets(row(now.count % 3), row(now.count % 3))
+
+
+def make_tx(inner, interval=1, refresh=walk, seed=0):
+  return sparsity.sparsify(
+    inner,
+    sparsity.Rule(
+      init=lambda weights, counts, key: sparsity.ActiveSets(row(0), row(0)),
+      refresh=refresh,
+    ),
+    sparsity.make_counts(forward_density=1 / 3),
+    is_due=schedules.every(interval),
+    seed=seed,
+  )
+
+
+def test_momentum_neither_moves_what_left_nor_comes_back_with_it():
+  tx = make_tx(optax.trace(0.9))
+  state = tx.init(PARAMS)
+  for i in range(7):
+    updates, state = jax.jit(tx.update)(GRADIENTS, state, PARAMS)
+    expected = np.zeros((3, 4))
+    expected[i % 3] = 1.0  # never 1.9: the momentum begins anew
+    np.testing.assert_array_equal(updates['linear']['w'], expected)
+    np.testing.assert_array_equal(state.inner.trace['linear']['w'], 0.0)
+  np.testing.assert_allclose(
+    updates['linear']['b'], sum(0.9**i for i in range(7)), rtol=1e-6
+  )
+
+
+def test_the_inner_optimizer_sees_gradients_and_parameters_on_the_set_only():
+  seen = {}
+
+  def update(updates, state, params=None):
+    seen.update(updates=updates, params=params)
+    return jax.tree.map(jnp.ones_like, updates), state
+
+  tx = make_tx(optax.GradientTransformation(optax.init_empty_state, update))
+  updates, _ = tx.update(GRADIENTS, tx.init(PARAMS), PARAMS)
+  mask = np.zeros((3, 4))
+  mask[0] = 1
+  np.testing.assert_array_equal(seen['updates']['linear']['w'], mask)
+  np.testing.assert_array_equal(
+    seen['params']['linear']['w'], mask * PARAMS['linear']['w']
+  )
+  np.testing.assert_array_equal(updates['linear']['w'], mask)
+  for tree in (seen['updates'], updates):
+    np.testing.assert_array_equal(tree['linear']['b'], 1.0)
+  np.testing.assert_array_equal(
+    seen['params']['linear']['b'], PARAMS['linear']['b']
+  )
+
+
+def test_a_rule_sees_the_next_parameters_and_dense_gradients():
+  seen = []
+
+  def refresh(now, counts):
+    seen.append(now)
+    return walk(now, counts)
+
+  tx = make_tx(optax.sgd(0.5), refresh=refresh, seed=3)
+  with jax.disable_jit():
+    updates, _ = tx.update(GRADIENTS, tx.init(PARAMS), PARAMS)
+  [now] = seen
+  np.testing.assert_array_equal(
+    now.weights[LAYER], optax.apply_updates(PARAMS, updates)['linear']['w']
+  )
+  np.testing.assert_array_equal(now.gradients[LAYER], 1.0)
+  np.testing.assert_array_equal(now.sets.backward[LAYER], row(0)[LAYER])
+  assert now.count == 1
+  assert now.key == jax.random.fold_in(jax.random.key(3), 1)
+
+
+def test_between_refreshes_sets_and_state_stay():
+  def refresh(now, counts):
+    return walk(now._replace(count=now.count // 3), counts)
+
+  tx = make_tx(optax.trace(0.5), interval=3, refresh=refresh)
+  state = tx.init(PARAMS)
+  rows, traces = [], []
+  for _ in range(5):
+    _, state = tx.update(GRADIENTS, state, PARAMS)
+    rows.append(int(jnp.argmax(state.sets.forward['linear']['w'][:, 0])))
+    traces.append(state.inner.trace['linear']['w'][:2, 0].tolist())
+  assert rows == [0, 0, 1, 1, 1]
+  assert traces == [[1, 0], [1.5, 0], [0, 0], [0, 1], [0, 1.5]]
+  assert int(state.count) == 5
+
+
+@pytest.mark.parametrize(
+  'inner',
+  [
+    optax.masked(optax.trace(0.9), {'linear': {'w': True, 'b': False}}),
+    optax.partition(
+      {'w': optax.trace(0.9), 'b': optax.trace(0.5)},
+      {'linear': {'w': 'w', 'b': 'b'}},
+    ),
+    optax.MultiSteps(optax.trace(0.9), 2),
+    optax.apply_if_finite(optax.trace(0.9), 3),
+    optax.chain(optax.trace(0.9), optax.add_noise(0.0, 0.5, jax.random.key(1))),
+  ],
+  ids=['masked', 'partition', 'MultiSteps', 'apply_if_finite', 'add_noise'],
+)
+def test_nested_states_are_reset_entry_by_entry(inner):
+  tx = make_tx(inner, interval=2)
+  state = tx.init(PARAMS)
+  for _ in range(2):
+    _, state = tx.update(GRADIENTS, state, PARAMS)
+  arrays = [x for x in jax.tree.leaves(state.inner) if jnp.shape(x) == (3, 4)]
+  assert arrays
+  for x in arrays:
+    np.testing.assert_array_equal(x, 0.0)
+
+
+def test_statistics_of_rows_and_columns_are_left_alone():
+  params = {'linear': {'w': jnp.ones((3, 4))}}
+  tx = make_tx(optax.scale_by_factored_rms(min_dim_size_to_factor=2))
+  _, state = tx.update(params, tx.init(params), params)
+  assert state.inner.v_row['linear']['w'].any()
+  assert state.inner.v_col['linear']['w'].any()
+
+
+def test_each_layer_has_a_key_of_its_own_that_its_path_decides():
+  key = jax.random.key(0)
+  both = sparsity.layer_keys(key, ['a/w', 'b/w'])
+  assert both['a/w'] != both['b/w']
+  assert sparsity.layer_keys(key, ['b/w'])['b/w'] == both['b/w']
+
+
+def wrapped_states():
+  tx = make_tx(optax.adam(0.1))
+  return {
+    'itself': tx,
+    'chain': optax.chain(tx),
+    'MultiSteps': optax.MultiSteps(tx, 2).gradient_transformation(),
+  }
+
+
+@pytest.mark.parametrize('name', ['itself', 'chain', 'MultiSteps'])
+def test_sets_are_found_however_deep_the_state_is(name):
+  state = wrapped_states()[name].init(PARAMS)
+  np.testing.assert_array_equal(
+    sparsity.active_sets(state).forward['linear']['w'], row(0)[LAYER]
+  )
+  seen = sparsity.forward_weights(PARAMS, state)
+  np.testing.assert_array_equal(
+    seen['linear']['w'], PARAMS['linear']['w'] * row(0)[LAYER]
+  )
+  np.testing.assert_array_equal(seen['linear']['b'], PARAMS['linear']['b'])
+
+
+def test_a_state_without_sets_or_with_two_is_an_error():
+  with pytest.raises(ValueError, match=r'one SparseState, got .* with 0'):
+    sparsity.active_sets(optax.adam(0.1).init(PARAMS))
+  two = optax.chain(make_tx(optax.identity()), make_tx(optax.identity()))
+  with pytest.raises(ValueError, match='with 2'):
+    sparsity.active_sets(two.init(PARAMS))

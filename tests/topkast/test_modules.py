@@ -1,0 +1,415 @@
+"""The Haiku form against the tree functions."""
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import powerprop
+import sparsity
+import topkast
+
+KEY = jax.random.key(0)
+DENSITIES = {'forward_density': 0.25, 'backward_density': 0.5}
+RATE = 0.3
+
+
+def transform(fn):
+  return hk.without_apply_rng(hk.transform_with_state(fn))
+
+
+def usual(shape, dtype):
+  """An initializer that compiles nothing."""
+  values = np.random.default_rng(len(shape)).normal(size=shape)
+  return jnp.asarray(values / np.sqrt(np.prod(shape[:-1])), dtype)
+
+
+def network(x):
+  x = jnp.tanh(hk.Conv2D(3, 2, w_init=usual)(x))
+  x = hk.nets.MLP([6, 4], w_init=usual, activation=jnp.tanh)(hk.Flatten()(x))
+  return x.sum(-1)
+
+
+IMAGES = jax.random.normal(jax.random.key(1), (4, 4, 4, 2))
+TARGETS = jax.random.normal(jax.random.key(2), (7, 4))
+
+
+def sparse_network(**options):
+  def forward(x, refresh):
+    with topkast.sparsified(refresh=refresh, **DENSITIES, **options):
+      return network(x)
+
+  return transform(forward)
+
+
+def sets_in(state):
+  """Returns the sets by layer path, of the Haiku state of one context."""
+  return {k: v for k, v in state['topkast'].items() if k != 'count'}
+
+
+def assert_same_sets(haiku_state, tree_sets):
+  found = sets_in(haiku_state)
+  for i in (0, 1):
+    expected = sparsity.select.pick(tree_sets[i], found)
+    assert len(expected) == len(found) == 3
+    for path, mask in expected.items():
+      np.testing.assert_array_equal(found[path][i], mask)
+
+
+def assert_close(found, expected):
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
+    found,
+    expected,
+  )
+
+
+@pytest.mark.parametrize(
+  ('options', 'alpha'),
+  [
+    ({'refresh_every': 1}, 1),
+    ({'refresh_every': 3}, 1),
+    ({'refresh_every': 1, 'stop_refresh_at': 2}, 1),
+    ({'refresh_every': 2, 'exploration': 'random', 'seed': 5}, 1),
+    ({'refresh_every': 1}, 2),
+  ],
+)
+def test_training_by_sgd_equals_the_tree_form_at_every_step(options, alpha):
+  def forward(x, refresh):
+    with (
+      powerprop.parameterize(alpha),
+      topkast.sparsified(refresh=refresh, **DENSITIES, **options),
+    ):
+      return network(x)
+
+  net, plain = transform(forward), transform(network)
+  params, state = net.init(KEY, IMAGES, True)
+  tx = topkast.topkast(
+    powerprop.powerprop(optax.sgd(RATE), alpha), **DENSITIES, **options
+  )
+  tree_params = powerprop.from_weights(plain.init(KEY, IMAGES)[0], alpha)
+  tree_state = tx.init(tree_params)
+  assert_close(params, tree_params)
+
+  @jax.jit
+  def step(params, state, target):
+    def loss(params):
+      out, new_state = net.apply(params, state, IMAGES, True)
+      return jnp.mean((out - target) ** 2), (out, new_state)
+
+    (_, (out, new_state)), gradients = jax.value_and_grad(loss, has_aux=True)(
+      params
+    )
+    params = jax.tree.map(lambda p, g: p - RATE * g, params, gradients)
+    return params, new_state, out, gradients
+
+  @jax.jit
+  def tree_step(params, state, target):
+    def loss(weights):
+      out, _ = plain.apply(weights, {}, IMAGES)
+      return jnp.mean((out - target) ** 2), out
+
+    weights = topkast.weights(powerprop.to_weights(params, alpha), state)
+    (_, out), gradients = jax.value_and_grad(loss, has_aux=True)(weights)
+    updates, state = tx.update(gradients, state, params)
+    return optax.apply_updates(params, updates), state, out, updates
+
+  changed = 0
+  for t in range(7):
+    sets_before = topkast.active_sets(tree_state)
+    params, state, out, gradients = step(params, state, TARGETS[t])
+    tree_params, tree_state, tree_out, updates = tree_step(
+      tree_params, tree_state, TARGETS[t]
+    )
+    assert_same_sets(state, sets_before)
+    assert_close(out, tree_out)
+    assert_close(jax.tree.map(lambda g: -RATE * g, gradients), updates)
+    assert_close(params, tree_params)
+    assert int(state['topkast']['count']) == t + 1
+    after = topkast.active_sets(tree_state)
+    changed += not jax.tree.all(
+      jax.tree.map(np.array_equal, sets_before, after)
+    )
+  assert changed >= 2
+
+
+def test_the_gradient_is_that_of_the_masked_weights_on_b():
+  net, plain = sparse_network(), transform(network)
+  params, state = net.init(KEY, IMAGES, True)
+  sets = sets_in(state)
+
+  def masked(i):
+    return sparsity.select.put(
+      params,
+      {
+        path: x * sets[path][i]
+        for path, x in sparsity.select.pick(params, sets).items()
+      },
+    )
+
+  def gradient(apply, params):
+    return jax.grad(lambda p: jnp.sum(apply(p) ** 2))(params)
+
+  found = gradient(lambda p: net.apply(p, state, IMAGES, False)[0], params)
+  dense = gradient(lambda p: plain.apply(p, {}, IMAGES)[0], masked(0))
+  for path, x in sparsity.select.pick(found, sets).items():
+    expected = sparsity.select.pick(dense, [path])[path] * sets[path].backward
+    np.testing.assert_allclose(x, expected, rtol=1e-5, atol=1e-6)
+    outside_a = sets[path].backward & ~sets[path].forward
+    assert x[outside_a].any()
+  np.testing.assert_allclose(
+    found['mlp/~/linear_1']['b'], dense['mlp/~/linear_1']['b'], rtol=1e-5
+  )
+
+
+def test_forward_and_reverse_mode_agree():
+  net = sparse_network()
+  params, state = net.init(KEY, IMAGES, True)
+
+  def value(params):
+    return jnp.sum(net.apply(params, state, IMAGES, False)[0] ** 2)
+
+  direction = jax.tree.map(jnp.ones_like, params)
+  _, forward = jax.jvp(value, (params,), (direction,))
+  reverse = sum(jax.tree.leaves(jax.tree.map(jnp.sum, jax.grad(value)(params))))
+  np.testing.assert_allclose(forward, reverse, rtol=1e-4)
+
+
+def test_evaluation_uses_the_stored_sets_and_changes_nothing():
+  net = sparse_network()
+  params, state = net.init(KEY, IMAGES, True)
+  other = jax.tree.map(lambda x: x[::-1], params)
+  out, same = net.apply(other, state, IMAGES, False)
+  jax.tree.map(np.testing.assert_array_equal, same, state)
+  sets = sets_in(state)
+  masked = sparsity.select.put(
+    other,
+    {
+      path: x * sets[path].forward
+      for path, x in sparsity.select.pick(other, sets).items()
+    },
+  )
+  expected, _ = transform(network).apply(masked, {}, IMAGES)
+  np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
+  _, changed = net.apply(other, state, IMAGES, True)
+  assert any(
+    (changed['topkast'][path].forward != sets[path].forward).any()
+    for path in sets
+  )
+
+
+def test_the_state_does_not_depend_on_how_init_is_called():
+  net = sparse_network()
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    net.init(KEY, IMAGES, True),
+    net.init(KEY, IMAGES, False),
+  )
+
+
+def test_powerprop_further_in_would_mask_phi_and_selects_alike():
+  def forward(inside, x):
+    linear = hk.Linear(3, w_init=usual)
+    mask = topkast.sparsified(refresh=False, **DENSITIES)
+    power = powerprop.parameterize(2)
+    first, second = (power, mask) if inside else (mask, power)
+    with first, second:
+      return linear(x)
+
+  x = jnp.ones((1, 8))
+  outs = []
+  for inside in (True, False):
+    net = transform(lambda x, inside=inside: forward(inside, x))
+    outs.append(net.apply(*net.init(KEY, x), x)[0])
+  np.testing.assert_allclose(*outs, rtol=1e-6)
+
+
+def test_densities_by_path_leave_other_layers_dense():
+  def forward(x):
+    densities = {'mlp/~/linear_0/w': 0.1, 'conv2_d/w': 0.5}
+    with topkast.sparsified(
+      forward_density=densities, backward_density=0.5, refresh=True
+    ):
+      return network(x)
+
+  params, state = transform(forward).init(KEY, IMAGES)
+  sets = sets_in(state)
+  assert set(sets) == {'mlp/~/linear_0/w', 'conv2_d/w'}
+  for path, density in (('mlp/~/linear_0/w', 0.1), ('conv2_d/w', 0.5)):
+    size = sparsity.select.pick(params, [path])[path].size
+    assert sets[path].forward.sum() == round(density * size)
+    assert sets[path].backward.sum() == round(0.5 * size)
+
+
+def test_erdos_renyi_densities_are_those_of_the_tree_form():
+  plain, _ = transform(network).init(KEY, IMAGES)
+  shapes = {
+    path: w.shape
+    for path, w in sparsity.select.selected_paths(
+      plain, sparsity.is_weight
+    ).items()
+  }
+  forward, backward = (
+    sparsity.erdos_renyi_kernel(shapes, density) for density in (0.2, 0.4)
+  )
+
+  def sparse(x):
+    with topkast.sparsified(
+      forward_density=forward, backward_density=backward, refresh=True
+    ):
+      return network(x)
+
+  _, state = transform(sparse).init(KEY, IMAGES)
+  tx = topkast.topkast(
+    optax.sgd(RATE),
+    forward_density=0.2,
+    backward_density=0.4,
+    distribution='erdos_renyi_kernel',
+  )
+  sets = tx.init(plain).sets
+  for path, found in sets_in(state).items():
+    for mask, tree in zip(found, sets, strict=True):
+      np.testing.assert_array_equal(
+        mask, sparsity.select.pick(tree, [path])[path]
+      )
+
+
+@pytest.mark.parametrize(
+  ('name', 'args', 'shape'),
+  [('Linear', (5,), (2, 8)), ('Conv2D', (3, 2), (2, 4, 4, 2))],
+)
+def test_module_equals_the_plain_one_on_masked_weights(name, args, shape):
+  x = jax.random.normal(KEY, shape)
+  module, plain = getattr(topkast, name), getattr(hk, name)
+  net = transform(
+    lambda x: module(*args, w_init=usual, **DENSITIES)(x, refresh=True)
+  )
+  params, state = net.init(KEY, x)
+  assert jax.tree.structure(params) == jax.tree.structure(
+    transform(lambda x: plain(*args)(x)).init(KEY, x)[0]
+  )
+  [(layer, leaves)] = params.items()
+  sets = state['topkast'][f'{layer}/w']
+  assert sets.forward.sum() == leaves['w'].size // 4
+  out, _ = net.apply(params, state, x)
+  expected, _ = transform(lambda x: plain(*args)(x)).apply(
+    {layer: leaves | {'w': leaves['w'] * sets.forward}}, {}, x
+  )
+  np.testing.assert_allclose(out, expected, rtol=1e-6)
+
+
+def test_the_weight_of_a_module_is_sparse_whatever_its_name():
+  net = transform(
+    lambda x: topkast.Linear(4, name='embed', **DENSITIES)(x, refresh=True)
+  )
+  _, state = net.init(KEY, jnp.ones((1, 8)))
+  assert 'embed/w' in state['topkast']
+
+
+def test_a_layer_called_twice_counts_as_one_call_of_the_context():
+  def forward(x, refresh):
+    linear = hk.Linear(8, w_init=usual)
+    with topkast.sparsified(refresh=refresh, **DENSITIES):
+      return linear(linear(x))
+
+  net = transform(forward)
+  x = jnp.ones((1, 8))
+  params, state = net.init(KEY, x, True)
+  out, state = net.apply(params, state, x, True)
+  assert state['topkast']['count'] == 1
+  w = params['linear']['w'] * state['topkast']['linear/w'].forward
+  np.testing.assert_allclose(out, x @ w @ w, rtol=1e-5)
+
+
+def test_contexts_do_not_share_their_sets_or_counts():
+  def forward(x):
+    linear, other = hk.Linear(8, w_init=usual), hk.Linear(4, w_init=usual)
+    with topkast.sparsified(refresh=True, refresh_every=2, **DENSITIES):
+      x = linear(x)
+    with topkast.sparsified(
+      refresh=True, forward_density=0.1, backward_density=0.2
+    ):
+      return other(x)
+
+  net = transform(forward)
+  params, state = net.init(KEY, jnp.ones((1, 8)))
+  assert set(state) == {'topkast', 'topkast_1'}
+  assert state['topkast_1']['linear_1/w'].forward.sum() == 3
+  _, state = net.apply(params, state, jnp.ones((1, 8)))
+  assert state['topkast']['count'] == state['topkast_1']['count'] == 1
+
+
+@pytest.mark.parametrize(
+  'layers',
+  [
+    lambda x: hk.layer_stack(3)(lambda x: hk.Linear(4, w_init=usual)(x))(x),
+    lambda x: hk.remat(lambda x: hk.Linear(4, w_init=usual)(x))(x),
+    lambda x: hk.dynamic_unroll(hk.VanillaRNN(4), x, jnp.zeros(4))[0],
+  ],
+  ids=['layer_stack', 'remat', 'unroll'],
+)
+def test_within_transformations_of_haiku_all_calls_count_as_one(layers):
+  def forward(x, refresh):
+    with topkast.sparsified(refresh=refresh, refresh_every=2, **DENSITIES):
+      return layers(x)
+
+  net = transform(forward)
+  x = jax.random.normal(KEY, (3, 4))
+  params, state = net.init(KEY, x, True)
+  step = jax.jit(net.apply, static_argnums=3)
+  other = jax.tree.map(lambda p: jnp.roll(p, 1, axis=-1), params)
+  histories = []
+  for i, p in enumerate((params, other, other)):  # due, not due, due
+    _, state = step(p, state, x, True)
+    assert state['topkast']['count'] == i + 1
+    histories.append(
+      [
+        np.asarray(leaf)
+        for leaf in jax.tree.leaves(state)
+        if leaf.dtype == bool
+      ]
+    )
+  for first, second, third in zip(*histories, strict=True):
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(np.roll(first, 1, axis=-1), third)
+
+
+def linear_within(**options):
+  def forward(x):
+    linear = hk.Linear(4)
+    with topkast.sparsified(refresh=True, **(DENSITIES | options)):
+      return linear(x)
+
+  return transform(forward)
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'forward_density': 0.0}, r'forward_density in \(0, 1\], got 0\.0'),
+    ({'forward_density': 0.9}, r'forward_density=0\.9, backward_density=0\.5'),
+    ({'exploration': 'rigl'}, "exploration out of .*'rigl'"),
+    ({'refresh_every': 0}, 'interval >= 1, got 0'),
+    ({'stop_refresh_at': -1}, 'stop >= 0, got -1'),
+    (
+      {'forward_density': {'liner/w': 0.1}},
+      r"got \['liner/w'\]; selected are:\n  linear/w",
+    ),
+    ({'select': lambda *_: False}, 'around the call of a network'),
+  ],
+)
+def test_a_bad_option_is_an_error(options, message):
+  with pytest.raises(ValueError, match=message):
+    linear_within(**options).init(KEY, jnp.ones((1, 8)))
+
+
+def test_construction_alone_within_the_context_is_an_error():
+  def forward(x):
+    with topkast.sparsified(refresh=True, **DENSITIES):
+      net = hk.Linear(4)
+    return net(x)
+
+  with pytest.raises(ValueError, match='around the call'):
+    transform(forward).init(KEY, jnp.ones((1, 8)))

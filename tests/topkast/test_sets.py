@@ -1,0 +1,132 @@
+"""The sets A and B of given weights, against a stable sort in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import powerprop
+import sparsity
+from topkast import sets
+
+KEY = jax.random.key(7)
+SHAPES = {'a/w': (9, 7), 'b/w': (4, 5, 3)}
+
+
+def make_weights(seed=0):
+  random = np.random.default_rng(seed)
+  return {
+    path: jnp.asarray(random.standard_normal(shape), jnp.float32)
+    for path, shape in SHAPES.items()
+  }
+
+
+def make_counts(scope='layer'):
+  return sparsity.make_counts(
+    forward_density=0.2,
+    backward_density=0.5,
+    scope=scope,
+    select=sparsity.is_any,
+  )(make_weights())
+
+
+def largest(flat, k):
+  mask = np.zeros(flat.size, bool)
+  mask[np.argsort(-np.abs(flat), kind='stable')[:k]] = True
+  return mask
+
+
+@pytest.mark.parametrize('exploration', sets.EXPLORATIONS)
+def test_forward_is_the_top_of_each_layer(exploration):
+  weights, counts = make_weights(), make_counts()
+  found = sets.choose(weights, counts, KEY, exploration)
+  for path, w in weights.items():
+    expected = largest(np.ravel(w), round(0.2 * w.size))
+    np.testing.assert_array_equal(found.forward[path].ravel(), expected)
+
+
+def test_backward_is_the_larger_top():
+  weights, counts = make_weights(), make_counts()
+  found = sets.choose(weights, counts, KEY)
+  for path, w in weights.items():
+    expected = largest(np.ravel(w), counts.backward[path])
+    np.testing.assert_array_equal(found.backward[path].ravel(), expected)
+
+
+@pytest.mark.parametrize('exploration', sets.EXPLORATIONS)
+def test_over_all_layers_the_total_is_exact(exploration):
+  # One layer is larger than the other: ranked together, it takes nearly all.
+  weights = make_weights() | {'b/w': 10 * make_weights()['b/w']}
+  found = sets.choose(weights, make_counts('global'), KEY, exploration)
+  flat = np.concatenate([np.ravel(w) for w in weights.values()])
+  forward, backward = (
+    np.concatenate([np.ravel(mask) for mask in tree.values()]) for tree in found
+  )
+  np.testing.assert_array_equal(forward, largest(flat, 25))
+  assert backward.sum() == 62  # half of 123, to even
+  assert not (forward & ~backward).any()
+
+
+def test_random_exploration_is_random_among_what_is_left():
+  weights, counts = make_weights(), make_counts()
+  w = weights['a/w']
+
+  def explored(key):
+    found = sets.choose(weights, counts, key, 'random')
+    return found.backward['a/w'] & ~found.forward['a/w']
+
+  drawn = jax.vmap(explored)(jax.random.split(KEY, 500))
+  k = counts.backward['a/w'] - counts.forward['a/w']
+  np.testing.assert_array_equal(drawn.sum((1, 2)), k)
+  left = ~largest(np.ravel(w), counts.forward['a/w']).reshape(w.shape)
+  # Four standard deviations of a share of 500.
+  share = k / left.sum()
+  bound = 4 * np.sqrt(share * (1 - share) / 500)
+  np.testing.assert_allclose(drawn.mean(0)[left], share, atol=bound)
+  assert not drawn[:, ~left].any()
+
+
+def test_layers_of_one_shape_explore_different_entries():
+  w = make_weights()['a/w']
+  found = sets.choose(
+    {'a/w': w, 'b/w': w},
+    make_counts()._replace(
+      forward={'a/w': 10, 'b/w': 10}, backward={'a/w': 30, 'b/w': 30}
+    ),
+    KEY,
+    'random',
+  )
+  np.testing.assert_array_equal(found.forward['a/w'], found.forward['b/w'])
+  assert (found.backward['a/w'] != found.backward['b/w']).any()
+
+
+def test_where_all_tie_the_counts_are_exact():
+  weights = jax.tree.map(jnp.zeros_like, make_weights())
+  counts = make_counts()
+  for exploration in sets.EXPLORATIONS:
+    found = sets.choose(weights, counts, KEY, exploration)
+    for path in weights:
+      assert found.forward[path].sum() == counts.forward[path]
+      assert found.backward[path].sum() == counts.backward[path]
+      assert not (found.forward[path] & ~found.backward[path]).any()
+
+
+@pytest.mark.parametrize('alpha', [1.5, 2, 4])
+def test_phi_and_theta_rank_alike(alpha):
+  # Entries apart by more than rounding, of either sign.
+  size = np.prod(SHAPES['a/w'])
+  phi = np.linspace(0.1, 2.0, size) * np.resize([1, -1], size)
+  phi = np.random.default_rng(1).permutation(phi).reshape(SHAPES['a/w'])
+  phi = make_weights() | {'a/w': jnp.asarray(phi, jnp.float32)}
+  theta = powerprop.to_weights(phi, alpha, sparsity.is_any)
+  counts = make_counts()
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    sets.choose(phi, counts, KEY),
+    sets.choose(theta, counts, KEY),
+  )
+
+
+def test_unknown_exploration_is_an_error():
+  with pytest.raises(ValueError, match=r"out of \('topk', 'random'\), got 'r"):
+    sets.make_rule('rigl')

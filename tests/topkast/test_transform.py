@@ -1,0 +1,376 @@
+"""Top-KAST's invariants, and Top-KAST with Powerpropagation by hand."""
+
+import functools
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import powerprop
+import sparsity
+import topkast
+
+OPTIMIZERS = {
+  'sgd': lambda: optax.sgd(0.1),
+  'nesterov': lambda: optax.sgd(0.05, momentum=0.9, nesterov=True),
+  'adamw': lambda: optax.adamw(0.05, weight_decay=0.1),
+  'powerprop': lambda: powerprop.powerprop(optax.sgd(0.02, 0.9), 2.0),
+}
+FORWARD, BACKWARD = 0.1, 0.3
+
+
+def make_params(seed=0, scale=1.0, dtype=jnp.float32):
+  random = np.random.default_rng(seed)
+
+  def normal(*shape):
+    return jnp.asarray(random.standard_normal(shape) * scale, dtype)
+
+  return {
+    'net/linear': {'w': normal(20, 15), 'b': normal(15)},
+    'net/linear_1': {'w': normal(15, 10), 'b': normal(10)},
+  }
+
+
+LAYERS = tuple(make_params())
+
+
+def make_tx(inner=None, **options):
+  options = {
+    'forward_density': FORWARD,
+    'backward_density': BACKWARD,
+  } | options
+  return topkast.topkast(inner or optax.sgd(0.1), **options)
+
+
+def make_step(tx):
+  """Returns a step towards targets that are different at each step."""
+
+  @jax.jit
+  def step(params, state, target):
+    weights = topkast.weights(params, state)
+    gradients = jax.tree.map(jnp.subtract, weights, target)
+    updates, state = tx.update(gradients, state, params)
+    return optax.apply_updates(params, updates), state
+
+  return step
+
+
+def train(tx, num_steps, params=None):
+  """Returns the parameters and sets before each step and after the last."""
+  params = params or make_params()
+  state = tx.init(params)
+  step = make_step(tx)
+  history = [(params, state.sets)]
+  for i in range(num_steps):
+    params, state = step(params, state, make_params(i + 1, 2.0))
+    history.append((params, state.sets))
+  return jax.device_get(history)
+
+
+@functools.cache
+def trained(optimizer, refresh_every):
+  tx = make_tx(OPTIMIZERS[optimizer](), refresh_every=refresh_every)
+  return train(tx, 7)
+
+
+def is_equal(a, b):
+  return jax.tree.all(jax.tree.map(np.array_equal, a, b))
+
+
+@pytest.mark.parametrize('refresh_every', [1, 3])
+@pytest.mark.parametrize('optimizer', OPTIMIZERS)
+def test_counts_are_exact_and_a_is_inside_b(optimizer, refresh_every):
+  for _, sets in trained(optimizer, refresh_every):
+    for layer, size in zip(LAYERS, (300, 150), strict=True):
+      forward, backward = (tree[layer]['w'] for tree in sets)
+      assert forward.sum() == FORWARD * size
+      assert backward.sum() == BACKWARD * size
+      assert not (forward & ~backward).any()
+      assert sets.forward[layer]['b'].all()
+
+
+@pytest.mark.parametrize('refresh_every', [1, 3])
+@pytest.mark.parametrize('optimizer', OPTIMIZERS)
+def test_sets_change_after_multiples_of_refresh_every_only(
+  optimizer, refresh_every
+):
+  history = trained(optimizer, refresh_every)
+  changed = [
+    t
+    for t in range(1, len(history))
+    if not is_equal(history[t][1], history[t - 1][1])
+  ]
+  assert changed == [t for t in range(1, 8) if t % refresh_every == 0]
+
+
+@pytest.mark.parametrize('optimizer', OPTIMIZERS)
+def test_what_is_outside_b_is_not_moved_and_all_of_b_is(optimizer):
+  history = trained(optimizer, 1)
+  for (before, sets), (after, _) in zip(history, history[1:], strict=False):
+    for layer in LAYERS:
+      moved = before[layer]['w'] != after[layer]['w']
+      np.testing.assert_array_equal(moved, sets.backward[layer]['w'])
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize('optimizer', OPTIMIZERS)
+def test_refreshed_always_a_is_the_top_of_the_very_parameters(optimizer, dtype):
+  # Large enough for two entries a rounding apart to be at the threshold.
+  random = np.random.default_rng(0)
+  params, target = (
+    {
+      'net/linear': {
+        'w': jnp.asarray(random.standard_normal((784, 300)), dtype)
+      }
+    }
+    for _ in range(2)
+  )
+  tx = make_tx(OPTIMIZERS[optimizer]())
+  step = make_step(tx)
+  state = tx.init(params)
+  first = state.sets
+  for _ in range(5):
+    params, state = step(params, state, target)
+    w = np.abs(params['net/linear']['w'])
+    for sets, k in zip(state.sets, (23_520, 70_560), strict=True):
+      np.testing.assert_array_equal(
+        sets['net/linear']['w'], sparsity.topk_mask(w, k)
+      )
+  assert not is_equal(first, state.sets)
+
+
+@pytest.mark.parametrize('stop', [0, 2, 5])
+def test_sets_are_constant_after_the_last_refresh(stop):
+  history = train(make_tx(stop_refresh_at=stop), 7)
+  for t in range(1, 8):
+    assert is_equal(history[t][1], history[t - 1][1]) == (t > stop)
+
+
+@pytest.mark.parametrize('optimizer', OPTIMIZERS)
+def test_density_one_is_dense_training(optimizer):
+  tx = make_tx(
+    OPTIMIZERS[optimizer](), forward_density=1.0, backward_density=1.0
+  )
+  plain = OPTIMIZERS[optimizer]()
+
+  @jax.jit
+  def step(params, state, target):
+    gradients = jax.tree.map(jnp.subtract, params, target)
+    updates, state = plain.update(gradients, state, params)
+    return optax.apply_updates(params, updates), state
+
+  params = make_params()
+  state = plain.init(params)
+  for i in range(4):
+    params, state = step(params, state, make_params(i + 1, 2.0))
+  assert is_equal(train(tx, 4)[-1][0], jax.device_get(params))
+
+
+def test_backward_density_one_is_a_dense_backward_pass_of_a_sparse_network():
+  tx = make_tx(backward_density=1.0)
+  params = make_params()
+  state = tx.init(params)
+  weights = topkast.weights(params, state)
+  gradients = jax.tree.map(jnp.ones_like, params)
+  updates, _ = tx.update(gradients, state, params)
+  for layer, k in zip(LAYERS, (30, 15), strict=True):
+    assert jnp.count_nonzero(weights[layer]['w']) == k
+    np.testing.assert_allclose(updates[layer]['w'], -0.1, rtol=1e-6)
+
+
+def test_the_network_sees_the_weights_on_a():
+  params = make_params()
+  state = make_tx().init(params)
+  theta = powerprop.to_weights(params, 2.0)
+  seen = topkast.weights(theta, state)
+  for layer in LAYERS:
+    mask = topkast.active_sets(state).forward[layer]['w']
+    np.testing.assert_array_equal(
+      seen[layer]['w'], np.where(mask, theta[layer]['w'], 0.0)
+    )
+    np.testing.assert_array_equal(seen[layer]['b'], params[layer]['b'])
+
+
+def test_scope_global_ranks_across_layers_to_an_exact_total():
+  params = make_params()
+  params['net/linear']['w'] *= 3
+  sets = make_tx(scope='global').init(params).sets
+  flat = np.concatenate([np.ravel(params[layer]['w']) for layer in LAYERS])
+  for tree, k in zip(sets, (45, 135), strict=True):
+    expected = np.zeros(450, bool)
+    expected[np.argsort(-np.abs(flat), kind='stable')[:k]] = True
+    found = np.concatenate([np.ravel(tree[layer]['w']) for layer in LAYERS])
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_dense_layers_stay_dense_and_count():
+  sets = (
+    make_tx(dense=(r'linear_1/w$',), forward_density=0.4, backward_density=0.5)
+    .init(make_params())
+    .sets
+  )
+  for tree, kept in zip(sets, (180, 225), strict=True):
+    assert tree['net/linear_1']['w'].all()
+    assert tree['net/linear']['w'].sum() == kept - 150
+
+
+def test_erdos_renyi_gives_the_small_layer_more():
+  sets = make_tx(distribution='erdos_renyi').init(make_params()).sets
+  counts = [int(sets.forward[layer]['w'].sum()) for layer in LAYERS]
+  # In the ratio of the sums of the shapes, 35 to 25, and 45 together.
+  assert counts == [26, 19]
+
+
+def test_random_exploration_draws_anew_at_each_refresh_and_by_the_seed():
+  histories = {
+    seed: train(make_tx(optax.sgd(0.0), exploration='random', seed=seed), 3)
+    for seed in (0, 1)
+  }
+  w = make_params()['net/linear']['w']
+  drawn = set()
+  for history in histories.values():
+    for _, sets in history:
+      forward, backward = (tree['net/linear']['w'] for tree in sets)
+      np.testing.assert_array_equal(
+        forward, sparsity.topk_mask(w, 30, magnitude=True)
+      )
+      assert backward.sum() == 90
+      assert not (forward & ~backward).any()
+      drawn.add(backward.tobytes())
+  assert len(drawn) == 8
+
+
+@pytest.mark.parametrize('name', ['itself', 'chain', 'MultiSteps'])
+def test_weights_are_found_in_a_nested_state(name):
+  tx = make_tx()
+  outer = {
+    'itself': tx,
+    'chain': optax.chain(tx),
+    'MultiSteps': optax.MultiSteps(tx, 3).gradient_transformation(),
+  }[name]
+  params = make_params()
+  assert is_equal(
+    topkast.weights(params, outer.init(params)),
+    topkast.weights(params, tx.init(params)),
+  )
+
+
+def test_weights_without_sets_are_an_error():
+  params = make_params()
+  with pytest.raises(ValueError, match='one SparseState'):
+    topkast.weights(params, optax.adam(0.1).init(params))
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'forward_density': 0.0}, r'forward_density in \(0, 1\], got 0\.0'),
+    ({'backward_density': 1.1}, r'backward_density in \(0, 1\], got 1\.1'),
+    ({'forward_density': 0.4}, r'forward_density=0\.4, backward_density=0\.3'),
+    ({'exploration': 'rigl'}, "exploration out of .*'rigl'"),
+    ({'distribution': 'erk'}, "distribution out of .*'erk'"),
+    ({'scope': 'model'}, "scope out of .*'model'"),
+    ({'refresh_every': 0}, 'interval >= 1, got 0'),
+    ({'stop_refresh_at': -1}, 'stop >= 0, got -1'),
+  ],
+)
+def test_a_bad_option_is_an_error(options, message):
+  with pytest.raises(ValueError, match=message):
+    make_tx(**options)
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'select': lambda *_: False}, r'selects none of:\n  net/linear/b'),
+    ({'dense': ('conv',)}, "got 'conv', which matches none"),
+  ],
+)
+def test_options_that_do_not_fit_the_parameters_are_errors(options, message):
+  tx = make_tx(**options)
+  with pytest.raises(ValueError, match=message):
+    tx.init(make_params())
+
+
+def network(x):
+  return hk.nets.MLP([16, 4], activation=jnp.tanh)(x)
+
+
+def by_hand(phi, x, y, alpha, learning_rate, num_steps, refresh_every):
+  """Trains that network in float64, with nothing but NumPy."""
+  phi = [{k: np.asarray(v, np.float64) for k, v in p.items()} for p in phi]
+  x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+
+  def top(w, density):
+    mask = np.zeros(w.size, bool)
+    order = np.argsort(-np.abs(w.ravel()), kind='stable')
+    mask[order[: round(density * w.size)]] = True
+    return mask.reshape(w.shape)
+
+  losses = []
+  for t in range(num_steps):
+    if t % refresh_every == 0:
+      forward = [top(p['w'], 0.25) for p in phi]
+      backward = [top(p['w'], 0.5) for p in phi]
+    theta = [p['w'] * np.abs(p['w']) ** (alpha - 1) for p in phi]
+    a, b = (w * mask for w, mask in zip(theta, forward, strict=True))
+    h = np.tanh(x @ a + phi[0]['b'])
+    out = h @ b + phi[1]['b']
+    losses.append(0.5 * np.mean(np.sum((out - y) ** 2, -1)))
+    d_out = (out - y) / len(x)
+    d_h = (d_out @ b.T) * (1 - h**2)
+    slopes = [(x.T @ d_h, d_h.sum(0)), (h.T @ d_out, d_out.sum(0))]
+    for p, mask, (d_w, d_b) in zip(phi, backward, slopes, strict=True):
+      p['w'] -= (
+        learning_rate * mask * d_w * alpha * np.abs(p['w']) ** (alpha - 1)
+      )
+      p['b'] -= learning_rate * d_b
+  return phi, losses
+
+
+@pytest.mark.parametrize('refresh_every', [1, 4])
+def test_with_powerprop_it_trains_as_by_hand(refresh_every):
+  alpha, learning_rate, num_steps = 2.0, 0.2, 40
+  random = np.random.default_rng(0)
+  x = jnp.asarray(random.standard_normal((32, 8)), jnp.float32)
+  y = jnp.asarray(np.sin(x[:, :4] * 2), jnp.float32)
+  net = hk.without_apply_rng(hk.transform(network))
+  params = powerprop.from_weights(net.init(jax.random.key(0), x), alpha)
+  first = params
+
+  def loss(weights, x, y):
+    return 0.5 * jnp.mean(jnp.sum((net.apply(weights, x) - y) ** 2, -1))
+
+  tx = topkast.topkast(
+    powerprop.powerprop(optax.sgd(learning_rate), alpha),
+    forward_density=0.25,
+    backward_density=0.5,
+    refresh_every=refresh_every,
+  )
+  state = tx.init(params)
+
+  @jax.jit
+  def step(params, state):
+    weights = topkast.weights(powerprop.to_weights(params, alpha), state)
+    value, gradients = jax.value_and_grad(loss)(weights, x, y)
+    updates, state = tx.update(gradients, state, params)
+    return optax.apply_updates(params, updates), state, value
+
+  losses = []
+  for _ in range(num_steps):
+    params, state, value = step(params, state)
+    losses.append(float(value))
+
+  expected, expected_losses = by_hand(
+    list(first.values()), x, y, alpha, learning_rate, num_steps, refresh_every
+  )
+  assert losses[-1] < 0.7 * losses[0]
+  np.testing.assert_allclose(losses, expected_losses, rtol=1e-4)
+  for found, wanted in zip(params.values(), expected, strict=True):
+    for name in ('w', 'b'):
+      np.testing.assert_allclose(
+        found[name], wanted[name], rtol=1e-4, atol=1e-5
+      )
