@@ -1,11 +1,12 @@
-"""What a training step costs, as a multiple of the plain step.
-
-LeNet-300-100, batch 60, SGD, a chunk of steps under one scan, random data:
+"""What a training step costs, as a multiple of the dense Optax step.
 
   python benchmarks/step.py [--quick]
 
-Each case is a function that returns an initial carry and a pure step. They are
-timed in turns; the multiple is the median of those of the single rounds.
+Two networks on random data: LeNet-300-100 with batches of 60, and a perceptron
+of 16 million weights (1024-3072-3072-1024) with batches of 128. A call makes
+100 steps under one scan; Top-KAST refreshes its sets once in it, so that the
+refresh is amortized over 100 steps. The cases of a network are timed in turns;
+the multiple is the median of those of the single rounds.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import pathlib
 import statistics
 import sys
 from typing import Any
+from typing import NamedTuple
 
 # Run as a script, Python looks for packages next to it only.
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
@@ -26,115 +28,152 @@ import optax
 
 from benchmarks import timing
 import powerprop
+import topkast
 
-BATCH = 60
+LENET = (784, 300, 100, 10)
+MLP = (1024, 3072, 3072, 1024)
 ALPHAS = (1, 2, 3, 4, 1.375, 1.3)
+REFRESH_EVERY = 100
 
-Step = Callable[[Any, Any], tuple[Any, jax.Array]]
-
-
-@hk.without_apply_rng
-@hk.transform
-def net(images: jax.Array) -> jax.Array:
-  return hk.nets.MLP([300, 100, 10])(images)
+Case = Callable[[], tuple[Any, Any]]
 
 
-def loss(weights: hk.Params, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
-  images, labels = batch
-  return jnp.mean(
-    optax.softmax_cross_entropy_with_integer_labels(
-      net.apply(weights, images), labels
+class Problem(NamedTuple):
+  """A network and how it is judged."""
+
+  params: hk.Params
+  loss: Callable[[hk.Params, Any], jax.Array]
+
+
+def make_problem(widths) -> Problem:
+  net = hk.without_apply_rng(
+    hk.transform(lambda images: hk.nets.MLP(widths[1:])(images))
+  )
+
+  def loss(weights, batch):
+    images, labels = batch
+    logits = net.apply(weights, images)
+    return jnp.mean(
+      optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     )
+
+  return Problem(net.init(jax.random.key(0), jnp.zeros((1, widths[0]))), loss)
+
+
+def make_batches(widths, batch_size: int, num_steps: int):
+  keys = jax.random.split(jax.random.key(1))
+  return (
+    jax.random.uniform(keys[0], (num_steps, batch_size, widths[0])),
+    jax.random.randint(keys[1], (num_steps, batch_size), 0, widths[-1]),
   )
 
 
-def initial() -> hk.Params:
-  return net.init(jax.random.key(0), jnp.zeros((1, 784)))
-
-
-def plain() -> tuple[Any, Step]:
-  """The dense network."""
-  tx = optax.sgd(0.1)
-  params = initial()
+def make_case(problem: Problem, tx, params, see=lambda params, _: params):
+  """Returns a carry and a step; `see` makes what the network is given."""
 
   def step(carry, batch):
     params, state = carry
-    value, grads = jax.value_and_grad(loss)(params, batch)
+    value, grads = jax.value_and_grad(problem.loss)(see(params, state), batch)
     updates, state = tx.update(grads, state, params)
     return (optax.apply_updates(params, updates), state), value
 
   return (params, tx.init(params)), step
 
 
-def wrapped(alpha: float) -> tuple[Any, Step]:
-  """Powerprop., the optimiser living in theta."""
-  tx = powerprop.powerprop(optax.sgd(0.1), alpha)
-  params = powerprop.from_weights(initial(), alpha)
-
-  def step(carry, batch):
-    params, state = carry
-    weights = powerprop.to_weights(params, alpha)
-    value, grads = jax.value_and_grad(loss)(weights, batch)
-    updates, state = tx.update(grads, state, params)
-    return (optax.apply_updates(params, updates), state), value
-
-  return (params, tx.init(params)), step
+def dense(problem: Problem, inner):
+  return make_case(problem, inner, problem.params)
 
 
-def through(alpha: float) -> tuple[Any, Step]:
+def wrapped(problem: Problem, inner, alpha: float):
+  """Powerprop., the optimizer living in theta."""
+  return make_case(
+    problem,
+    powerprop.powerprop(inner, alpha),
+    powerprop.from_weights(problem.params, alpha),
+    lambda params, _: powerprop.to_weights(params, alpha),
+  )
+
+
+def through(problem: Problem, inner, alpha: float):
   """Powerprop., differentiated through."""
-  tx = optax.sgd(0.1)
-  params = powerprop.from_weights(initial(), alpha)
-
-  def step(carry, batch):
-    params, state = carry
-    value, grads = jax.value_and_grad(
-      lambda params: loss(powerprop.to_weights(params, alpha), batch)
-    )(params)
-    updates, state = tx.update(grads, state, params)
-    return (optax.apply_updates(params, updates), state), value
-
-  return (params, tx.init(params)), step
+  phi_loss = lambda phi, batch: problem.loss(  # noqa: E731
+    powerprop.to_weights(phi, alpha), batch
+  )
+  params = powerprop.from_weights(problem.params, alpha)
+  return make_case(Problem(params, phi_loss), inner, params)
 
 
-def cases() -> dict[str, tuple[Any, Step]]:
-  """Returns the cases by name, the first the one others are compared with."""
-  return {
-    'plain': plain(),
-    **{f'powerprop alpha={alpha}': wrapped(alpha) for alpha in ALPHAS},
-    **{f'through theta alpha={alpha}': through(alpha) for alpha in (2, 1.375)},
+def masked(problem: Problem, inner):
+  """Top-KAST, 10% forward and 20% backward."""
+  tx = topkast.topkast(
+    inner,
+    forward_density=0.1,
+    backward_density=0.2,
+    refresh_every=REFRESH_EVERY,
+  )
+  return make_case(problem, tx, problem.params, topkast.weights)
+
+
+def compare(title: str, cases, batches, repeats: int):
+  """Prints the cases; each is compared with the dense one before it."""
+  num_steps = len(batches[0])
+  run = {
+    name: functools.partial(
+      jax.jit(functools.partial(jax.lax.scan, step)), carry, batches
+    )
+    for name, (carry, step) in cases.items()
   }
-
-
-def compiled(carry: Any, step: Step, batches: Any) -> Callable[[], Any]:
-  """Returns a function that runs one step for each of `batches`."""
-  run = jax.jit(lambda carry, batches: jax.lax.scan(step, carry, batches))
-  return functools.partial(run, carry, batches)
+  seconds = timing.interleave(run, repeats)
+  print(f'{title}, {num_steps} steps a call, {repeats} rounds')
+  base = None
+  for name, times in seconds.items():
+    base = times if name.startswith('dense') else base
+    ratio = statistics.median(a / b for a, b in zip(times, base, strict=True))
+    ms = 1e3 * statistics.median(times) / num_steps
+    print(f'  {name:28} {ms:9.3f} ms {ratio:6.2f} x', flush=True)
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(description='Times training steps.')
-  parser.add_argument('--quick', action='store_true', help='seconds, noisy')
-  quick = parser.parse_args().quick
-  num_steps, repeats = (20, 5) if quick else (100, 31)
-
-  keys = jax.random.split(jax.random.key(1))
-  batches = (
-    jax.random.uniform(keys[0], (num_steps, BATCH, 784)),
-    jax.random.randint(keys[1], (num_steps, BATCH), 0, 10),
-  )
-  seconds = timing.interleave(
-    {name: compiled(*case, batches) for name, case in cases().items()},
-    repeats,
-  )
-  first, *_ = seconds.values()
-  print(f'{"step":28} {"ms":>8} {"x plain":>8}')
-  for name, times in seconds.items():
-    ms = 1e3 * statistics.median(times) / num_steps
-    ratio = statistics.median(
-      time / plain_time for time, plain_time in zip(times, first, strict=True)
+  parser.add_argument('--quick', action='store_true', help='noisy')
+  parser.add_argument('--only', choices=('lenet', 'mlp'), help='one network')
+  arguments = parser.parse_args()
+  quick, only = arguments.quick, arguments.only
+  sgd, adam = optax.sgd(0.1), optax.adam(1e-3)
+  if only != 'mlp':
+    lenet = make_problem(LENET)
+    compare(
+      'LeNet-300-100',
+      {
+        'dense, SGD': dense(lenet, sgd),
+        'Top-KAST, SGD': masked(lenet, sgd),
+        **{
+          f'Powerprop. {alpha}, SGD': wrapped(lenet, sgd, alpha)
+          for alpha in ALPHAS
+        },
+        **{
+          f'through theta {alpha}, SGD': through(lenet, sgd, alpha)
+          for alpha in (2, 1.375)
+        },
+        'dense, Adam': dense(lenet, adam),
+        'Top-KAST, Adam': masked(lenet, adam),
+      },
+      make_batches(LENET, 60, REFRESH_EVERY),
+      5 if quick else 31,
     )
-    print(f'{name:28} {ms:8.3f} {ratio:8.2f}')
+  if only != 'lenet':
+    mlp = make_problem(MLP)
+    compare(
+      'perceptron of 16M weights',
+      {
+        'dense, SGD': dense(mlp, sgd),
+        'Top-KAST, SGD': masked(mlp, sgd),
+        'dense, Adam': dense(mlp, adam),
+        'Top-KAST, Adam': masked(mlp, adam),
+      },
+      make_batches(MLP, 128, REFRESH_EVERY),
+      1 if quick else 5,
+    )
 
 
 if __name__ == '__main__':

@@ -297,13 +297,11 @@ def _over_members(fn, num_mapped: int):
 def _rows(levels: pruning.Levels, test, curve, before, after) -> list[loop.Row]:
   """Returns the final rows of one member."""
   rows = [{'split': 'test', **_floats(test)}]
-  for i, (share, density) in enumerate(
-    zip(levels.shares, levels.density, strict=True)
-  ):
+  for i, share in enumerate(levels.shares):
+    if i and curve['density'][i] <= curve['density'][i - 1]:
+      break  # a sparse network has no more weights to keep
     at_level = _floats({name: values[i] for name, values in curve.items()})
-    rows.append(
-      {'split': 'pruned', 'share': share, 'density': float(density), **at_level}
-    )
+    rows.append({'split': 'pruned', 'share': share, **at_level})
   for when, weights in (('before', before), ('after', after)):
     bins = pruning.histogram(weights, **HISTOGRAM)
     rows.append({'split': 'histogram', 'when': when, **bins})

@@ -25,12 +25,6 @@ class Levels(NamedTuple):
 
   shares: tuple[float, ...]  # p, as configured
   kept: dict[str, np.ndarray]  # int [L] by layer path
-  size: int  # weights of all layers together
-
-  @property
-  def density(self) -> np.ndarray:
-    """Float [L], weights kept of all."""
-    return sum(self.kept.values()) / self.size
 
 
 def make_levels(
@@ -89,7 +83,7 @@ def make_levels(
         f'{sizes[path]} weights the level {shares[0]:g} keeps none: raise '
         'lowest'
       )
-  return Levels(shares, kept, sum(sizes.values()))
+  return Levels(shares, kept)
 
 
 def masks_at(weights: Mapping[str, Array], kept: Mapping[str, Any]) -> dict:
@@ -113,8 +107,9 @@ def curve(
     initial: before it.
 
   Returns:
-    The metrics, each [L], and `overlap`: the share of the weights kept that
-    would have been kept before training.
+    The metrics, each [L]; `density`: the share of weights that remain, which is
+    less than asked for where a sparse network has no more; and `overlap`: the
+    share of the weights kept that would have been kept before training.
   """
 
   def at_level(kept):
@@ -122,8 +117,11 @@ def curve(
     before = masks_at(select.pick(initial, kept), kept)
     layers = select.pick(weights, kept)
     pruned = {path: jnp.where(now[path], x, 0) for path, x in layers.items()}
-    metrics = evaluate(select.put(weights, pruned))
-    return {**metrics, 'overlap': sparsity.overlap(now, before)}
+    return {
+      **evaluate(select.put(weights, pruned)),
+      'density': sparsity.density(jax.tree.map(lambda x: x != 0, pruned)),
+      'overlap': sparsity.overlap(now, before),
+    }
 
   if not levels.shares:
     return {}

@@ -66,12 +66,12 @@ def sparsify(
 ) -> optax.GradientTransformationExtraArgs:
   """Returns `inner` restricted to the sets that `rule` chooses.
 
-  Each update masks gradients and parameters to B, lets `inner` act, masks what
-  it returns once more (it must not move what is outside), and, when `is_due`,
-  chooses new sets from `params + updates`, the parameters of the next
-  step. It must therefore be the outermost transformation: whatever changes the
-  updates afterwards makes the sets stale. `optax.MultiSteps` may be on either
-  side.
+  Each update masks gradients and parameters to B, so that decay and norms are
+  of B alone, lets `inner` act, masks what it returns once more (it must not
+  move what is outside), and, when `is_due`, chooses new sets from
+  `params + updates`, the parameters of the next step. It must therefore be the
+  outermost transformation: whatever changes the updates afterwards makes the
+  sets stale. `optax.MultiSteps` may be on either side.
 
   The optimizer's state of an entry is as `inner.init` makes it while the entry
   is outside B, so an entry that comes back starts afresh. Statistics that are

@@ -93,9 +93,12 @@ def sparsified(
 
   def layer_counts(path: str, w: jax.Array) -> sparsity.Counts:
     if path not in make_counts:
+      forward = _density_of(forward_density, path)
       make_counts[path] = sparsity.make_counts(
-        forward_density=_density_of(forward_density, path),
-        backward_density=_density_of(backward_density, path),
+        forward_density=forward,
+        backward_density=(
+          1.0 if forward == 1 else _density_of(backward_density, path)
+        ),
         select=sparsity.is_any,
       )
     return make_counts[path]({path: w})

@@ -172,17 +172,23 @@ def test_seeds_differ_in_theta_and_batches():
 
 def test_rows_tell_the_whole_story(tmp_path):
   rows = run(
-    make(mnist_topkast.get_config, powerprop={'alphas': (1.0,)}), tmp_path / 'r'
+    make(
+      mnist_topkast.get_config,
+      powerprop={'alphas': (1.0,)},
+      prune={'num_levels': 4, 'lowest': 0.02},
+    ),
+    tmp_path / 'r',
   )
   splits = [row['split'] for row in rows]
   assert splits == [
     'train', 'validation', 'train', 'validation', 'test', 'pruned', 'pruned',
-    'histogram', 'histogram',
+    'pruned', 'histogram', 'histogram',
   ]  # fmt: skip
-  test, pruned, before = rows[4], rows[5:7], rows[7]
+  test, pruned, before = rows[4], rows[5:8], rows[8]
   assert 0 < test['accuracy'] <= 1
   assert pruned[-1]['accuracy'] == test['accuracy']  # all weights kept
-  assert pruned[0]['density'] < 0.11
+  assert pruned[-1]['density'] == pytest.approx(0.1, abs=1e-3)
+  assert pruned[0]['density'] == pytest.approx(0.02, abs=1e-3)
   assert sum(before['counts']) == 784 * 32 + 32 * 16 + 160
   assert rows[0]['density'] == pytest.approx(0.1, abs=1e-3)
 

@@ -32,9 +32,6 @@ def test_levels_are_those_of_the_protocol():
   kept_output = [int(min(1, 2 * p) * 200) for p in shares]
   np.testing.assert_array_equal(levels.kept['linear_0/w'], kept)
   np.testing.assert_array_equal(levels.kept['linear_1/w'], kept_output)
-  np.testing.assert_allclose(
-    levels.density, (np.array(kept) + kept_output) / 800
-  )
 
 
 @pytest.mark.parametrize(
@@ -75,6 +72,14 @@ def test_curve_equals_pruning_by_hand():
       both, count = both + len(now & before), count + k
     np.testing.assert_allclose(curve['sum'][i], total, rtol=1e-5)
     np.testing.assert_allclose(curve['overlap'][i], both / count, rtol=1e-6)
+    np.testing.assert_allclose(curve['density'][i], count / 800, rtol=1e-6)
+
+
+def test_density_of_a_sparse_network_ends_at_its_own():
+  w = jnp.zeros((30, 20)).at[:3].set(1.0)
+  weights = {**PARAMS, 'linear_0': {'w': w}}
+  curve = pruning.curve(lambda _: {}, make_levels(), weights, PARAMS)
+  assert float(curve['density'][-1]) == pytest.approx((60 + 200) / 800)
 
 
 def test_no_levels_give_no_curve():

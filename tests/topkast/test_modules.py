@@ -13,7 +13,7 @@ import topkast
 
 KEY = jax.random.key(0)
 DENSITIES = {'forward_density': 0.25, 'backward_density': 0.5}
-RATE = 0.3
+RATE = 0.05
 
 
 def transform(fn):

@@ -132,7 +132,7 @@ def test_a_coefficient_of_zero_changes_nothing():
 def test_without_sets_it_is_an_error_that_says_what_to_do():
   tx = topkast.exploration_penalty(COEFFICIENT)
   params = make_params()
-  with pytest.raises(ValueError, match='optimizer that topkast.topkast wraps'):
+  with pytest.raises(ValueError, match=r'optimizer that topkast\.topkast'):
     tx.update(params, tx.init(params), params)
 
 

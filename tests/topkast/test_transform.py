@@ -1,6 +1,7 @@
 """Top-KAST's invariants, and Top-KAST with Powerpropagation by hand."""
 
 import functools
+import itertools
 
 import haiku as hk
 import jax
@@ -109,7 +110,7 @@ def test_sets_change_after_multiples_of_refresh_every_only(
 @pytest.mark.parametrize('optimizer', OPTIMIZERS)
 def test_what_is_outside_b_is_not_moved_and_all_of_b_is(optimizer):
   history = trained(optimizer, 1)
-  for (before, sets), (after, _) in zip(history, history[1:], strict=False):
+  for (before, sets), (after, _) in itertools.pairwise(history):
     for layer in LAYERS:
       moved = before[layer]['w'] != after[layer]['w']
       np.testing.assert_array_equal(moved, sets.backward[layer]['w'])
