@@ -30,7 +30,7 @@ setuptools.setup(
   license='Apache-2.0',
   python_requires='>=3.11',
   packages=setuptools.find_packages(
-    include=['sparsity', 'sparsity.*', 'powerprop', 'topkast']
+    include=['sparsity*', 'powerprop*', 'topkast*']
   ),
   install_requires=[
     'jax>=0.10,<0.11',

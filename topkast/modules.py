@@ -39,7 +39,7 @@ def sparsified(
 
   Example:
     >>> def forward(x, is_training):
-    ...   net = hk.nets.MLP([300, 100, 10])
+    ...   net = hk.nets.MLP([300, 10])
     ...   with sparsified(
     ...     forward_density=0.1, backward_density=0.2, refresh=is_training
     ...   ):

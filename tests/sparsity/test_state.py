@@ -56,6 +56,20 @@ def test_momentum_neither_moves_what_left_nor_comes_back_with_it():
   )
 
 
+def test_what_moves_outside_by_itself_is_neither_applied_nor_kept():
+  add_one = optax.stateless(
+    lambda updates, _: jax.tree.map(lambda x: x + 1, updates)
+  )
+  tx = make_tx(optax.chain(add_one, optax.trace(1.0)))
+  state = tx.init(PARAMS)
+  for i in range(4):
+    updates, state = tx.update(GRADIENTS, state, PARAMS)
+    expected = np.zeros((3, 4))
+    expected[i % 3] = 2.0
+    np.testing.assert_array_equal(updates['linear']['w'], expected)
+    np.testing.assert_array_equal(state.inner[1].trace['linear']['w'], 0.0)
+
+
 def test_the_inner_optimizer_sees_gradients_and_parameters_on_the_set_only():
   seen = {}
 

@@ -60,6 +60,21 @@ def test_the_strength_is_one_in_a_more_in_b_and_zero_outside(kind):
   assert not updates['embed']['w'].any()
 
 
+def test_by_itself_it_adds_nothing_outside_b():
+  params = make_params()
+  sets = make_tx(optax.identity()).init(params).sets
+  gradients = jax.tree.map(jnp.ones_like, params)
+  updates, _ = topkast.exploration_penalty(COEFFICIENT).update(
+    gradients,
+    optax.EmptyState(),
+    params,
+    active_sets=sets,
+    forward_densities={'linear/w': DENSITY},
+  )
+  outside = ~sets.backward['linear']['w']
+  np.testing.assert_array_equal(updates['linear']['w'][outside], 1.0)
+
+
 def test_it_is_added_to_the_gradient():
   tx = make_tx(topkast.exploration_penalty(COEFFICIENT))
   params = make_params()

@@ -75,7 +75,7 @@ def test_random_exploration_is_random_among_what_is_left():
     found = sets.choose(weights, counts, key, 'random')
     return found.backward['a/w'] & ~found.forward['a/w']
 
-  drawn = jax.vmap(explored)(jax.random.split(KEY, 500))
+  drawn = jax.jit(jax.vmap(explored))(jax.random.split(KEY, 500))
   k = counts.backward['a/w'] - counts.forward['a/w']
   np.testing.assert_array_equal(drawn.sum((1, 2)), k)
   left = ~largest(np.ravel(w), counts.forward['a/w']).reshape(w.shape)

@@ -1,0 +1,69 @@
+"""Many tasks in one network, nothing forgotten: PackNet, EfficientPackNet.
+
+A weight belongs to the first task whose mask selects it, and never changes
+again; a task predicts with the weights of its mask, be they its own or of
+earlier tasks. What a task does not need is trained by later ones. The two
+methods differ in one line, the masks of a task: `fixed_share` or `search`.
+
+    state = packnet.init(params, num_tasks=10, is_head=matching('logits/'))
+    tx = packnet.freeze(powerprop.powerprop(optax.adam(1e-3), alpha))
+    for task in tasks:
+      params = packnet.start_task(params, state, from_weights(fresh(), alpha))
+      opt_state = packnet.with_sets(
+        tx.init(params), packnet.training_sets(params, state))
+      params, opt_state = train(params, opt_state, task)
+      found = packnet.search(
+        evaluate, params, state, densities=(0.5, 0.2, 0.1, 0.05), gamma=0.99)
+      state = packnet.claim(params, state, found.masks)
+    weights = to_weights(packnet.task_params(params, state, 3), alpha)
+
+PackNet trains once more after its `claim`: on `retraining_sets`, and ends with
+`store_copies`. What the network sees, in training and in retraining, is
+`sparsity.forward_weights(params, opt_state)`.
+
+References:
+  Mallya and Lazebnik, 2018, "PackNet: Adding multiple tasks to a single network
+  by iterative pruning". https://arxiv.org/abs/1711.05769
+  Schwarz et al., 2021, "Powerpropagation: A sparsity inducing weight
+  reparameterisation". https://arxiv.org/abs/2110.00296
+"""
+
+from powerprop.packnet.capacity import Usage
+from powerprop.packnet.capacity import check_capacity
+from powerprop.packnet.capacity import num_free
+from powerprop.packnet.capacity import start_task
+from powerprop.packnet.capacity import usage
+from powerprop.packnet.choice import Search
+from powerprop.packnet.choice import fixed_share
+from powerprop.packnet.choice import search
+from powerprop.packnet.freezing import freeze
+from powerprop.packnet.freezing import retraining_sets
+from powerprop.packnet.freezing import training_sets
+from powerprop.packnet.freezing import with_sets
+from powerprop.packnet.ownership import PackState
+from powerprop.packnet.ownership import claim
+from powerprop.packnet.ownership import init
+from powerprop.packnet.ownership import store_copies
+from powerprop.packnet.ownership import task_masks
+from powerprop.packnet.ownership import task_params
+
+__all__ = [
+  'PackState',
+  'Search',
+  'Usage',
+  'check_capacity',
+  'claim',
+  'fixed_share',
+  'freeze',
+  'init',
+  'num_free',
+  'retraining_sets',
+  'search',
+  'start_task',
+  'store_copies',
+  'task_masks',
+  'task_params',
+  'training_sets',
+  'usage',
+  'with_sets',
+]

@@ -1,0 +1,241 @@
+"""Who owns which weight: the state of a packed network, and what a task sees.
+
+Tasks are numbered 1, 2, ... in the order in which they are claimed.
+
+Shapes:
+  T: number of tasks the state has room for.
+"""
+
+from collections.abc import Mapping
+import operator
+from typing import Any
+from typing import NamedTuple
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+from sparsity import select as select_lib
+
+Layers = dict[str, jax.Array]
+
+
+class PackState(NamedTuple):
+  """Which task owns and uses what. Shapes do not depend on the tasks so far.
+
+  The paths say what kind a parameter is: packed if in `owner`, with one copy a
+  task if in `copies`, and otherwise trained by the first task alone.
+  """
+
+  num_tasks: jax.Array  # int32 [], tasks claimed so far
+  owner: Layers  # by path, like the layer: the task that owns, 0: free
+  masks: Layers  # uint8 [T, ceil(size / 8)] by path: one bit an entry
+  copies: Layers  # [T, ...] by path: values of the parameters each task has
+
+
+def init(
+  params: Any,
+  *,
+  num_tasks: int,
+  select: select_lib.Predicate = select_lib.is_weight,
+  is_head: select_lib.Predicate | None = None,
+  per_task_heads: bool = True,
+  per_task_biases: bool = False,
+) -> PackState:
+  """Returns the state before the first task: everything is free.
+
+  Heads are never packed. Each task has its own, or all share that of the first
+  task; the same choice is open for the parameters that are not weights: biases
+  and normalization.
+
+  Example:
+    >>> params = {'linear': {'w': jnp.ones((4, 4)), 'b': jnp.ones(4)}}
+    >>> state = init(params, num_tasks=10)
+    >>> state.owner['linear/w'].dtype, state.masks['linear/w'].shape
+    (dtype('uint8'), (10, 2))
+
+  Args:
+    params: Parameters of the network, of which only paths, shapes and dtypes
+      matter.
+    num_tasks: T, how many tasks there is room for.
+    select: Which parameters are packed, unless they are heads.
+    is_head: Which parameters are heads; None: none.
+    per_task_heads: Whether each task has heads of its own.
+    per_task_biases: Whether each task has its own of all the other parameters
+      that are not packed.
+
+  Raises:
+    ValueError: If `num_tasks` is less than 1, or if no parameter is packed, or
+      none a head though `is_head` is given.
+  """
+  if operator.index(num_tasks) < 1:
+    raise ValueError(f'expected room for at least one task, got {num_tasks}')
+  heads = select_lib.selected_paths(params, is_head) if is_head else {}
+  packed = select_lib.selected_paths(
+    params,
+    lambda module, name, value: (
+      select_lib.join(module, name) not in heads and select(module, name, value)
+    ),
+  )
+  everything = select_lib.selected_paths(params, select_lib.is_any)
+  copied = {
+    path: value
+    for path, value in everything.items()
+    if path not in packed
+    and (per_task_heads if path in heads else per_task_biases)
+  }
+  dtype = np.min_scalar_type(num_tasks)
+  return PackState(
+    jnp.zeros([], jnp.int32),
+    {path: jnp.zeros(x.shape, dtype) for path, x in packed.items()},
+    {
+      path: jnp.zeros((num_tasks, -(-x.size // 8)), jnp.uint8)
+      for path, x in packed.items()
+    },
+    {
+      path: jnp.zeros((num_tasks, *x.shape), x.dtype)
+      for path, x in copied.items()
+    },
+  )
+
+
+def claim(params: Any, state: PackState, masks: Mapping[str, Any]) -> PackState:
+  """Returns the state after the next task: it uses `masks`.
+
+  Of the entries in the masks it owns those that are free. Its copies of what
+  each task has of its own are taken from `params`.
+
+  Args:
+    params: Parameters at the end of the task.
+    state: The state.
+    masks: By path, boolean, for each packed layer.
+
+  Raises:
+    ValueError: If there is no room for another task, or the masks do not fit.
+  """
+  check_room(state)
+  shapes = {path: owner.shape for path, owner in state.owner.items()}
+  given = {path: np.shape(mask) for path, mask in masks.items()}
+  dtypes = {jnp.result_type(mask) for mask in masks.values()}
+  if given != shapes or dtypes != {jnp.dtype(bool)}:
+    raise ValueError(
+      f'expected a boolean mask for each packed layer, of {shapes}, got {given}'
+      f' of {sorted(map(str, dtypes))}'
+    )
+  return _claim(params, state, dict(masks))
+
+
+@jax.jit
+def store_copies(params: Any, state: PackState) -> PackState:
+  """Returns the state with the last task's copies taken from `params`.
+
+  To be called where a task is trained on after its `claim`.
+  """
+  return state._replace(
+    copies={
+      path: copies.at[state.num_tasks - 1].set(value)
+      for path, copies, value in _zip(
+        state.copies, select_lib.pick(params, state.copies)
+      )
+    }
+  )
+
+
+def task_masks(state: PackState, task: int | jax.Array) -> Layers:
+  """Returns by path the boolean masks of what a task uses.
+
+  Args:
+    state: The state.
+    task: From 1 to the number of tasks so far. In a compiled function it may be
+      an array, and is not checked: a later task uses nothing.
+
+  Raises:
+    ValueError: If there is no such task.
+  """
+  check_task(state, task)
+  masks = {}
+  for path, owner, packed in _zip(state.owner, state.masks):
+    bits = lax.dynamic_index_in_dim(packed, task - 1, keepdims=False)
+    flat = jnp.unpackbits(bits, count=owner.size)
+    masks[path] = flat.reshape(owner.shape).astype(bool)
+  return masks
+
+
+def task_params(params: Any, state: PackState, task: int | jax.Array) -> Any:
+  """Returns the parameters with which a task predicts.
+
+  Whatever later tasks train, it is the same, bit for bit. Weights outside of
+  the task's mask are zero. Raw parameters give raw parameters: masks and
+  Powerpropagation commute.
+
+  Args:
+    params: Current parameters.
+    state: The state.
+    task: As in `task_masks`.
+
+  Raises:
+    ValueError: If there is no such task.
+  """
+  masks = task_masks(state, task)
+  layers = select_lib.pick(params, masks)
+  seen = {
+    path: jnp.where(mask, layer, jnp.zeros_like(layer))
+    for path, mask, layer in _zip(masks, layers)
+  }
+  own = {
+    path: lax.dynamic_index_in_dim(copies, task - 1, keepdims=False)
+    for path, copies in state.copies.items()
+  }
+  return select_lib.put(params, seen | own)
+
+
+def check_room(state: PackState) -> None:
+  """Raises unless there is room for one more task.
+
+  Raises:
+    ValueError: Otherwise.
+  """
+  if int(state.num_tasks) >= _room(state):
+    raise ValueError(
+      f'expected at most {_room(state)} tasks, as given to init, got one '
+      'more: initialize with a larger num_tasks'
+    )
+
+
+def check_task(state: PackState, task: int | jax.Array) -> None:
+  """Raises if a task is known not to have been claimed.
+
+  Raises:
+    ValueError: If so.
+  """
+  if isinstance(task, jax.core.Tracer):
+    return
+  last = state.num_tasks
+  last = _room(state) if isinstance(last, jax.core.Tracer) else int(last)
+  if not 1 <= int(task) <= last:
+    raise ValueError(
+      f'expected one of the {last} tasks claimed so far, counted from 1, got '
+      f'{int(task)}'
+    )
+
+
+@jax.jit
+def _claim(params, state, masks):
+  task = state.num_tasks + 1
+  owner, packed = {}, {}
+  for path, now, mask in _zip(state.owner, masks):
+    is_new = mask & (now == 0)
+    owner[path] = jnp.where(is_new, task.astype(now.dtype), now)
+    packed[path] = state.masks[path].at[task - 1].set(jnp.packbits(mask))
+  return store_copies(params, PackState(task, owner, packed, state.copies))
+
+
+def _room(state) -> int:
+  return next(iter(state.masks.values())).shape[0]
+
+
+def _zip(first, second):
+  """Yields path and the two values; the paths of the first decide."""
+  for path, value in first.items():
+    yield path, value, second[path]
