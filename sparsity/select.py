@@ -16,7 +16,9 @@ import jax
 
 Predicate = Callable[[str, str, Any], bool]
 
-_NORMALIZATION = re.compile(r'(^|[/_~])(batch|layer|group|instance|rms)_?norm')
+_NORMALIZATION = re.compile(
+  r'(^|[/_~])(batch|layer|group|instance|rms)_?norm(_\d+)?$'
+)
 _EMBEDDING = re.compile(r'(^|[/_~])(embed|embedding|embeddings)(_\d+)?$')
 
 
@@ -140,16 +142,17 @@ def selected_paths(params: Any, select: Predicate) -> dict[str, Any]:
   """Returns the selected leaves by path `'module/name'`, in the tree's order.
 
   Raises:
-    ValueError: If nothing is selected; lists the parameters there are.
+    ValueError: If nothing is selected (lists the parameters there are), or two
+      leaves have the same path (`{'a/b': ...}` beside `{'a': {'b': ...}}`).
   """
   flags = jax.tree.leaves(selected(params, select))
-  return {
-    join(module, name): value
-    for flag, (module, name, value) in zip(
-      flags, named_leaves(params), strict=True
-    )
-    if flag
-  }
+  found = {}
+  for flag, (module, name, x) in zip(flags, named_leaves(params), strict=True):
+    if flag and found.setdefault(join(module, name), x) is not x:
+      raise ValueError(
+        f'expected different paths, got {join(module, name)!r} twice'
+      )
+  return found
 
 
 def map_selected(fn: Callable[..., Any], select: Predicate, tree, *rest) -> Any:

@@ -54,6 +54,11 @@ class Rule(NamedTuple):
 
   init: Callable[[Masks, counts_lib.Counts, jax.Array], ActiveSets]
   refresh: Callable[[Refresh, counts_lib.Counts], ActiveSets]
+  # From a layer's parameters and gradients to where entries that enter B start,
+  # entry by entry; None: where they are.
+  grow: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+  # Whether an update that refreshes is also a step of the optimizer.
+  steps: bool = True
 
 
 def sparsify(
@@ -72,6 +77,9 @@ def sparsify(
   `params + updates`, the parameters of the next step. It must therefore be the
   outermost transformation: whatever changes the updates afterwards makes the
   sets stale. `optax.MultiSteps` may be on either side.
+
+  A rule may say at which values entries that enter B start, and that an update
+  that refreshes is no step: then `inner` is as if it had not been called.
 
   The optimizer's state of an entry is as `inner.init` makes it while the entry
   is outside B, so an entry that comes back starts afresh. Statistics that are
@@ -114,6 +122,8 @@ def sparsify(
       )
     counts = make_counts(params)
     backward = select.pick(state.sets.backward, counts.sizes)
+    count = optax.safe_increment(state.count)
+    due = is_due(count)
     updates, inner_state = inner.update(
       _mask(gradients, backward),
       state.inner,
@@ -123,34 +133,62 @@ def sparsify(
       **extra,
     )
     updates = _mask(updates, backward)
-    count = optax.safe_increment(state.count)
     if not counts.sizes:
       return updates, SparseState(count, state.sets, inner_state)
+    if not rule.steps:
+      updates = jax.tree.map(lambda x: jnp.where(due, 0, x), updates)
+      inner_state = jax.tree.map(
+        lambda old, new: jnp.where(due, old, new), state.inner, inner_state
+      )
 
-    # Outside of the branch, so that the compiler finds it to be the very sum
-    # that the caller makes: no second copy, and not a bit of difference.
-    following = optax.apply_updates(
-      *(select.pick(tree, counts.sizes) for tree in (params, updates))
+    weights, slopes, changes = (
+      select.pick(tree, counts.sizes) for tree in (params, gradients, updates)
     )
+    # Outside of the branch, so that the compiler finds it to be the very sum
+    # that the caller makes: no second copy, and not a bit of difference. Where
+    # grown entries come after it, it is not that sum, and needed only inside.
+    following = None if rule.grow else optax.apply_updates(weights, changes)
 
-    def refresh():
+    def grown():
+      return {
+        path: rule.grow(x, slopes[path]).astype(x.dtype)
+        for path, x in weights.items()
+      }
+
+    def refresh(carry):
+      _, sets, inner_state, enters = carry
+      backward = select.pick(sets.backward, counts.sizes)
       now = Refresh(
-        following,
-        select.pick(gradients, counts.sizes),
-        ActiveSets(select.pick(state.sets.forward, counts.sizes), backward),
+        following or optax.apply_updates(weights, changes),
+        slopes,
+        ActiveSets(select.pick(sets.forward, counts.sizes), backward),
         count,
         make_key(count),
       )
       chosen = rule.refresh(now, counts)
       stays = jax.tree.map(jnp.logical_and, backward, dict(chosen.backward))
+      started = params
+      if rule.grow:
+        enters = jax.tree.map(_without, dict(chosen.backward), backward)
+        values = jax.tree.map(jnp.where, enters, grown(), weights)
+        started = select.put(params, values)
       return (
-        ActiveSets(*map(select.put, state.sets, chosen)),
-        _reset(inner, inner_state, params, stays),
+        jnp.zeros_like(due),
+        ActiveSets(*map(select.put, sets, chosen)),
+        _reset(inner, inner_state, started, stays),
+        enters,
       )
 
-    sets, inner_state = jax.lax.cond(
-      is_due(count), refresh, lambda: (state.sets, inner_state)
+    # A loop of no or one round, and not a cond: what a loop carries stays in
+    # place, whereas a cond whose one branch reads the old sets copies them in
+    # every step. Under vmap, too, it computes nothing until one is due.
+    enters = jax.tree.map(jnp.zeros_like, backward) if rule.grow else None
+    _, sets, inner_state, enters = jax.lax.while_loop(
+      lambda carry: carry[0], refresh, (due, state.sets, inner_state, enters)
     )
+    if rule.grow:
+      changes = jax.tree.map(_start, enters, grown(), weights, changes)
+      updates = select.put(updates, changes)
     return updates, SparseState(count, sets, inner_state)
 
   return optax.GradientTransformationExtraArgs(init, update)
@@ -218,6 +256,15 @@ def _mask(tree, masks: Masks):
   return select.put(
     tree, {path: _where(masks[path], x) for path, x in layers.items()}
   )
+
+
+def _without(a, b):
+  return a & ~b
+
+
+def _start(enters, value, weight, update):
+  """Returns the update that brings what enters from its weight to a value."""
+  return jnp.where(enters, (value - weight).astype(update.dtype), update)
 
 
 def _reset(inner, state, params, stays: Masks):

@@ -140,3 +140,14 @@ def test_what_is_picked_can_be_put_back():
   put = select.put(TREE, {path: x * 3 for path, x in picked.items()})
   assert put['net/linear_1']['w'].max() == 3
   assert put['net/linear']['w'] is TREE['net/linear']['w']
+
+
+def test_two_leaves_of_one_path_are_refused():
+  tree = {'a/b': {'w': jnp.ones((2, 2))}, 'a': {'b': {'w': jnp.zeros((2, 2))}}}
+  with pytest.raises(ValueError, match="'a/b/w' twice"):
+    select.selected_paths(tree, select.is_weight)
+
+
+def test_a_module_named_after_its_norm_keeps_its_weights():
+  assert select.is_weight('layer_norm_mlp/linear', 'w', jnp.ones((2, 2)))
+  assert not select.is_weight('net/layer_norm_1', 'w', jnp.ones((2, 2)))
