@@ -1,6 +1,7 @@
 """Which entries are active: selection, masks, schedules, the wrapper."""
 
 from sparsity import methods
+from sparsity import patterns
 from sparsity.counts import Counts
 from sparsity.counts import make_counts
 from sparsity.distributions import erdos_renyi
@@ -13,11 +14,17 @@ from sparsity.masks import overlap
 from sparsity.masks import random_mask
 from sparsity.masks import topk_mask
 from sparsity.masks import topk_masks
+from sparsity.methods import gradual
 from sparsity.methods import magnitude
+from sparsity.methods import rigl
+from sparsity.methods import saliency
+from sparsity.methods import set_
+from sparsity.methods import snip
 from sparsity.methods import static
 from sparsity.schedules import constant
 from sparsity.schedules import cubic
 from sparsity.schedules import every
+from sparsity.schedules import every_to
 from sparsity.schedules import one_shot
 from sparsity.select import Predicate
 from sparsity.select import all_of
@@ -52,7 +59,9 @@ __all__ = [
   'erdos_renyi',
   'erdos_renyi_kernel',
   'every',
+  'every_to',
   'forward_weights',
+  'gradual',
   'is_any',
   'is_weight',
   'layer_keys',
@@ -65,7 +74,12 @@ __all__ = [
   'num_kept',
   'one_shot',
   'overlap',
+  'patterns',
   'random_mask',
+  'rigl',
+  'saliency',
+  'set_',
+  'snip',
   'sparse_state',
   'sparsify',
   'static',

@@ -99,6 +99,31 @@ def every(interval: int, *, start: int = 0, stop: int | None = None) -> Event:
   return is_due
 
 
+def every_to(end: int, interval: int, *, start: int = 0) -> Event:
+  """Returns an event due each `interval` updates after `start`, and at `end`.
+
+  So whatever the interval, the last one comes when a schedule is at its end.
+
+  Example:
+    >>> due = every_to(9, 3, start=2)
+    >>> [t for t in range(12) if due(t)]
+    [5, 8, 9]
+
+  Raises:
+    ValueError: If `interval` is less than 1, or not 0 <= start < end.
+  """
+  _check_range('interval', interval, 1)
+  _check_range('start', start, 0)
+  _check_range('end', end, start + 1)
+
+  def is_due(count):
+    count = jnp.asarray(count)
+    inside = (count > start) & (count < end)
+    return (inside & ((count - start) % interval == 0)) | (count == end)
+
+  return is_due
+
+
 def _check_density(name: str, density: float):
   if not 0 < density <= 1:
     raise ValueError(f'expected {name} in (0, 1], got {density}')

@@ -1,5 +1,6 @@
 """Magnitude pruning: dense training, then the largest weights only."""
 
+from collections.abc import Callable
 from collections.abc import Sequence
 
 import jax
@@ -7,9 +8,19 @@ import jax.numpy as jnp
 import optax
 
 from sparsity import counts as counts_lib
-from sparsity import masks
+from sparsity import distributions
+from sparsity import patterns
+from sparsity import schedules
 from sparsity import select as select_lib
 from sparsity import state as state_lib
+from sparsity import units
+
+# Of parameters and gradients of a layer; entries are ranked by |score|.
+Score = Callable[[jax.Array, jax.Array], jax.Array]
+SCORES = {
+  'magnitude': lambda params, gradients: params,
+  'saliency': lambda params, gradients: params * gradients,
+}
 
 
 def magnitude(
@@ -17,9 +28,11 @@ def magnitude(
   *,
   density: float,
   at: int,
-  distribution: str = 'uniform',
+  distribution: str | distributions.Distribution = 'uniform',
   scope: str = 'layer',
   dense: Sequence[str] = (),
+  pattern: patterns.Pattern = patterns.UNSTRUCTURED,
+  score: str | Score = 'magnitude',
   select: select_lib.Predicate = select_lib.is_weight,
 ) -> optax.GradientTransformationExtraArgs:
   """Returns `inner`, dense until update `at`, which prunes in one shot.
@@ -42,6 +55,11 @@ def magnitude(
     distribution: 'uniform', 'erdos_renyi' or 'erdos_renyi_kernel'.
     scope: 'layer' ranks each layer by itself, 'global' all of them.
     dense: regular expressions of layers that stay dense, counted in `density`.
+    pattern: what is kept together; see `sparsity.patterns`.
+    score: 'magnitude'; 'saliency', |parameter * gradient|, the parameter of the
+      next step and the gradient of the batch of that update; or a function of
+      the two. With Powerpropagation, whose gradients are those of theta, the
+      saliency is `lambda phi, g: powerprop.to_weights(phi, alpha) * g`.
     select: which parameters may be sparse.
 
   Raises:
@@ -52,9 +70,10 @@ def magnitude(
     raise ValueError(f'expected at >= 1, got {at}')
   return state_lib.sparsify(
     inner,
-    state_lib.Rule(init=_everything, refresh=_largest),
-    counts_lib.make_counts(
-      forward_density=density,
+    _make_rule(pattern, score, lambda count, k, size: k),
+    units.make_counts(
+      pattern,
+      density=density,
       distribution=distribution,
       scope=scope,
       dense=dense,
@@ -64,14 +83,113 @@ def magnitude(
   )
 
 
+def gradual(
+  inner: optax.GradientTransformation,
+  *,
+  density: float,
+  start: int,
+  end: int,
+  prune_every: int,
+  distribution: str | distributions.Distribution = 'uniform',
+  scope: str = 'layer',
+  dense: Sequence[str] = (),
+  pattern: patterns.Pattern = patterns.UNSTRUCTURED,
+  score: str | Score = 'magnitude',
+  select: select_lib.Predicate = select_lib.is_weight,
+) -> optax.GradientTransformationExtraArgs:
+  """Returns `inner`, pruned little by little between two updates.
+
+  Of n entries, after update t between `start` and `end`,
+  k + (n - k) (1 - (t - start) / (end - start))^3 stay, k the number at
+  `density`: in each layer by itself, whatever the distribution, so that all of
+  them together follow the cubic schedule too. The last pruning is at `end`, and
+  so is exactly at `density`, whether or not `prune_every` divides the time.
+
+  A pruned entry keeps its value, unseen, and comes back if the others fall
+  below it.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> tx = gradual(
+    ...   optax.sgd(0.0), density=0.25, start=0, end=3, prune_every=2)
+    >>> params = {'linear': {'w': jnp.arange(16.0).reshape(4, 4)}}
+    >>> state = tx.init(params)
+    >>> for _ in range(3):
+    ...   _, state = tx.update(params, state, params)
+    ...   print(state.sets.forward['linear']['w'].sum())
+    16
+    4
+    4
+
+  Args:
+    inner: any optimizer.
+    density: share of the selected entries that is kept at the end, in (0, 1].
+    start: the update until which all is dense.
+    end: the update of the last pruning.
+    prune_every: updates between prunings; the first is `prune_every` updates
+      after `start`.
+    distribution: as in `magnitude`, of the densities at the end.
+    scope: as in `magnitude`.
+    dense: as in `magnitude`.
+    pattern: as in `magnitude`.
+    score: as in `magnitude`.
+    select: which parameters may be sparse.
+
+  Raises:
+    ValueError: If `density` is outside (0, 1], not 0 <= start < end,
+      `prune_every` is less than 1, or an option is unknown.
+
+  Reference:
+    Zhu and Gupta, 2017, "To prune, or not to prune: exploring the efficacy of
+    pruning for model compression". https://arxiv.org/abs/1710.01878
+  """
+  is_due = schedules.every_to(end, prune_every, start=start)
+
+  def num_kept(count, k, size):
+    left = (end - jnp.clip(count, start, end)).astype(jnp.float32)
+    more = jnp.round((size - k) * (left / (end - start)) ** 3)
+    return k + more.astype(jnp.int32)
+
+  return state_lib.sparsify(
+    inner,
+    _make_rule(pattern, score, num_kept),
+    units.make_counts(
+      pattern,
+      density=density,
+      distribution=distribution,
+      scope=scope,
+      dense=dense,
+      select=select,
+    ),
+    is_due=is_due,
+  )
+
+
+def _make_rule(pattern, score, num_kept) -> state_lib.Rule:
+  """Returns the rule: the k = num_kept(count, final k, size) best units."""
+  if not callable(score):
+    if score not in SCORES:
+      raise ValueError(f'expected score out of {sorted(SCORES)}, got {score!r}')
+    score = SCORES[score]
+
+  def refresh(now: state_lib.Refresh, counts: counts_lib.Counts):
+    sizes = counts.sizes
+    if counts.scope == 'global':
+      sizes = sum(sizes.values())
+    kept = patterns.topk_masks(
+      pattern,
+      jax.tree.map(score, now.weights, now.gradients),
+      jax.tree.map(
+        lambda k, size: num_kept(now.count, k, size), counts.forward, sizes
+      ),
+      counts.scope,
+    )
+    return state_lib.ActiveSets(kept, kept)
+
+  return state_lib.Rule(init=_everything, refresh=refresh)
+
+
 def _everything(weights, counts, key):
   del counts, key
   trues = jax.tree.map(lambda x: jnp.ones(x.shape, bool), weights)
   return state_lib.ActiveSets(trues, jax.tree.map(jnp.copy, trues))
-
-
-def _largest(now, counts):
-  kept = masks.topk_masks(
-    now.weights, counts.forward, counts.scope, magnitude=True
-  )
-  return state_lib.ActiveSets(kept, kept)

@@ -14,7 +14,19 @@ import topkast
 
 METHODS = {
   'magnitude': functools.partial(sparsity.magnitude, density=0.5, at=3),
+  'gradual': functools.partial(
+    sparsity.gradual, density=0.5, start=1, end=6, prune_every=2
+  ),
   'static': functools.partial(sparsity.static, density=0.5),
+  'snip': lambda inner, density=0.5: sparsity.snip(
+    inner, scores=make_tree(2), density=density, scope='layer'
+  ),
+  'set': functools.partial(
+    sparsity.set_, density=0.5, refresh_every=2, stop_refresh_at=6
+  ),
+  'rigl': functools.partial(
+    sparsity.rigl, density=0.5, refresh_every=3, stop_refresh_at=8
+  ),
   'topkast': functools.partial(
     topkast.topkast,
     forward_density=0.25,
@@ -33,7 +45,11 @@ METHODS = {
 }
 ALL = {
   'magnitude': {'density': 1.0},
+  'gradual': {'density': 1.0},
   'static': {'density': 1.0},
+  'snip': {'density': 1.0},
+  'set': {'density': 1.0},
+  'rigl': {'density': 1.0},
   'topkast': {'forward_density': 1.0, 'backward_density': 1.0},
 }
 
@@ -62,13 +78,17 @@ OPTIMIZERS = {
     {'w': optax.adam(0.1), 'b': optax.sgd(0.1, 0.9)}, LABELS
   ),
 }
+FAST = ('sgd', 'decay, momentum')
 CASES = [
   (method, optimizer)
-  if method == 'topkast' or optimizer in ('sgd', 'decay, momentum', 'adam')
+  if method == 'topkast'
+  or optimizer == 'adam'
+  or (method in ('magnitude', 'static', 'rigl') and optimizer in FAST)
   else pytest.param(method, optimizer, marks=pytest.mark.slow)
-  for method in ('magnitude', 'static', 'topkast')
+  for method in ALL
   for optimizer in [*OPTIMIZERS, 'accumulated outside']
 ] + [('topkast, random exploration', 'adam')]
+GROWS = ('set', 'rigl')  # what enters starts at zero
 LABELS = {
   'net/linear': {'w': 'w', 'b': 'b'},
   'net/linear_1': {'w': 'w', 'b': 'b'},
@@ -165,7 +185,12 @@ def test_a_second_update_does_not_recompile(method, optimizer):
 def test_what_is_outside_is_not_moved_by_a_bit(method, optimizer, layer):
   found = run(method, optimizer)
   for i in range(NUM_RECORDED):
-    outside = ~found.states[i].sets.backward[layer]['w']
+    was_in, is_in = (
+      found.states[j].sets.backward[layer]['w'] for j in (i, i + 1)
+    )
+    outside = ~(was_in | is_in) if method in GROWS else ~was_in
+    if method in GROWS:
+      assert not found.params[i + 1][layer]['w'][is_in & ~was_in].any()
     before, after = (found.params[j][layer]['w'][outside] for j in (i, i + 1))
     assert before.tobytes() == after.tobytes()
     assert not found.updates[i][layer]['w'][outside].any()
@@ -197,7 +222,7 @@ def test_state_outside_and_of_what_enters_is_fresh(method, optimizer, layer):
       np.testing.assert_array_equal(
         actual[must_be_fresh], np.asarray(expected)[must_be_fresh]
       )
-  if method != 'static' and optimizer != 'accumulated outside':
+  if method not in ('static', 'snip') and optimizer != 'accumulated outside':
     assert changed
 
 
@@ -246,7 +271,7 @@ def test_map_params_finds_all_that_is_shaped_like_parameters(method, optimizer):
 @pytest.mark.parametrize(
   ('method', 'optimizer'),
   [('topkast', optimizer) for optimizer in OPTIMIZERS]
-  + [('static', 'nesterov'), ('magnitude', 'nesterov')],
+  + [(method, 'nesterov') for method in ALL if method != 'topkast'],
 )
 def test_density_one_is_dense_training_bit_for_bit(method, optimizer):
   def train(tx, see):

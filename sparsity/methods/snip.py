@@ -1,0 +1,139 @@
+"""SNIP: the sets that the loss is most sensitive to, before training."""
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sparsity import distributions
+from sparsity import patterns
+from sparsity import select as select_lib
+from sparsity import state as state_lib
+from sparsity import units
+
+
+def saliency(
+  loss: Callable[[Any, Any], jax.Array], weights: Any, batches: Iterable[Any]
+) -> Any:
+  """Returns |weight * gradient|, of the gradient averaged over batches.
+
+  It is |dL / dc| at c = 1 if each weight has a factor c of its own. The paper
+  divides it by its sum, which leaves the order as it is.
+
+  With Powerpropagation give theta, not phi: those of phi are alpha times as
+  large, and so have the same order.
+
+  Example:
+    >>> loss = lambda weights, x: jnp.sum(weights * x)
+    >>> weights = jnp.array([1.0, -2.0])
+    >>> saliency(loss, weights, [jnp.ones(2), jnp.array([-3.0, 1.0])])
+    Array([1., 2.], dtype=float32)
+
+  Shapes:
+    the result has those of `weights`, in float32.
+
+  Args:
+    loss: mean loss of weights on a batch.
+    weights: those that the network sees.
+    batches: of one size, since each counts alike; no need for more than one.
+
+  Raises:
+    ValueError: If there is no batch.
+
+  Reference:
+    Lee et al., 2019, "SNIP: Single-shot network pruning based on connection
+    sensitivity". https://arxiv.org/abs/1810.02340
+  """
+
+  @jax.jit
+  def add(total, weights, batch):
+    gradients = jax.grad(loss)(weights, batch)
+    return jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, gradients)
+
+  total = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), weights)
+  num_batches = 0
+  for batch in batches:
+    total = add(total, weights, batch)
+    num_batches += 1
+  if not num_batches:
+    raise ValueError('expected at least one batch, got none')
+  return jax.tree.map(
+    lambda x, g: jnp.abs(x.astype(g.dtype) * g / num_batches), weights, total
+  )
+
+
+def snip(
+  inner: optax.GradientTransformation,
+  *,
+  scores: Any,
+  density: float,
+  distribution: str | distributions.Distribution = 'uniform',
+  scope: str = 'global',
+  dense: Sequence[str] = (),
+  pattern: patterns.Pattern = patterns.UNSTRUCTURED,
+  select: select_lib.Predicate = select_lib.is_weight,
+) -> optax.GradientTransformationExtraArgs:
+  """Returns `inner` on the entries of largest |score|, which never change.
+
+  Example:
+    >>> params = {'linear': {'w': jnp.array([[1.0, -3.0], [2.0, 0.5]])}}
+    >>> loss = lambda weights, batch: jnp.sum(weights['linear']['w'] * batch)
+    >>> scores = saliency(loss, params, [jnp.array([[4.0, 1.0], [1.0, 1.0]])])
+    >>> tx = snip(optax.sgd(0.1), scores=scores, density=0.5)
+    >>> tx.init(params).sets.forward['linear']['w']
+    Array([[ True,  True],
+           [False, False]], dtype=bool)
+
+  Args:
+    inner: any optimizer.
+    scores: a tree that has the sparse parameters, of `saliency` or any other;
+      only `init` reads it.
+    density: share of the selected entries that exist, in (0, 1].
+    distribution: 'uniform', 'erdos_renyi' or 'erdos_renyi_kernel'.
+    scope: 'global' ranks all layers together, as in the paper, 'layer' each by
+      itself.
+    dense: regular expressions of layers that stay dense, counted in `density`;
+      with scope 'layer' only.
+    pattern: what is kept together, with scope 'layer'; see `sparsity.patterns`.
+    select: which parameters may be sparse.
+
+  Raises:
+    ValueError: If `density` is outside (0, 1] or an option is unknown; from
+      `init`, if a sparse parameter has no score of its shape.
+
+  Reference:
+    Lee et al., 2019, "SNIP: Single-shot network pruning based on connection
+    sensitivity". https://arxiv.org/abs/1810.02340
+  """
+
+  def init(weights, counts, key):
+    del key
+    own = select_lib.pick(scores, weights)
+    for path, x in weights.items():
+      if path not in own or jnp.shape(own[path]) != x.shape:
+        found = jnp.shape(own[path]) if path in own else 'none'
+        raise ValueError(
+          f'expected scores of shape {x.shape} for {path}, got {found}'
+        )
+    best = patterns.topk_masks(
+      pattern, {path: own[path] for path in weights}, counts.forward, scope
+    )
+    return state_lib.ActiveSets(best, jax.tree.map(jnp.copy, best))
+
+  return state_lib.sparsify(
+    inner,
+    state_lib.Rule(init, refresh=lambda now, _: now.sets),
+    units.make_counts(
+      pattern,
+      density=density,
+      distribution=distribution,
+      scope=scope,
+      dense=dense,
+      select=select,
+    ),
+    is_due=lambda count: jnp.zeros_like(count, bool),
+  )

@@ -1,0 +1,253 @@
+import hypothesis
+from hypothesis import strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import sparsity
+from sparsity import patterns
+
+SHAPES = [(6, 5), (4, 4), (2, 3, 4, 5), (8, 1)]
+
+
+def normal(shape, seed=0):
+  return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def topk(pattern, scores, k, given=None):
+  given = None if given is None else {'w': jnp.asarray(given)}
+  masks = patterns.topk_masks(
+    pattern, {'w': jnp.asarray(scores)}, {'w': k}, given=given
+  )
+  return np.asarray(masks['w'])
+
+
+def units(name, shape):
+  """Returns the flat indices of each unit, slowly."""
+  index = np.arange(np.prod(shape)).reshape(shape)
+  if name == 'channels':
+    return [index[..., o].ravel() for o in range(shape[-1])]
+  rows, columns = name
+  return [
+    index[(*place, slice(i, i + rows), slice(o, o + columns))].ravel()
+    for place in np.ndindex(*shape[:-2])
+    for i in range(0, shape[-2], rows)
+    for o in range(0, shape[-1], columns)
+  ]
+
+
+def make(name):
+  if name == 'channels':
+    return patterns.channels()
+  return patterns.block(*name)
+
+
+def slow_topk(name, scores, k, given=None):
+  mask = np.zeros(scores.size, bool)
+  flat = np.abs(scores).ravel().astype(np.float64)
+  found = [
+    unit
+    for unit in units(name, scores.shape)
+    if given is None or not given.ravel()[unit].any()
+  ]
+  for unit in sorted(found, key=lambda unit: -flat[unit].mean())[:k]:
+    mask[unit] = True
+  return mask.reshape(scores.shape)
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+@pytest.mark.parametrize('name', ['channels', (2, 2), (4, 3), (1, 1), (3, 2)])
+def test_the_best_units_are_kept(name, shape):
+  pattern, scores = make(name), normal(shape)
+  num_units = len(units(name, shape))
+  assert pattern.num_units(shape) == num_units
+  for k in {0, 1, num_units // 2, num_units}:
+    np.testing.assert_array_equal(
+      topk(pattern, scores, k), slow_topk(name, scores, k)
+    )
+
+
+@pytest.mark.parametrize('name', ['channels', (2, 2)])
+def test_what_is_given_is_not_chosen_again(name):
+  scores, other = normal((6, 5)), normal((6, 5), seed=1)
+  given = topk(make(name), other, 2)
+  mask = topk(make(name), scores, 2, given)
+  np.testing.assert_array_equal(mask, slow_topk(name, scores, 2, given))
+  assert not (mask & given).any()
+
+
+def test_small_blocks_at_the_edges_are_not_at_a_disadvantage():
+  scores = np.ones((3, 3), np.float32)
+  scores[2, 2] = 2
+  mask = topk(patterns.block(2, 2), scores, 1)
+  assert mask.sum() == 1
+  assert mask[2, 2]
+
+
+def test_ties_keep_exactly_k_units():
+  for k in range(5):
+    assert topk(patterns.channels(), np.zeros((3, 4)), k).sum() == 3 * k
+    assert topk(patterns.block(2, 2), np.zeros((4, 4)), k).sum() == 4 * k
+
+
+def groups(x, m):
+  """Returns [groups, m]."""
+  return np.moveaxis(x, -2, -1).reshape(-1, m)
+
+
+def slow_n_of_m(scores, n, m):
+  scores = groups(np.abs(scores), m)
+  order = np.argsort(-scores, axis=1, kind='stable')
+  mask = np.zeros(scores.shape, bool)
+  np.put_along_axis(mask, order[:, :n], True, axis=1)
+  return mask
+
+
+@pytest.mark.parametrize('shape', [(8, 3), (4, 1), (2, 2, 8, 3)])
+@pytest.mark.parametrize(('n', 'm'), [(2, 4), (1, 4), (1, 2), (2, 2)])
+def test_n_of_m_keeps_the_best_n_of_each_m(shape, n, m):
+  scores = normal(shape)
+  mask = topk(patterns.n_of_m(n, m), scores, scores.size * n // m)
+  np.testing.assert_array_equal(groups(mask, m), slow_n_of_m(scores, n, m))
+
+
+def test_n_of_m_is_right_where_all_scores_tie():
+  mask = topk(patterns.n_of_m(2, 4), np.zeros((8, 3)), 12)
+  np.testing.assert_array_equal(groups(mask, 4).sum(1), 2)
+
+
+@hypothesis.settings(deadline=None, max_examples=15)
+@hypothesis.given(
+  st.integers(0, 48), st.integers(0, 2**32 - 1), st.integers(1, 4)
+)
+def test_n_of_m_keeps_exactly_k_and_the_pattern_as_far_as_it_can(k, seed, n):
+  scores = normal((8, 6), seed)
+  mask = topk(patterns.n_of_m(n, 4), scores, k)
+  assert mask.sum() == k
+  best = slow_n_of_m(scores, n, 4)
+  if k <= best.sum():
+    assert not (groups(mask, 4) & ~best).any()
+    kept = groups(np.abs(scores), 4)[groups(mask, 4)]
+    left = groups(np.abs(scores), 4)[best & ~groups(mask, 4)]
+  else:
+    assert (groups(mask, 4) | ~best).all()
+    kept = groups(np.abs(scores), 4)[groups(mask, 4) & ~best]
+    left = groups(np.abs(scores), 4)[~groups(mask, 4)]
+  assert not len(kept) or not len(left) or kept.min() >= left.max()
+
+
+@hypothesis.settings(deadline=None, max_examples=15)
+@hypothesis.given(st.integers(0, 24), st.integers(0, 2**32 - 1))
+def test_n_of_m_together_with_what_is_given(k, seed):
+  given = topk(patterns.n_of_m(2, 4), normal((8, 6), seed), k)
+  scores = normal((8, 6), seed + 1)
+  mask = topk(patterns.n_of_m(2, 4), scores, 24 - k, given)
+  assert not (mask & given).any()
+  np.testing.assert_array_equal(groups(mask | given, 4).sum(1), 2)
+  # Within a group it is the best of what was not given.
+  for group, ours, theirs in zip(
+    groups(np.abs(scores), 4), groups(mask, 4), groups(given, 4), strict=True
+  ):
+    free = np.sort(group[~theirs])[::-1]
+    np.testing.assert_array_equal(
+      np.sort(group[ours])[::-1], free[: ours.sum()]
+    )
+
+
+def test_n_of_m_does_not_choose_again_what_is_given_when_it_runs_out():
+  given = topk(patterns.n_of_m(2, 4), normal((8, 6)), 24)
+  mask = topk(patterns.n_of_m(2, 4), normal((8, 6)), 24, given)
+  np.testing.assert_array_equal(mask, ~given)
+
+
+def test_random_masks_keep_exactly_k_and_differ_by_key():
+  like = {'w': jnp.zeros((8, 6))}
+  for pattern, k in [
+    (patterns.unstructured(), 10),
+    (patterns.n_of_m(2, 4), 10),
+    (patterns.block(3, 3), 3),
+    (patterns.channels(), 2),
+  ]:
+    masks = [
+      np.asarray(
+        patterns.random_masks(pattern, jax.random.key(i), like, {'w': k})['w']
+      )
+      for i in range(3)
+    ]
+    for mask in masks:
+      np.testing.assert_array_equal(mask, topk(pattern, mask * 1.0, k))
+    assert any((mask != masks[0]).any() for mask in masks[1:])
+
+
+PARAMS = {
+  'odd': {'w': jnp.asarray(normal((5, 4)))},
+  'even': {'w': jnp.asarray(normal((8, 4)))},
+}
+
+
+def prune(pattern, **options):
+  tx = sparsity.magnitude(
+    optax.sgd(0.0), at=1, pattern=pattern, **({'density': 0.5} | options)
+  )
+  state = tx.init(PARAMS)
+  _, state = tx.update(PARAMS, state, PARAMS)
+  return {layer: np.asarray(state.sets.forward[layer]['w']) for layer in PARAMS}
+
+
+def test_a_layer_that_does_not_fit_is_an_error_that_names_it():
+  with pytest.raises(ValueError, match=r'2 of 4, got odd/w \(5, 4\): leave'):
+    prune(patterns.n_of_m(2, 4))
+
+
+def test_a_layer_that_does_not_fit_stays_dense_if_so_configured():
+  with pytest.warns(UserWarning, match=r'not fit odd/w \(5, 4\).* stays dense'):
+    masks = prune(patterns.n_of_m(2, 4, otherwise='dense'))
+  assert masks['odd'].all()
+  np.testing.assert_array_equal(groups(masks['even'], 4).sum(1), 2)
+
+
+def test_a_layer_that_does_not_fit_is_unstructured_if_so_configured():
+  with pytest.warns(UserWarning, match=r'odd/w \(5, 4\), .* stays unstruct'):
+    masks = prune(patterns.n_of_m(2, 4, otherwise='unstructured'))
+  scores = np.abs(PARAMS['odd']['w'])
+  np.testing.assert_array_equal(
+    masks['odd'], scores >= np.sort(scores.ravel())[10]
+  )
+  np.testing.assert_array_equal(groups(masks['even'], 4).sum(1), 2)
+
+
+def test_a_density_that_the_pattern_does_not_allow_is_an_error():
+  with pytest.raises(ValueError, match=r'up to 0\.5 .* got 0\.6875 for even/w'):
+    prune(patterns.n_of_m(1, 2), density=0.7, select=sparsity.matching('even'))
+
+
+def test_the_density_is_of_units():
+  masks = prune(patterns.channels(), density=0.25)
+  assert {layer: mask.sum() for layer, mask in masks.items()} == {
+    'odd': 5,
+    'even': 8,
+  }
+  masks = prune(patterns.block(4, 4), density=0.5)
+  # Of two blocks, 4 x 4 and 1 x 4, one is kept.
+  assert masks['odd'].sum() in (4, 16)
+  assert masks['even'].sum() == 16
+
+
+@pytest.mark.parametrize(
+  ('make', 'message'),
+  [
+    (lambda: patterns.n_of_m(0, 4), 'got n=0, m=4'),
+    (lambda: patterns.n_of_m(5, 4), 'got n=5, m=4'),
+    (lambda: patterns.block(0, 4), 'got rows=0, columns=4'),
+    (lambda: patterns.channels(otherwise='skip'), "got 'skip'"),
+    (
+      lambda: prune(patterns.channels(), scope='global'),
+      "'global' with output channels",
+    ),
+  ],
+)
+def test_a_bad_option_is_an_error(make, message):
+  with pytest.raises(ValueError, match=message):
+    make()

@@ -1,0 +1,173 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import powerprop
+import sparsity
+from sparsity import patterns
+
+SIZES = (6, 5, 4)
+
+
+def normal(*shape, seed):
+  return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def weights():
+  return {
+    f'layer_{i}': {
+      'w': jnp.asarray(normal(*SIZES[i : i + 2], seed=i)),
+      'b': jnp.asarray(normal(SIZES[i + 1], seed=10 + i)),
+    }
+    for i in range(2)
+  }
+
+
+def batches(n):
+  return [
+    (normal(8, 6, seed=20 + i), normal(8, 4, seed=30 + i)) for i in range(n)
+  ]
+
+
+def loss(weights, batch):
+  x, y = batch
+  for layer in weights.values():
+    x = jnp.tanh(x @ layer['w'] + layer['b'][None])
+  return jnp.mean((x - y) ** 2)
+
+
+def numerical(batch_list, layer, index):
+  """Returns |dL / dc| of one weight at c = 1, by finite differences."""
+  with jax.enable_x64(True):
+    tree = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), weights())
+
+    def mean_loss(c):
+      w = tree[layer]['w'].at[index].multiply(c)
+      changed = tree | {layer: tree[layer] | {'w': w}}
+      return np.mean([float(loss(changed, batch)) for batch in batch_list])
+
+    return abs(mean_loss(1 + 1e-5) - mean_loss(1 - 1e-5)) / 2e-5
+
+
+@pytest.mark.parametrize('n', [1, 3])
+def test_saliency_is_the_derivative_by_a_factor_of_the_weight(n):
+  scores = sparsity.saliency(loss, weights(), iter(batches(n)))
+  for layer, index in [
+    ('layer_0', (0, 1)),
+    ('layer_0', (5, 4)),
+    ('layer_1', (2, 3)),
+  ]:
+    np.testing.assert_allclose(
+      scores[layer]['w'][index], numerical(batches(n), layer, index), rtol=1e-3
+    )
+
+
+def test_saliency_averages_gradients_not_their_magnitudes():
+  def linear(weights, x):
+    return jnp.sum(weights * x)
+
+  x = jnp.array([2.0, 1.0])
+  scores = sparsity.saliency(
+    linear, jnp.array([3.0, 3.0]), [x, x * jnp.array([-1.0, 1.0])]
+  )
+  np.testing.assert_array_equal(scores, [0.0, 3.0])
+
+
+def test_saliency_of_no_batch_is_an_error():
+  with pytest.raises(ValueError, match='at least one batch'):
+    sparsity.saliency(loss, weights(), [])
+
+
+def test_saliency_compiles_once_and_is_float32():
+  num_traced = []
+
+  def counting(weights, batch):
+    num_traced.append(1)
+    return loss(weights, batch)
+
+  tree = jax.tree.map(lambda x: x.astype(jnp.bfloat16), weights())
+  scores = sparsity.saliency(counting, tree, batches(4))
+  assert len(num_traced) == 1
+  assert {x.dtype for x in jax.tree.leaves(scores)} == {jnp.dtype('float32')}
+
+
+def slow_best(scores, k):
+  flat = np.concatenate([np.asarray(x).ravel() for x in scores])
+  mask = np.zeros(flat.size, bool)
+  mask[np.argsort(-flat, kind='stable')[:k]] = True
+  ends = np.cumsum([x.size for x in scores])[:-1]
+  parts = np.split(mask, ends)
+  return [p.reshape(x.shape) for p, x in zip(parts, scores, strict=True)]
+
+
+def masks_of(state):
+  jax.tree.map(np.testing.assert_array_equal, *state.sets)
+  return [state.sets.forward[f'layer_{i}']['w'] for i in range(2)]
+
+
+@pytest.mark.parametrize('scope', ['global', 'layer'])
+def test_the_most_salient_are_kept_and_trained(scope):
+  scores = sparsity.saliency(loss, weights(), batches(2))
+  tx = sparsity.snip(optax.adam(0.1), scores=scores, density=0.3, scope=scope)
+  found = [scores[f'layer_{i}']['w'] for i in range(2)]
+  expected = (
+    slow_best(found, 15)
+    if scope == 'global'
+    else slow_best(found[:1], 9) + slow_best(found[1:], 6)
+  )
+  params = weights()
+  state = tx.init(params)
+  step = jax.jit(tx.update)
+  for _ in range(3):
+    updates, state = step(weights(), state, params)
+    for mask, right, i in zip(masks_of(state), expected, range(2), strict=True):
+      np.testing.assert_array_equal(mask, right)
+      np.testing.assert_array_equal(updates[f'layer_{i}']['w'] != 0, right)
+
+
+def test_powerpropagation_changes_no_choice():
+  alpha = 3.0
+  phi = powerprop.from_weights(weights(), alpha)
+
+  def loss_of_phi(phi, batch):
+    return loss(powerprop.to_weights(phi, alpha), batch)
+
+  sets = [
+    masks_of(sparsity.snip(optax.sgd(0.1), scores=s, density=0.3).init(phi))
+    for s in (
+      sparsity.saliency(loss, weights(), batches(2)),
+      sparsity.saliency(loss_of_phi, phi, batches(2)),
+    )
+  ]
+  jax.tree.map(np.testing.assert_array_equal, *sets)
+
+
+def test_channels_of_the_largest_mean_saliency():
+  scores = sparsity.saliency(loss, weights(), batches(1))
+  tx = sparsity.snip(
+    optax.sgd(0.1),
+    scores=scores,
+    density=0.5,
+    scope='layer',
+    pattern=patterns.channels(),
+  )
+  mask = masks_of(tx.init(weights()))[1]
+  best = np.argsort(-np.asarray(scores['layer_1']['w']).mean(0))[:2]
+  expected = np.zeros((5, 4), bool)
+  expected[:, best] = True
+  np.testing.assert_array_equal(mask, expected)
+
+
+def test_scores_that_do_not_fit_are_an_error_that_names_the_layer():
+  scores = weights()
+  tx = sparsity.snip(optax.sgd(0.1), scores=scores, density=0.5)
+  scores['layer_1']['w'] = jnp.ones((2, 2))
+  with pytest.raises(
+    ValueError, match=r'shape \(5, 4\) for layer_1/w, got \(2, 2\)'
+  ):
+    tx.init(weights())
+  del scores['layer_1']
+  with pytest.raises(ValueError, match=r'for layer_1/w, got none'):
+    tx.init(weights())
