@@ -6,12 +6,14 @@ import setuptools
 
 EXPERIMENTS = [
   'absl-py>=2.1,<3',
+  'grain>=0.2.18,<0.3',
   'importlib_resources>=6,<8',  # tensorflow-datasets imports it undeclared
   'matplotlib>=3.8,<4',
   'ml-collections>=1.0,<2',
   'opencv-python-headless>=4.9,<6',  # decodes the images of tensorflow-datasets
   'orbax-checkpoint>=0.12.8,<0.13',
   'rich>=13,<16',
+  'safetensors>=0.5,<1',
   'tensorboardX>=2.6,<3',
   'tensorflow-datasets>=4.9.10,<5',
 ]
@@ -19,7 +21,10 @@ DEV = [
   'hypothesis>=6.100,<7',
   'pytest>=8,<10',
   'ruff>=0.14,<1',
+  'scikit-image>=0.24,<1',  # its photographs are the images of the tests
+  'scikit-learn>=1.5,<2',
 ]
+PREPARE = ['tensorflow-cpu>=2.18,<3']  # only writes data sets, once
 
 setuptools.setup(
   name='sparse-training',
@@ -39,5 +44,9 @@ setuptools.setup(
     'optax>=0.2.8,<0.3',
     'numpy>=1.26,<3',
   ],
-  extras_require={'experiments': EXPERIMENTS, 'dev': EXPERIMENTS + DEV},
+  extras_require={
+    'experiments': EXPERIMENTS,
+    'dev': EXPERIMENTS + DEV,
+    'prepare': PREPARE,
+  },
 )
