@@ -1,13 +1,15 @@
 """The one loop: train, evaluate, save, stop and go on again.
 
-A run trains one unit after another. A unit is a training run of `num_steps`,
-of one member (a combination such as alpha and seed) or of several side by side.
-The position in the whole run is one number, the global step:
-`unit * num_steps + step`.
+A run trains one unit after another. A unit is a training run of one member (a
+combination such as alpha and seed) or of several side by side, or one task of
+several that follow each other. The position in the whole run is one number, the
+global step: the steps of all units before, and those of the unit at hand.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
+import itertools
 import math
 import time
 from typing import Any
@@ -28,16 +30,21 @@ class Unit(NamedTuple):
   """One training run; arrays of metrics have a leading axis of members."""
 
   members: tuple[dict[str, Any], ...]  # such as {'alpha': 2.0, 'seed': 0}
-  init: Callable[[], Any]  # () -> state
+  num_steps: int
+  # From the last state of the unit before, None for the first, to the first.
+  init: Callable[[Any], Any]
   train: Callable[..., Any]  # (state, first_step, num_steps) -> state, metrics
   evaluate: Callable[[Any], dict[str, Any]]  # state -> metrics
-  finish: Callable[[Any], list[list[Row]]]  # state -> rows of each member
+  report: Callable[[Any], list[list[Row]]]  # last state -> rows of each member
+  # What comes after the last step, such as pruning: state -> state and rows.
+  finish: Callable[[Any], tuple[Any, list[list[Row]]]] | None = None
+  # Shapes of the state, with shardings where they matter; None: as `init` does.
+  like: Callable[[], Any] | None = None
 
 
 class Schedule(NamedTuple):
-  """How long to train, and what happens how often; in steps."""
+  """What happens how often, in steps of a unit."""
 
-  num_steps: int
   log_every: int
   eval_every: int
   checkpoint_every: int
@@ -54,18 +61,18 @@ class Outcome(NamedTuple):
 
 
 def make_schedule(
-  *, num_steps: int, log_every: int, eval_every: int, checkpoint_every: int
+  *, log_every: int, eval_every: int, checkpoint_every: int
 ) -> Schedule:
-  """Returns the schedule; `log_every` steps are one dispatch.
+  """Returns the schedule; `log_every` steps are one call of `Unit.train`.
 
   Raises:
     ValueError: If an interval is less than 1, or not a multiple of `log_every`.
   """
-  schedule = Schedule(num_steps, log_every, eval_every, checkpoint_every)
+  schedule = Schedule(log_every, eval_every, checkpoint_every)
   for name, value in schedule._asdict().items():
     if value < 1:
       raise ValueError(f'expected {name} >= 1, got {value}')
-    if name.endswith('_every') and value % log_every:
+    if value % log_every:
       raise ValueError(
         f'expected {name} as a multiple of log_every={log_every}, got {value}'
       )
@@ -81,32 +88,31 @@ def run(
 ) -> Outcome:
   """Trains what is not trained yet, and returns how it ended.
 
-  After the last step of a unit its `finish` rows are written and its state is
-  kept for good; other checkpoints rotate. SIGINT and SIGTERM end the chunk at
-  hand, save, and return. Interrupted or not, the same steps are made in the
-  same order with the same numbers.
+  After the last step of a unit its `finish` and `report` rows are written and
+  its state is kept for good; other checkpoints rotate. SIGINT and SIGTERM end
+  the chunk at hand, save, and return. Interrupted or not, the same steps are
+  made in the same order with the same numbers.
 
   Args:
     units: what to train, one after another; their states are alike.
-    schedule: how long, and what happens how often.
+    schedule: what happens how often.
     directory: where metrics, status and checkpoints go.
     keep: how many checkpoints rotate.
   """
   checkpoints = checkpoint.Checkpoints(directory.workdir / 'checkpoints', keep)
-  position, seconds, restored = 0, 0.0, None
+  position, seconds, state = 0, 0.0, None
   if checkpoints.latest() is not None:
-    like = jax.eval_shape(units[0].init)
-    restored, metadata = checkpoints.restore(like)
+    state, metadata = checkpoints.restore(_like(units))
     position, seconds = metadata['global_step'], metadata['seconds']
-  total = len(units) * schedule.num_steps
+  offsets = _offsets(units)
   with (
     metrics_lib.Writer(directory.workdir, position) as writer,
-    progress_lib.Progress(total, position) as progress,
+    progress_lib.Progress(offsets[-1], position) as progress,
     run_lib.Interrupt() as interrupt,
   ):
     session = _Session(
       schedule,
-      total,
+      offsets[-1],
       directory,
       checkpoints,
       writer,
@@ -114,16 +120,51 @@ def run(
       interrupt,
       _Clock(seconds),
     )
-    for index in range(position // schedule.num_steps, len(units)):
-      offset = index * schedule.num_steps
+    outcome = session.outcome('done', offsets[-1])
+    for unit, offset in zip(units, offsets, strict=False):
+      if position >= offset + unit.num_steps:
+        continue
       step = max(position - offset, 0)
-      state = restored if step else units[index].init()
-      outcome = session.train(units[index], offset, state, step)
+      state = state if step else unit.init(state)
+      state, outcome = session.train(unit, offset, state, step)
       if outcome.status != 'done':
         break
-    else:
-      outcome = session.outcome('done', total)
   return outcome
+
+
+def evaluate(
+  units: Sequence[Unit], directory: run_lib.Run
+) -> list[tuple[int, dict[str, Any], Row]]:
+  """Returns the `report` rows of every checkpoint that is one to report on.
+
+  These are the last states of all units that are trained, and the newest state
+  of one that is not trained to its end. Nothing is written.
+
+  Returns:
+    For each row its global step, its member, and itself.
+
+  Raises:
+    ValueError: If there is no checkpoint.
+  """
+  checkpoints = checkpoint.Checkpoints(directory.workdir / 'checkpoints', 1)
+  saved, offsets = checkpoints.steps(), _offsets(units)
+  wanted = [p for p in offsets[1:] if p in saved]
+  if not saved:
+    raise ValueError(
+      f'expected a checkpoint in {directory.workdir / "checkpoints"}, got '
+      'none: train first'
+    )
+  if saved[-1] not in wanted:
+    wanted.append(saved[-1])
+  return [
+    (position, member, {'step': position - offset, **row})
+    for position in wanted
+    for unit, offset in zip(units, offsets, strict=False)
+    if offset < position <= offset + unit.num_steps
+    for member, row in _rows(
+      unit, unit.report(checkpoints.restore(_like(units), position)[0])
+    )
+  ]
 
 
 class _Session(NamedTuple):
@@ -138,30 +179,32 @@ class _Session(NamedTuple):
   interrupt: run_lib.Interrupt
   clock: '_Clock'
 
-  def train(self, unit: Unit, offset: int, state: Any, step: int) -> Outcome:
+  def train(
+    self, unit: Unit, offset: int, state: Any, step: int
+  ) -> tuple[Any, Outcome]:
     """Trains a unit, whose first step is `offset`, from `step` on."""
     schedule = self.schedule
-    while step < schedule.num_steps:
-      num_steps = min(schedule.log_every, schedule.num_steps - step)
+    while step < unit.num_steps:
+      num_steps = min(schedule.log_every, unit.num_steps - step)
       state, values = unit.train(state, step, num_steps)
       values = jax.device_get(values)
       if problem := _not_finite(unit, values, step + num_steps):
-        return self.outcome('diverged', offset + step, message=problem)
+        return state, self.outcome('diverged', offset + step, message=problem)
       step += num_steps
-      position, is_last = offset + step, step == schedule.num_steps
+      position, is_last = offset + step, step == unit.num_steps
       self.write(unit, position, step, 'train', values)
       self.progress.update(position, _mean(values), _describe(unit))
       if is_last or step % schedule.eval_every == 0:
         evaluated = jax.device_get(unit.evaluate(state))
         self.write(unit, position, step, 'validation', evaluated)
       if is_last:
-        self.finish(unit, position, step, state)
+        state = self.finish(unit, position, step, state)
       stop = self.interrupt.signal is not None and position < self.total
       if stop or is_last or step % schedule.checkpoint_every == 0:
         self.save(position, state, keep_always=is_last)
       if stop:
-        return self.outcome('interrupted', position)
-    return self.outcome('done', offset + step)
+        return state, self.outcome('interrupted', position)
+    return state, self.outcome('done', offset + step)
 
   def write(self, unit, position, step, split, values):
     """Writes a row of metrics for each member."""
@@ -171,10 +214,14 @@ class _Session(NamedTuple):
       self.writer.write(position, row, member=member)
 
   def finish(self, unit, position, step, state):
-    """Writes the final rows of each member."""
-    for member, rows in zip(unit.members, unit.finish(state), strict=True):
-      for row in rows:
+    """Writes the final rows of each member; returns the state to save."""
+    finished = []
+    if unit.finish is not None:
+      state, finished = unit.finish(state)
+    for rows in (finished, unit.report(state)):
+      for member, row in _rows(unit, rows):
         self.writer.write(position, {'step': step, **row}, member=member)
+    return state
 
   def save(self, position, state, keep_always):
     """Saves a checkpoint; everything it stands for is written already."""
@@ -198,6 +245,25 @@ class _Clock:
 
   def seconds(self) -> float:
     return self._before + time.perf_counter() - self._start
+
+
+def _like(units: Sequence[Unit]) -> Any:
+  unit = units[0]
+  return unit.like() if unit.like else jax.eval_shape(lambda: unit.init(None))
+
+
+def _offsets(units: Sequence[Unit]) -> list[int]:
+  """Returns the global step at which each unit begins, and the last of all."""
+  return [0, *itertools.accumulate(unit.num_steps for unit in units)]
+
+
+def _rows(
+  unit: Unit, rows: Sequence[Sequence[Row]]
+) -> Iterator[tuple[dict[str, Any], Row]]:
+  """Yields each member with each of its rows."""
+  for member, own in zip(unit.members, rows, strict=bool(rows)):
+    for row in own:
+      yield member, row
 
 
 def _mean(values) -> dict[str, float]:

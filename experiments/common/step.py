@@ -1,15 +1,19 @@
 """One pure training step, and many of them in one dispatch."""
 
 from collections.abc import Callable
+import functools
 from typing import Any
 from typing import NamedTuple
 
-import haiku as hk
 import jax
 import jax.numpy as jnp
 import optax
 
 Metrics = dict[str, jax.Array]
+
+# (weights, network state, random key or None, batch, is_training)
+# -> mean loss [], (further metrics, each [], network state)
+Objective = Callable[..., tuple[jax.Array, tuple[Metrics, Any]]]
 
 
 class Batch(NamedTuple):
@@ -31,60 +35,52 @@ class TrainState(NamedTuple):
 class Recipe(NamedTuple):
   """How a network is trained: pure functions."""
 
-  network: hk.TransformedWithState
+  init: Callable[[jax.Array], tuple[Any, Any]]  # key -> theta, network state
+  objective: Objective
   to_weights: Callable[[Any], Any]  # phi -> theta
   from_weights: Callable[[Any], Any]  # theta -> phi
   see: Callable[[Any, optax.OptState], Any]  # theta -> theta on A
   density: Callable[[optax.OptState], jax.Array]  # of the weights seen
-  loss: Callable[[jax.Array, jax.Array], jax.Array]  # logits, labels -> []
   optimizer: optax.GradientTransformationExtraArgs
+  num_micro: int = 1  # parts of a batch whose gradients are averaged
 
 
-def init_state(recipe: Recipe, key: jax.Array, inputs: jax.Array) -> TrainState:
+def init_state(recipe: Recipe, key: jax.Array) -> TrainState:
   """Returns the state before the first step; theta is drawn as usual."""
-  weights, net_state = recipe.network.init(key, inputs, True)
+  weights, net_state = recipe.init(key)
   params = recipe.from_weights(weights)
   opt_state = recipe.optimizer.init(params)
   return TrainState(jnp.zeros([], jnp.int32), params, net_state, opt_state)
 
 
 def train_step(
-  recipe: Recipe, state: TrainState, batch: Batch, key: jax.Array
+  recipe: Recipe, state: TrainState, batch: Any, key: jax.Array
 ) -> tuple[TrainState, Metrics]:
-  """Returns the next state, and the loss and accuracy on the batch."""
-
-  def loss_fn(weights):
-    logits, net_state = recipe.network.apply(
-      weights, state.net_state, key, batch.inputs, True
-    )
-    return recipe.loss(logits, batch.labels), (logits, net_state)
-
+  """Returns the next state, and the loss and other metrics on the batch."""
   weights = seen_weights(recipe, state)
-  (loss, (logits, net_state)), gradients = jax.value_and_grad(
-    loss_fn, has_aux=True
-  )(weights)
+  gradients, metrics, net_state = _gradients(
+    recipe, weights, state.net_state, batch, key
+  )
   updates, opt_state = recipe.optimizer.update(
     gradients, state.opt_state, state.params
   )
   params = optax.apply_updates(state.params, updates)
-  metrics = {'loss': loss, 'accuracy': accuracy(logits, batch.labels)}
   return TrainState(state.step + 1, params, net_state, opt_state), metrics
 
 
 def train_steps(
   recipe: Recipe,
   state: TrainState,
-  examples: Batch,
+  examples: Any,
   indices: jax.Array,
   key: jax.Array,
 ) -> tuple[TrainState, Metrics]:
   """Makes many steps in one dispatch, on data that lies on the device.
 
   Shapes:
-    examples: all of them, [N, ...].
+    examples: a tree, all of them, [N, ...].
     indices: int32 [T, B], which examples each of the T steps sees.
-    metrics: [], means over the T steps; the loss is NaN if the parameters are
-      no longer finite after them, the density is that after them.
+    metrics: [], as of `summarize`.
   """
 
   def body(state, step_indices):
@@ -93,12 +89,21 @@ def train_steps(
     return train_step(recipe, state, batch, step_key)
 
   state, metrics = jax.lax.scan(body, state, indices)
+  return state, summarize(recipe, state, metrics)
+
+
+def summarize(recipe: Recipe, state: TrainState, metrics: Metrics) -> Metrics:
+  """Returns the metrics of T steps, each [T], as one row of figures.
+
+  They are means; the loss is NaN if the parameters are no longer finite after
+  the steps, and the density is that after them.
+  """
   metrics = jax.tree.map(jnp.mean, metrics)
   finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state.params)]
   sound = jnp.all(jnp.stack(finite))
   loss = jnp.where(sound, metrics['loss'], jnp.nan)
   density = recipe.density(state.opt_state)
-  return state, {**metrics, 'loss': loss, 'density': density}
+  return {**metrics, 'loss': loss, 'density': density}
 
 
 def seen_weights(recipe: Recipe, state: TrainState) -> Any:
@@ -106,26 +111,42 @@ def seen_weights(recipe: Recipe, state: TrainState) -> Any:
   return recipe.see(recipe.to_weights(state.params), state.opt_state)
 
 
-def evaluate(
-  recipe: Recipe, weights: Any, net_state: Any, examples: Batch
-) -> Metrics:
-  """Returns the loss and accuracy of `weights` on `examples`, at once."""
-  logits, _ = recipe.network.apply(
-    weights, net_state, None, examples.inputs, False
+def _gradients(recipe: Recipe, weights, net_state, batch, key):
+  """Returns gradients and metrics, means over the batch, and the net state.
+
+  With several micro-batches the network's state goes through one after another,
+  and only one of them takes memory at a time.
+  """
+  gradient = jax.value_and_grad(recipe.objective, has_aux=True)
+  if recipe.num_micro == 1:
+    (loss, (metrics, net_state)), gradients = gradient(
+      weights, net_state, key, batch, True
+    )
+    return gradients, {'loss': loss, **metrics}, net_state
+
+  def body(carry, part):
+    total, net_state = carry
+    batch, number = part
+    (loss, (metrics, net_state)), gradients = gradient(
+      weights, net_state, jax.random.fold_in(key, number), batch, True
+    )
+    total = jax.tree.map(jnp.add, total, gradients)
+    return (total, net_state), {'loss': loss, **metrics}
+
+  parts = jax.tree.map(
+    functools.partial(split_batch, num=recipe.num_micro), batch
   )
-  return {
-    'loss': recipe.loss(logits, examples.labels),
-    'accuracy': accuracy(logits, examples.labels),
-  }
-
-
-def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """Returns the share of examples whose largest logit is the label's."""
-  return jnp.mean(jnp.argmax(logits, -1) == labels)
-
-
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """Returns the mean negative log-likelihood of the labels, in nats."""
-  return jnp.mean(
-    optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  zeros = jax.tree.map(jnp.zeros_like, weights)
+  (total, net_state), metrics = jax.lax.scan(
+    body, (zeros, net_state), (parts, jnp.arange(recipe.num_micro))
   )
+  gradients = jax.tree.map(lambda x: x / recipe.num_micro, total)
+  return gradients, jax.tree.map(jnp.mean, metrics), net_state
+
+
+def split_batch(x: jax.Array, num: int) -> jax.Array:
+  """Returns [B, ...] as [num, B / num, ...], every num-th example together.
+
+  So a batch that is sharded over devices stays so without moving.
+  """
+  return jnp.moveaxis(jnp.reshape(x, (-1, num, *x.shape[1:])), 1, 0)
