@@ -25,18 +25,24 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     name='mnist',
     data_dir=config_dict.placeholder(str),  # None: the files shipped with this
   )
-  config.model = dict(name='lenet', hidden=(300, 100), num_classes=10)
+  config.model = dict(name='lenet', hidden=(300, 100))
   config.powerprop = dict(alphas=(1.0,), optimizer_in='theta')
   config.method = dict(name='dense')
   config.optimizer = dict(
     name='sgd',
     learning_rate=0.1,
+    schedule=dict(name='constant', warmup_steps=0),
     momentum=0.0,
     nesterov=False,
     weight_decay=0.0,
+    clip_norm=config_dict.placeholder(float),  # None: no clipping
   )
+  config.loss = dict(label_smoothing=0.0)
   config.train = dict(
     batch_size=60,
+    eval_batch_size=1_000,
+    num_micro=1,
+    num_devices=1,
     num_steps=50_000,
     log_every=500,
     eval_every=2_500,

@@ -30,6 +30,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     distribution='uniform',
     scope='layer',
     dense=(),
+    exclude=(),
     exploration='topk',
     penalty=1e-4,
     penalty_kind='l2',

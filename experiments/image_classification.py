@@ -3,24 +3,40 @@
 from typing import Any
 from typing import NamedTuple
 
+import haiku as hk
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from experiments import members
 from experiments import pruning
 from experiments.common import build as build_lib
+from experiments.common import classification
+from experiments.common import distributed
+from experiments.common import feed as feed_lib
 from experiments.common import loop
 from experiments.common import methods
 from experiments.common import optimizer as optimizers
-from experiments.common import step as step_lib
-from experiments.data import mnist
-from experiments.data import order
-from experiments.models import lenet
-import powerprop as powerprop_lib
+from experiments.data import table as data_table
+from experiments.models import table as model_table
 
-DATA = {'mnist': mnist.load}
-MODELS = {'lenet': lenet.lenet}
-HISTOGRAM = {'num_bins': 201, 'limit': 0.3}
+SECTIONS = ('data', 'model', 'powerprop', 'method', 'optimizer', 'loss')
+
+
+class Plan(NamedTuple):
+  """What a config says, checked, before any data are read."""
+
+  network: hk.TransformedWithState  # called (images, is_training)
+  spec: data_table.Spec
+  recipes: dict[float, members.MakeRecipe]  # by alpha
+  alphas: tuple[float, ...]
+  num_score_batches: int
+  levels: pruning.Levels
+  shape: feed_lib.Shape
+  schedule: loop.Schedule
+  num_steps: int
+  keep: int
+  params: Any  # shapes of theta
+  net_state: Any  # shapes
 
 
 class Experiment(NamedTuple):
@@ -31,34 +47,24 @@ class Experiment(NamedTuple):
   keep: int  # checkpoints that rotate
 
 
-class Parts(NamedTuple):
-  """What the members of an experiment have in common."""
-
-  network: Any
-  method: methods.Method
-  optimizer: Any
-  optimizer_in: str  # 'theta' | 'phi'
-  splits: Any  # of the data: train, validation, test, each a Batch
-  levels: pruning.Levels
-  batch_size: int
-
-
 def build(
   *,
   seeds: tuple[int, ...],
   side_by_side: str,
   data: dict,
-  model: dict,
-  powerprop: dict,
-  method: dict,
-  optimizer: dict,
-  train: dict,
-  prune: dict,
+  **sections: dict,
 ) -> Experiment:
   """Returns the experiment that the sections of a config describe.
 
   One member is trained for each alpha and each seed; members of one seed see
   the same batches and begin with the same theta.
+
+  Args:
+    seeds: each of its own, at least 0.
+    side_by_side: 'auto', 'always' or 'never': whether seeds are trained at
+      once.
+    data: the section of `experiments.data.table.DATA`.
+    **sections: the others, those of `make_plan`.
 
   Raises:
     ValueError: If anything in a section is unknown, missing, mistyped or out of
@@ -68,48 +74,181 @@ def build(
     raise ValueError(
       f'config.seeds: expected different seeds, each >= 0, got {seeds}'
     )
+  plan = build_lib.call(make_plan, {'data': data, **sections}, name='config')
+  groups = _groups(seeds, side_by_side, plan.spec.is_stream)
+  source = build_lib.build(data_table.DATA, data, name='config.data')
+  num_train = (
+    source.num_train if plan.spec.is_stream else len(source.train.labels)
+  )
+  if not plan.shape.batch_size <= num_train:
+    raise ValueError(
+      f'config.train.batch_size: expected 1 to {num_train}, the number of '
+      f'training examples, got {plan.shape.batch_size}'
+    )
+  units = tuple(
+    unit
+    for recipe, alpha in zip(plan.recipes.values(), plan.alphas, strict=True)
+    for unit in members.make_units(
+      recipe,
+      _make_feed(plan, source, recipe),
+      alpha=alpha,
+      groups=groups,
+      levels=plan.levels,
+      num_steps=plan.num_steps,
+      num_score_batches=plan.num_score_batches,
+      mesh=plan.shape.mesh,
+    )
+  )
+  return Experiment(units, plan.schedule, plan.keep)
+
+
+def make_plan(
+  *,
+  data: dict,
+  model: dict,
+  powerprop: dict,
+  method: dict,
+  optimizer: dict,
+  loss: dict,
+  train: dict,
+  prune: dict,
+) -> Plan:
+  """Returns what a config says, without reading data.
+
+  Raises:
+    ValueError: If anything in a section is unknown, missing, mistyped or out of
+      range.
+  """
+  spec = build_lib.build(data_table.SPECS, data, name='config.data')
   alphas, optimizer_in = build_lib.call(
     _parameterization, powerprop, name='config.powerprop'
   )
-  batch_size, keep, schedule = build_lib.call(
-    _schedule, train, name='config.train'
+  training = build_lib.call(_training, train, name='config.train')
+  network = build_lib.build(
+    model_table.MODELS, model, name='config.model', num_classes=spec.num_classes
   )
-  network = build_lib.build(MODELS, model, name='config.model')
   made_method = build_lib.build(methods.METHODS, method, name='config.method')
   made_optimizer = build_lib.build(
     optimizers.OPTIMIZERS, optimizer, name='config.optimizer'
   )
-  splits = build_lib.build(DATA, data, name='config.data')
-  splits = jax.device_put(
-    type(splits)(*(step_lib.Batch(*split) for split in splits))
+  objective = build_lib.call(
+    classification.make_objective,
+    loss,
+    name='config.loss',
+    network=network,
+    augment=spec.augment,
   )
-  if not 1 <= batch_size <= len(splits.train.labels):
-    raise ValueError(
-      f'config.train.batch_size: expected 1 to {len(splits.train.labels)}, the '
-      f'number of training examples, got {batch_size}'
-    )
+  init = _make_init(network, spec.example_shape)
+  params, net_state = jax.eval_shape(init, jax.random.key(0))
+  methods.check_exclude(made_method, params)
   levels = build_lib.call(
-    pruning.make_levels,
-    prune,
-    name='config.prune',
-    params=_shapes(network, splits),
+    pruning.make_levels, prune, name='config.prune', params=params
   )
-  parts = Parts(
+  recipes = {
+    alpha: members.make_recipe(
+      init,
+      objective,
+      made_method,
+      made_optimizer,
+      alpha=alpha,
+      optimizer_in=optimizer_in,
+      num_micro=training.num_micro,
+    )
+    for alpha in alphas
+  }
+  plan = Plan(
     network,
-    made_method,
-    made_optimizer,
-    optimizer_in,
-    splits,
+    spec,
+    recipes,
+    alphas,
+    made_method.num_score_batches,
     levels,
-    batch_size,
+    training.shape,
+    training.schedule,
+    training.num_steps,
+    training.keep,
+    params,
+    net_state,
   )
-  groups = _groups(seeds, side_by_side)
-  units = tuple(
-    unit for alpha in alphas for unit in _make_units(parts, alpha, groups)
+  for alpha in alphas:
+    state_shapes(plan, alpha)  # so that a bad density is an error now
+  return plan
+
+
+def state_shapes(plan: Plan, alpha: float) -> Any:
+  """Returns the shapes of a member's training state."""
+  scores = plan.params if plan.num_score_batches else None
+  return jax.eval_shape(
+    lambda scores: members.init_state(plan.recipes[alpha], 0, scores), scores
   )
-  for unit in units[:: len(groups)]:
-    jax.eval_shape(unit.init)  # so that a bad density is an error now
-  return Experiment(units, schedule, keep)
+
+
+def batch_shapes(plan: Plan) -> Any:
+  """Returns the shapes of a training batch."""
+  size = plan.shape.batch_size
+  return feed_lib.step_lib.Batch(
+    jax.ShapeDtypeStruct((size, *plan.spec.example_shape), jnp.float32),
+    jax.ShapeDtypeStruct((size,), jnp.int32),
+  )
+
+
+def _make_init(network, example_shape):
+  def init(key):
+    return network.init(key, jnp.zeros((1, *example_shape)), True)
+
+  return init
+
+
+def _make_feed(plan: Plan, source, recipe) -> feed_lib.Feed:
+  def totals(weights, net_state, batch, counts):
+    return classification.totals(
+      plan.network, weights, net_state, batch, counts
+    )
+
+  steps = feed_lib.Steps(recipe, totals, classification.means)
+  make = feed_lib.from_stream if plan.spec.is_stream else feed_lib.from_arrays
+  return make(source, steps, plan.shape)
+
+
+class _Training(NamedTuple):
+  shape: feed_lib.Shape
+  schedule: loop.Schedule
+  num_steps: int
+  num_micro: int
+  keep: int
+
+
+def _training(
+  *,
+  batch_size: int,
+  eval_batch_size: int,
+  num_micro: int,
+  num_devices: int | None,
+  num_steps: int,
+  log_every: int,
+  eval_every: int,
+  checkpoint_every: int,
+  keep_checkpoints: int,
+) -> _Training:
+  for name, value in {
+    'batch_size': batch_size,
+    'eval_batch_size': eval_batch_size,
+    'num_micro': num_micro,
+    'num_steps': num_steps,
+    'keep_checkpoints': keep_checkpoints,
+  }.items():
+    if value < 1:
+      raise ValueError(f'config.train.{name}: expected >= 1, got {value}')
+  mesh = distributed.make_mesh(num_devices)
+  distributed.check_batch_size(batch_size, mesh, num_micro)
+  distributed.check_batch_size(eval_batch_size, mesh)
+  schedule = loop.make_schedule(
+    log_every=log_every,
+    eval_every=eval_every,
+    checkpoint_every=checkpoint_every,
+  )
+  shape = feed_lib.Shape(batch_size, eval_batch_size, mesh)
+  return _Training(shape, schedule, num_steps, num_micro, keep_checkpoints)
 
 
 def _parameterization(*, alphas: tuple[float, ...], optimizer_in: str):
@@ -127,29 +266,7 @@ def _parameterization(*, alphas: tuple[float, ...], optimizer_in: str):
   return alphas, optimizer_in
 
 
-def _schedule(
-  *,
-  batch_size: int,
-  num_steps: int,
-  log_every: int,
-  eval_every: int,
-  checkpoint_every: int,
-  keep_checkpoints: int,
-):
-  if keep_checkpoints < 1:
-    raise ValueError(
-      f'config.train.keep_checkpoints: expected >= 1, got {keep_checkpoints}'
-    )
-  schedule = loop.make_schedule(
-    num_steps=num_steps,
-    log_every=log_every,
-    eval_every=eval_every,
-    checkpoint_every=checkpoint_every,
-  )
-  return batch_size, keep_checkpoints, schedule
-
-
-def _groups(seeds, side_by_side: str) -> list[tuple[int, ...]]:
+def _groups(seeds, side_by_side: str, is_stream: bool) -> list[tuple[int, ...]]:
   """Returns which seeds are trained at once.
 
   On a CPU one after another was measured faster (benchmarks/loop.py); an
@@ -160,153 +277,13 @@ def _groups(seeds, side_by_side: str) -> list[tuple[int, ...]]:
       "config.side_by_side: expected 'auto', 'always' or 'never', got "
       f'{side_by_side!r}'
     )
+  if is_stream and side_by_side == 'always':
+    raise ValueError(
+      "config.side_by_side: expected 'never' with data that are read while "
+      "training, got 'always'"
+    )
+  on_cpu = jax.default_backend() == 'cpu'
   together = side_by_side == 'always' or (
-    side_by_side == 'auto' and jax.default_backend() != 'cpu'
+    side_by_side == 'auto' and not on_cpu and not is_stream
   )
   return [tuple(seeds)] if together else [(seed,) for seed in seeds]
-
-
-def _shapes(network, splits):
-  example = jax.ShapeDtypeStruct(
-    (1, *splits.train.inputs.shape[1:]), jnp.float32
-  )
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  params, _ = jax.eval_shape(
-    lambda key, x: network.init(key, x, True), key, example
-  )
-  return params
-
-
-def _make_units(parts: Parts, alpha: float, groups) -> list[loop.Unit]:
-  """Returns the units of one alpha; they share what is compiled."""
-  splits = parts.splits
-
-  def make_recipe(seed):
-    return step_lib.Recipe(
-      parts.network,
-      lambda phi: powerprop_lib.to_weights(phi, alpha),
-      lambda theta: powerprop_lib.from_weights(theta, alpha),
-      parts.method.weights,
-      parts.method.density,
-      step_lib.cross_entropy,
-      methods.make_optimizer(
-        parts.method,
-        parts.optimizer,
-        alpha=alpha,
-        optimizer_in=parts.optimizer_in,
-        seed=seed,
-      ),
-    )
-
-  def init(seed):
-    key = jax.random.fold_in(jax.random.key(seed), 0)
-    return step_lib.init_state(
-      make_recipe(seed), key, jnp.asarray(splits.train.inputs[:1])
-    )
-
-  def train(state, seed, indices, examples):
-    key = jax.random.fold_in(jax.random.key(seed), 1)
-    return step_lib.train_steps(
-      make_recipe(seed), state, examples, indices, key
-    )
-
-  def see(state):
-    return step_lib.seen_weights(make_recipe(0), state)
-
-  def evaluate(state, examples):
-    return step_lib.evaluate(
-      make_recipe(0), see(state), state.net_state, examples
-    )
-
-  def curve(state, initial, examples):
-    return pruning.curve(
-      lambda pruned: step_lib.evaluate(
-        make_recipe(0), pruned, state.net_state, examples
-      ),
-      parts.levels,
-      see(state),
-      see(initial),
-    )
-
-  # Of these every argument and result has members along its leading axis.
-  init_all = jax.jit(jax.vmap(init))
-  train_all = jax.jit(_over_members(train, 3), donate_argnums=0)
-  evaluate_all = jax.jit(_over_members(evaluate, 1))
-  curve_all = jax.jit(_over_members(curve, 2))
-  see_all = jax.jit(jax.vmap(see))
-
-  def make_unit(seeds):
-    seed_array = np.array(seeds, np.uint32)
-
-    def train_unit(state, first_step, num_steps):
-      indices = [
-        order.batch_indices(
-          seed,
-          first_step,
-          num_steps,
-          parts.batch_size,
-          len(splits.train.labels),
-        )
-        for seed in seeds
-      ]
-      return train_all(state, seed_array, np.stack(indices), splits.train)
-
-    def finish(state):
-      initial = init_all(seed_array)
-      results = (
-        evaluate_all(state, splits.test),
-        curve_all(state, initial, splits.test),
-        see_all(initial),
-        see_all(state),
-      )
-      results = jax.device_get(results)
-      return [
-        _rows(parts.levels, *jax.tree.map(lambda x, i=i: x[i], results))
-        for i in range(len(seeds))
-      ]
-
-    return loop.Unit(
-      tuple({'alpha': alpha, 'seed': seed} for seed in seeds),
-      lambda: init_all(seed_array),
-      train_unit,
-      lambda state: evaluate_all(state, splits.validation),
-      finish,
-    )
-
-  return [make_unit(seeds) for seeds in groups]
-
-
-def _over_members(fn, num_mapped: int):
-  """Returns `fn` over the leading axis of its first arguments.
-
-  A single member is trained without vmap, under which a refresh that is not due
-  would be computed all the same (`cond` becomes `select`).
-  """
-
-  def over_members(*args):
-    mapped, shared = args[:num_mapped], args[num_mapped:]
-    if len(jax.tree.leaves(mapped)[0]) > 1:
-      axes = (0,) * num_mapped + (None,) * len(shared)
-      return jax.vmap(fn, axes)(*args)
-    result = fn(*jax.tree.map(lambda x: x[0], mapped), *shared)
-    return jax.tree.map(lambda x: x[None], result)
-
-  return over_members
-
-
-def _rows(levels: pruning.Levels, test, curve, before, after) -> list[loop.Row]:
-  """Returns the final rows of one member."""
-  rows = [{'split': 'test', **_floats(test)}]
-  for i, share in enumerate(levels.shares):
-    if i and curve['density'][i] <= curve['density'][i - 1]:
-      break  # a sparse network has no more weights to keep
-    at_level = _floats({name: values[i] for name, values in curve.items()})
-    rows.append({'split': 'pruned', 'share': share, **at_level})
-  for when, weights in (('before', before), ('after', after)):
-    bins = pruning.histogram(weights, **HISTOGRAM)
-    rows.append({'split': 'histogram', 'when': when, **bins})
-  return rows
-
-
-def _floats(values) -> dict[str, float]:
-  return {name: float(value) for name, value in values.items()}

@@ -4,7 +4,6 @@ The protocol of Powerpropagation's MNIST experiment: once, by magnitude, in each
 layer, with no training afterwards; the output layer keeps twice the share.
 """
 
-from collections.abc import Callable
 from collections.abc import Mapping
 import math
 from typing import Any
@@ -33,7 +32,7 @@ def make_levels(
   lowest: float,
   highest: float,
   num_levels: int,
-  output_layer: str,
+  output_layer: str | None,
   output_factor: float,
 ) -> Levels:
   """Returns geometrically spaced levels for the weights among `params`.
@@ -46,7 +45,7 @@ def make_levels(
     lowest: the smallest share p kept, over 0.
     highest: the largest, at most 1.
     num_levels: number of levels; 0 for no pruning.
-    output_layer: path of the output layer, 'module/name'.
+    output_layer: its path, 'module/name'; None: no layer is special.
     output_factor: how many times the share it keeps.
 
   Raises:
@@ -64,12 +63,12 @@ def make_levels(
     path: math.prod(x.shape)
     for path, x in select.selected_paths(params, sparsity.is_weight).items()
   }
-  if output_layer not in sizes:
+  if output_layer is not None and output_layer not in sizes:
     raise ValueError(
       f'expected output_layer out of {sorted(sizes)}, got {output_layer!r}'
     )
   shares = tuple(float(p) for p in np.geomspace(lowest, highest, num_levels))
-  factors = dict.fromkeys(sizes, 1.0) | {output_layer: output_factor}
+  factors = {**dict.fromkeys(sizes, 1.0), output_layer: output_factor}
   kept = {
     path: np.array(
       [int(min(1.0, factors[path] * p) * size) for p in shares], np.int32
@@ -92,40 +91,30 @@ def masks_at(weights: Mapping[str, Array], kept: Mapping[str, Any]) -> dict:
   return sparsity.topk_masks(layers, dict(kept), magnitude=True)
 
 
-def curve(
-  evaluate: Callable[[Any], dict[str, Array]],
-  levels: Levels,
-  weights: Any,
-  initial: Any,
-) -> dict[str, Array]:
-  """Returns the metrics of `weights` pruned to each level.
+def at_level(
+  weights: Any, initial: Any, kept: Mapping[str, Any]
+) -> tuple[Any, dict[str, Array]]:
+  """Returns pruned weights, and figures of them.
 
   Args:
-    evaluate: from weights to metrics, each [].
-    levels: what to keep.
     weights: after training.
     initial: before it.
+    kept: how many of each layer, by path.
 
   Returns:
-    The metrics, each [L]; `density`: the share of weights that remain, which is
-    less than asked for where a sparse network has no more; and `overlap`: the
-    share of the weights kept that would have been kept before training.
+    The weights; and `density`: the share of weights that remain, which is less
+    than asked for where a sparse network has no more; and `overlap`: the share
+    of the weights kept that would have been kept before training.
   """
-
-  def at_level(kept):
-    now = masks_at(select.pick(weights, kept), kept)
-    before = masks_at(select.pick(initial, kept), kept)
-    layers = select.pick(weights, kept)
-    pruned = {path: jnp.where(now[path], x, 0) for path, x in layers.items()}
-    return {
-      **evaluate(select.put(weights, pruned)),
-      'density': sparsity.density(jax.tree.map(lambda x: x != 0, pruned)),
-      'overlap': sparsity.overlap(now, before),
-    }
-
-  if not levels.shares:
-    return {}
-  return jax.lax.map(at_level, jax.tree.map(jnp.asarray, levels.kept))
+  now = masks_at(select.pick(weights, kept), kept)
+  before = masks_at(select.pick(initial, kept), kept)
+  layers = select.pick(weights, kept)
+  pruned = {path: jnp.where(now[path], x, 0) for path, x in layers.items()}
+  figures = {
+    'density': sparsity.density(jax.tree.map(lambda x: x != 0, pruned)),
+    'overlap': sparsity.overlap(now, before),
+  }
+  return select.put(weights, pruned), figures
 
 
 def histogram(

@@ -106,7 +106,7 @@ def test_another_config_in_the_folder_is_refused(finished, capsys):
     ([DENSE, '--config.trian.num_steps=3'], 'Did you mean "train"'),
     ([DENSE, '--config.train.num_steps=many'], 'num_steps=many'),
     ([DENSE, '--config.train.num_steps=1.5'], 'num_steps=1.5'),
-    ([DENSE, '--config.train.num_steps=0'], 'num_steps >= 1, got 0'),
+    ([DENSE, '--config.train.num_steps=0'], 'num_steps: expected >= 1, got 0'),
     ([DENSE, '--config.optimizer.name=sdg'], "did you mean 'sgd'"),
     ([DENSE, '--config.experiment=images'], 'image_classification'),
     ([DENSE, '--config.data.name=imagenet'], 'config.data.name'),
@@ -205,7 +205,7 @@ def last_state(workdir):
   builder = launch.EXPERIMENTS['image_classification']
   unit = build.call(builder, config).units[0]
   checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints', 2)
-  state, metadata = checkpoints.restore(unit.init())
+  state, metadata = checkpoints.restore(unit.init(None))
   assert metadata['global_step'] == 6000
   return [np.asarray(x) for x in jax.tree.leaves(state)]
 

@@ -1,5 +1,7 @@
 """The objective of classification, in training and in evaluation."""
 
+from collections.abc import Callable
+
 import haiku as hk
 import jax
 import jax.numpy as jnp
@@ -9,12 +11,16 @@ from experiments.common import step as step_lib
 
 
 def make_objective(
-  network: hk.TransformedWithState, *, label_smoothing: float
+  *,
+  network: hk.TransformedWithState,
+  augment: Callable[..., jax.Array] | None,
+  label_smoothing: float,
 ) -> step_lib.Objective:
   """Returns the objective of a network that is called (images, is_training).
 
   The loss is the mean cross-entropy, in nats; labels are smoothed in training
-  only: each gets 1 - `label_smoothing` and an equal share of the rest.
+  only: the own class gets 1 - `label_smoothing` and all share the rest evenly.
+  Images are augmented in training only.
 
   Raises:
     ValueError: If `label_smoothing` is outside [0, 1).
@@ -25,8 +31,11 @@ def make_objective(
     )
 
   def objective(weights, net_state, key, batch, is_training):
+    inputs = batch.inputs
+    if augment is not None and is_training:
+      inputs = augment(jax.random.fold_in(key, 1), inputs)
     logits, net_state = network.apply(
-      weights, net_state, key, batch.inputs, is_training
+      weights, net_state, key, inputs, is_training
     )
     loss = cross_entropy(logits, batch.labels)
     if label_smoothing and is_training:

@@ -1,25 +1,155 @@
 """Optimizers by name: a config section is the arguments of one of these."""
 
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
 import optax
+
+from experiments.common import build
+import sparsity
+
+Schedule = Callable[[Any], Any]
+
+
+def constant(*, warmup_steps: int) -> Schedule:
+  """Returns factors of the learning rate: a linear warm-up, then 1.
+
+  The first step of a warm-up of W steps has the factor 1 / W.
+  """
+  _check_warmup(warmup_steps)
+  return lambda step: _warmup(step, warmup_steps)
+
+
+def piecewise(
+  *, warmup_steps: int, boundaries: tuple[int, ...], factor: float
+) -> Schedule:
+  """Returns factors: `factor` times as much from each boundary on."""
+  _check_warmup(warmup_steps)
+  if list(boundaries) != sorted(set(boundaries)) or min((1, *boundaries)) < 1:
+    raise ValueError(f'expected ascending boundaries >= 1, got {boundaries}')
+
+  def schedule(step):
+    passed = sum((jnp.asarray(step) >= at).astype(int) for at in boundaries)
+    return _warmup(step, warmup_steps) * jnp.float32(factor) ** passed
+
+  return schedule
+
+
+def cosine(*, warmup_steps: int, num_steps: int, final: float) -> Schedule:
+  """Returns factors from 1 to `final` along half a cosine, after a warm-up."""
+  _check_warmup(warmup_steps)
+  if num_steps <= warmup_steps:
+    raise ValueError(
+      f'expected num_steps over warmup_steps={warmup_steps}, got {num_steps}'
+    )
+
+  def schedule(step):
+    share = (step - warmup_steps) / (num_steps - warmup_steps)
+    share = jnp.clip(share, 0.0, 1.0)
+    decayed = final + (1 - final) * 0.5 * (1 + jnp.cos(jnp.pi * share))
+    return _warmup(step, warmup_steps) * decayed
+
+  return schedule
+
+
+def inverse_sqrt(*, warmup_steps: int) -> Schedule:
+  """Returns factors sqrt(W / step) after a warm-up of W steps.
+
+  Reference:
+    Vaswani et al., 2017, "Attention is all you need".
+    https://arxiv.org/abs/1706.03762
+  """
+  if warmup_steps < 1:
+    raise ValueError(f'expected warmup_steps >= 1, got {warmup_steps}')
+
+  def schedule(step):
+    decayed = jnp.sqrt(warmup_steps / jnp.maximum(step + 1, warmup_steps))
+    return _warmup(step, warmup_steps) * decayed
+
+  return schedule
+
+
+SCHEDULES = {
+  'constant': constant,
+  'cosine': cosine,
+  'inverse_sqrt': inverse_sqrt,
+  'piecewise': piecewise,
+}
 
 
 def sgd(
-  *, learning_rate: float, momentum: float, nesterov: bool, weight_decay: float
+  *,
+  learning_rate: float,
+  schedule: dict,
+  momentum: float,
+  nesterov: bool,
+  weight_decay: float,
+  clip_norm: float | None,
 ) -> optax.GradientTransformation:
-  """Returns SGD; the decay is added to the gradient, as an L2 penalty is."""
+  """Returns SGD; the decay is added to the gradient, as an L2 penalty is.
+
+  Only weights decay, not biases or normalization.
+  """
   return optax.chain(
-    optax.add_decayed_weights(weight_decay)
-    if weight_decay
-    else optax.identity(),
-    optax.sgd(learning_rate, momentum or None, nesterov),
+    _clip(clip_norm),
+    _decay(weight_decay),
+    optax.sgd(_rate(learning_rate, schedule), momentum or None, nesterov),
   )
 
 
 def adam(
-  *, learning_rate: float, b1: float, b2: float, weight_decay: float
+  *,
+  learning_rate: float,
+  schedule: dict,
+  b1: float,
+  b2: float,
+  eps: float,
+  weight_decay: float,
+  clip_norm: float | None,
 ) -> optax.GradientTransformation:
-  """Returns Adam; the decay is decoupled, as in AdamW."""
-  return optax.adamw(learning_rate, b1, b2, weight_decay=weight_decay)
+  """Returns Adam; the decay of weights is decoupled, as in AdamW."""
+  return optax.chain(
+    _clip(clip_norm),
+    optax.scale_by_adam(b1, b2, eps),
+    _decay(weight_decay),
+    optax.scale_by_learning_rate(_rate(learning_rate, schedule)),
+  )
 
 
 OPTIMIZERS = {'adam': adam, 'sgd': sgd}
+
+
+def _rate(learning_rate: float, schedule: dict) -> Any:
+  if not learning_rate >= 0:
+    raise ValueError(f'expected learning_rate >= 0, got {learning_rate}')
+  factor = build.build(SCHEDULES, schedule, name='config.optimizer.schedule')
+  if schedule['name'] == 'constant' and not schedule['warmup_steps']:
+    return learning_rate
+  return lambda step: learning_rate * factor(step)
+
+
+def _warmup(step, warmup_steps: int):
+  return jnp.minimum(1.0, (step + 1) / max(1, warmup_steps))
+
+
+def _check_warmup(warmup_steps: int) -> None:
+  if warmup_steps < 0:
+    raise ValueError(f'expected warmup_steps >= 0, got {warmup_steps}')
+
+
+def _decay(weight_decay: float) -> optax.GradientTransformation:
+  if not weight_decay:
+    return optax.identity()
+  return optax.add_decayed_weights(
+    weight_decay,
+    mask=lambda params: sparsity.select.selected(params, sparsity.is_weight),
+  )
+
+
+def _clip(clip_norm: float | None) -> optax.GradientTransformation:
+  if clip_norm is None:
+    return optax.identity()
+  if not clip_norm > 0:
+    raise ValueError(f'expected clip_norm over 0, got {clip_norm}')
+  return optax.clip_by_global_norm(clip_norm)

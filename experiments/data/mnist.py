@@ -11,9 +11,10 @@ import io
 import os
 import pathlib
 import struct
-from typing import NamedTuple
 
 import numpy as np
+
+from experiments.data import dataset
 
 FILES = pathlib.Path(__file__).parent / 'files' / 'mnist'
 
@@ -41,24 +42,9 @@ _SIDE = 28  # Images are 28 x 28.
 _PREFIX = {'train': 'train', 'test': 't10k'}
 
 
-class Examples(NamedTuple):
-  """Images in [0, 1] and their labels."""
-
-  images: np.ndarray  # float32 [N, 28, 28, 1]
-  labels: np.ndarray  # int32 [N], from 0 to 9
-
-
-class Splits(NamedTuple):
-  """The three parts of the data set."""
-
-  train: Examples
-  validation: Examples
-  test: Examples
-
-
 def load(
   *, data_dir: str | None, directory: str | os.PathLike[str] = FILES
-) -> Splits:
+) -> dataset.Arrays:
   """Returns MNIST; the last 5,000 examples for training are the validation.
 
   TensorFlow Datasets has the examples in an order of its own, so with it the
@@ -134,7 +120,7 @@ def read_tfds(
 
 def make_splits(
   train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]
-) -> Splits:
+) -> dataset.Arrays:
   """Returns the splits of images in 0 ... 255 and labels, after checking them.
 
   Raises:
@@ -143,16 +129,18 @@ def make_splits(
   train = _to_examples('train', *train, NUM_TRAIN)
   test = _to_examples('test', *test, NUM_TEST)
   first = NUM_TRAIN - NUM_VALIDATION
-  return Splits(
-    Examples(train.images[:first], train.labels[:first]),
-    Examples(train.images[first:], train.labels[first:]),
+  return dataset.Arrays(
+    dataset.Examples(train.inputs[:first], train.labels[:first]),
+    dataset.Examples(train.inputs[first:], train.labels[first:]),
     test,
+    NUM_CLASSES,
+    augment=None,
   )
 
 
 def _to_examples(
   split: str, images: np.ndarray, labels: np.ndarray, num: int
-) -> Examples:
+) -> dataset.Examples:
   expected = ((num, _SIDE, _SIDE), (num,))
   if (images.shape, labels.shape) != expected:
     raise ValueError(
@@ -166,7 +154,7 @@ def _to_examples(
     )
   scaled = images[..., np.newaxis].astype(np.float32)
   scaled /= np.float32(255)
-  return Examples(scaled, labels.astype(np.int32))
+  return dataset.Examples(scaled, labels.astype(np.int32))
 
 
 def _read_idx(path: pathlib.Path) -> np.ndarray:

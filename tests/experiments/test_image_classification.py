@@ -9,10 +9,10 @@ from configs import mnist_powerprop
 from configs import mnist_topkast
 from experiments import image_classification
 from experiments.common import build
+from experiments.common import classification
 from experiments.common import loop
 from experiments.common import metrics
 from experiments.common import run as run_lib
-from experiments.common import step as step_lib
 from experiments.data import mnist
 from experiments.models import lenet
 import powerprop
@@ -50,7 +50,7 @@ def run(experiment, workdir):
 
 
 def trained(unit, num_steps=20):
-  state, values = unit.train(unit.init(), 0, num_steps)
+  state, values = unit.train(unit.init(None), 0, num_steps)
   return jax.device_get((state, values))
 
 
@@ -70,16 +70,16 @@ def test_alphas_of_a_seed_begin_with_the_same_theta():
   one, three = make(
     mnist_powerprop.get_config, powerprop={'alphas': (1.0, 3.0)}
   ).units
-  theta = powerprop.to_weights(three.init().params, 3.0)
+  theta = powerprop.to_weights(three.init(None).params, 3.0)
   for a, b in zip(
-    jax.tree.leaves(one.init().params), jax.tree.leaves(theta), strict=True
+    jax.tree.leaves(one.init(None).params), jax.tree.leaves(theta), strict=True
   ):
     np.testing.assert_allclose(a, b, atol=1e-6)
 
 
 def test_theta_is_drawn_as_the_protocol_says():
   unit = make(mnist_powerprop.get_config, model={'hidden': (300, 100)}).units[0]
-  params = jax.device_get(unit.init().params)
+  params = jax.device_get(unit.init(None).params)
   w = params['linear_0']['w'][0]
   scale = np.sqrt(1 / 784) / 0.87962566103423978
   assert w.shape == (784, 300)
@@ -100,7 +100,7 @@ def test_training_equals_a_loop_written_by_hand():
   data = mnist.load(data_dir=None).train
   network = lenet.lenet(hidden=(32, 16), num_classes=10)
   key = jax.random.fold_in(jax.random.key(seed), 0)
-  theta, _ = network.init(key, data.images[:1], True)
+  theta, _ = network.init(key, data.inputs[:1], True)
   phi = powerprop.from_weights(theta, alpha)
   tx = topkast.topkast(
     powerprop.powerprop(optax.sgd(0.1), alpha),
@@ -119,7 +119,7 @@ def test_training_equals_a_loop_written_by_hand():
 
     def loss(weights):
       logits, _ = network.apply(weights, {}, None, images, True)
-      return step_lib.cross_entropy(logits, labels)
+      return classification.cross_entropy(logits, labels)
 
     updates, opt_state = tx.update(jax.grad(loss)(weights), opt_state, phi)
     return optax.apply_updates(phi, updates), opt_state
@@ -127,7 +127,7 @@ def test_training_equals_a_loop_written_by_hand():
   for i in range(20):
     chosen = permutation[60 * i : 60 * (i + 1)]
     phi, opt_state = step(
-      phi, opt_state, data.images[chosen], data.labels[chosen]
+      phi, opt_state, data.inputs[chosen], data.labels[chosen]
     )
   for a, b in zip(
     jax.tree.leaves(phi), jax.tree.leaves(state.params), strict=True

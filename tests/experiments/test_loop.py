@@ -12,9 +12,8 @@ from experiments.common import loop
 from experiments.common import metrics
 from experiments.common import run as run_lib
 
-SCHEDULE = loop.make_schedule(
-  num_steps=7, log_every=2, eval_every=4, checkpoint_every=4
-)
+SCHEDULE = loop.make_schedule(log_every=2, eval_every=4, checkpoint_every=4)
+NUM_STEPS = 7
 
 
 def make_unit(seed, calls=None, diverges_at=None, killed_at=None):
@@ -32,7 +31,8 @@ def make_unit(seed, calls=None, diverges_at=None, killed_at=None):
 
   return loop.Unit(
     ({'alpha': 1.0, 'seed': seed},),
-    lambda: {'sum': jnp.zeros(1)},
+    NUM_STEPS,
+    lambda _: {'sum': jnp.zeros(1)},
     train,
     lambda state: {'accuracy': state['sum'] / 100},
     lambda state: [[{'split': 'test', 'sum': float(state['sum'][0])}]],
@@ -123,12 +123,11 @@ def test_seconds_of_earlier_sessions_count(tmp_path):
   [
     ({'eval_every': 3}, 'eval_every as a multiple of log_every=2, got 3'),
     ({'checkpoint_every': 5}, 'checkpoint_every as a multiple'),
-    ({'num_steps': 0}, 'num_steps >= 1, got 0'),
     ({'log_every': -1}, 'log_every >= 1, got -1'),
   ],
 )
 def test_bad_schedule_is_refused(change, message):
-  good = {'num_steps': 7, 'log_every': 2, 'eval_every': 4}
+  good = {'log_every': 2, 'eval_every': 4}
   good['checkpoint_every'] = 4
   with pytest.raises(ValueError, match=message):
     loop.make_schedule(**{**good, **change})
@@ -142,3 +141,65 @@ def test_states_stay_on_device(tmp_path):
   )
   run([watching], tmp_path / 'run')
   assert all(isinstance(x, jax.Array) for x in seen)
+
+
+def continuing(calls=None, killed_at=None):
+  """A unit that goes on from the sum that the one before it ended with."""
+  unit = make_unit(1, calls, killed_at=killed_at)
+  return unit._replace(
+    num_steps=4,
+    init=lambda last: {'sum': jnp.zeros(1) if last is None else last['sum']},
+    finish=lambda state: (
+      {'sum': state['sum'] + 100},
+      [[{'split': 'finished'}]],
+    ),
+  )
+
+
+def test_a_unit_may_go_on_from_the_one_before_and_finish_with_another_state(
+  tmp_path,
+):
+  run([continuing(), continuing()], tmp_path / 'run')
+  rows = metrics.read(tmp_path / 'run')
+  sums = [row['sum'] for row in rows if row['split'] == 'test']
+  assert sums == [6 + 100, 106 + 6 + 100]
+  splits = [row['split'] for row in rows]
+  assert splits.index('finished') == splits.index('test') - 1
+  assert checkpoints(tmp_path / 'run') == [4, 8]
+
+
+@pytest.mark.parametrize('killed_at', [0, 2])
+def test_a_continuing_unit_is_resumed_as_if_not_interrupted(
+  tmp_path, killed_at
+):
+  run([continuing(), continuing()], tmp_path / 'whole')
+  first = run(
+    [continuing(), continuing(killed_at=killed_at)], tmp_path / 'parts'
+  )
+  if killed_at == 2:
+    assert first.status == 'done'
+  else:
+    assert first.status == 'interrupted'
+  run([continuing(), continuing()], tmp_path / 'parts')
+  files = [tmp_path / name / 'metrics.jsonl' for name in ('whole', 'parts')]
+  assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_evaluation_reports_on_last_states_and_the_newest(tmp_path):
+  units = [make_unit(0), make_unit(1, killed_at=2)]
+  run(units, tmp_path / 'run')
+  before = (tmp_path / 'run' / 'metrics.jsonl').read_bytes()
+  directory = run_lib.open_run(tmp_path / 'run', {'a': 1})
+  found = loop.evaluate([make_unit(0), make_unit(1)], directory)
+  assert [(at, member['seed'], row['step']) for at, member, row in found] == [
+    (7, 0, 7),
+    (11, 1, 4),
+  ]
+  assert [row['sum'] for *_, row in found] == [21, 6]
+  assert (tmp_path / 'run' / 'metrics.jsonl').read_bytes() == before
+
+
+def test_evaluation_of_nothing_is_refused(tmp_path):
+  directory = run_lib.open_run(tmp_path / 'run', {'a': 1})
+  with pytest.raises(ValueError, match='got none: train first'):
+    loop.evaluate([make_unit(0)], directory)

@@ -44,7 +44,7 @@ def test_examples_are_in_the_order_of_the_files(splits):
   images = gzip.decompress((mnist.FILES / name).read_bytes())[16:]
   last = np.frombuffer(images[-784:], np.uint8).reshape(28, 28)
   np.testing.assert_array_equal(
-    splits.test.images[-1, :, :, 0], last / np.float32(255)
+    splits.test.inputs[-1, :, :, 0], last / np.float32(255)
   )
 
 

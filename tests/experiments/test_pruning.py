@@ -49,18 +49,13 @@ def test_bad_levels_are_refused(changes, message):
     make_levels(**changes)
 
 
-def test_curve_equals_pruning_by_hand():
+def test_a_level_equals_pruning_by_hand():
   levels = make_levels(num_levels=4, lowest=0.1)
   initial = jax.tree.map(lambda x: x[::-1], PARAMS)
-  curve = jax.jit(
-    lambda weights, initial: pruning.curve(
-      lambda w: {'sum': sum(jnp.sum(x**2) for x in jax.tree.leaves(w))},
-      levels,
-      weights,
-      initial,
-    )
-  )(PARAMS, initial)
+  prune = jax.jit(pruning.at_level)
   for i in range(4):
+    kept = {path: numbers[i] for path, numbers in levels.kept.items()}
+    pruned, figures = prune(PARAMS, initial, kept)
     total, both, count = 10.0, 0, 0  # the biases are not pruned
     for layer in ('linear_0', 'linear_1'):
       k = levels.kept[f'{layer}/w'][i]
@@ -70,21 +65,26 @@ def test_curve_equals_pruning_by_hand():
       )
       total += sum(np.ravel(PARAMS[layer]['w'])[j] ** 2 for j in now)
       both, count = both + len(now & before), count + k
-    np.testing.assert_allclose(curve['sum'][i], total, rtol=1e-5)
-    np.testing.assert_allclose(curve['overlap'][i], both / count, rtol=1e-6)
-    np.testing.assert_allclose(curve['density'][i], count / 800, rtol=1e-6)
+    found = sum(jnp.sum(x**2) for x in jax.tree.leaves(pruned))
+    np.testing.assert_allclose(found, total, rtol=1e-5)
+    np.testing.assert_allclose(figures['overlap'], both / count, rtol=1e-6)
+    np.testing.assert_allclose(figures['density'], count / 800, rtol=1e-6)
 
 
 def test_density_of_a_sparse_network_ends_at_its_own():
   w = jnp.zeros((30, 20)).at[:3].set(1.0)
   weights = {**PARAMS, 'linear_0': {'w': w}}
-  curve = pruning.curve(lambda _: {}, make_levels(), weights, PARAMS)
-  assert float(curve['density'][-1]) == pytest.approx((60 + 200) / 800)
+  levels = make_levels()
+  kept = {path: numbers[-1] for path, numbers in levels.kept.items()}
+  _, figures = pruning.at_level(weights, PARAMS, kept)
+  assert float(figures['density']) == pytest.approx((60 + 200) / 800)
 
 
-def test_no_levels_give_no_curve():
-  levels = make_levels(num_levels=0)
-  assert pruning.curve(None, levels, PARAMS, PARAMS) == {}
+def test_without_an_output_layer_all_layers_keep_the_same_share():
+  levels = make_levels(output_layer=None)
+  np.testing.assert_array_equal(
+    levels.kept['linear_1/w'], [int(p * 200) for p in levels.shares]
+  )
 
 
 def test_histogram_counts_every_weight_once():
