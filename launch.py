@@ -1,7 +1,9 @@
 """Runs one experiment: python launch.py --config=FILE[:VARIANT] --workdir=DIR.
 
 Any value of the config can be overridden: --config.section.key=value. The same
-command again goes on where the run was stopped.
+command again goes on where the run was stopped. With --eval_only the networks
+in DIR are evaluated, with --dry_run the config is checked and its training step
+lowered for CPU, GPU and TPU, without data or device.
 """
 
 import argparse
@@ -10,6 +12,7 @@ import json
 import pathlib
 import signal
 import sys
+from typing import NamedTuple
 
 from absl import flags
 from absl import logging
@@ -18,38 +21,48 @@ from ml_collections import config_flags
 import rich.console
 
 from experiments import image_classification
-from experiments import plots
-from experiments import results
 from experiments.common import build
+from experiments.common import experiment as experiment_lib
 from experiments.common import loop
 from experiments.common import metrics
 from experiments.common import run as run_lib
 
-EXPERIMENTS = {'image_classification': image_classification.build}
+EXPERIMENTS = {'image_classification': image_classification}
 
 USER_ERROR = 2  # exit codes; an interrupted run exits with 128 + signal
 DIVERGED = 3
+
+
+class Command(NamedTuple):
+  """What the command line asks for."""
+
+  config: ml_collections.ConfigDict
+  workdir: str | None
+  eval_only: bool
+  dry_run: bool
 
 
 def main(arguments: Sequence[str]) -> int:
   """Checks everything, then trains, and returns the exit code."""
   logging.set_verbosity(logging.WARNING)  # Orbax reports every save
   try:
-    config, workdir = parse(arguments)
-    plain = json.loads(json.dumps(config.to_dict()))
-    run_lib.check_workdir(workdir, plain)
-    experiment = build.build(EXPERIMENTS, config, key='experiment')
-    directory = run_lib.open_run(workdir, plain)
+    command = parse(arguments)
+    if command.dry_run:
+      return _dry_run(command.config)
+    plain = json.loads(json.dumps(command.config.to_dict()))
+    run_lib.check_workdir(command.workdir, plain)
+    experiment = _of_experiment('build', command.config)
+    if command.eval_only:
+      return _evaluate(experiment, command.workdir)
+    directory = run_lib.open_run(command.workdir, plain)
   except (ValueError, OSError) as error:
     print(f'launch.py: {error}', file=sys.stderr)
     return USER_ERROR
   return _train(experiment, directory)
 
 
-def parse(
-  arguments: Sequence[str],
-) -> tuple[ml_collections.ConfigDict, str]:
-  """Returns the config, with what overrides it, and the work directory.
+def parse(arguments: Sequence[str]) -> Command:
+  """Returns the config, with what overrides it, and what to do with it.
 
   Raises:
     ValueError: If the config cannot be loaded or a value cannot be overridden.
@@ -63,8 +76,16 @@ def parse(
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument('--config', required=True, help='config file')
-  parser.add_argument('--workdir', required=True, help='folder of the run')
+  parser.add_argument('--workdir', help='folder of the run')
+  parser.add_argument(
+    '--eval_only', action='store_true', help='evaluate what is trained'
+  )
+  parser.add_argument(
+    '--dry_run', action='store_true', help='check and lower; no data needed'
+  )
   known, overrides = parser.parse_known_args(arguments)
+  if known.workdir is None and not known.dry_run:
+    raise ValueError('expected --workdir=DIR, the folder of the run, got none')
   file = pathlib.Path(known.config.partition(':')[0])
   if not file.is_file():
     there = sorted(str(path) for path in file.parent.glob('*.py'))
@@ -87,7 +108,7 @@ def parse(
     raise ValueError(message) from error
   if len(rest) > 1:
     raise ValueError(f'expected flags only, got {" ".join(rest[1:])}')
-  return flag.value, known.workdir
+  return Command(flag.value, known.workdir, known.eval_only, known.dry_run)
 
 
 def _chain(error: BaseException | None) -> list[str]:
@@ -97,6 +118,31 @@ def _chain(error: BaseException | None) -> list[str]:
     messages.append(str(error.args[0] if error.args else error))
     error = error.__cause__ or error.__context__
   return messages
+
+
+def _of_experiment(function: str, config: ml_collections.ConfigDict):
+  """Returns what a function of the config's experiment makes of the config."""
+  table = {name: getattr(it, function) for name, it in EXPERIMENTS.items()}
+  return build.build(table, config, key='experiment')
+
+
+def _dry_run(config: ml_collections.ConfigDict) -> int:
+  for outline in _of_experiment('outlines', config):
+    print(*experiment_lib.dry_run(outline), sep='\n')
+  return 0
+
+
+def _evaluate(experiment: experiment_lib.Experiment, workdir: str) -> int:
+  directory = run_lib.Run(pathlib.Path(workdir))
+  rows = [
+    {'global_step': at, **member, **row}
+    for at, member, row in loop.evaluate(experiment.units, directory)
+  ]
+  summary = experiment.report(rows, None, _console())
+  path = directory.workdir / 'evaluation.json'
+  run_lib.write_json(path, summary)
+  print(f'Written to {path}')
+  return 0
 
 
 def _train(experiment, directory: run_lib.Run) -> int:
@@ -130,23 +176,18 @@ def _train(experiment, directory: run_lib.Run) -> int:
       file=sys.stderr,
     )
     return DIVERGED
-  _report(directory, outcome)
+  _report(experiment, directory, outcome)
   return 0
 
 
-def _report(directory: run_lib.Run, outcome: loop.Outcome):
+def _report(experiment, directory: run_lib.Run, outcome: loop.Outcome):
   rows = metrics.read(directory.workdir)
-  summary = results.summarize(rows)
+  summary = experiment.report(rows, directory.workdir / 'plots', _console())
   directory.write_summary({'wall_time_s': outcome.seconds, **summary})
-  drawn = plots.draw_all(rows, directory.workdir / 'plots')
-  seeds = len(results.distinct(rows, 'seed'))
-  console = rich.console.Console(width=None if sys.stdout.isatty() else 120)
-  console.print(
-    results.for_terminal(
-      rows, f'Test accuracy [%], mean ± deviation of {seeds} seed(s)'
-    )
-  )
-  print('Plots:', *drawn, sep='\n  ')
+
+
+def _console() -> rich.console.Console:
+  return rich.console.Console(width=None if sys.stdout.isatty() else 120)
 
 
 if __name__ == '__main__':

@@ -9,13 +9,16 @@ import jax.numpy as jnp
 
 from experiments import members
 from experiments import pruning
+from experiments import report as report_lib
 from experiments.common import build as build_lib
 from experiments.common import classification
 from experiments.common import distributed
+from experiments.common import experiment as experiment_lib
 from experiments.common import feed as feed_lib
 from experiments.common import loop
 from experiments.common import methods
 from experiments.common import optimizer as optimizers
+from experiments.common import step as step_lib
 from experiments.data import table as data_table
 from experiments.models import table as model_table
 
@@ -39,21 +42,13 @@ class Plan(NamedTuple):
   net_state: Any  # shapes
 
 
-class Experiment(NamedTuple):
-  """A config, checked and built."""
-
-  units: tuple[loop.Unit, ...]
-  schedule: loop.Schedule
-  keep: int  # checkpoints that rotate
-
-
 def build(
   *,
   seeds: tuple[int, ...],
   side_by_side: str,
   data: dict,
   **sections: dict,
-) -> Experiment:
+) -> experiment_lib.Experiment:
   """Returns the experiment that the sections of a config describe.
 
   One member is trained for each alpha and each seed; members of one seed see
@@ -99,7 +94,46 @@ def build(
       mesh=plan.shape.mesh,
     )
   )
-  return Experiment(units, plan.schedule, plan.keep)
+  return experiment_lib.Experiment(
+    units, plan.schedule, plan.keep, report_lib.report
+  )
+
+
+def outlines(
+  *, seeds: tuple[int, ...], side_by_side: str, **sections: dict
+) -> list[experiment_lib.Outline]:
+  """Returns what is known of an experiment without its data, by alpha.
+
+  Raises:
+    ValueError: As `build`.
+  """
+  del seeds, side_by_side
+  plan = build_lib.call(make_plan, sections, name='config')
+  return [_outline(plan, alpha) for alpha in plan.alphas]
+
+
+def _outline(plan: Plan, alpha: float) -> experiment_lib.Outline:
+  mesh = plan.shape.mesh
+
+  def step(state, seed, batch):
+    key = jax.random.key(seed)
+    return step_lib.train_step(plan.recipes[alpha](seed), state, batch, key)
+
+  return experiment_lib.Outline(
+    f'alpha = {alpha:g}, batch of {plan.shape.batch_size} on {mesh.size} '
+    'device(s)',
+    plan.params,
+    step,
+    (
+      distributed.with_sharding(
+        state_shapes(plan, alpha), distributed.replicated(mesh)
+      ),
+      jax.ShapeDtypeStruct((), jnp.uint32),
+      distributed.with_sharding(
+        batch_shapes(plan), distributed.over_data(mesh)
+      ),
+    ),
+  )
 
 
 def make_plan(
@@ -186,7 +220,7 @@ def state_shapes(plan: Plan, alpha: float) -> Any:
 def batch_shapes(plan: Plan) -> Any:
   """Returns the shapes of a training batch."""
   size = plan.shape.batch_size
-  return feed_lib.step_lib.Batch(
+  return step_lib.Batch(
     jax.ShapeDtypeStruct((size, *plan.spec.example_shape), jnp.float32),
     jax.ShapeDtypeStruct((size,), jnp.int32),
   )

@@ -97,6 +97,34 @@ def test_another_config_in_the_folder_is_refused(finished, capsys):
   assert {p: p.stat().st_mtime_ns for p in finished.rglob('*')} == before
 
 
+def test_evaluation_alone_finds_what_training_did(finished, capsys):
+  before = {p: p.stat().st_mtime_ns for p in finished.rglob('*')}
+  arguments = [TOPKAST, f'--workdir={finished}', *SMALL, '--eval_only']
+  assert launch.main(arguments) == 0
+  assert 'as trained' in capsys.readouterr().out
+  evaluation = finished / 'evaluation.json'
+  summary = read_json(finished / 'summary.json')
+  assert read_json(evaluation) == {k: summary[k] for k in ('test', 'pruned')}
+  evaluation.unlink()
+  for path, then in before.items():
+    assert path.stat().st_mtime_ns == then
+
+
+def test_evaluation_without_a_run_is_refused(tmp_path, capsys):
+  arguments = [TOPKAST, f'--workdir={tmp_path / "none"}', *SMALL, '--eval_only']
+  assert launch.main(arguments) == launch.USER_ERROR
+  assert 'train first' in capsys.readouterr().err
+  assert not (tmp_path / 'none').exists()
+
+
+def test_dry_run_needs_no_data_and_lowers_the_step(capsys):
+  arguments = [TOPKAST, '--dry_run', '--config.data.data_dir=/nowhere']
+  assert launch.main(arguments) == 0
+  output = capsys.readouterr().out
+  assert '266,610' in output
+  assert 'lowers for cpu, cuda, tpu' in output
+
+
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
@@ -202,7 +230,7 @@ def last_state(workdir):
   """Returns the leaves of the newest checkpoint."""
   config = read_json(workdir / 'config.json')
   config.pop('experiment')
-  builder = launch.EXPERIMENTS['image_classification']
+  builder = launch.EXPERIMENTS['image_classification'].build
   unit = build.call(builder, config).units[0]
   checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints', 2)
   state, metadata = checkpoints.restore(unit.init(None))

@@ -146,14 +146,14 @@ def evaluate(
   Raises:
     ValueError: If there is no checkpoint.
   """
-  checkpoints = checkpoint.Checkpoints(directory.workdir / 'checkpoints', 1)
+  folder = directory.workdir / 'checkpoints'
+  if not folder.is_dir() or not any(folder.iterdir()):
+    raise ValueError(
+      f'expected a checkpoint in {folder}, got none: train first'
+    )
+  checkpoints = checkpoint.Checkpoints(folder, 1)
   saved, offsets = checkpoints.steps(), _offsets(units)
   wanted = [p for p in offsets[1:] if p in saved]
-  if not saved:
-    raise ValueError(
-      f'expected a checkpoint in {directory.workdir / "checkpoints"}, got '
-      'none: train first'
-    )
   if saved[-1] not in wanted:
     wanted.append(saved[-1])
   return [
