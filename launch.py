@@ -20,14 +20,12 @@ import ml_collections
 from ml_collections import config_flags
 import rich.console
 
-from experiments import image_classification
+from experiments import table
 from experiments.common import build
 from experiments.common import experiment as experiment_lib
 from experiments.common import loop
 from experiments.common import metrics
 from experiments.common import run as run_lib
-
-EXPERIMENTS = {'image_classification': image_classification}
 
 USER_ERROR = 2  # exit codes; an interrupted run exits with 128 + signal
 DIVERGED = 3
@@ -122,8 +120,11 @@ def _chain(error: BaseException | None) -> list[str]:
 
 def _of_experiment(function: str, config: ml_collections.ConfigDict):
   """Returns what a function of the config's experiment makes of the config."""
-  table = {name: getattr(it, function) for name, it in EXPERIMENTS.items()}
-  return build.build(table, config, key='experiment')
+  functions = {
+    name: getattr(module, function)
+    for name, module in table.EXPERIMENTS.items()
+  }
+  return build.build(functions, config, key='experiment')
 
 
 def _dry_run(config: ml_collections.ConfigDict) -> int:

@@ -7,6 +7,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from experiments import export
 from experiments import members
 from experiments import pruning
 from experiments import report as report_lib
@@ -110,6 +111,50 @@ def outlines(
   del seeds, side_by_side
   plan = build_lib.call(make_plan, sections, name='config')
   return [_outline(plan, alpha) for alpha in plan.alphas]
+
+
+def trained(
+  *, seeds: tuple[int, ...], side_by_side: str, **sections: dict
+) -> list[export.Trained]:
+  """Returns the networks that a run of this config leaves.
+
+  Raises:
+    ValueError: As `build`.
+  """
+  plan = build_lib.call(make_plan, sections, name='config')
+  groups = _groups(seeds, side_by_side, plan.spec.is_stream)
+  found = []
+  for alpha in plan.alphas:
+    one = state_shapes(plan, alpha)
+    for group in groups:
+      position = (len(found) // len(seeds) * len(groups)) * plan.num_steps
+      position += (groups.index(group) + 1) * plan.num_steps
+      like = _stacked(one, len(group))
+      found += [
+        export.Trained(
+          {'alpha': alpha, 'seed': seed},
+          position,
+          like,
+          _extraction(plan.recipes[alpha](0), i),
+        )
+        for i, seed in enumerate(group)
+      ]
+  return found
+
+
+def _stacked(tree, num: int):
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((num, *x.shape), x.dtype), tree
+  )
+
+
+def _extraction(recipe: step_lib.Recipe, index: int):
+  def extract(states):
+    state = jax.tree.map(lambda x: x[index], states)
+    weights = step_lib.seen_weights(recipe, state)
+    return weights, recipe.masks(state.opt_state), state.net_state
+
+  return extract
 
 
 def _outline(plan: Plan, alpha: float) -> experiment_lib.Outline:

@@ -52,6 +52,7 @@ def make_recipe(
       lambda theta: powerprop_lib.from_weights(theta, alpha),
       method.weights,
       method.density,
+      method.masks,
       methods.make_optimizer(
         method,
         optimizer,

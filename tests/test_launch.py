@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import image_classification
 from experiments.common import build
 from experiments.common import checkpoint
 from experiments.common import metrics
@@ -230,7 +231,7 @@ def last_state(workdir):
   """Returns the leaves of the newest checkpoint."""
   config = read_json(workdir / 'config.json')
   config.pop('experiment')
-  builder = launch.EXPERIMENTS['image_classification'].build
+  builder = image_classification.build
   unit = build.call(builder, config).units[0]
   checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints', 2)
   state, metadata = checkpoints.restore(unit.init(None))

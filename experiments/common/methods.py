@@ -35,6 +35,7 @@ class Method(NamedTuple):
   wrap: Callable[[Optimizer, Any, Any], Any]  # (inner, seed, scores) -> tx
   weights: Callable[[Any, Any], Any]  # (weights, optimizer state) -> weights
   density: Callable[[Any], Any]  # optimizer state -> share of weights seen
+  masks: Callable[[Any], Any]  # optimizer state -> masks of these, or None
   link: Optimizer  # goes before the optimizer, in theta
   # Batches whose mean gradient at the start gives the scores; 0: no scores.
   num_score_batches: int = 0
@@ -47,6 +48,7 @@ def dense() -> Method:
     wrap=lambda inner, *_: inner,
     weights=lambda weights, _: weights,
     density=lambda _: jnp.ones([]),
+    masks=lambda _: None,
     link=optax.identity(),
   )
 
@@ -314,6 +316,7 @@ def _sparse(make, exclude, link=None, **options) -> Method:
     wrap,
     sparsity.forward_weights,
     _density,
+    lambda state: sparsity.active_sets(state).forward,
     link or optax.identity(),
     exclude=exclude,
   )

@@ -41,6 +41,7 @@ class Recipe(NamedTuple):
   from_weights: Callable[[Any], Any]  # theta -> phi
   see: Callable[[Any, optax.OptState], Any]  # theta -> theta on A
   density: Callable[[optax.OptState], jax.Array]  # of the weights seen
+  masks: Callable[[optax.OptState], Any]  # of the weights seen; None: dense
   optimizer: optax.GradientTransformationExtraArgs
   num_micro: int = 1  # parts of a batch whose gradients are averaged
 

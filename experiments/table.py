@@ -1,0 +1,10 @@
+"""Experiments by the name that a config gives.
+
+Each is a module with functions of the sections of a config: `build`, what
+`launch.py` runs; `outlines`, what is known without data; and `trained`, the
+networks that a run leaves.
+"""
+
+from experiments import image_classification
+
+EXPERIMENTS = {'image_classification': image_classification}
