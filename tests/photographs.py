@@ -69,7 +69,7 @@ def view(index: int, height: int, width: int) -> np.ndarray:
 
 
 def jpeg(index: int, quality: int = 95) -> bytes:
-  """Returns the JPEG file of a view in one of the `SIZES`; one in 16 is gray."""
+  """Returns the JPEG file of a view, in one of the `SIZES`; some are gray."""
   size = SIZES[(index + index // len(_NAMES)) % len(SIZES)]
   image = view(index, *size)
   if index % 16 == 15:

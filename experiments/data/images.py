@@ -35,11 +35,6 @@ _FLAGS = {
   8: cv2.IMREAD_REDUCED_COLOR_8 | cv2.IMREAD_IGNORE_ORIENTATION,
 }
 
-# [1, 256, 3]: for each of red, green and blue the normalized value of a byte.
-_NORMALIZED = (
-  (np.arange(256)[:, np.newaxis] / 255 - np.array(MEAN)) / np.array(STD)
-).astype(np.float32)[np.newaxis]
-
 
 class Crop(NamedTuple):
   """A rectangle of an image, in pixels."""
@@ -139,16 +134,34 @@ def evaluation_view(content: bytes, recipe: Recipe) -> np.ndarray | None:
   return _red_first(image[top : top + size, left : left + size])
 
 
-def normalize(image: np.ndarray, out: np.ndarray) -> None:
-  """Writes `(image / 255 - MEAN) / STD` to `out`.
+def normalization(mean, std) -> np.ndarray:
+  """Returns the normalized values of bytes: `(byte / 255 - mean) / std`.
+
+  Where `std` is 0, the difference from the mean is left as it is.
 
   Shapes:
-    image: uint8 `[S, S, 3]`, red first.
-    out: float32 `[S, S, 3]`.
+    mean, std: `[3]`; the result is float32 `[1, 256, 3]`.
   """
-  written = cv2.LUT(image, _NORMALIZED, out)
-  if written is not out:  # OpenCV chose another array: `out` is no such image.
-    out[...] = written
+  std = np.array(std, np.float64)
+  values = np.arange(256)[:, np.newaxis] / 255 - np.array(mean)
+  values /= np.where(std > 0, std, 1)
+  return values.astype(np.float32)[np.newaxis]
+
+
+def normalize(image: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
+  """Writes the normalized values of an image to `out`.
+
+  Shapes:
+    image: uint8 `[height, width, 3]`.
+    table: from `normalization`.
+    out: float32, contiguous, of the shape of the image.
+  """
+  written = cv2.LUT(image, table, out)
+  if not np.shares_memory(written, out):
+    raise ValueError(
+      f'expected out float32, contiguous, of the shape {image.shape}; got '
+      f'{out.dtype} {out.shape}'
+    )
 
 
 def random_crop(
