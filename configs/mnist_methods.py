@@ -5,8 +5,8 @@
 
 METHOD is dense, static, set, rigl, magnitude (one shot, half way, then trained
 on), gradual, snip or topkast; D the share of weights, of Top-KAST forward, with
-twice as many backward; `alpha=2` adds Powerpropagation. Three seeds. All is this project's choice: neither
-paper has this experiment.
+twice as many backward; `alpha=2` adds Powerpropagation. Three seeds. All is
+this project's choice: neither paper has this experiment.
 """
 
 import ml_collections

@@ -5,8 +5,8 @@
 
 The file is in the format safetensors: `weights/PATH`, theta, zero where the
 network does not see an entry; `masks/PATH`, which entries it sees; and
-`state/PATH`, batch statistics and the like. Its header names the densities, the config and
-the member. Reading it runs no code. No data are needed.
+`state/PATH`, batch statistics and the like. Its header names the densities, the
+config and the member. Reading it runs no code. No data are needed.
 """
 
 import argparse

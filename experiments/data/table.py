@@ -1,10 +1,13 @@
 """Data sets by name: what they hold, and how they are read."""
 
 from collections.abc import Callable
+import functools
 from typing import NamedTuple
 
 import jax
 
+from experiments.data import cifar
+from experiments.data import imagenet
 from experiments.data import mnist
 
 
@@ -22,6 +25,40 @@ def _mnist(*, data_dir: str | None) -> Spec:
   return Spec((28, 28, 1), 10, is_stream=False, augment=None)
 
 
+def _cifar(
+  num_classes: int,
+  *,
+  data_dir: str | None,
+  num_validation: int,
+  pad: int,
+  flip: bool,
+) -> Spec:
+  del data_dir, num_validation
+  augment = functools.partial(cifar.pad_crop_flip, pad=pad, flip=flip)
+  return Spec(
+    (32, 32, 3),
+    num_classes,
+    is_stream=False,
+    augment=augment if pad or flip else None,
+  )
+
+
+def _imagenet(*, data_dir: str | None, image_size: int, **_) -> Spec:
+  del data_dir
+  shape = (image_size, image_size, 3)
+  return Spec(shape, imagenet.NUM_CLASSES, is_stream=True, augment=None)
+
+
 # Both take the same section.
-SPECS = {'mnist': _mnist}
-DATA = {'mnist': mnist.load}
+SPECS = {
+  'cifar10': functools.partial(_cifar, 10),
+  'cifar100': functools.partial(_cifar, 100),
+  'imagenet': _imagenet,
+  'mnist': _mnist,
+}
+DATA = {
+  'cifar10': cifar.cifar10,
+  'cifar100': cifar.cifar100,
+  'imagenet': imagenet.imagenet,
+  'mnist': mnist.load,
+}
