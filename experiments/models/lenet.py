@@ -4,6 +4,8 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from experiments.models import layers
+
 
 def lenet(
   *, hidden: tuple[int, ...], num_classes: int
@@ -29,10 +31,12 @@ def lenet(
 
   def forward(images: jax.Array, is_training: bool) -> jax.Array:
     del is_training
-    init = hk.initializers.VarianceScaling(1.0, 'fan_in', 'truncated_normal')
     x = jnp.reshape(images, (images.shape[0], -1))  # [B, D]
     for i, width in enumerate(widths):
-      x = hk.Linear(width, w_init=init, name=f'linear_{i}')(x)  # [B, width]
+      linear = layers.Linear(
+        width, w_init=layers.fan_in(1.0), name=f'linear_{i}'
+      )
+      x = linear(x)  # [B, width]
       if i < len(hidden):
         x = jax.nn.relu(x)
     return x

@@ -1,0 +1,144 @@
+"""The layers that every model is made of, and the types they compute in.
+
+Models call `layers.Linear` and `layers.Conv2D` and nothing else that holds
+weights, so that what a layer's weight is made of is decided in one place.
+
+Axes: B examples, H and W pixels, C channels.
+"""
+
+from collections.abc import Callable
+import contextlib
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import jmp
+
+COMPUTE_DTYPES = ('float32', 'bfloat16')
+
+Linear = hk.Linear
+Conv2D = hk.Conv2D
+
+
+def transform(
+  forward: Callable[[jax.Array, bool], jax.Array], *, compute_dtype: str
+) -> hk.TransformedWithState:
+  """Returns `forward(images, is_training)` with parameters and state.
+
+  Parameters and batch statistics are float32 whatever `compute_dtype` is:
+  weights and inputs are cast where a layer multiplies them, so that what is
+  done to weights before (powers, masks, the optimizer) is done in float32.
+  Batch normalization computes in float32, the logits are float32.
+
+  Example:
+    >>> net = transform(
+    ...   lambda x, is_training: Linear(10)(x), compute_dtype='bfloat16')
+    >>> images = jnp.ones((2, 784))
+    >>> params, state = net.init(jax.random.key(0), images, True)
+    >>> logits, _ = net.apply(params, state, None, images, False)
+    >>> params['linear']['w'].dtype, logits.dtype
+    (dtype('float32'), dtype('float32'))
+
+  Args:
+    forward: a Haiku function of images and of whether it is trained.
+    compute_dtype: 'float32' or 'bfloat16'.
+
+  Raises:
+    ValueError: If `compute_dtype` is neither.
+  """
+  if compute_dtype not in COMPUTE_DTYPES:
+    raise ValueError(
+      f'expected compute_dtype out of {COMPUTE_DTYPES}, got {compute_dtype!r}'
+    )
+  dtype = jnp.dtype(compute_dtype)
+  layer = jmp.Policy(jnp.float32, dtype, dtype)
+  norm = jmp.Policy(jnp.float32, jnp.float32, dtype)
+
+  def mixed(images, is_training):
+    with contextlib.ExitStack() as stack:
+      for module, policy in (
+        (Linear, layer),
+        (Conv2D, layer),
+        (hk.BatchNorm, norm),
+      ):
+        stack.enter_context(hk.mixed_precision.push_policy(module, policy))
+      return forward(images, is_training).astype(jnp.float32)
+
+  return hk.transform_with_state(mixed)
+
+
+def conv(
+  x: jax.Array,
+  channels: int,
+  kernel: int,
+  *,
+  stride: int = 1,
+  scale: float = 1.0,
+  name: str,
+) -> jax.Array:
+  """Returns a convolution without bias, padded alike whatever the input.
+
+  (kernel - 1) / 2 zeros go to either side, as in the residual networks of the
+  literature; with a stride, 'SAME' would depend on the size of the input.
+
+  Shapes:
+    x: [B, H, W, C]; the result is [B, ceil(H / stride), ceil(W / stride),
+      channels].
+
+  Args:
+    x: the input.
+    channels: of the output.
+    kernel: its height and width, odd.
+    stride: in both directions.
+    scale: of the variance scaling (fan-in, truncated normal) of the weights.
+    name: of the module.
+  """
+  side = (kernel - 1) // 2
+  return Conv2D(
+    channels,
+    kernel,
+    stride,
+    padding=[(side, side)] * 2,
+    with_bias=False,
+    w_init=fan_in(scale),
+    name=name,
+  )(x)
+
+
+def batch_norm(
+  x: jax.Array, is_training: bool, *, zero_scale: bool = False, name: str
+) -> jax.Array:
+  """Returns batch normalization with decay 0.9 and epsilon 1e-5.
+
+  Where the batch is sharded over devices, under `jax.jit`, the statistics are
+  those of the whole batch.
+
+  Args:
+    x: the input, [B, H, W, C].
+    is_training: whether the statistics are those of the batch.
+    zero_scale: whether the scale begins at zero instead of one.
+    name: of the module.
+  """
+  return hk.BatchNorm(
+    create_scale=True,
+    create_offset=True,
+    decay_rate=0.9,
+    eps=1e-5,
+    scale_init=jnp.zeros if zero_scale else jnp.ones,
+    name=name,
+  )(x, is_training)
+
+
+def fan_in(scale: float) -> hk.initializers.Initializer:
+  """Returns variance scaling: fan-in, truncated normal."""
+  return hk.initializers.VarianceScaling(scale, 'fan_in', 'truncated_normal')
+
+
+def check_images(images: jax.Array):
+  """Checks that images are [B, H, W, C].
+
+  Raises:
+    ValueError: If they are not.
+  """
+  if images.ndim != 4:
+    raise ValueError(f'expected images [B, H, W, C], got {images.shape}')

@@ -1,0 +1,202 @@
+"""Residual networks: ResNet-50 and -18 of ImageNet, ResNet-32 of CIFAR.
+
+Convolutions have no bias. The scale of the last batch normalization of each
+block begins at zero, so that a block begins as its shortcut.
+
+Axes: B examples, H and W pixels, C channels.
+"""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from experiments.models import layers
+
+# (x, is_training, channels, stride) -> x
+Block = Callable[[jax.Array, bool, int, int], jax.Array]
+
+
+def resnet50(
+  *, num_classes: int, compute_dtype: str
+) -> hk.TransformedWithState:
+  """Returns ResNet-50 v1.5: the stride of a block is in its 3x3 convolution.
+
+  With 1,000 classes 25,502,912 weights, 53,120 scales and offsets and 1,000
+  biases. Convolutions are drawn by variance scaling (1, fan-in, truncated
+  normal), the last layer's weights from a normal of deviation 0.01.
+
+  Shapes:
+    images: float32 [B, H, W, C], 224 pixels and 3 channels in the literature;
+      logits: float32 [B, num_classes].
+
+  Args:
+    num_classes: number of logits.
+    compute_dtype: 'float32' or 'bfloat16', see `layers.transform`.
+
+  Reference:
+    He et al., 2016, "Deep residual learning for image recognition".
+    https://arxiv.org/abs/1512.03385
+    Goyal et al., 2017, "Accurate, large minibatch SGD: training ImageNet in 1
+    hour". https://arxiv.org/abs/1706.02677 (v1.5, the zero scales)
+  """
+  return _resnet(
+    _bottleneck,
+    num_blocks=(3, 4, 6, 3),
+    channels=(64, 128, 256, 512),
+    stem='imagenet',
+    num_classes=num_classes,
+    compute_dtype=compute_dtype,
+  )
+
+
+def resnet18(
+  *, stem: str, num_classes: int, compute_dtype: str
+) -> hk.TransformedWithState:
+  """Returns ResNet-18, for large images or for those of CIFAR.
+
+  Shapes:
+    images: float32 [B, H, W, C]; logits: float32 [B, num_classes].
+
+  Args:
+    stem: 'imagenet', a 7x7 convolution and pooling, together of stride 4, or
+      'cifar', a 3x3 convolution of stride 1.
+    num_classes: number of logits.
+    compute_dtype: 'float32' or 'bfloat16', see `layers.transform`.
+
+  Reference:
+    He et al., 2016, "Deep residual learning for image recognition".
+    https://arxiv.org/abs/1512.03385
+  """
+  return _resnet(
+    _basic,
+    num_blocks=(2, 2, 2, 2),
+    channels=(64, 128, 256, 512),
+    stem=stem,
+    num_classes=num_classes,
+    compute_dtype=compute_dtype,
+  )
+
+
+def resnet32(
+  *, num_classes: int, compute_dtype: str
+) -> hk.TransformedWithState:
+  """Returns the ResNet-32 of CIFAR: 16, 32 and 64 channels, 5 blocks of each.
+
+  Shortcuts have no weights: where channels grow, every other pixel is taken and
+  the new channels are zero.
+
+  Differs from the paper: initialization and zero scales are those of
+  `resnet50`.
+
+  Shapes:
+    images: float32 [B, H, W, C], 32 pixels in the literature; logits: float32
+      [B, num_classes].
+
+  Args:
+    num_classes: number of logits.
+    compute_dtype: 'float32' or 'bfloat16', see `layers.transform`.
+
+  Reference:
+    He et al., 2016, "Deep residual learning for image recognition".
+    https://arxiv.org/abs/1512.03385
+  """
+  return _resnet(
+    _basic_padded,
+    num_blocks=(5, 5, 5),
+    channels=(16, 32, 64),
+    stem='cifar',
+    num_classes=num_classes,
+    compute_dtype=compute_dtype,
+  )
+
+
+def _resnet(
+  block: Block,
+  *,
+  num_blocks: Sequence[int],
+  channels: Sequence[int],
+  stem: str,
+  num_classes: int,
+  compute_dtype: str,
+) -> hk.TransformedWithState:
+  if stem not in STEMS:
+    raise ValueError(f'expected stem out of {sorted(STEMS)}, got {stem!r}')
+  if num_classes < 1:
+    raise ValueError(f'expected num_classes >= 1, got {num_classes}')
+
+  def forward(images, is_training):
+    layers.check_images(images)
+    x = STEMS[stem](images, is_training, channels[0])
+    for i, (num, width) in enumerate(zip(num_blocks, channels, strict=True)):
+      with hk.name_scope(f'stage_{i + 1}'):
+        for j in range(num):
+          with hk.name_scope(f'block_{j}'):
+            x = block(x, is_training, width, 2 if i and not j else 1)
+    x = jnp.mean(x, (1, 2))  # [B, C]
+    return layers.Linear(
+      num_classes, w_init=hk.initializers.RandomNormal(0.01), name='logits'
+    )(x)
+
+  return layers.transform(forward, compute_dtype=compute_dtype)
+
+
+def _imagenet_stem(images, is_training, channels):
+  with hk.name_scope('stem'):
+    x = layers.conv(images, channels, 7, stride=2, name='conv')
+    x = jax.nn.relu(layers.batch_norm(x, is_training, name='norm'))
+  return hk.max_pool(x, (1, 3, 3, 1), (1, 2, 2, 1), 'SAME')
+
+
+def _cifar_stem(images, is_training, channels):
+  with hk.name_scope('stem'):
+    x = layers.conv(images, channels, 3, name='conv')
+    return jax.nn.relu(layers.batch_norm(x, is_training, name='norm'))
+
+
+STEMS = {'imagenet': _imagenet_stem, 'cifar': _cifar_stem}
+
+
+def _bottleneck(x, is_training, channels, stride):
+  """1x1 to `channels`, 3x3 with the stride, 1x1 to four times as many."""
+  shortcut = _projection(x, is_training, 4 * channels, stride)
+  x = layers.conv(x, channels, 1, name='conv_1')
+  x = jax.nn.relu(layers.batch_norm(x, is_training, name='norm_1'))
+  x = layers.conv(x, channels, 3, stride=stride, name='conv_2')
+  x = jax.nn.relu(layers.batch_norm(x, is_training, name='norm_2'))
+  x = layers.conv(x, 4 * channels, 1, name='conv_3')
+  x = layers.batch_norm(x, is_training, zero_scale=True, name='norm_3')
+  return jax.nn.relu(x + shortcut)
+
+
+def _basic(x, is_training, channels, stride):
+  """Two 3x3 convolutions, the first with the stride."""
+  shortcut = _projection(x, is_training, channels, stride)
+  x = _residual(x, is_training, channels, stride)
+  return jax.nn.relu(x + shortcut)
+
+
+def _basic_padded(x, is_training, channels, stride):
+  """As `_basic`, the shortcut without weights."""
+  shortcut = x[:, ::stride, ::stride]
+  new = channels - x.shape[-1]
+  shortcut = jnp.pad(shortcut, ((0, 0), (0, 0), (0, 0), (new // 2, new // 2)))
+  x = _residual(x, is_training, channels, stride)
+  return jax.nn.relu(x + shortcut)
+
+
+def _residual(x, is_training, channels, stride):
+  x = layers.conv(x, channels, 3, stride=stride, name='conv_1')
+  x = jax.nn.relu(layers.batch_norm(x, is_training, name='norm_1'))
+  x = layers.conv(x, channels, 3, name='conv_2')
+  return layers.batch_norm(x, is_training, zero_scale=True, name='norm_2')
+
+
+def _projection(x, is_training, channels, stride):
+  """Returns x itself where its shape fits, else a 1x1 convolution of it."""
+  if stride == 1 and x.shape[-1] == channels:
+    return x
+  x = layers.conv(x, channels, 1, stride=stride, name='shortcut_conv')
+  return layers.batch_norm(x, is_training, name='shortcut_norm')
