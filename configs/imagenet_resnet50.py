@@ -20,10 +20,10 @@ The recipe is that of https://github.com/google-research/rigl: ResNet-50 v1.5,
 32,000 steps of 4,096 images, Nesterov momentum 0.9, learning rate 1.6 (0.1 per
 256 images) that falls to a tenth at epochs 30, 70 and 90, L2 of 1e-4 on the
 weights, label smoothing 0.1; sets change every 100 steps until step 25,000 with
-a drop fraction of 0.3; gradual pruning from step 10,000 to 25,000. Uniform: the first
-convolution stays dense; Erdos-Renyi kernel: all layers are sparse. The linear
-warm-up of 5 epochs is customary, its source was not checked. Compute is in
-bfloat16, parameters in float32.
+a drop fraction of 0.3; gradual pruning from step 10,000 to 25,000. Uniform: the
+first convolution stays dense and does not count; Erdos-Renyi kernel: all layers
+are sparse. The linear warm-up of 5 epochs is customary, its source was not
+checked. Compute is in bfloat16, parameters in float32.
 
 Hardware: meant for a TPU or several GPUs (32,000 steps of 4,096 images are
 3.2e18 FLOPs); it was not trained by us. What was run here is in the README: the
@@ -96,7 +96,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     num_steps=num_steps,
     refresh_every=100,
     distribution=given['distribution'],
-    exclude=('initial_conv/w',) if is_uniform else (),
+    exclude=(r'^stem/conv/w$',) if is_uniform else (),
   )
   config.optimizer = dict(
     name='sgd',

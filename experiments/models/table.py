@@ -1,5 +1,13 @@
 """Networks by name: each takes its section, and `num_classes`."""
 
+from experiments.models import convnet
 from experiments.models import lenet
+from experiments.models import resnet
 
-MODELS = {'lenet': lenet.lenet}
+MODELS = {
+  'lenet': lenet.lenet,
+  'lenet5': convnet.lenet5,
+  'resnet18': resnet.resnet18,
+  'resnet32': resnet.resnet32,
+  'resnet50': resnet.resnet50,
+}

@@ -1,0 +1,161 @@
+"""Every config is plain data, is refused when misspelt, and lowers."""
+
+import importlib
+import itertools
+import json
+import pathlib
+import pkgutil
+
+import pytest
+
+import configs
+from configs import arguments
+from configs import methods
+from experiments import image_classification
+from experiments import table
+from experiments.common import build
+from experiments.common import experiment as experiment_lib
+
+IMAGENET = (
+  'dense', 'static', 'set', 'rigl', 'magnitude', 'topkast',
+  'powerprop_magnitude', 'powerprop_topkast',
+)  # fmt: skip
+VARIANTS = {
+  'cifar10_alexnet': methods.NAMES,
+  'cifar10_wrn': methods.NAMES,
+  'imagenet_resnet50': IMAGENET,
+  'mnist_dense': ('', 'quick'),
+  'mnist_methods': (*methods.NAMES, 'rigl,alpha=2', 'set,quick=1'),
+  'mnist_powerprop': ('', 'demo', 'quick'),
+  'mnist_topkast': ('', 'quick'),
+}
+NOT_CONFIGS = {'arguments', 'methods'}
+
+
+def get(name, variant=''):
+  return importlib.import_module(f'configs.{name}').get_config(variant)
+
+
+def outlines(config):
+  functions = {
+    name: module.outlines for name, module in table.EXPERIMENTS.items()
+  }
+  return build.build(functions, config, key='experiment')
+
+
+def of_all():
+  return [
+    (name, variant)
+    for name, variants in VARIANTS.items()
+    for variant in variants
+  ]
+
+
+def test_no_config_is_left_out_here():
+  found = {module.name for module in pkgutil.iter_modules(configs.__path__)}
+  assert found - NOT_CONFIGS == set(VARIANTS)
+
+
+@pytest.mark.parametrize(('name', 'variant'), of_all())
+def test_a_config_is_plain_locked_data(name, variant):
+  config = get(name, variant)
+  assert config.is_locked or config.lock() is not None
+  plain = json.loads(json.dumps(config.to_dict()))
+  assert plain['experiment'] in table.EXPERIMENTS
+  with pytest.raises(AttributeError):
+    config.lock().sedes = 3
+
+
+@pytest.mark.parametrize('name', VARIANTS)
+def test_a_docstring_has_the_command(name):
+  module = importlib.import_module(f'configs.{name}')
+  assert f'--config=configs/{name}.py' in module.__doc__
+
+
+@pytest.mark.parametrize('name', VARIANTS)
+def test_an_unknown_variant_is_refused(name):
+  with pytest.raises(ValueError, match='expected'):
+    get(name, 'dnese')
+
+
+@pytest.mark.parametrize(('name', 'variant'), of_all())
+def test_every_config_but_imagenet_can_be_planned(name, variant):
+  if name == 'imagenet_resnet50':
+    pytest.skip('lowered below')
+  for outline in outlines(get(name, variant).to_dict()):
+    assert outline.arguments
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('variant', 'distribution'),
+  [
+    *itertools.product(IMAGENET, ['uniform']),
+    ('topkast', 'erdos_renyi_kernel'),
+    ('rigl', 'erdos_renyi_kernel'),
+  ],
+)
+def test_imagenet_lowers_at_its_full_size(variant, distribution):
+  config = get('imagenet_resnet50', f'{variant},distribution={distribution}')
+  [outline] = outlines(config.to_dict())
+  lines = experiment_lib.dry_run(outline)
+  assert lines[-1].endswith('lowers for cpu, cuda, tpu')
+  assert '4096 on 4 device(s)' in lines[0]
+
+
+def test_the_length_of_training_scales_every_milestone():
+  one = get('imagenet_resnet50', 'rigl')
+  five = get('imagenet_resnet50', 'rigl,length=5')
+  assert one.train.num_steps == 32_000
+  assert five.train.num_steps == 160_000
+  assert one.method.stop_refresh_at == 25_000
+  assert five.method.stop_refresh_at == 125_000
+  for a, b in zip(
+    one.optimizer.schedule.boundaries,
+    five.optimizer.schedule.boundaries,
+    strict=True,
+  ):
+    assert b == pytest.approx(5 * a, abs=3)
+
+
+def test_the_batch_size_scales_the_learning_rate_and_keeps_the_epochs():
+  config = get('imagenet_resnet50', 'magnitude,batch_size=256')
+  assert config.optimizer.learning_rate == pytest.approx(0.1)
+  assert config.train.num_steps == 512_000
+  assert (config.method.start, config.method.end) == (160_000, 400_000)
+
+
+def test_erdos_renyi_makes_every_layer_sparse_and_uniform_not_the_first():
+  uniform = get('imagenet_resnet50', 'topkast')
+  kernel = get('imagenet_resnet50', 'topkast,distribution=erdos_renyi_kernel')
+  assert uniform.method.exclude == ('^stem/conv/w$',)
+  assert kernel.method.exclude == ()
+
+
+@pytest.mark.parametrize(
+  ('argument', 'message'),
+  [
+    ('topkats', "got 'topkats'; did you mean 'topkast'"),
+    ('topkast,desity=0.1', "got 'desity=0.1'; did you mean 'density'"),
+    ('topkast,density=much', r'expected density=float, got .density=much'),
+    ('topkast,0.1', "got '0.1'"),
+  ],
+)
+def test_a_misspelt_argument_is_refused(argument, message):
+  with pytest.raises(ValueError, match=message):
+    arguments.parse(argument, methods.NAMES, density=0.1)
+
+
+def test_an_excluded_layer_that_is_not_there_is_refused():
+  config = get('mnist_dense', 'quick').to_dict()
+  config.pop('experiment')
+  config['method'] = methods.section(
+    'static', density=0.1, num_steps=10, refresh_every=1, exclude=('conv',)
+  )
+  with pytest.raises(ValueError, match="got 'conv', which matches none"):
+    build.call(image_classification.outlines, config)
+
+
+def test_configs_are_files_of_this_folder():
+  folder = pathlib.Path(configs.__path__[0])
+  assert all((folder / f'{name}.py').is_file() for name in VARIANTS)
