@@ -1,0 +1,238 @@
+"""FLOPs and bytes of a network, dense and with some entries active.
+
+Conventions:
+- Two FLOPs, a multiplication and an addition, for each product of two entries
+  in a matrix multiplication or convolution; everything else is free (biases,
+  normalization, activations, pooling, softmax, look-ups).
+- Products with the zeros around an image count, those between the entries of a
+  transposed convolution's input do not.
+- A sparse layer costs its density times what it costs dense. Products that
+  belong to no parameter, such as attention scores, are always dense.
+- A backward pass has two products for each one of the forward pass: for the
+  gradient with respect to the inputs, and with respect to the weights. Choosing
+  which entries are active is free.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import itertools
+import math
+from typing import Any
+from typing import NamedTuple
+
+import jax
+
+from sparsity import select as select_lib
+from sparsity import tracing
+
+Densities = Mapping[str, float]  # by path; layers that are not in it are dense
+
+
+class Layer(NamedTuple):
+  """A parameter, and what it costs."""
+
+  path: str  # 'module/name'
+  shape: tuple[int, ...]
+  size: int  # entries
+  flops: int  # of a dense forward pass
+
+
+class Network(NamedTuple):
+  """All parameters, and the products of one forward pass."""
+
+  layers: tuple[Layer, ...]  # in the tree's order; some are of no product
+  other: int  # FLOPs of the products that belong to no parameter
+
+
+def count(fn: Callable[..., Any], params: Any, *args: Any) -> Network:
+  """Returns what `fn(params, *args)` costs, counted from its trace.
+
+  Nothing is computed: shapes, as of `jax.eval_shape`, are enough. A product
+  belongs to the parameter that one factor is made of, entry by entry: cast,
+  masked, raised to a power, reshaped, sliced or joined. Where several
+  parameters are joined, or multiplied by each other, its FLOPs are divided in
+  the proportion of their entries. Loops count each round; of a `jax.lax.cond`
+  the branch with most FLOPs counts.
+
+  Example:
+    >>> import haiku as hk
+    >>> import jax.numpy as jnp
+    >>> net = hk.without_apply_rng(hk.transform(lambda x: hk.Linear(10)(x)))
+    >>> images = jax.ShapeDtypeStruct((1, 784), jnp.float32)
+    >>> params = jax.eval_shape(net.init, jax.random.key(0), images)
+    >>> network = count(net.apply, params, images)
+    >>> network.layers[1]
+    Layer(path='linear/w', shape=(784, 10), size=7840, flops=15680)
+
+  Args:
+    fn: any function of parameters and arrays.
+    params: a tree of arrays or of their shapes.
+    *args: the same: data, but for masks (boolean arrays) and random keys.
+
+  Raises:
+    ValueError: If products are in a `jax.lax.while_loop`, or in an operation
+      whose insides are not known.
+  """
+  jaxpr = jax.make_jaxpr(fn)(params, *args).jaxpr
+  leaves = [
+    (select_lib.join(module, name), x)
+    for module, name, x in select_lib.named_leaves(params)
+  ]
+  origins = [tracing.origin_of(path, math.prod(x.shape)) for path, x in leaves]
+  origins += [
+    tracing.origin_of_argument(variable.aval)
+    for variable in jaxpr.invars[len(leaves) :]
+  ]
+  _, flops = tracing.count(jaxpr, origins)
+  return Network(
+    tuple(
+      Layer(path, tuple(x.shape), math.prod(x.shape), flops[path])
+      for path, x in leaves
+    ),
+    flops[None],
+  )
+
+
+def forward(network: Network, densities: Densities | None = None) -> float:
+  """Returns the FLOPs of a forward pass, f_D dense and f_S sparse.
+
+  Example:
+    >>> network = Network((Layer('linear/w', (784, 10), 7840, 15680),), 0)
+    >>> forward(network), forward(network, {'linear/w': 0.1})
+    (15680.0, 1568.0)
+
+  Raises:
+    ValueError: If a density is of no layer, or outside [0, 1].
+  """
+  densities = densities or {}
+  _check(network, densities)
+  sparse = sum(
+    densities.get(layer.path, 1.0) * layer.flops for layer in network.layers
+  )
+  return float(network.other + sparse)
+
+
+def train(
+  network: Network,
+  forward_densities: Densities | None = None,
+  backward_densities: Densities | None = None,
+) -> float:
+  """Returns the FLOPs of a training step, 2 f_A + f_B.
+
+  The forward pass and the gradient of inputs are products with the entries of
+  A, the gradient of weights is needed on B: Top-KAST. Without backward
+  densities B is A, 3 f_S: static sparsity and SET. Without any it is dense,
+  3 f_D.
+
+  Raises:
+    ValueError: As for `forward`.
+  """
+  if backward_densities is None:
+    backward_densities = forward_densities
+  return 2 * forward(network, forward_densities) + forward(
+    network, backward_densities
+  )
+
+
+def train_rigl(
+  network: Network, densities: Densities, *, refresh_every: int
+) -> float:
+  """Returns the FLOPs of a step of RigL, a mean over the steps.
+
+  (3 f_S T + 2 f_S + f_D) / (T + 1) with T = `refresh_every`: after each T
+  sparse steps the gradient of all weights once. As in the paper, which
+  takes the sets to change until the end of training.
+
+  Raises:
+    ValueError: As for `forward`, or if `refresh_every` is less than 1.
+
+  Reference:
+    Evci et al., 2020, "Rigging the lottery: making all tickets winners".
+    https://arxiv.org/abs/1911.11134
+  """
+  if refresh_every < 1:
+    raise ValueError(f'expected refresh_every >= 1, got {refresh_every}')
+  sparse, dense = forward(network, densities), forward(network)
+  total = 3 * sparse * refresh_every + 2 * sparse + dense
+  return total / (refresh_every + 1)
+
+
+def train_pruned(
+  network: Network, densities: Densities, *, unpruned: float
+) -> float:
+  """Returns the FLOPs of a step of dense-to-sparse training, a mean.
+
+  Args:
+    network: of `count`.
+    densities: at the end.
+    unpruned: the mean over all steps of the share of entries, among those that
+      are pruned in the end, that are still there; see `unpruned_gradual`. For
+      pruning in one shot it is the share of steps before it.
+
+  Raises:
+    ValueError: As for `forward`, or if `unpruned` is outside [0, 1].
+  """
+  if not 0 <= unpruned <= 1:
+    raise ValueError(f'expected unpruned in [0, 1], got {unpruned}')
+  sparse, dense = forward(network, densities), forward(network)
+  return 3 * (sparse + unpruned * (dense - sparse))
+
+
+def unpruned_gradual(
+  *, num_steps: int, start: int, end: int, prune_every: int
+) -> float:
+  """Returns the mean share of entries not yet pruned, of `sparsity.gradual`.
+
+  That is of (1 - (t - start) / (end - start))^3, t the last pruning.
+
+  Example:
+    >>> unpruned_gradual(num_steps=4, start=0, end=2, prune_every=1)
+    0.28125
+
+  Raises:
+    ValueError: If `num_steps` or `prune_every` is less than 1, or not
+      0 <= start < end.
+  """
+  if num_steps < 1 or prune_every < 1 or not 0 <= start < end:
+    raise ValueError(
+      'expected num_steps >= 1, prune_every >= 1 and 0 <= start < end, got '
+      f'{num_steps}, {prune_every}, {start} and {end}'
+    )
+  times = [start, *range(start + prune_every, end, prune_every), end]
+  total = min(start, num_steps)
+  for time, until in itertools.pairwise([*times, max(end, num_steps)]):
+    steps = max(0, min(until, num_steps) - time)
+    total += steps * ((end - time) / (end - start)) ** 3
+  return total / num_steps
+
+
+def num_bytes(
+  size: int, num_kept: int, *, value_bytes: int = 4, index_bytes: int = 4
+) -> int:
+  """Returns the bytes that hold the active entries, and where they are.
+
+  That is their values beside one bit for each entry, or beside an index for
+  each active one, or all values, whatever is smallest.
+
+  Example:
+    >>> num_bytes(800, 800), num_bytes(800, 80), num_bytes(800, 8)
+    (3200, 420, 64)
+
+  Raises:
+    ValueError: If not 0 <= num_kept <= size.
+  """
+  if not 0 <= num_kept <= size:
+    raise ValueError(f'expected num_kept from 0 to {size}, got {num_kept}')
+  where = min(-(-size // 8), num_kept * index_bytes)
+  return min(size * value_bytes, num_kept * value_bytes + where)
+
+
+def _check(network: Network, densities: Densities):
+  paths = {layer.path for layer in network.layers}
+  if unknown := sorted(set(densities) - paths):
+    raise ValueError(
+      f'expected densities of layers out of {sorted(paths)}, got {unknown}'
+    )
+  for path, density in densities.items():
+    if not 0 <= density <= 1:
+      raise ValueError(f'expected densities in [0, 1], got {path}: {density}')
