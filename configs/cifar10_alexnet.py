@@ -45,7 +45,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     pad=4,
     flip=True,
   )
-  config.model = dict(name='alexnet', compute_dtype='float32')
+  config.model = dict(name='alexnet', dropout=0.5, compute_dtype='float32')
   config.powerprop = dict(alphas=(alpha,), optimizer_in='theta')
   config.method = methods.section(
     name,

@@ -19,7 +19,7 @@ from configs import mnist_dense
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
   """Returns the config."""
   name, given = arguments.parse(
-    argument, methods.NAMES, density=0.1, alpha=1.0, num_steps=2_000, quick=0
+    argument, methods.NAMES, density=0.1, alpha=1.0, num_steps=1_000, quick=0
   )
   config = mnist_dense.get_config('quick' if given['quick'] else '')
   num_steps = 200 if given['quick'] else given['num_steps']
@@ -38,7 +38,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     name='cosine', warmup_steps=num_steps // 20, num_steps=num_steps, final=0.0
   )
   config.train.update(
-    batch_size=100,
+    batch_size=50,
     num_steps=num_steps,
     log_every=100,
     eval_every=num_steps,

@@ -36,10 +36,10 @@ def lenet5(*, num_classes: int, compute_dtype: str) -> hk.TransformedWithState:
     layers.check_images(images)
     x = images
     for i, (channels, padding) in enumerate(((6, 'SAME'), (16, 'VALID'))):
-      x = layers.Conv2D(
+      x = layers.PatchConv2D(
         channels, 5, padding=padding, w_init=init, name=f'conv_{i + 1}'
       )(x)
-      x = hk.max_pool(jax.nn.relu(x), (1, 2, 2, 1), (1, 2, 2, 1), 'VALID')
+      x = layers.max_pool(jax.nn.relu(x))
     x = jnp.reshape(x, (x.shape[0], -1))  # [B, 400] of 28 x 28 pixels
     for i, width in enumerate((120, 84)):
       x = layers.Linear(width, w_init=init, name=f'linear_{i + 1}')(x)
