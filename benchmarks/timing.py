@@ -10,12 +10,15 @@ import jax
 
 
 def interleave(
-  functions: Mapping[str, Callable[[], Any]], repeats: int
+  functions: Mapping[str, Callable[[], Any]],
+  repeats: int,
+  clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
   """Returns the seconds of each call, the functions taking turns.
 
   Every function is called once before the clock starts, to compile. Results
-  are waited for, so that a call is timed and not its dispatch.
+  are waited for, so that a call is timed and not its dispatch. With the clock
+  `time.process_time` they are seconds of all cores together.
 
   Example:
     >>> seconds = interleave({'a': lambda: 1, 'b': lambda: 2}, repeats=3)
@@ -27,9 +30,9 @@ def interleave(
   seconds: dict[str, list[float]] = {name: [] for name in functions}
   for _ in range(repeats):
     for name, function in functions.items():
-      start = time.perf_counter()
+      start = clock()
       jax.block_until_ready(function())
-      seconds[name].append(time.perf_counter() - start)
+      seconds[name].append(clock() - start)
   return seconds
 
 

@@ -16,5 +16,29 @@ os.environ.setdefault(
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+@pytest.fixture(scope='session')
+def imagenet_dir(tmp_path_factory):
+  """A folder of tensorflow-datasets with a small imagenet2012."""
+  from tests import photographs  # slow to import, and few tests need it
+
+  folder = tmp_path_factory.mktemp('imagenet')
+  photographs.write_imagenet(folder, num_train=40, num_validation=21)
+  return str(folder)
+
+
+@pytest.fixture(scope='session')
+def cifar_dir(tmp_path_factory):
+  """A folder of tensorflow-datasets with a small cifar10 and cifar100."""
+  from tests import photographs
+
+  folder = tmp_path_factory.mktemp('cifar')
+  for num_classes in (10, 100):
+    photographs.write_cifar(
+      folder, num_classes=num_classes, num_train=120, num_test=30
+    )
+  return str(folder)

@@ -95,14 +95,14 @@ def prepare(name: str, data_dir: str, manual_dir: str | None) -> pathlib.Path:
   root = pathlib.Path(data_dir).expanduser()
   if any(root.glob(f'{name}/*/dataset_info.json')):
     return _check(name, root)
+  manual = pathlib.Path(manual_dir).expanduser() if manual_dir else None
+  if SOURCES[name].by_hand:
+    _check_by_hand(SOURCES[name], root, manual)
   if importlib.util.find_spec('tensorflow') is None:
     raise ValueError(
       'expected TensorFlow, with which tensorflow-datasets prepares data; it '
       "is not installed: pip install -e '.[prepare]'"
     )
-  manual = pathlib.Path(manual_dir).expanduser() if manual_dir else None
-  if SOURCES[name].by_hand:
-    _check_by_hand(SOURCES[name], root, manual)
   _run_builder(name, root, manual)
   return _check(name, root)
 

@@ -1,0 +1,258 @@
+import io
+import math
+
+import cv2
+import hypothesis
+from hypothesis import strategies as st
+import numpy as np
+from PIL import Image
+import pytest
+
+from experiments.data import images
+from tests import photographs
+
+AREA = (0.08, 1.0)
+RATIO = (3 / 4, 4 / 3)
+RECIPE = images.Recipe(224, 256, AREA, RATIO, 'linear')
+
+
+class Draws:
+  """Hands out the numbers of a generator one at a time."""
+
+  def __init__(self, seed):
+    self.rng = np.random.default_rng(seed)
+
+  def uniform(self, low, high):
+    return [self.rng.uniform(low, high) for _ in range(10)]
+
+  def integer(self, high):
+    return int(self.rng.integers(high))
+
+
+def slow_crop(seed, height, width, area, ratio):
+  """The textbook's loop, with the draws in the same order; did any fit?"""
+  draws = Draws(seed)
+  shares = draws.uniform(*area)
+  logs = draws.uniform(math.log(ratio[0]), math.log(ratio[1]))
+  for share, log in zip(shares, logs, strict=True):
+    target, shape = share * height * width, math.exp(log)
+    h, w = round(math.sqrt(target / shape)), round(math.sqrt(target * shape))
+    if 0 < h <= height and 0 < w <= width:
+      top = draws.integer(height - h + 1)
+      return (top, draws.integer(width - w + 1), h, w), True
+  if width / height < ratio[0]:  # too narrow: all of the width
+    h, w = round(width / ratio[0]), width
+  elif width / height > ratio[1]:
+    h, w = height, round(height * ratio[1])
+  else:
+    h, w = height, width
+  return ((height - h) // 2, (width - w) // 2, h, w), False
+
+
+@pytest.mark.parametrize('size', [(375, 500), (40, 30), (60, 600), (600, 60)])
+def test_crops_are_those_of_a_slow_loop(size):
+  num_fit = 0
+  for seed in range(200):
+    crop = images.random_crop(np.random.default_rng(seed), *size, AREA, RATIO)
+    expected, fits = slow_crop(seed, *size, AREA, RATIO)
+    assert tuple(crop) == expected
+    num_fit += fits
+  assert (num_fit < 200) == (max(size) == 600)  # some fit nowhere
+
+
+@hypothesis.settings(deadline=None)
+@hypothesis.given(
+  st.integers(1, 700), st.integers(1, 700), st.integers(0, 2**32 - 1)
+)
+def test_crops_are_within_the_image(height, width, seed):
+  crop = images.random_crop(
+    np.random.default_rng(seed), height, width, AREA, RATIO
+  )
+  assert 0 <= crop.top < crop.top + crop.height <= height
+  assert 0 <= crop.left < crop.left + crop.width <= width
+
+
+def test_areas_are_uniform_and_ratios_log_uniform():
+  rng = np.random.default_rng(0)
+  # Of areas up to a half, none has to be drawn again.
+  crops = np.array(
+    [
+      images.random_crop(rng, 1000, 1000, (0.1, 0.5), RATIO)
+      for _ in range(4000)
+    ]
+  )
+  share = crops[:, 2] * crops[:, 3] / 1e6
+  logs = np.log(crops[:, 3] / crops[:, 2]) / math.log(4 / 3)
+  place = crops[:, 0] / (1000 - crops[:, 2])
+  for values, low, high in (
+    (share, 0.1, 0.5), (logs, -1, 1), (place, 0, 1),
+  ):  # fmt: skip
+    quartiles = np.quantile((values - low) / (high - low), [0.25, 0.5, 0.75])
+    np.testing.assert_allclose(quartiles, [0.25, 0.5, 0.75], atol=0.04)
+
+
+@pytest.mark.parametrize('index', range(0, 100, 9))
+def test_the_header_of_a_jpeg_has_its_size(index):
+  content = photographs.jpeg(index)
+  assert images.jpeg_size(content) == images.decode(content).shape[:2]
+
+
+@pytest.mark.parametrize(
+  'options',
+  [[cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 4]],
+)
+def test_the_header_of_a_jpeg_of_another_kind_has_its_size(options):
+  content = photographs.encode('.jpg', photographs.view(0, 31, 57), options)
+  assert images.jpeg_size(content) == (31, 57)
+
+
+def test_what_is_no_jpeg_has_no_size():
+  image = photographs.view(0, 31, 57)
+  assert images.jpeg_size(photographs.encode('.png', image)) is None
+  assert images.jpeg_size(photographs.jpeg(0)[:100]) is None
+  assert images.jpeg_size(b'') is None
+
+
+def rotated_jpeg(image):
+  """Returns a JPEG whose EXIF header asks viewers to turn it by 90 degrees."""
+  file, exif = io.BytesIO(), Image.Exif()
+  exif[0x0112] = 6
+  Image.fromarray(image[..., ::-1]).save(file, 'JPEG', exif=exif, quality=95)
+  return file.getvalue()
+
+
+def test_the_orientation_in_the_header_is_ignored():
+  content = rotated_jpeg(photographs.view(1, 40, 90))
+  assert images.decode(content).shape == (40, 90, 3)
+  assert images.jpeg_size(content) == (40, 90)
+
+
+@pytest.mark.parametrize(
+  ('shrink', 'factor'),
+  [(0.5, 1), (1.9, 1), (2, 2), (3.9, 2), (4, 4), (9, 8), (100, 8)],
+)
+def test_an_image_is_decoded_as_large_as_needed(shrink, factor):
+  content = photographs.encode('.jpg', photographs.view(2, 160, 240))
+  decoded = images.decode(content, shrink)
+  assert decoded.shape == (160 // factor, 240 // factor, 3)
+
+
+def test_views_that_are_not_reduced_are_exact():
+  content = photographs.jpeg(0)
+  image = images.decode(content)[..., ::-1]
+  flips = 0
+  for seed in range(20):
+    view = images.train_view(content, np.random.default_rng(seed), RECIPE)
+    rng = np.random.default_rng(seed)
+    crop = images.random_crop(rng, *image.shape[:2], AREA, RATIO)
+    part = image[crop.top :, crop.left :][: crop.height, : crop.width]
+    expected = cv2.resize(np.ascontiguousarray(part), (224, 224))
+    if rng.random() < 0.5:
+      flips += 1
+      expected = expected[:, ::-1]
+    np.testing.assert_array_equal(view, expected)
+  assert 0 < flips < 20
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_a_reduced_view_is_nearly_that_of_the_whole_image(seed):
+  size, recipe = (901, 1203), images.Recipe(56, 64, (0.5, 1.0), RATIO, 'area')
+  content = photographs.encode(
+    '.jpg', photographs.view(5, *size), [cv2.IMWRITE_JPEG_QUALITY, 95]
+  )
+  view = images.train_view(content, np.random.default_rng(seed), recipe)
+  rng = np.random.default_rng(seed)
+  crop = images.random_crop(rng, *size, recipe.area, RATIO)
+  assert min(crop.height, crop.width) >= 8 * 56  # it is reduced, by 8
+  image = images.decode(content)[..., ::-1]
+  part = image[crop.top :, crop.left :][: crop.height, : crop.width]
+  part = np.ascontiguousarray(part)
+  expected = cv2.resize(part, (56, 56), interpolation=cv2.INTER_AREA)
+  if rng.random() < 0.5:
+    expected = expected[:, ::-1]
+  moved = np.roll(expected, 2, axis=1)
+  error, of_moved = (
+    np.abs(view.astype(int) - other).mean() for other in (expected, moved)
+  )
+  # Less than half of what it would be if the crop were two pixels beside.
+  assert error < of_moved / 2
+
+
+@pytest.mark.parametrize('index', range(10))
+def test_evaluation_sees_the_center(index):
+  content = photographs.jpeg(index)
+  view = images.evaluation_view(content, RECIPE)
+  image = images.decode(content)[..., ::-1]
+  height, width = image.shape[:2]
+  if height < width:
+    shape = (256, round(width * 256 / height))
+  else:
+    shape = (round(height * 256 / width), 256)
+  if min(height, width) >= 512:
+    image = image.reshape(height // 2, 2, width // 2, 2, 3).mean((1, 3))
+  resized = cv2.resize(np.ascontiguousarray(image), shape[::-1])
+  top, left = (shape[0] - 224) // 2, (shape[1] - 224) // 2
+  expected = resized[top : top + 224, left : left + 224]
+  assert view.shape == (224, 224, 3)
+  error = np.abs(view.astype(int) - expected).mean()
+  assert error < 2 if min(height, width) >= 512 else error == 0
+
+
+def test_an_image_that_is_no_jpeg_is_seen_too():
+  content = photographs.encode('.png', photographs.view(3, 300, 400))
+  view = images.train_view(content, np.random.default_rng(0), RECIPE)
+  assert view.shape == (224, 224, 3)
+  assert images.evaluation_view(content, RECIPE).shape == (224, 224, 3)
+
+
+@pytest.mark.parametrize('cut', [0, 3, 300, 20_000, -2])
+def test_a_truncated_image_does_not_decode(cut):
+  content = photographs.jpeg(0)[:cut]
+  rng = np.random.default_rng(0)
+  assert images.train_view(content, rng, RECIPE) is None
+  assert images.evaluation_view(content, RECIPE) is None
+
+
+def test_an_area_is_averaged_only_where_an_image_shrinks():
+  image = photographs.view(4, 20, 30)
+  np.testing.assert_array_equal(
+    images.resize(image, 50, 60, 'area'), images.resize(image, 50, 60, 'linear')
+  )
+  means = image.reshape(5, 4, 10, 3, 3).mean((1, 3))
+  assert np.abs(images.resize(image, 5, 10, 'area') - means).max() <= 0.51
+
+
+def test_normalization_is_by_mean_and_deviation():
+  image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+  mean, std = np.array([0.1, 0.5, 0.9]), np.array([0.2, 0.3, 0.0])
+  out = np.empty((5, 7, 3), np.float32)
+  images.normalize(image, images.normalization(mean, std), out)
+  expected = (image / 255 - mean) / np.array([0.2, 0.3, 1.0])
+  np.testing.assert_allclose(out, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_what_cannot_be_written_to_is_an_error():
+  image = np.zeros((5, 7, 3), np.uint8)
+  table = images.normalization([0, 0, 0], [1, 1, 1])
+  with pytest.raises(ValueError, match='expected out float32'):
+    images.normalize(image, table, np.empty((5, 7, 3), np.float64))
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'image_size': 0}, '1 <= image_size <= resize, got image_size 0'),
+    ({'resize': 223}, 'got image_size 224 and resize 223'),
+    ({'area': (0.0, 1.0)}, r'area \(low, high\) within \(0, 1\]'),
+    ({'area': (0.5, 0.4)}, r'got \(0.5, 0.4\)'),
+    ({'area': (0.5, 1.1)}, r'got \(0.5, 1.1\)'),
+    ({'area': (0.5,)}, r'got \(0.5,\)'),
+    ({'ratio': (0.0, 1.0)}, r'ratio \(low, high\) above 0'),
+    ({'ratio': (2.0, 1.0)}, r'got \(2.0, 1.0\)'),
+    ({'interpolation': 'best'}, "among linear, cubic, area; got 'best'"),
+  ],
+)
+def test_a_recipe_that_cannot_be_followed_is_an_error(change, message):
+  images.check_recipe(RECIPE)
+  with pytest.raises(ValueError, match=message):
+    images.check_recipe(RECIPE._replace(**change))
