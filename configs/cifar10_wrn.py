@@ -19,7 +19,11 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   """Returns the config."""
   config = cifar10_alexnet.get_config(f'{argument},num_steps={NUM_STEPS}')
   config.model = dict(
-    name='wide_resnet', depth=22, width=2, compute_dtype='float32'
+    name='wide_resnet',
+    depth=22,
+    width=2,
+    dropout=0.0,
+    compute_dtype='float32',
   )
   config.optimizer.schedule = dict(
     name='piecewise',
