@@ -1,1 +1,1 @@
-"""Data sets as NumPy arrays, and the order in which they are read."""
+"""Data sets, as arrays or as streams of batches, and the order of examples."""

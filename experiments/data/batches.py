@@ -6,6 +6,10 @@ B: examples of a batch, all processes together; P: processes; S: image_size.
 from collections.abc import Callable
 from collections.abc import Iterator
 import functools
+import multiprocessing
+import os
+import signal
+import threading
 from typing import Any
 from typing import NamedTuple
 
@@ -18,6 +22,7 @@ from experiments.data import images
 from experiments.data import order
 from experiments.data import tfds_source
 
+_GRACE = 30  # seconds from SIGTERM to the end of a worker
 _SMALL = 2**16  # bytes; what is larger leaves a worker in shared memory
 
 
@@ -136,8 +141,20 @@ def evaluate(split: Split, batch_size: int, rows: range, step: int) -> Batch:
 
 
 def _init_worker(worker_index: int, worker_count: int) -> None:
+  """Prepares a worker process."""
   del worker_index, worker_count
   cv2.setNumThreads(1)  # There are as many workers as cores are to be busy.
+  # Who stops a run often signals all its processes, while the first of them
+  # still has a step to finish and to save.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
+  threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+  """Ends this process when the one that started it is no more."""
+  multiprocessing.parent_process().join()
+  os._exit(1)
 
 
 def _empty(split: Split, num: int) -> Batch:

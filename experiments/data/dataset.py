@@ -35,7 +35,8 @@ class Stream(NamedTuple):
 
   What a step sees is a pure function of the seed and the step, so there is no
   position in the data to save: who knows the step can go on to the exact
-  example.
+  example. Who stops reading before the end calls `close()` of the iterator, so
+  that the processes that read for it end.
   """
 
   num_train: int

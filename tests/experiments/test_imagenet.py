@@ -1,7 +1,13 @@
+import contextlib
 import json
+import os
 import pathlib
 import shutil
+import signal
+import subprocess
 import sys
+import threading
+import time
 
 import cv2
 import jax
@@ -14,6 +20,7 @@ from experiments.data import images
 from experiments.data import order
 from tests import photographs
 
+REPOSITORY = pathlib.Path(__file__).parents[2]
 NUM_TRAIN, NUM_TEST = 40, 21  # of the fixture
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
@@ -223,6 +230,66 @@ def test_worker_processes_change_nothing(imagenet_dir, stream):
   batches.close()
   found = [np.stack(arrays) for arrays in zip(*found, strict=True)]
   assert_equal(found, take(stream, 12, first_step=3))
+
+
+READ_ON = """
+import signal
+import sys
+from experiments.data import imagenet
+
+def main():
+  told = []
+  signal.signal(signal.SIGTERM, lambda *_: told.append(True))
+  stream = imagenet.imagenet(
+    data_dir=sys.argv[1], num_validation=0, image_size=64, resize=72,
+    area=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation='linear',
+    on_bad_record='stop', num_workers=2)
+  batches = stream.train(
+    seed=0, first_step=0, batch_size=8, process_index=0, process_count=1)
+  next(batches)
+  print('reads', flush=True)
+  while not told:
+    next(batches)
+  for _ in range(30):
+    next(batches)
+  print('reads on', flush=True)
+  signal.pause()
+
+if __name__ == '__main__':
+  main()
+"""
+
+
+@pytest.mark.slow
+def test_workers_live_as_long_as_the_process_that_reads(imagenet_dir, tmp_path):
+  script = tmp_path / 'read_on.py'
+  script.write_text(READ_ON)
+  process = subprocess.Popen(
+    [sys.executable, str(script), imagenet_dir],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.DEVNULL,
+    text=True,
+    start_new_session=True,
+    env=os.environ | {'PYTHONPATH': str(REPOSITORY)},
+  )
+  stop = threading.Timer(120, os.killpg, (process.pid, signal.SIGKILL))
+  stop.start()
+  try:
+    assert process.stdout.readline() == 'reads\n'
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.stdout.readline() == 'reads on\n'
+    process.kill()
+    # The pipe ends when the last of them has closed it. Those that were told
+    # to terminate would do so by themselves, but later than that.
+    start = time.monotonic()
+    assert process.stdout.read() == ''
+    assert time.monotonic() - start < 20
+  finally:
+    stop.cancel()
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(process.pid, signal.SIGKILL)
+    process.stdout.close()
+    process.wait()
 
 
 def test_tensorflow_is_not_loaded(stream):

@@ -174,8 +174,8 @@ def test_a_reduced_view_is_nearly_that_of_the_whole_image(seed):
   error, of_moved = (
     np.abs(view.astype(int) - other).mean() for other in (expected, moved)
   )
-  # Less than half of what it would be if the crop were two pixels beside.
-  assert error < of_moved / 2
+  # It differs, but less than half as much as if it were two pixels beside.
+  assert 0 < error < of_moved / 2
 
 
 @pytest.mark.parametrize('index', range(10))
