@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.common import step as step_lib
+from experiments.common import classification
 from experiments.data import mnist
 from experiments.models import alexnet
 from experiments.models import convnet
@@ -146,14 +146,14 @@ def test_lenet5_learns_from_a_few_batches():
   def step(params, opt_state, images, labels):
     def loss_fn(params):
       logits, _ = network.apply(params, state, None, images, True)
-      return step_lib.cross_entropy(logits, labels), logits
+      return classification.cross_entropy(logits, labels), logits
 
     (loss, logits), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
       params
     )
     updates, opt_state = optimizer.update(gradients, opt_state)
     params = optax.apply_updates(params, updates)
-    return params, opt_state, loss, step_lib.accuracy(logits, labels)
+    return params, opt_state, loss, classification.accuracy(logits, labels)
 
   opt_state = optimizer.init(params)
   history = []
