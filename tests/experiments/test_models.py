@@ -164,7 +164,7 @@ def test_lenet5_learns_from_a_few_batches():
     )
     history.append(row)
   loss, accuracy = np.mean(history[-5:], axis=0)
-  assert np.isclose(history[0][0], np.log(10), atol=0.2)
+  assert history[0][0] > 2
   assert loss < 0.5
   assert accuracy > 0.85
 
