@@ -14,15 +14,17 @@ POOLED = (0, 1, 4)  # after these convolutions, as in AlexNet
 HIDDEN = (512, 512)
 
 
-def alexnet(*, num_classes: int, compute_dtype: str) -> hk.TransformedWithState:
+def alexnet(
+  *, dropout: float, num_classes: int, compute_dtype: str
+) -> hk.TransformedWithState:
   """Returns five convolutions and three fully connected layers, with ReLU.
 
   Differs from the paper: Powerpropagation's experiment on CIFAR-10 uses "a
   smaller version of AlexNet", whose sizes are not known here. These are ours:
   3x3 convolutions of 64, 128, 256, 256 and 256 channels, 2x2 max pooling after
   the first, second and fifth, then 512, 512 and `num_classes` units; no local
-  response normalization and no dropout. With 32x32 pixels, 3 channels and 10
-  classes they have 3,914,432 weights.
+  response normalization. With 32x32 pixels, 3 channels and 10 classes they have
+  3,914,432 weights.
 
   Weights are drawn by variance scaling: scale 2, fan-in, truncated normal.
   Biases begin at zero.
@@ -32,6 +34,8 @@ def alexnet(*, num_classes: int, compute_dtype: str) -> hk.TransformedWithState:
       num_classes].
 
   Args:
+    dropout: share of the inputs of the first two fully connected layers that is
+      set to zero in training, in [0, 1); 0.5 in AlexNet.
     num_classes: number of logits.
     compute_dtype: 'float32' or 'bfloat16', see `layers.transform`.
 
@@ -44,9 +48,9 @@ def alexnet(*, num_classes: int, compute_dtype: str) -> hk.TransformedWithState:
   """
   if num_classes < 1:
     raise ValueError(f'expected num_classes >= 1, got {num_classes}')
+  layers.check_dropout(dropout)
 
   def forward(images, is_training):
-    del is_training
     layers.check_images(images)
     x = images
     for i, channels in enumerate(CHANNELS):
@@ -58,6 +62,8 @@ def alexnet(*, num_classes: int, compute_dtype: str) -> hk.TransformedWithState:
         x = hk.max_pool(x, (1, 2, 2, 1), (1, 2, 2, 1), 'VALID')
     x = jnp.reshape(x, (x.shape[0], -1))  # [B, D]
     for i, width in enumerate(HIDDEN):
+      if is_training and dropout:
+        x = hk.dropout(hk.next_rng_key(), dropout, x)
       linear = layers.Linear(
         width, w_init=layers.fan_in(2.0), name=f'linear_{i}'
       )

@@ -191,3 +191,13 @@ def check_images(images: jax.Array):
   """
   if images.ndim != 4:
     raise ValueError(f'expected images [B, H, W, C], got {images.shape}')
+
+
+def check_dropout(dropout: float):
+  """Checks that a share of activations to drop is in [0, 1).
+
+  Raises:
+    ValueError: If it is not.
+  """
+  if not 0 <= dropout < 1:
+    raise ValueError(f'expected dropout in [0, 1), got {dropout}')

@@ -11,13 +11,18 @@ from experiments.models import layers
 
 
 def wide_resnet(
-  *, depth: int, width: int, num_classes: int, compute_dtype: str
+  *,
+  depth: int,
+  width: int,
+  dropout: float,
+  num_classes: int,
+  compute_dtype: str,
 ) -> hk.TransformedWithState:
   """Returns WRN-depth-width: normalization and ReLU come before convolutions.
 
   WRN-22-2 with 10 classes has 1,076,912 weights, 2,720 scales and offsets and
   10 biases. Weights are drawn by variance scaling (1, fan-in, truncated
-  normal). There is no dropout.
+  normal).
 
   Shapes:
     images: float32 [B, H, W, C], 32 pixels in the literature; logits: float32
@@ -26,6 +31,8 @@ def wide_resnet(
   Args:
     depth: 6n + 4 for n blocks in each of three stages.
     width: how many times as wide as 16, 32 and 64 channels.
+    dropout: share of activations that is set to zero between the convolutions
+      of a block, in [0, 1).
     num_classes: number of logits.
     compute_dtype: 'float32' or 'bfloat16', see `layers.transform`.
 
@@ -45,16 +52,18 @@ def wide_resnet(
     raise ValueError(
       f'expected width and num_classes >= 1, got {width} and {num_classes}'
     )
+  layers.check_dropout(dropout)
 
   def forward(images, is_training):
     layers.check_images(images)
+    drop = dropout if is_training else 0.0
     x = layers.conv(images, 16, 3, name='stem_conv')
     for i, base in enumerate((16, 32, 64)):
       with hk.name_scope(f'stage_{i + 1}'):
         for j in range(num_blocks):
           with hk.name_scope(f'block_{j}'):
             stride = 2 if i and not j else 1
-            x = _block(x, is_training, base * width, stride)
+            x = _block(x, is_training, base * width, stride, drop)
     x = jax.nn.relu(layers.batch_norm(x, is_training, name='norm'))
     x = jnp.mean(x, (1, 2))  # [B, C]
     return layers.Linear(num_classes, w_init=layers.fan_in(1.0), name='logits')(
@@ -64,11 +73,13 @@ def wide_resnet(
   return layers.transform(forward, compute_dtype=compute_dtype)
 
 
-def _block(x, is_training, channels, stride):
+def _block(x, is_training, channels, stride, drop):
   shortcut = x
   x = jax.nn.relu(layers.batch_norm(x, is_training, name='norm_1'))
   if x.shape[-1] != channels:
     shortcut = layers.conv(x, channels, 1, stride=stride, name='shortcut_conv')
   x = layers.conv(x, channels, 3, stride=stride, name='conv_1')
   x = jax.nn.relu(layers.batch_norm(x, is_training, name='norm_2'))
+  if drop:
+    x = hk.dropout(hk.next_rng_key(), drop, x)
   return layers.conv(x, channels, 3, name='conv_2') + shortcut

@@ -18,14 +18,14 @@ KEY = jax.random.key(0)
 
 
 def make_wide(dtype='float32', **changes):
-  arguments = {'depth': 22, 'width': 2, 'num_classes': 10}
+  arguments = {'depth': 22, 'width': 2, 'dropout': 0.0, 'num_classes': 10}
   return wide_resnet.wide_resnet(
     **{**arguments, **changes}, compute_dtype=dtype
   )
 
 
 def make_alexnet(dtype='float32', **changes):
-  arguments = {'num_classes': 10}
+  arguments = {'dropout': 0.0, 'num_classes': 10}
   return alexnet.alexnet(**{**arguments, **changes}, compute_dtype=dtype)
 
 
@@ -135,6 +135,26 @@ def test_bfloat16_computes_nearly_the_same(network):
   assert 0 < error < 0.1 * jnp.std(outputs[0])
 
 
+@pytest.mark.parametrize('make', [make_wide, make_alexnet])
+def test_dropout_is_in_training_only(make):
+  changes = {'depth': 10, 'width': 1} if make is make_wide else {}
+  network = make(dropout=0.5, **changes)
+  images = jax.random.normal(KEY, (2, 8, 8, 3))
+  params, state = jax.jit(network.init, static_argnums=2)(KEY, images, True)
+  apply = jax.jit(network.apply, static_argnums=4)
+  train = [
+    apply(params, state, jax.random.key(seed), images, True)[0]
+    for seed in (1, 1, 2)
+  ]
+  np.testing.assert_array_equal(train[0], train[1])
+  assert not np.allclose(train[0], train[2])
+  evaluated = [
+    apply(params, state, rng, images, False)[0]
+    for rng in (jax.random.key(1), jax.random.key(2))
+  ]
+  np.testing.assert_array_equal(*evaluated)
+
+
 def test_lenet5_learns_from_a_few_batches():
   network = make_lenet5()
   train = mnist.load(data_dir=None).train
@@ -175,6 +195,8 @@ def test_lenet5_learns_from_a_few_batches():
     (lambda: make_wide(depth=21), r'depth = 6n \+ 4 .* got 21'),
     (lambda: make_wide(depth=4), r'depth = 6n \+ 4 .* got 4'),
     (lambda: make_wide(width=0), 'expected width and num_classes >= 1'),
+    (lambda: make_wide(dropout=1.0), r'dropout in \[0, 1\), got 1.0'),
+    (lambda: make_alexnet(dropout=-0.1), r'dropout in \[0, 1\), got -0.1'),
     (lambda: make_alexnet(num_classes=0), 'expected num_classes >= 1, got 0'),
     (lambda: make_lenet5(num_classes=0), 'expected num_classes >= 1, got 0'),
     (lambda: make_lenet5('int8'), 'expected compute_dtype out of'),
