@@ -14,14 +14,13 @@ import signal
 import sys
 from typing import NamedTuple
 
-from absl import flags
 from absl import logging
 import ml_collections
-from ml_collections import config_flags
 import rich.console
 
 from experiments import table
 from experiments.common import build
+from experiments.common import config as config_lib
 from experiments.common import experiment as experiment_lib
 from experiments.common import loop
 from experiments.common import metrics
@@ -84,38 +83,8 @@ def parse(arguments: Sequence[str]) -> Command:
   known, overrides = parser.parse_known_args(arguments)
   if known.workdir is None and not known.dry_run:
     raise ValueError('expected --workdir=DIR, the folder of the run, got none')
-  file = pathlib.Path(known.config.partition(':')[0])
-  if not file.is_file():
-    there = sorted(str(path) for path in file.parent.glob('*.py'))
-    raise ValueError(f'expected a config file, one of {there}, got {file}')
-  values = flags.FlagValues()
-  argv = ['launch.py', f'--config={known.config}', *overrides]
-  flag = config_flags.DEFINE_config_file(
-    'config', flag_values=values, sys_argv=argv
-  )
-  try:
-    rest = values(argv)
-  except (AttributeError, KeyError) as error:
-    hints = [text for text in _chain(error) if 'Did you mean' in text]
-    message = (hints or _chain(error))[-1].replace('\n', ': ')
-    raise ValueError(f'unknown config key {message}') from error
-  except (flags.Error, TypeError, ValueError) as error:
-    # The library puts the file's whole traceback into its message.
-    in_file = 'whilst parsing config file' in str(error)
-    message = f'{file}: {_chain(error)[-1]}' if in_file else str(error)
-    raise ValueError(message) from error
-  if len(rest) > 1:
-    raise ValueError(f'expected flags only, got {" ".join(rest[1:])}')
-  return Command(flag.value, known.workdir, known.eval_only, known.dry_run)
-
-
-def _chain(error: BaseException | None) -> list[str]:
-  """Returns the messages of an error and of those behind it, the first last."""
-  messages = []
-  while error is not None:
-    messages.append(str(error.args[0] if error.args else error))
-    error = error.__cause__ or error.__context__
-  return messages
+  config = config_lib.load(known.config, overrides)
+  return Command(config, known.workdir, known.eval_only, known.dry_run)
 
 
 def _of_experiment(function: str, config: ml_collections.ConfigDict):

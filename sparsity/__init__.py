@@ -1,5 +1,6 @@
 """Which entries are active: selection, masks, schedules, the wrapper."""
 
+from sparsity import flops
 from sparsity import methods
 from sparsity import patterns
 from sparsity.counts import Counts
@@ -60,6 +61,7 @@ __all__ = [
   'erdos_renyi_kernel',
   'every',
   'every_to',
+  'flops',
   'forward_weights',
   'gradual',
   'is_any',
