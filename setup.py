@@ -40,6 +40,7 @@ class BuildKernels(build_ext.build_ext):
   """Compiles the native kernels where that is possible; says so if not."""
 
   def build_extension(self, ext):
+    """Overrides what would call a compiler without our flags."""
     path = pathlib.Path(self.get_ext_fullpath(ext.name))
     try:
       build_kernels.compile_library(path)
