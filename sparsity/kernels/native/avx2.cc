@@ -3,6 +3,6 @@
 
 namespace sparsity {
 
-extern const Kernels kAvx2 = {"avx2", pack, product, sample};
+extern const Kernels kAvx2 = {"avx2", pack, gather, product, sample};
 
 }  // namespace sparsity

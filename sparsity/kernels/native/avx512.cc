@@ -3,6 +3,6 @@
 
 namespace sparsity {
 
-extern const Kernels kAvx512 = {"avx512", pack, product, sample};
+extern const Kernels kAvx512 = {"avx512", pack, gather, product, sample};
 
 }  // namespace sparsity

@@ -117,8 +117,8 @@ ffi::Error input_gradient_impl(ffi::ThreadPool threads, ffi::AnyBuffer dy,
   }
   input_gradient(kernels_of(isa), pool_of(threads), image_of(dy),
                  {values.untyped_data(), type_of(values)}, rows.typed_data(),
-                 columns.typed_data(), entries.typed_data(), window_of(window),
-                 image_of(*dx));
+                 columns.typed_data(), entries.typed_data(),
+                 entries.element_count(), window_of(window), image_of(*dx));
   return ffi::Error::Success();
 }
 

@@ -38,13 +38,21 @@ struct Part {
   const float* panel;     // what index 0 of the columns means
 };
 
+// to[i] = values[entries[i]], as float32.
+struct Gather {
+  const void* values;
+  Type type;
+  const int32_t* entries;
+  int64_t first, last;
+  float* to;
+};
+
 // outputs[lane][row] = sum over entries of value * panel[column][lane].
 struct Product {
   const Part* parts;
   int num_parts;
   const void* values;
   Type value_type;
-  const int32_t* entries;  // where each value is; null: in order
   const int32_t* columns;
   int lanes;
   int64_t first_row, last_row;
@@ -67,6 +75,7 @@ struct Sample {
 struct Kernels {
   const char* name;
   void (*pack)(const Pack&);
+  void (*gather)(const Gather&);
   void (*product)(const Product&);
   void (*sample)(const Sample&);
 };

@@ -12,6 +12,7 @@ namespace {
 constexpr int64_t kPanelBytes = 768 << 10;  // of a core's second-level cache
 constexpr int64_t kSharedBytes = 4 << 20;   // of the last-level cache
 constexpr int64_t kRowBlock = 64;           // rows of a product in one task
+constexpr int64_t kGatherBlock = 1 << 16;   // entries gathered in one task
 constexpr int64_t kPackBlock = 256;         // channels packed in one task
 
 int choose_lanes(int64_t num_rows, int64_t num_pixels) {
@@ -31,9 +32,9 @@ struct Job {
   const int32_t* begins;
   const int32_t* ends;
   const int32_t* columns;
-  const int32_t* entries;
-  int64_t rows_per_tap;  // begins and ends of a tap's rows lie so far apart
-  int64_t columns_per_tap;  // columns of a tap start so far apart; 0: of each
+  // How far apart the rows of two taps lie in `begins` and `ends`; 0 where all
+  // taps are in one row.
+  int64_t rows_per_tap;
   int lanes;
 };
 
@@ -61,8 +62,8 @@ void multiply(const Job& job, const Tile& tile, int64_t first, int64_t last,
   void* outputs[kMaxLanes];
   own_rows(tile, job.lanes, job.to, outputs);
   job.kernels.product({parts.data(), static_cast<int>(parts.size()),
-                       job.values.data, job.values.type, job.entries,
-                       job.columns, job.lanes, first, last, outputs,
+                       job.values.data, job.values.type, job.columns, job.lanes,
+                       first, last, outputs,
                        job.to.type});
 }
 
@@ -133,7 +134,7 @@ void forward(const Kernels& kernels, const Pool& pool, const Image& x,
              const int32_t* columns, const Window& window, const Image& y) {
   std::vector<Grid> grids = {output_grid(x, window, y)};
   int64_t num_rows = window.height * window.width * x.channels;
-  Job job{kernels, x, y, values, begins, ends, columns, nullptr, 0, 0,
+  Job job{kernels, x, y, values, begins, ends, columns, 0,
           choose_lanes(num_rows, grids[0].size())};
   run(job, pool, grids);
 }
@@ -141,7 +142,8 @@ void forward(const Kernels& kernels, const Pool& pool, const Image& x,
 void input_gradient(const Kernels& kernels, const Pool& pool, const Image& dy,
                     const Values& values, const int32_t* rows,
                     const int32_t* columns, const int32_t* entries,
-                    const Window& window, const Image& dx) {
+                    int64_t num_entries, const Window& window,
+                    const Image& dx) {
   std::vector<Grid> grids = input_grids(dx, window);
   int64_t num_rows = 0, num_pixels = 0;
   for (const Grid& grid : grids) {
@@ -149,8 +151,17 @@ void input_gradient(const Kernels& kernels, const Pool& pool, const Image& dy,
     num_rows = std::max(num_rows, size);
     num_pixels = std::max(num_pixels, grid.size());
   }
-  Job job{kernels, dy, dx, values, rows, rows + 1, columns, entries,
-          dx.channels, 0, choose_lanes(num_rows, num_pixels)};
+  // Once in the order of the transposed rows, or each tile would read the
+  // values here and there.
+  float* ordered = value_scratch().get(num_entries);
+  int64_t blocks = (num_entries + kGatherBlock - 1) / kGatherBlock;
+  pool.run(blocks, [&](int64_t i) {
+    int64_t first = i * kGatherBlock;
+    int64_t last = std::min(first + kGatherBlock, num_entries);
+    kernels.gather({values.data, values.type, entries, first, last, ordered});
+  });
+  Job job{kernels, dy, dx, {ordered, Type::kFloat32}, rows, rows + 1, columns,
+          dx.channels, choose_lanes(num_rows, num_pixels)};
   run(job, pool, grids);
 }
 

@@ -38,7 +38,8 @@ void forward(const Kernels& kernels, const Pool& pool, const Image& x,
 void input_gradient(const Kernels& kernels, const Pool& pool, const Image& dy,
                     const Values& values, const int32_t* rows,
                     const int32_t* columns, const int32_t* entries,
-                    const Window& window, const Image& dx);
+                    int64_t num_entries, const Window& window,
+                    const Image& dx);
 
 // dW at the entries.
 void weight_gradient(const Kernels& kernels, const Pool& pool, const Image& x,

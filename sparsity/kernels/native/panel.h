@@ -9,18 +9,21 @@ namespace {
 
 // Rows of a product that are finished together: their results are turned round
 // in a small tile, so that whole cache lines are written.
-constexpr int kTile = 16;
+constexpr int kTile = 64;
+
+// Channels packed together: some cache lines of a row one after the other, and
+// no more of the panel than the first-level cache holds.
+constexpr int64_t kPackTile = 64;
 
 template <typename T>
 void pack_type(const Pack& a) {
   const T* const* rows = reinterpret_cast<const T* const*>(a.rows);
   int64_t channel = a.first_channel;
-  for (; channel + 8 <= a.last_channel;) {
-    // Sixteen channels are a cache line of float32: used up while it is here.
-    int blocks = channel + 16 <= a.last_channel ? 2 : 1;
+  while (channel + 8 <= a.last_channel) {
+    int64_t left = (a.last_channel - channel) / 8 * 8;
+    int64_t end = channel + (left < kPackTile ? left : kPackTile);
     for (int lane = 0; lane < a.lanes; lane += 8) {
-      for (int block = 0; block < blocks; ++block) {
-        int64_t c = channel + 8 * block;
+      for (int64_t c = channel; c < end; c += 8) {
         Eight square[8];
         for (int i = 0; i < 8; ++i) {
           const T* row = rows[lane + i];
@@ -32,7 +35,7 @@ void pack_type(const Pack& a) {
         }
       }
     }
-    channel += 8 * blocks;
+    channel = end;
   }
   for (; channel < a.last_channel; ++channel) {
     for (int lane = 0; lane < a.lanes; ++lane) {
@@ -48,6 +51,19 @@ void pack(const Pack& a) {
   } else {
     pack_type<BFloat16>(a);
   }
+}
+
+template <typename T>
+void gather_type(const Gather& a) {
+  const T* values = static_cast<const T*>(a.values);
+  for (int64_t i = a.first; i < a.last; ++i) {
+    a.to[i] = to_float(values[a.entries[i]]);
+  }
+}
+
+void gather(const Gather& a) {
+  if (a.type == Type::kFloat32) return gather_type<float>(a);
+  return gather_type<BFloat16>(a);
 }
 
 // Writes `count` rows of a [kTile, lanes] tile into the lanes' outputs.
@@ -78,25 +94,33 @@ void unpack(const float* tile, int lanes, int64_t first_row, int count,
   }
 }
 
-// Adds the entries of one row to its sums. With few vectors a row, several
-// entries are summed apart, or each would wait for the one before.
-template <int kVectors, bool kIndirect, typename T>
-SPARSITY_INLINE void add_entries(const Product& a, const Part& part,
-                                 int64_t row, Vector sum[kVectors]) {
-  constexpr int kLanes = kVectors * kWidth;
+// The rows of A lie apart, those of B only in between, so the processor cannot
+// guess where the next one begins.
+SPARSITY_INLINE void prefetch_row(const Product& a, int32_t begin) {
+  const char* columns = reinterpret_cast<const char*>(a.columns + begin);
+  size_t size = a.value_type == Type::kFloat32 ? 4 : 2;
+  const char* values = static_cast<const char*>(a.values) + begin * size;
+  for (int line = 0; line < 4; ++line) {
+    __builtin_prefetch(columns + 64 * line);
+    __builtin_prefetch(values + 64 * line);
+  }
+}
+
+// Adds the entries of one row to its sums, for some of the panel's lanes. With
+// few vectors a row, several entries are summed apart, or each would wait for
+// the one before.
+template <int kLanes, int kVectors, typename T>
+SPARSITY_INLINE void add_entries(const Product& a, int32_t entry, int32_t end,
+                                 const float* panel, Vector sum[kVectors]) {
   constexpr int kApart = kVectors >= 4 ? 1 : 4 / kVectors;
   const T* values = static_cast<const T*>(a.values);
-  const int32_t* columns = a.columns;
-  const int32_t* entries = a.entries;
-  int32_t entry = part.begins[row];
-  const int32_t end = part.ends[row];
   Vector apart[kApart][kVectors] = {};
   for (; entry + kApart <= end; entry += kApart) {
 #pragma GCC unroll 4
     for (int k = 0; k < kApart; ++k) {
-      float value = to_float(values[kIndirect ? entries[entry + k] : entry + k]);
+      const float value = to_float(values[entry + k]);
       const float* x =
-          part.panel + static_cast<int64_t>(columns[entry + k]) * kLanes;
+          panel + static_cast<int64_t>(a.columns[entry + k]) * kLanes;
 #pragma GCC unroll 8
       for (int i = 0; i < kVectors; ++i) {
         apart[k][i] += value * load<Vector>(x + i * kWidth);
@@ -110,8 +134,8 @@ SPARSITY_INLINE void add_entries(const Product& a, const Part& part,
   }
   if (kApart == 1) return;
   for (; entry < end; ++entry) {
-    float value = to_float(values[kIndirect ? entries[entry] : entry]);
-    const float* x = part.panel + static_cast<int64_t>(columns[entry]) * kLanes;
+    const float value = to_float(values[entry]);
+    const float* x = panel + static_cast<int64_t>(a.columns[entry]) * kLanes;
 #pragma GCC unroll 8
     for (int i = 0; i < kVectors; ++i) {
       sum[i] += value * load<Vector>(x + i * kWidth);
@@ -119,21 +143,28 @@ SPARSITY_INLINE void add_entries(const Product& a, const Part& part,
   }
 }
 
-template <int kVectors, bool kIndirect, typename T>
+template <int kLanes, typename T>
 void product_type(const Product& a) {
-  constexpr int kLanes = kVectors * kWidth;
+  // Eight sums and what is added to them fit the registers of any processor.
+  constexpr int kVectors = kLanes / kWidth < 8 ? kLanes / kWidth : 8;
   alignas(64) float tile[kTile * kLanes] = {};
   for (int64_t first = a.first_row; first < a.last_row; first += kTile) {
-    int64_t left = a.last_row - first;
-    int count = left < kTile ? static_cast<int>(left) : kTile;
+    const int64_t left = a.last_row - first;
+    const int count = left < kTile ? static_cast<int>(left) : kTile;
     for (int r = 0; r < count; ++r) {
-      Vector sum[kVectors] = {};
-      for (int part = 0; part < a.num_parts; ++part) {
-        add_entries<kVectors, kIndirect, T>(a, a.parts[part], first + r, sum);
-      }
+      const int64_t row = first + r;
+      for (int lane = 0; lane < kLanes; lane += kVectors * kWidth) {
+        Vector sum[kVectors] = {};
+        for (int i = 0; i < a.num_parts; ++i) {
+          const Part& part = a.parts[i];
+          if (row + 1 < a.last_row) prefetch_row(a, part.begins[row + 1]);
+          add_entries<kLanes, kVectors, T>(a, part.begins[row], part.ends[row],
+                                           part.panel + lane, sum);
+        }
 #pragma GCC unroll 8
-      for (int i = 0; i < kVectors; ++i) {
-        store(sum[i], tile + r * kLanes + i * kWidth);
+        for (int i = 0; i < kVectors; ++i) {
+          store(sum[i], tile + r * kLanes + lane + i * kWidth);
+        }
       }
     }
     if (a.output_type == Type::kFloat32) {
@@ -144,35 +175,30 @@ void product_type(const Product& a) {
   }
 }
 
-template <int kVectors>
+template <int kLanes>
 void product_lanes(const Product& a) {
-  bool is_float = a.value_type == Type::kFloat32;
-  if (a.entries != nullptr) {
-    if (is_float) return product_type<kVectors, true, float>(a);
-    return product_type<kVectors, true, BFloat16>(a);
-  }
-  if (is_float) return product_type<kVectors, false, float>(a);
-  return product_type<kVectors, false, BFloat16>(a);
+  if (a.value_type == Type::kFloat32) return product_type<kLanes, float>(a);
+  return product_type<kLanes, BFloat16>(a);
 }
 
 void product(const Product& a) {
-  if (a.lanes == 64) return product_lanes<64 / kWidth>(a);
-  if (a.lanes == 32) return product_lanes<32 / kWidth>(a);
-  return product_lanes<16 / kWidth>(a);
+  if (a.lanes == 64) return product_lanes<64>(a);
+  if (a.lanes == 32) return product_lanes<32>(a);
+  return product_lanes<16>(a);
 }
 
 // The row's own vectors stay in registers while eight entries at a time are
 // multiplied with them.
-template <int kVectors>
+template <int kLanes>
 void sample_lanes(const Sample& a) {
-  constexpr int kLanes = kVectors * kWidth;
+  constexpr int kVectors = kLanes / kWide;
   for (int64_t row = a.first_row; row < a.last_row; ++row) {
     int32_t entry = a.rows[row];
     const int32_t end = a.rows[row + 1];
-    Vector dy[kVectors];
+    Wide dy[kVectors];
 #pragma GCC unroll 8
     for (int i = 0; i < kVectors; ++i) {
-      dy[i] = load<Vector>(a.outputs + row * kLanes + i * kWidth);
+      dy[i] = load<Wide>(a.outputs + row * kLanes + i * kWide);
     }
     for (; entry < end; entry += 8) {
       int count = end - entry < 8 ? end - entry : 8;
@@ -182,10 +208,10 @@ void sample_lanes(const Sample& a) {
         // Beyond the end, the last entry again: its sum is thrown away.
         int32_t column = a.columns[k < count ? entry + k : end - 1];
         const float* x = a.inputs + static_cast<int64_t>(column) * kLanes;
-        Vector dot = dy[0] * load<Vector>(x);
+        Wide dot = dy[0] * load<Wide>(x);
 #pragma GCC unroll 8
         for (int i = 1; i < kVectors; ++i) {
-          dot += dy[i] * load<Vector>(x + i * kWidth);
+          dot += dy[i] * load<Wide>(x + i * kWide);
         }
         dots[k] = fold(dot);
       }
@@ -205,9 +231,9 @@ void sample_lanes(const Sample& a) {
 }
 
 void sample(const Sample& a) {
-  if (a.lanes == 64) return sample_lanes<64 / kWidth>(a);
-  if (a.lanes == 32) return sample_lanes<32 / kWidth>(a);
-  return sample_lanes<16 / kWidth>(a);
+  if (a.lanes == 64) return sample_lanes<64>(a);
+  if (a.lanes == 32) return sample_lanes<32>(a);
+  return sample_lanes<16>(a);
 }
 
 }  // namespace

@@ -38,4 +38,9 @@ Scratch& shared_scratch() {
   return scratch;
 }
 
+Scratch& value_scratch() {
+  static thread_local Scratch scratch;
+  return scratch;
+}
+
 }  // namespace sparsity

@@ -79,9 +79,10 @@ class Scratch {
   size_t bytes_ = 0;
 };
 
-// Each thread's own: one it fills for itself, one it fills with others' help.
-Scratch& own_scratch();
-Scratch& shared_scratch();
+// Each thread's own, apart because they are in use at the same time.
+Scratch& own_scratch();     // panels it fills for itself
+Scratch& shared_scratch();  // panels it fills with the help of others
+Scratch& value_scratch();   // values in another order
 
 }  // namespace sparsity
 

@@ -3,6 +3,6 @@
 
 namespace sparsity {
 
-extern const Kernels kPortable = {"portable", pack, product, sample};
+extern const Kernels kPortable = {"portable", pack, gather, product, sample};
 
 }  // namespace sparsity

@@ -12,13 +12,18 @@
 namespace sparsity {
 namespace {
 
+// Floats in a register.
 #if defined(__AVX512F__)
 constexpr int kWidth = 16;
-#else
+#elif defined(__AVX2__)
 constexpr int kWidth = 8;
+#else
+constexpr int kWidth = 4;
 #endif
+constexpr int kWide = kWidth < 8 ? 8 : kWidth;
 
 typedef float Vector __attribute__((vector_size(4 * kWidth)));
+typedef float Wide __attribute__((vector_size(4 * kWide)));
 typedef float Eight __attribute__((vector_size(32)));
 typedef uint32_t EightBits __attribute__((vector_size(32)));
 typedef uint16_t EightHalves __attribute__((vector_size(16)));
@@ -90,12 +95,12 @@ SPARSITY_INLINE void transpose(Eight r[8]) {
 }
 
 #if defined(__AVX512F__)
-SPARSITY_INLINE Eight fold(Vector x) {
+SPARSITY_INLINE Eight fold(Wide x) {
   return SPARSITY_SHUFFLE(x, x, 0, 1, 2, 3, 4, 5, 6, 7) +
          SPARSITY_SHUFFLE(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
 }
 #else
-SPARSITY_INLINE Eight fold(Vector x) { return x; }
+SPARSITY_INLINE Eight fold(Wide x) { return x; }
 #endif
 
 SPARSITY_INLINE Eight add_pairs(Eight a, Eight b) {
