@@ -98,8 +98,8 @@ ffi::Error forward_impl(ffi::ThreadPool threads, ffi::AnyBuffer x,
   }
   forward(kernels_of(isa), pool_of(threads), image_of(x),
           {values.untyped_data(), type_of(values)}, rows.typed_data(),
-          split.typed_data(), columns.typed_data(), window_of(window),
-          image_of(*y));
+          split.typed_data(), columns.typed_data(), columns.element_count(),
+          window_of(window), image_of(*y));
   return ffi::Error::Success();
 }
 

@@ -15,6 +15,9 @@ constexpr int64_t kRowBlock = 64;           // rows of a product in one task
 constexpr int64_t kGatherBlock = 1 << 16;   // entries gathered in one task
 constexpr int64_t kPackBlock = 256;         // channels packed in one task
 
+// To move a number costs about as much as so many multiplications.
+constexpr int64_t kMove = 8;
+
 int choose_lanes(int64_t num_rows, int64_t num_pixels) {
   int lanes = kMaxLanes;
   while (lanes > 16 && (num_pixels <= lanes / 2 ||
@@ -35,6 +38,7 @@ struct Job {
   // How far apart the rows of two taps lie in `begins` and `ends`; 0 where all
   // taps are in one row.
   int64_t rows_per_tap;
+  int64_t num_entries;
   int lanes;
 };
 
@@ -71,10 +75,14 @@ int64_t panel_size(const Job& job, const Grid& grid) {
   return grid.taps.size() * job.from.channels * job.lanes;
 }
 
+int64_t operations(const Job& job, const std::vector<Tile>& tiles) {
+  return job.num_entries * job.lanes * tiles.size();
+}
+
 // Many tiles: each thread packs and multiplies tiles of its own.
 void run_tiles(const Job& job, const Pool& pool,
                const std::vector<Tile>& tiles) {
-  pool.run(tiles.size(), [&](int64_t i) {
+  pool.run(tiles.size(), operations(job, tiles), [&](int64_t i) {
     const Tile& tile = tiles[i];
     float* panel = own_scratch().get(panel_size(job, *tile.grid));
     for (size_t tap = 0; tap < tile.grid->taps.size(); ++tap) {
@@ -104,14 +112,14 @@ void run_rows(const Job& job, const Pool& pool,
     }
   }
   float* panels = shared_scratch().get(size);
-  pool.run(tasks.size(), [&](int64_t i) {
+  pool.run(tasks.size(), kMove * size, [&](int64_t i) {
     const PackTask& task = tasks[i];
     int64_t last = std::min(task.first + kPackBlock, job.from.channels);
     pack_tap(job, tiles[task.tile], task.tap, task.first, last,
              panels + offsets[task.tile]);
   });
   int64_t blocks = (job.to.channels + kRowBlock - 1) / kRowBlock;
-  pool.run(tiles.size() * blocks, [&](int64_t i) {
+  pool.run(tiles.size() * blocks, operations(job, tiles), [&](int64_t i) {
     int64_t first = i % blocks * kRowBlock;
     int64_t last = std::min(first + kRowBlock, job.to.channels);
     multiply(job, tiles[i / blocks], first, last, panels + offsets[i / blocks]);
@@ -131,10 +139,11 @@ void run(const Job& job, const Pool& pool, const std::vector<Grid>& grids) {
 
 void forward(const Kernels& kernels, const Pool& pool, const Image& x,
              const Values& values, const int32_t* begins, const int32_t* ends,
-             const int32_t* columns, const Window& window, const Image& y) {
+             const int32_t* columns, int64_t num_entries, const Window& window,
+             const Image& y) {
   std::vector<Grid> grids = {output_grid(x, window, y)};
   int64_t num_rows = window.height * window.width * x.channels;
-  Job job{kernels, x, y, values, begins, ends, columns, 0,
+  Job job{kernels, x, y, values, begins, ends, columns, 0, num_entries,
           choose_lanes(num_rows, grids[0].size())};
   run(job, pool, grids);
 }
@@ -155,13 +164,14 @@ void input_gradient(const Kernels& kernels, const Pool& pool, const Image& dy,
   // values here and there.
   float* ordered = value_scratch().get(num_entries);
   int64_t blocks = (num_entries + kGatherBlock - 1) / kGatherBlock;
-  pool.run(blocks, [&](int64_t i) {
+  pool.run(blocks, kMove * num_entries, [&](int64_t i) {
     int64_t first = i * kGatherBlock;
     int64_t last = std::min(first + kGatherBlock, num_entries);
     kernels.gather({values.data, values.type, entries, first, last, ordered});
   });
   Job job{kernels, dy, dx, {ordered, Type::kFloat32}, rows, rows + 1, columns,
-          dx.channels, choose_lanes(num_rows, num_pixels)};
+          dx.channels, num_entries,
+          choose_lanes(num_rows, num_pixels)};
   run(job, pool, grids);
 }
 
@@ -185,7 +195,7 @@ void weight_gradient(const Kernels& kernels, const Pool& pool, const Image& x,
   for (size_t start = 0; start < tiles.size(); start += at_once) {
     int64_t count = std::min<int64_t>(at_once, tiles.size() - start);
     int64_t sources = taps.size() + 1;
-    pool.run(count * sources, [&](int64_t i) {
+    pool.run(count * sources, kMove * count * size, [&](int64_t i) {
       const Tile& tile = tiles[start + i / sources];
       size_t source = i % sources;
       const void* from[kMaxLanes];
@@ -201,7 +211,7 @@ void weight_gradient(const Kernels& kernels, const Pool& pool, const Image& x,
                       panel + num_rows * lanes});
       }
     });
-    pool.run(blocks, [&](int64_t block) {
+    pool.run(blocks, num_entries * lanes * count, [&](int64_t block) {
       int64_t first = block * kRowBlock;
       int64_t last = std::min(first + kRowBlock, dy.channels);
       for (int64_t i = 0; i < count; ++i) {

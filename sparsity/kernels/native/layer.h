@@ -32,7 +32,8 @@ struct Values {
 // y = x W, of each output's entries from begins[output] to ends[output].
 void forward(const Kernels& kernels, const Pool& pool, const Image& x,
              const Values& values, const int32_t* begins, const int32_t* ends,
-             const int32_t* columns, const Window& window, const Image& y);
+             const int32_t* columns, int64_t num_entries, const Window& window,
+             const Image& y);
 
 // dx = dy W^T, by the transposed structure.
 void input_gradient(const Kernels& kernels, const Pool& pool, const Image& dy,

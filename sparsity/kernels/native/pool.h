@@ -2,6 +2,7 @@
 #ifndef SPARSITY_POOL_H_
 #define SPARSITY_POOL_H_
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -26,10 +27,13 @@ class Pool {
 
   // Calls task(0), ..., task(num_tasks - 1), in about this order, and returns
   // when all are done. The caller works too, so it never waits for a thread
-  // to become free: helpers that come late find nothing left to do.
+  // to become free: helpers that come late find nothing left to do. There are
+  // no more helpers than `operations`, multiplications or the like,
+  // keep busy for longer than it takes to wake them.
   template <typename Task>
-  void run(int64_t num_tasks, const Task& task) const {
+  void run(int64_t num_tasks, int64_t operations, const Task& task) const {
     int64_t helpers = (num_tasks < num_threads_ ? num_tasks : num_threads_) - 1;
+    helpers = std::min(helpers, operations / kOperationsPerHelper);
     if (helpers <= 0) {
       for (int64_t i = 0; i < num_tasks; ++i) task(i);
       return;
@@ -57,6 +61,8 @@ class Pool {
   }
 
  private:
+  static constexpr int64_t kOperationsPerHelper = 1 << 18;
+
   int num_threads_;
   Schedule schedule_;
 };
