@@ -16,7 +16,7 @@ from sparsity.kernels import reference
 from sparsity.kernels.geometry import Window
 from sparsity.kernels.structure import Structure
 
-BLOCK_SIZE = 2**18  # weights written out at once
+BLOCK_SIZE = 2**20  # weights written out at once
 CHUNK = 2**14  # entries of a block handled at once
 # Up to this density the CSR product is the faster one on a CPU.
 CSR_DENSITY = 0.2
@@ -28,30 +28,40 @@ def _block_rows(num_inputs: int, num_outputs: int) -> int:
   return max(rows, 1)
 
 
+def _outputs(s: Structure) -> jax.Array:
+  """Returns the output of each entry, [k_B]."""
+  return jnp.repeat(
+    jnp.arange(len(s.split), dtype=jnp.int32),
+    jnp.diff(s.rows),
+    total_repeat_length=len(s.columns),
+  )
+
+
 def _visit(
-  s: Structure, first: jax.Array, num_rows: int, visit: Callable, state
+  s: Structure,
+  outputs: jax.Array,
+  first: jax.Array,
+  num_rows: int,
+  visit: Callable,
+  state,
 ):
-  """Folds `visit(state, start, places, row, column)` over a block's entries.
+  """Folds `visit(state, begin, row, column)` over the entries of a block.
 
   Entries come in chunks of constant size, so the last chunk of a block runs
-  over into the next block; there `row` is `num_rows`, out of bounds.
+  over into the next block; there `row` is at least `num_rows`.
   """
-  num_outputs, num_entries = len(s.split), len(s.columns)
+  num_entries = len(s.columns)
   chunk = min(CHUNK, num_entries)
-  last = jnp.minimum(first + num_rows, num_outputs)
+  last = jnp.minimum(first + num_rows, len(s.split))
 
   def step(carry):
     start, state = carry
     # The last chunk of all begins earlier, or it would reach beyond the end.
     begin = jnp.minimum(start, num_entries - chunk)
-    places = begin + jnp.arange(chunk, dtype=jnp.int32)
-    output = jnp.searchsorted(s.rows, places, side='right') - 1
-    row = jnp.where(
-      (output >= first) & (output < last), output - first, num_rows
-    )
+    row = jax.lax.dynamic_slice(outputs, (begin,), (chunk,)) - first
     column = jax.lax.dynamic_slice(s.columns, (begin,), (chunk,))
-    state = visit(state, begin, places < s.split[output], row, column)
-    return start + chunk, state
+    row = jnp.where(row < 0, num_rows, row)  # of the block before
+    return start + chunk, visit(state, begin, row, column)
 
   if not num_entries:
     return state
@@ -59,16 +69,18 @@ def _visit(
   return jax.lax.while_loop(lambda c: c[0] < s.rows[last], step, carry)[1]
 
 
-def _dense_rows(values, s, first, num_rows, num_inputs):
+def _dense_rows(values, s, outputs, first, num_rows, num_inputs):
   """Returns [num_inputs, num_rows] of the weight, zero but for A."""
 
-  def write(block, begin, in_forward, row, column):
+  def write(block, begin, row, column):
     chunk = jax.lax.dynamic_slice(values, (begin,), row.shape)
+    place = begin + jnp.arange(len(row), dtype=jnp.int32)
+    in_forward = place < s.split[jnp.minimum(row + first, len(s.split) - 1)]
     row = jnp.where(in_forward, row, num_rows)
     return block.at[row, column].set(chunk, mode='drop')
 
   block = jnp.zeros((num_rows, num_inputs), jnp.float32)
-  return _visit(s, first, num_rows, write, block).T
+  return _visit(s, outputs, first, num_rows, write, block).T
 
 
 def _blocks(num_inputs, num_outputs):
@@ -114,9 +126,10 @@ def _forward_blocks(x, values, s, window):
   channels, num_outputs = x.shape[-1], len(s.split)
   num_inputs = window.size[0] * window.size[1] * channels
   num_rows, firsts = _blocks(num_inputs, num_outputs)
+  outputs = _outputs(s)
 
   def multiply(first):
-    weight = _dense_rows(values, s, first, num_rows, num_inputs)
+    weight = _dense_rows(values, s, outputs, first, num_rows, num_inputs)
     weight = weight.reshape(*window.size, channels, num_rows)
     return reference.convolve(x, weight, window)
 
@@ -181,9 +194,10 @@ def _input_gradient_blocks(dy, values, s, window, image):
   num_rows, firsts = _blocks(num_inputs, len(s.split))
   dy = _padded(dy, num_rows)
   x = jax.ShapeDtypeStruct((dy.shape[0], *image), jnp.float32)
+  outputs = _outputs(s)
 
   def add(dx, first):
-    weight = _dense_rows(values, s, first, num_rows, num_inputs)
+    weight = _dense_rows(values, s, outputs, first, num_rows, num_inputs)
     weight = weight.reshape(*window.size, image[-1], num_rows)
     part = jax.lax.dynamic_slice_in_dim(dy, first, num_rows, axis=3)
     pull = jax.linear_transpose(
@@ -206,6 +220,7 @@ def weight_gradient(
   weight = jax.ShapeDtypeStruct(
     (*window.size, x.shape[-1], num_rows), jnp.float32
   )
+  outputs = _outputs(s)
 
   def sample(dvalues, first):
     part = jax.lax.dynamic_slice_in_dim(dy, first, num_rows, axis=3)
@@ -214,13 +229,13 @@ def weight_gradient(
     )
     block = pull(part)[0].reshape(num_inputs, num_rows)
 
-    def read(dvalues, begin, in_forward, row, column):
-      del in_forward  # the gradient is for all of B
+    def read(dvalues, begin, row, column):
       old = jax.lax.dynamic_slice(dvalues, (begin,), row.shape)
-      new = jnp.where(row < num_rows, block[column, row], old)
+      new = block[column, jnp.minimum(row, num_rows - 1)]
+      new = jnp.where(row < num_rows, new, old)
       return jax.lax.dynamic_update_slice(dvalues, new, (begin,))
 
-    return _visit(s, first, num_rows, read, dvalues), None
+    return _visit(s, outputs, first, num_rows, read, dvalues), None
 
   dvalues = jnp.zeros(s.columns.shape, jnp.float32)
   return jax.lax.scan(sample, dvalues, firsts)[0]

@@ -18,13 +18,25 @@ constexpr int64_t kPackBlock = 256;         // channels packed in one task
 // To move a number costs about as much as so many multiplications.
 constexpr int64_t kMove = 8;
 
+// A wide panel uses the registers best, a narrow one leaves fewer lanes empty
+// at the end of the pixels, and it has to fit the cache.
 int choose_lanes(int64_t num_rows, int64_t num_pixels) {
-  int lanes = kMaxLanes;
-  while (lanes > 16 && (num_pixels <= lanes / 2 ||
-                        num_rows * lanes * 4 > kPanelBytes)) {
-    lanes /= 2;
+  struct Choice {
+    int lanes;
+    double cost;  // of a lane; measured
+  };
+  int best = 16;
+  double lowest = 1e300;
+  for (Choice choice : {Choice{64, 1.0}, Choice{32, 1.1}, Choice{16, 1.4}}) {
+    if (choice.lanes > 16 && num_rows * choice.lanes * 4 > kPanelBytes) continue;
+    double tiles = (num_pixels + choice.lanes - 1) / choice.lanes;
+    double cost = tiles * choice.lanes * choice.cost;
+    if (cost < lowest) {
+      lowest = cost;
+      best = choice.lanes;
+    }
   }
-  return lanes;
+  return best;
 }
 
 // What `forward` and `input_gradient` have in common.
@@ -67,12 +79,11 @@ void multiply(const Job& job, const Tile& tile, int64_t first, int64_t last,
   own_rows(tile, job.lanes, job.to, outputs);
   job.kernels.product({parts.data(), static_cast<int>(parts.size()),
                        job.values.data, job.values.type, job.columns, job.lanes,
-                       first, last, outputs,
-                       job.to.type});
+                       first, last, outputs, job.to.type});
 }
 
 int64_t panel_size(const Job& job, const Grid& grid) {
-  return grid.taps.size() * job.from.channels * job.lanes;
+  return static_cast<int64_t>(grid.taps.size()) * job.from.channels * job.lanes;
 }
 
 int64_t operations(const Job& job, const std::vector<Tile>& tiles) {
@@ -96,42 +107,43 @@ void run_tiles(const Job& job, const Pool& pool,
 void run_rows(const Job& job, const Pool& pool,
               const std::vector<Tile>& tiles) {
   struct PackTask {
-    size_t tile;
-    int64_t tap, first;
+    int64_t tile, tap, first;
   };
   std::vector<PackTask> tasks;
-  std::vector<size_t> offsets;
-  size_t size = 0;
+  int64_t size = 0;
   for (size_t i = 0; i < tiles.size(); ++i) {
-    offsets.push_back(size);
-    size += panel_size(job, *tiles[i].grid);
+    size = std::max(size, panel_size(job, *tiles[i].grid));
     for (size_t tap = 0; tap < tiles[i].grid->taps.size(); ++tap) {
       for (int64_t c = 0; c < job.from.channels; c += kPackBlock) {
-        tasks.push_back({i, static_cast<int64_t>(tap), c});
+        tasks.push_back({static_cast<int64_t>(i), static_cast<int64_t>(tap), c});
       }
     }
   }
-  float* panels = shared_scratch().get(size);
-  pool.run(tasks.size(), kMove * size, [&](int64_t i) {
+  float* panels = shared_scratch().get(tiles.size() * size);
+  pool.run(tasks.size(), kMove * tiles.size() * size, [&](int64_t i) {
     const PackTask& task = tasks[i];
     int64_t last = std::min(task.first + kPackBlock, job.from.channels);
     pack_tap(job, tiles[task.tile], task.tap, task.first, last,
-             panels + offsets[task.tile]);
+             panels + task.tile * size);
   });
   int64_t blocks = (job.to.channels + kRowBlock - 1) / kRowBlock;
   pool.run(tiles.size() * blocks, operations(job, tiles), [&](int64_t i) {
     int64_t first = i % blocks * kRowBlock;
     int64_t last = std::min(first + kRowBlock, job.to.channels);
-    multiply(job, tiles[i / blocks], first, last, panels + offsets[i / blocks]);
+    multiply(job, tiles[i / blocks], first, last, panels + i / blocks * size);
   });
 }
 
 void run(const Job& job, const Pool& pool, const std::vector<Grid>& grids) {
   std::vector<Tile> tiles = tiles_of(grids, job.lanes);
-  if (static_cast<int64_t>(tiles.size()) >= 4 * pool.num_threads()) {
-    run_tiles(job, pool, tiles);
-  } else {
-    run_rows(job, pool, tiles);
+  const int64_t num_tiles = tiles.size();
+  if (num_tiles >= 4 * pool.num_threads()) return run_tiles(job, pool, tiles);
+  int64_t size = 1;
+  for (const Grid& grid : grids) size = std::max(size, panel_size(job, grid));
+  const int64_t at_once = std::max<int64_t>(kSharedBytes / (4 * size), 1);
+  for (int64_t i = 0; i < num_tiles; i += at_once) {
+    auto first = tiles.begin() + i;
+    run_rows(job, pool, {first, first + std::min(at_once, num_tiles - i)});
   }
 }
 
