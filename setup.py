@@ -1,8 +1,10 @@
 """Installs the three libraries; the experiments run from a checkout."""
 
+import importlib.util
 import pathlib
 
 import setuptools
+from setuptools.command import build_ext
 
 EXPERIMENTS = [
   'absl-py>=2.1,<3',
@@ -26,6 +28,26 @@ DEV = [
 ]
 PREPARE = ['tensorflow-cpu>=2.18,<3']  # only writes data sets, once
 
+# By its file: the package itself needs JAX, which may not be here yet.
+spec = importlib.util.spec_from_file_location(
+  'build_kernels', pathlib.Path(__file__).parent / 'sparsity/kernels/build.py'
+)
+build_kernels = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(build_kernels)
+
+
+class BuildKernels(build_ext.build_ext):
+  """Compiles the native kernels where that is possible; says so if not."""
+
+  def build_extension(self, ext):
+    """Overrides what would call a compiler without our flags."""
+    path = pathlib.Path(self.get_ext_fullpath(ext.name))
+    try:
+      build_kernels.compile_library(path)
+    except build_kernels.BuildError as error:
+      self.warn(f'no native kernels, `xla` will be used: {error}')
+
+
 setuptools.setup(
   name='sparse-training',
   version='0.1.0',
@@ -37,6 +59,12 @@ setuptools.setup(
   packages=setuptools.find_packages(
     include=['sparsity*', 'powerprop*', 'topkast*']
   ),
+  # Shipped too, so that `python -m sparsity.kernels.build` works anywhere.
+  package_data={'sparsity.kernels': ['native/*.cc', 'native/*.h']},
+  ext_modules=[
+    setuptools.Extension('sparsity.kernels._native', [], optional=True)
+  ],
+  cmdclass={'build_ext': BuildKernels},
   install_requires=[
     'jax>=0.10,<0.11',
     'jaxlib>=0.10,<0.11',

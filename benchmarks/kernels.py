@@ -1,0 +1,228 @@
+"""The kernels of sparse layers against XLA's dense products.
+
+  python benchmarks/kernels.py [--quick] [--cases mlp transformer resnet]
+      [--kernels native native-avx2 xla] [--densities 0.1/0.2 0.05/0.1]
+
+For each layer: y = x W_A, dx = dy W_A^T and dW on B, at the densities of A and
+B. All cases of a layer take turns in one run; printed are the median
+milliseconds, the ratio to the dense product of the same run (the median of
+those of the single rounds), and the billions of useful operations a second:
+two for each entry and example, four in the dense case's place for none.
+"""
+
+import argparse
+import functools
+import math
+import os
+import pathlib
+import statistics
+import sys
+from typing import NamedTuple
+
+# Run as a script, Python looks for packages next to it only.
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import timing
+from sparsity import kernels
+from sparsity.kernels import native
+
+PRODUCTS = ('y', 'dx', 'dW')
+
+
+class Layer(NamedTuple):
+  """A layer and what it is given."""
+
+  image: tuple[int, ...]  # batch, height, width
+  shape: tuple[int, int, int, int]  # kernel height, width, channels in, out
+  stride: int = 1
+
+  def __str__(self):
+    batch, height, width = self.image
+    kh, kw, num_inputs, num_outputs = self.shape
+    if height == width == 1:
+      return f'{num_inputs} -> {num_outputs}, batch {batch}'
+    return (
+      f'{kh}x{kw}/{self.stride} {num_inputs} -> {num_outputs}, '
+      f'{batch} images of {height}x{width}'
+    )
+
+
+def dense(batch, num_inputs, num_outputs):
+  return Layer((batch, 1, 1), (1, 1, num_inputs, num_outputs))
+
+
+def conv(size, kernel, num_inputs, num_outputs, stride=1):
+  return Layer(
+    (4, size, size), (kernel, kernel, num_inputs, num_outputs), stride
+  )
+
+
+CASES = {
+  'mlp': (
+    dense(128, 1024, 3072),
+    dense(128, 3072, 3072),
+    dense(128, 3072, 1024),
+  ),
+  'transformer': (
+    dense(1024, 512, 512),
+    dense(1024, 512, 2048),
+    dense(1024, 2048, 512),
+  ),
+  'resnet': (
+    conv(56, 1, 64, 256),
+    conv(56, 3, 64, 64),
+    conv(56, 3, 128, 128, stride=2),
+    conv(28, 1, 512, 128),
+    conv(28, 3, 128, 128),
+    conv(14, 1, 256, 1024),
+    conv(14, 3, 256, 256),
+    conv(14, 1, 1024, 2048, stride=2),
+    conv(7, 3, 512, 512),
+    conv(7, 1, 512, 2048),
+  ),
+}
+
+
+def dense_products(layer: Layer):
+  """Returns the products as XLA makes them of the dense weight."""
+  if layer.image[1:] == (1, 1):
+
+    def forward(x, w):
+      return jnp.dot(x[:, 0, 0], w[0, 0])[:, None, None]
+
+  else:
+
+    def forward(x, w):
+      strides = (layer.stride, layer.stride)
+      return jax.lax.conv_general_dilated(
+        x, w, strides, 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+      )
+
+  def input_gradient(x, w, dy):
+    return jax.linear_transpose(lambda x: forward(x, w), x)(dy)
+
+  def weight_gradient(x, w, dy):
+    return jax.linear_transpose(lambda w: forward(x, w), w)(dy)
+
+  return forward, jax.jit(input_gradient), jax.jit(weight_gradient)
+
+
+def sparse_products(layer: Layer, name: str):
+  """Returns the same products of an implementation."""
+  options = {'stride': layer.stride, 'padding': 'SAME', 'implementation': name}
+  plain = layer.image[1:] == (1, 1)
+  shape = layer.shape[2:] if plain else layer.shape
+
+  @jax.jit
+  def forward(x, values, dy, s):
+    if plain:
+      return kernels.matmul(x, values, s, shape, implementation=name)
+    return kernels.conv(x, values, s, shape, **options)
+
+  @jax.jit
+  def input_gradient(x, values, dy, s):
+    if plain:
+      return kernels.matmul_dx(dy, values, s, shape, implementation=name)
+    size = layer.image[1:]
+    return kernels.conv_dx(dy, values, s, shape, image_size=size, **options)
+
+  @jax.jit
+  def weight_gradient(x, values, dy, s):
+    if plain:
+      return kernels.matmul_dw(x, dy, s, shape, implementation=name)
+    return kernels.conv_dw(x, dy, s, shape, **options)
+
+  return forward, input_gradient, weight_gradient
+
+
+def make_masks(rng, shape, forward, backward):
+  scores = rng.random((math.prod(shape[:-1]), shape[-1]))
+  return scores < forward, scores < backward
+
+
+def functions_of(layer, densities, names):
+  """Returns the functions to be timed, by implementation and product."""
+  rng = np.random.default_rng(0)
+
+  def normal(shape):
+    return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+  structure = kernels.from_masks(*make_masks(rng, layer.shape, *densities))
+  values = normal(structure.columns.shape)
+  x, w = normal((*layer.image, layer.shape[2])), normal(layer.shape)
+  forward, *gradients = dense_products(layer)
+  forward = jax.jit(forward)
+  dy = normal(jax.eval_shape(forward, x, w).shape)
+  functions = {('dense', 'y'): functools.partial(forward, x, w)}
+  for product, gradient in zip(PRODUCTS[1:], gradients, strict=True):
+    functions['dense', product] = functools.partial(gradient, x, w, dy)
+  for name in names:
+    implementation, _, isa = name.partition('-')
+    if isa:
+      os.environ[native.ISA_VARIABLE] = isa
+    made = sparse_products(layer, implementation)
+    for product, function in zip(PRODUCTS, made, strict=True):
+      function(x, values, dy, structure)  # compiled with this instruction set
+      functions[name, product] = functools.partial(
+        function, x, values, dy, structure
+      )
+    os.environ.pop(native.ISA_VARIABLE, None)
+  return functions, dy.size // dy.shape[-1]
+
+
+def run(layer, densities, names, repeats):
+  """Times one layer; prints a line for each implementation."""
+  functions, num_pixels = functions_of(layer, densities, names)
+  seconds = timing.interleave(functions, repeats)
+  print(f'{layer}, density {densities[0]:g}/{densities[1]:g}')
+  operations = 2 * num_pixels * math.prod(layer.shape)
+  for name in ('dense', *names):
+    line = f'  {name:15s}'
+    for product in PRODUCTS:
+      times = seconds[name, product]
+      useful = 1.0 if name == 'dense' else densities[product == 'dW']
+      rate = operations * useful / statistics.median(times) / 1e9
+      ratio = statistics.median(
+        mine / dense
+        for mine, dense in zip(times, seconds['dense', product], strict=True)
+      )
+      milliseconds = 1e3 * statistics.median(times)
+      line += f'  {product:>2s} {milliseconds:7.2f} ms {ratio:5.2f} {rate:4.0f}'
+    print(line, flush=True)
+
+
+def parse_densities(text: str) -> tuple[float, float]:
+  forward, backward = map(float, text.split('/'))
+  return forward, backward
+
+
+def main():
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--quick', action='store_true', help='fewer repeats')
+  parser.add_argument('--cases', nargs='+', choices=CASES, default=list(CASES))
+  parser.add_argument(
+    '--kernels', nargs='+', default=[kernels.implementation()]
+  )
+  parser.add_argument(
+    '--densities',
+    nargs='+',
+    type=parse_densities,
+    default=[(0.1, 0.2), (0.05, 0.1)],
+  )
+  args = parser.parse_args()
+  print(kernels.describe())
+  print('milliseconds, ratio to dense, useful GFLOP/s')
+  for case in args.cases:
+    for layer in CASES[case]:
+      for densities in args.densities:
+        run(layer, densities, args.kernels, 5 if args.quick else 21)
+
+
+if __name__ == '__main__':
+  main()

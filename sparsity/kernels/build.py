@@ -1,0 +1,133 @@
+"""Compiles the native kernels.
+
+  python -m sparsity.kernels.build
+
+Needs a C++17 compiler (`CXX`, or the first of c++, g++ and clang++) and the
+headers that come with jaxlib; nothing of this package, so that `setup.py` can
+load this file by itself.
+"""
+
+import concurrent.futures
+import hashlib
+import os
+import pathlib
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+
+NATIVE = pathlib.Path(__file__).parent / 'native'
+LIBRARY = NATIVE.with_name(
+  '_native' + (sysconfig.get_config_var('EXT_SUFFIX') or '.so')
+)
+FLAGS = ('-std=c++17', '-O3', '-fPIC', '-Wall', '-Wno-psabi', '-pthread')
+# An instruction set is for its own file only: the rest runs anywhere, and asks
+# the processor before it calls one.
+FLAGS_OF = {
+  'avx2': ('-mavx2', '-mfma'),
+  'avx512': (
+    *('-mavx512f', '-mavx512dq', '-mavx512vl', '-mavx512bw', '-mfma'),
+    '-mprefer-vector-width=512',
+  ),
+}
+X86 = ('x86_64', 'amd64')
+
+
+class BuildError(RuntimeError):
+  """The kernels cannot be compiled here; the message says why."""
+
+
+def fingerprint() -> str:
+  """Returns a digest of the sources, by which an old library is noticed."""
+  digest = hashlib.sha256()
+  for file in sorted(NATIVE.iterdir()):
+    if file.suffix in ('.cc', '.h'):
+      digest.update(file.name.encode() + b'\0' + file.read_bytes())
+  return digest.hexdigest()[:16]
+
+
+def find_compiler() -> list[str]:
+  """Returns the command of a C++ compiler.
+
+  Raises:
+    BuildError: If there is none.
+  """
+  names = [os.environ['CXX']] if 'CXX' in os.environ else []
+  for name in [*names, 'c++', 'g++', 'clang++']:
+    command = shlex.split(name)
+    if command and shutil.which(command[0]):
+      return command
+    if names:
+      break
+  raise BuildError('no C++ compiler (CXX, c++, g++, clang++)')
+
+
+def find_headers() -> pathlib.Path:
+  """Returns the directory of jaxlib's headers.
+
+  Looks into the environment itself too: pip builds packages in one of their
+  own, from where it is not seen.
+
+  Raises:
+    BuildError: If jaxlib is not installed.
+  """
+  roots = [*sys.path, sysconfig.get_path('platlib')]
+  for root in roots:
+    include = pathlib.Path(root) / 'jaxlib' / 'include'
+    if (include / 'xla' / 'ffi' / 'api' / 'ffi.h').is_file():
+      return include
+  raise BuildError('no headers of jaxlib (install jaxlib first)')
+
+
+def compile_library(path: pathlib.Path = LIBRARY) -> pathlib.Path:
+  """Compiles the kernels into `path`, which it returns.
+
+  Raises:
+    BuildError: If there is no compiler, no jaxlib, or an error.
+  """
+  compiler, include = find_compiler(), find_headers()
+  define = f'-DSPARSITY_SOURCES="{fingerprint()}"'
+  sources = sorted(NATIVE.glob('*.cc'))
+  if platform.machine().lower() not in X86:
+    sources = [file for file in sources if file.stem not in FLAGS_OF]
+  with tempfile.TemporaryDirectory() as directory:
+    objects = [pathlib.Path(directory, f'{file.stem}.o') for file in sources]
+
+    def compile_file(source, target):
+      flags = (*FLAGS, *FLAGS_OF.get(source.stem, ()), define)
+      headers = ('-isystem', str(include))
+      _run([*compiler, *flags, *headers, '-c', str(source), '-o', str(target)])
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as executor:
+      list(executor.map(compile_file, sources, objects))
+    linked = pathlib.Path(directory, path.name)
+    _run(
+      [*compiler, '-shared', '-pthread', *map(str, objects), '-o', str(linked)]
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Moved, not overwritten: a process that has the old one open keeps it.
+    moving = path.with_name(f'{path.name}.{os.getpid()}')
+    shutil.copyfile(linked, moving)
+    moving.replace(path)
+  return path
+
+
+def _run(command):
+  result = subprocess.run(command, capture_output=True, text=True, check=False)
+  if result.returncode:
+    raise BuildError(f'{shlex.join(command)}\n{result.stderr.strip()}')
+
+
+def main():
+  """Compiles the kernels and says where they are."""
+  try:
+    print('native kernels:', compile_library())
+  except BuildError as error:
+    sys.exit(f'native kernels not built, `xla` will be used: {error}')
+
+
+if __name__ == '__main__':
+  main()

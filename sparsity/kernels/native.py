@@ -1,0 +1,139 @@
+"""The C++ kernels for the CPU: finds, checks and calls them.
+
+Nothing is loaded before it is needed, and what is missing is an answer, not an
+error: `problem` says why the kernels cannot be used.
+"""
+
+import ctypes
+import functools
+import os
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparsity.kernels.geometry import Window
+from sparsity.kernels.structure import Structure
+
+# In order of need; the place is what the kernels are told.
+ISAS = ('portable', 'avx2', 'avx512')
+ISA_VARIABLE = 'SPARSITY_ISA'
+TARGETS = ('forward', 'input_gradient', 'weight_gradient', 'num_threads')
+HOW = 'run `python -m sparsity.kernels.build`'
+
+
+@functools.cache
+def _load() -> tuple[ctypes.CDLL | None, str]:
+  """Returns the library, its targets registered, or why there is none."""
+  # Here, because Python warns if a module it is to run is imported before.
+  from sparsity.kernels import build
+
+  if not build.LIBRARY.exists():
+    return None, f'not built: {HOW}'
+  try:
+    library = ctypes.CDLL(str(build.LIBRARY))
+    library.sparsity_sources.restype = ctypes.c_char_p
+    built_from = library.sparsity_sources().decode()
+  except (OSError, AttributeError) as error:
+    return None, f'{build.LIBRARY.name} cannot be loaded ({error}): {HOW}'
+  if built_from != build.fingerprint():
+    reason = f'{build.LIBRARY.name} is older than its sources: {HOW}'
+    warnings.warn(f'native kernels not used: {reason}', stacklevel=4)
+    return None, reason
+  try:
+    for target in TARGETS:
+      capsule = jax.ffi.pycapsule(getattr(library, f'sparsity_{target}'))
+      jax.ffi.register_ffi_target(f'sparsity_{target}', capsule, platform='cpu')
+  except Exception as error:  # a jaxlib that speaks another version
+    return None, f'jaxlib does not accept {build.LIBRARY.name} ({error}): {HOW}'
+  return library, ''
+
+
+def problem() -> str:
+  """Returns why the kernels cannot be used; '' if they can."""
+  return _load()[1]
+
+
+def supported() -> tuple[str, ...]:
+  """Returns the instruction sets that library and processor both have."""
+  library, _ = _load()
+  if library is None:
+    return ()
+  return tuple(
+    isa for i, isa in enumerate(ISAS) if library.sparsity_supports(i)
+  )
+
+
+def isa() -> str:
+  """Returns the instruction set in use: SPARSITY_ISA or the best there is.
+
+  Raises:
+    ValueError: If SPARSITY_ISA names one that is not supported.
+  """
+  names = supported()
+  name = os.environ.get(ISA_VARIABLE) or names[-1]
+  if name not in names:
+    raise ValueError(
+      f'expected {ISA_VARIABLE} to be one of {", ".join(names)}, got {name!r}'
+    )
+  return name
+
+
+def num_threads() -> int:
+  """Returns how many threads the kernels share: those XLA itself uses."""
+  with jax.default_device(jax.local_devices(backend='cpu')[0]):
+    call = jax.ffi.ffi_call(
+      'sparsity_num_threads', jax.ShapeDtypeStruct((), jnp.int32)
+    )
+    return int(jax.jit(lambda: call())())
+
+
+def _call(target, shape, dtype, window, *arguments):
+  (height, width), stride, ((top, _), (left, _)) = window
+  call = jax.ffi.ffi_call(
+    f'sparsity_{target}',
+    jax.ShapeDtypeStruct(shape, dtype),
+    vmap_method='sequential',
+  )
+  numbers = np.array([height, width, *stride, top, left], np.int64)
+  return call(*arguments, window=numbers, isa=np.int64(ISAS.index(isa())))
+
+
+def forward(
+  x: jax.Array, values: jax.Array, structure: Structure, window: Window
+) -> jax.Array:
+  """Returns y [batch, height, width, out]."""
+  s = structure
+  size = window.output_size(*x.shape[1:3])
+  shape = (x.shape[0], *size, len(s.split))
+  dtype = jnp.result_type(x, values)
+  return _call(
+    'forward', shape, dtype, window, x, values, s.rows, s.split, s.columns
+  )
+
+
+def input_gradient(
+  dy: jax.Array,
+  values: jax.Array,
+  structure: Structure,
+  window: Window,
+  image: tuple[int, int, int],
+) -> jax.Array:
+  """Returns dx [batch, *image]."""
+  s = structure
+  indices = (s.t_rows, s.t_columns, s.t_entries)
+  shape = (dy.shape[0], *image)
+  dtype = jnp.result_type(dy, values)
+  return _call('input_gradient', shape, dtype, window, dy, values, *indices)
+
+
+def weight_gradient(
+  x: jax.Array, dy: jax.Array, structure: Structure, window: Window
+) -> jax.Array:
+  """Returns dvalues [k_B] in float32."""
+  s = structure
+  shape = s.columns.shape
+  return _call(
+    'weight_gradient', shape, jnp.float32, window, x, dy, s.rows, s.columns
+  )

@@ -1,0 +1,8 @@
+// The operations for AVX-512.
+#include "panel.h"
+
+namespace sparsity {
+
+extern const Kernels kAvx512 = {"avx512", pack, gather, product, sample};
+
+}  // namespace sparsity

@@ -1,0 +1,195 @@
+// What XLA calls: checks the shapes and hands plain pointers on.
+#include <functional>
+#include <string>
+
+#include "kernels.h"
+#include "layer.h"
+#include "pool.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+
+namespace sparsity {
+namespace {
+
+using Indices = ffi::Buffer<ffi::S32, 1>;
+using Gradient = ffi::Buffer<ffi::F32, 1>;
+using Count = ffi::Buffer<ffi::S32, 0>;
+using Numbers = ffi::Span<const int64_t>;
+
+bool supports(int64_t isa) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (isa == 2) {
+    return __builtin_cpu_supports("avx512f") &&
+           __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("fma");
+  }
+  if (isa == 1) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  }
+#endif
+  return isa == 0;
+}
+
+// The kernels of an instruction set: 0, 1, 2 in order of need.
+const Kernels& kernels_of(int64_t isa) {
+#if defined(__x86_64__)
+  if (isa == 2) return kAvx512;
+  if (isa == 1) return kAvx2;
+#endif
+  return kPortable;
+}
+
+ffi::Error invalid(const std::string& message) {
+  return ffi::Error::InvalidArgument("sparsity kernels: " + message);
+}
+
+bool is_number(const ffi::AnyBuffer& buffer) {
+  return buffer.element_type() == ffi::F32 ||
+         buffer.element_type() == ffi::BF16;
+}
+
+Type type_of(const ffi::AnyBuffer& buffer) {
+  return buffer.element_type() == ffi::F32 ? Type::kFloat32 : Type::kBFloat16;
+}
+
+Image image_of(const ffi::AnyBuffer& buffer) {
+  auto d = buffer.dimensions();
+  return {buffer.untyped_data(), type_of(buffer), d[0], d[1], d[2], d[3]};
+}
+
+Window window_of(Numbers window) {
+  return {window[0], window[1], window[2], window[3], window[4], window[5]};
+}
+
+Pool pool_of(ffi::ThreadPool& threads) {
+  return Pool(static_cast<int>(threads.num_threads()),
+              [&threads](std::function<void()> task) {
+                threads.Schedule(std::move(task));
+              });
+}
+
+ffi::Error check(int64_t isa, Numbers window, const ffi::AnyBuffer& x,
+                 const ffi::AnyBuffer& y) {
+  if (!supports(isa)) return invalid("no such instruction set here");
+  if (window.size() != 6) return invalid("expected six numbers for the window");
+  if (x.dimensions().size() != 4 || y.dimensions().size() != 4) {
+    return invalid("expected [batch, height, width, channels]");
+  }
+  if (!is_number(x) || !is_number(y)) {
+    return invalid("expected float32 or bfloat16");
+  }
+  return ffi::Error::Success();
+}
+
+ffi::Error forward_impl(ffi::ThreadPool threads, ffi::AnyBuffer x,
+                        ffi::AnyBuffer values, Indices rows, Indices split,
+                        Indices columns, ffi::Result<ffi::AnyBuffer> y,
+                        Numbers window, int64_t isa) {
+  if (auto error = check(isa, window, x, *y); error.failure()) return error;
+  int64_t num_rows = y->dimensions()[3];
+  if (!is_number(values) ||
+      values.element_count() != columns.element_count() ||
+      static_cast<int64_t>(rows.element_count()) != num_rows + 1 ||
+      static_cast<int64_t>(split.element_count()) != num_rows) {
+    return invalid("the structure does not match the shapes");
+  }
+  forward(kernels_of(isa), pool_of(threads), image_of(x),
+          {values.untyped_data(), type_of(values)}, rows.typed_data(),
+          split.typed_data(), columns.typed_data(), columns.element_count(),
+          window_of(window), image_of(*y));
+  return ffi::Error::Success();
+}
+
+ffi::Error input_gradient_impl(ffi::ThreadPool threads, ffi::AnyBuffer dy,
+                               ffi::AnyBuffer values, Indices rows,
+                               Indices columns, Indices entries,
+                               ffi::Result<ffi::AnyBuffer> dx, Numbers window,
+                               int64_t isa) {
+  if (auto error = check(isa, window, dy, *dx); error.failure()) return error;
+  int64_t num_rows = window[0] * window[1] * dx->dimensions()[3];
+  if (!is_number(values) ||
+      entries.element_count() != columns.element_count() ||
+      static_cast<int64_t>(rows.element_count()) != num_rows + 1) {
+    return invalid("the structure does not match the shapes");
+  }
+  input_gradient(kernels_of(isa), pool_of(threads), image_of(dy),
+                 {values.untyped_data(), type_of(values)}, rows.typed_data(),
+                 columns.typed_data(), entries.typed_data(),
+                 entries.element_count(), window_of(window), image_of(*dx));
+  return ffi::Error::Success();
+}
+
+ffi::Error weight_gradient_impl(ffi::ThreadPool threads, ffi::AnyBuffer x,
+                                ffi::AnyBuffer dy, Indices rows,
+                                Indices columns,
+                                ffi::Result<Gradient> values,
+                                Numbers window, int64_t isa) {
+  if (auto error = check(isa, window, x, dy); error.failure()) return error;
+  int64_t num_rows = dy.dimensions()[3];
+  if (values->element_count() != columns.element_count() ||
+      static_cast<int64_t>(rows.element_count()) != num_rows + 1) {
+    return invalid("the structure does not match the shapes");
+  }
+  weight_gradient(kernels_of(isa), pool_of(threads), image_of(x),
+                  image_of(dy), rows.typed_data(), columns.typed_data(),
+                  columns.element_count(), window_of(window),
+                  values->typed_data());
+  return ffi::Error::Success();
+}
+
+ffi::Error num_threads_impl(ffi::ThreadPool threads,
+                            ffi::Result<Count> result) {
+  *result->typed_data() = static_cast<int32_t>(threads.num_threads());
+  return ffi::Error::Success();
+}
+
+}  // namespace
+}  // namespace sparsity
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(sparsity_forward, sparsity::forward_impl,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<sparsity::Indices>()
+                                  .Arg<sparsity::Indices>()
+                                  .Arg<sparsity::Indices>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Attr<sparsity::Numbers>("window")
+                                  .Attr<int64_t>("isa"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(sparsity_input_gradient,
+                              sparsity::input_gradient_impl,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<sparsity::Indices>()
+                                  .Arg<sparsity::Indices>()
+                                  .Arg<sparsity::Indices>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Attr<sparsity::Numbers>("window")
+                                  .Attr<int64_t>("isa"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(sparsity_weight_gradient,
+                              sparsity::weight_gradient_impl,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<sparsity::Indices>()
+                                  .Arg<sparsity::Indices>()
+                                  .Ret<sparsity::Gradient>()
+                                  .Attr<sparsity::Numbers>("window")
+                                  .Attr<int64_t>("isa"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    sparsity_num_threads, sparsity::num_threads_impl,
+    ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Ret<sparsity::Count>());
+
+// For the loader: what runs here, and what this file was built from.
+extern "C" int sparsity_supports(int isa) { return sparsity::supports(isa); }
+extern "C" const char* sparsity_sources() { return SPARSITY_SOURCES; }

@@ -1,0 +1,77 @@
+"""The slow, obvious version: makes the dense weight and multiplies.
+
+What the other implementations are tested against. It needs the memory that
+they are there to save.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from sparsity.kernels.geometry import Window
+from sparsity.kernels.structure import Structure
+
+DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
+
+
+def convolve(x: jax.Array, weight: jax.Array, window: Window) -> jax.Array:
+  """Returns the dense convolution; a plain product where it is one."""
+  if window.size == x.shape[1:3] == (1, 1):
+    y = jnp.matmul(x[:, 0, 0], weight[0, 0], precision='highest')
+    return y[:, None, None]
+  return jax.lax.conv_general_dilated(
+    x, weight, window.stride, window.padding, dimension_numbers=DIMENSIONS
+  )
+
+
+def densify(values: jax.Array, s: Structure, num_inputs: int) -> jax.Array:
+  """Returns the dense [in, out] weight with the entries of A."""
+  num_outputs = len(s.split)
+  places = jnp.arange(len(s.columns))
+  outputs = jnp.searchsorted(s.rows, places, side='right') - 1
+  in_forward = places < s.split[outputs]
+  weight = jnp.zeros((num_inputs, num_outputs), values.dtype)
+  return weight.at[s.columns, outputs].set(jnp.where(in_forward, values, 0))
+
+
+def _weight(values, structure, num_channels, window):
+  num_inputs = window.size[0] * window.size[1] * num_channels
+  weight = densify(values.astype(jnp.float32), structure, num_inputs)
+  return weight.reshape(*window.size, num_channels, -1)
+
+
+def forward(
+  x: jax.Array, values: jax.Array, structure: Structure, window: Window
+) -> jax.Array:
+  """Returns y [batch, height, width, out] in float32."""
+  weight = _weight(values, structure, x.shape[-1], window)
+  return convolve(x.astype(jnp.float32), weight, window)
+
+
+def input_gradient(
+  dy: jax.Array,
+  values: jax.Array,
+  structure: Structure,
+  window: Window,
+  image: tuple[int, int, int],
+) -> jax.Array:
+  """Returns dx [batch, *image] in float32."""
+  weight = _weight(values, structure, image[-1], window)
+  x = jax.ShapeDtypeStruct((dy.shape[0], *image), jnp.float32)
+  pull = jax.linear_transpose(lambda x: convolve(x, weight, window), x)
+  return pull(dy.astype(jnp.float32))[0]
+
+
+def weight_gradient(
+  x: jax.Array, dy: jax.Array, structure: Structure, window: Window
+) -> jax.Array:
+  """Returns dvalues [k_B] in float32."""
+  shape = (*window.size, x.shape[-1], dy.shape[-1])
+  x = x.astype(jnp.float32)
+  pull = jax.linear_transpose(
+    lambda weight: convolve(x, weight, window),
+    jax.ShapeDtypeStruct(shape, jnp.float32),
+  )
+  gradient = pull(dy.astype(jnp.float32))[0].reshape(-1, dy.shape[-1])
+  places = jnp.arange(len(structure.columns))
+  outputs = jnp.searchsorted(structure.rows, places, side='right') - 1
+  return gradient[structure.columns, outputs]

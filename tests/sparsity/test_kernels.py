@@ -1,0 +1,371 @@
+"""Every kernel, on every instruction set, against NumPy in double precision."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparsity import kernels
+from sparsity.kernels import native
+
+IMPLEMENTATIONS = ('reference', 'xla', *(f'native-{i}' for i in native.ISAS))
+TOLERANCES = {jnp.float32: 2e-6, jnp.bfloat16: 8e-3}
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def implementation(request, monkeypatch):
+  """One implementation, the native one with each instruction set."""
+  name, _, isa = request.param.partition('-')
+  if isa:
+    if isa not in native.supported():
+      pytest.skip(native.problem() or f'this processor has no {isa}')
+    monkeypatch.setenv('SPARSITY_ISA', isa)
+  return name
+
+
+def make_masks(shape, forward, backward, seed=0):
+  """Returns A and B at random; one output is empty and one is full."""
+  rng = np.random.default_rng(seed)
+  scores = rng.random(shape)
+  scores[:, :1] = 2.0
+  scores[:, -1:] = 0.0
+  return scores < forward, scores < backward
+
+
+def make_weight(shape, forward, backward, seed=0):
+  """Returns the structure, its values, the dense W_A and the mask of B."""
+  A, B = make_masks(shape, forward, backward, seed)
+  structure = kernels.from_masks(A, B)
+  weight = np.random.default_rng(seed + 1).normal(size=shape)
+  return structure, gather(weight, structure), np.where(A, weight, 0.0)
+
+
+def gather(weight, structure):
+  """Returns the entries of a dense matrix in the structure's order."""
+  counts = np.diff(structure.rows)
+  outputs = np.repeat(np.arange(weight.shape[1]), counts)
+  return np.asarray(weight)[np.asarray(structure.columns), outputs]
+
+
+def assert_close(actual, expected, dtype, size):
+  """Compares with an error that grows with the number of summands."""
+  assert actual.dtype == dtype
+  assert actual.shape == expected.shape
+  tolerance = TOLERANCES[dtype] * max(1.0, size) ** 0.5
+  scale = max(1.0, np.abs(expected).max(initial=0.0))
+  actual = np.asarray(actual, np.float64)
+  np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
+
+
+def rounded(array, dtype):
+  """Returns an array that `dtype` holds exactly, for JAX and for NumPy."""
+  array = jnp.asarray(array, jnp.float32).astype(dtype)
+  return array, np.asarray(array, np.float64)
+
+
+SHAPES = [  # batch, in, out, densities of A and B
+  ((5,), 7, 9, 0.3, 0.6),
+  ((1,), 33, 65, 0.1, 0.2),
+  ((2, 65), 40, 18, 0.05, 0.1),
+  ((130,), 24, 100, 0.5, 0.5),
+  ((600,), 8, 17, 1.0, 1.0),
+  ((33,), 300, 4, 0.0, 0.3),
+  ((0,), 4, 5, 0.5, 0.5),
+  ((3,), 0, 5, 0.5, 0.5),
+  ((3,), 5, 0, 0.5, 0.5),
+  ((3,), 6, 5, 0.0, 0.0),
+]
+
+
+@pytest.mark.parametrize('dtype', TOLERANCES)
+@pytest.mark.parametrize('case', SHAPES, ids=str)
+def test_products_equal_the_dense_ones(implementation, case, dtype):
+  batch, num_inputs, num_outputs, *densities = case
+  shape = (num_inputs, num_outputs)
+  structure, values, _ = make_weight(shape, *densities)
+  values, exact = rounded(values, dtype)
+  weight = dense_forward(exact, structure, shape)
+  rng = np.random.default_rng(2)
+  x, exact_x = rounded(rng.normal(size=(*batch, num_inputs)), dtype)
+  dy, exact_dy = rounded(rng.normal(size=(*batch, num_outputs)), dtype)
+
+  @jax.jit
+  def products(x, dy, values, structure):
+    call = functools.partial
+    options = {'implementation': implementation}
+    return (
+      call(kernels.matmul, **options)(x, values, structure, shape),
+      call(kernels.matmul_dx, **options)(dy, values, structure, shape),
+      call(kernels.matmul_dw, **options)(x, dy, structure, shape),
+    )
+
+  y, dx, dw = products(x, dy, values, structure)
+  assert_close(y, exact_x @ weight, dtype, num_inputs)
+  assert_close(dx, exact_dy @ weight.T, dtype, num_outputs)
+  flat_x = exact_x.reshape(np.prod(batch), num_inputs)
+  flat_dy = exact_dy.reshape(np.prod(batch), num_outputs)
+  expected = gather(flat_x.T @ flat_dy, structure)
+  assert_close(dw, expected, dtype, np.prod(batch))
+
+
+def dense_forward(values, structure, shape):
+  """Returns W_A, entry by entry."""
+  weight = np.zeros(shape)
+  for output in range(shape[1]):
+    for place in range(structure.rows[output], structure.split[output]):
+      weight[structure.columns[place], output] = values[place]
+  return weight
+
+
+WINDOWS = [  # image, channels in and out, kernel, stride, padding
+  ((8, 7), 5, 6, (3, 3), 1, 'SAME'),
+  ((8, 7), 5, 18, (3, 3), 2, 'SAME'),
+  ((9, 9), 20, 17, (3, 3), 2, 'VALID'),
+  ((7, 8), 9, 24, (1, 1), 2, 'SAME'),
+  ((6, 6), 16, 8, (1, 1), 1, 'VALID'),
+  ((11, 10), 3, 9, (5, 2), (3, 2), ((2, 1), (0, 3))),
+  ((5, 5), 3, 4, (2, 2), 3, 'VALID'),
+  ((2, 2), 3, 4, (3, 3), 1, 'VALID'),
+]
+
+
+def dense_conv(x, weight, stride, pads):
+  """Returns the convolution by the definition, and its patches."""
+  kh, kw, _, _ = weight.shape
+  x = np.pad(x, [(0, 0), *pads, (0, 0)])
+  rows = range(0, x.shape[1] - kh + 1, stride[0])
+  columns = range(0, x.shape[2] - kw + 1, stride[1])
+  patches = np.zeros((len(x), len(rows), len(columns), *weight.shape[:3]))
+  for i, row in enumerate(rows):
+    for j, column in enumerate(columns):
+      patches[:, i, j] = x[:, row : row + kh, column : column + kw]
+  return np.tensordot(patches, weight, 3), patches
+
+
+@pytest.mark.parametrize('dtype', TOLERANCES)
+@pytest.mark.parametrize('case', WINDOWS, ids=str)
+def test_convolutions_equal_the_dense_ones(implementation, case, dtype):
+  image, channels, num_outputs, size, stride, padding = case
+  shape = (*size, channels, num_outputs)
+  flat = (size[0] * size[1] * channels, num_outputs)
+  structure, values, _ = make_weight(flat, 0.3, 0.5)
+  values, exact = rounded(values, dtype)
+  weight = dense_forward(exact, structure, flat).reshape(shape)
+  rng = np.random.default_rng(2)
+  x, exact_x = rounded(rng.normal(size=(3, *image, channels)), dtype)
+  strides = (stride, stride) if isinstance(stride, int) else stride
+  pads = padding
+  if isinstance(padding, str):
+    pads = jax.lax.padtype_to_pads(image, size, strides, padding)
+  expected, patches = dense_conv(exact_x, weight, strides, pads)
+  dy, exact_dy = rounded(rng.normal(size=expected.shape), dtype)
+
+  @jax.jit
+  def products(x, dy, values, structure):
+    options = {
+      'stride': stride,
+      'padding': padding,
+      'implementation': implementation,
+    }
+    return (
+      kernels.conv(x, values, structure, shape, **options),
+      kernels.conv_dx(
+        dy, values, structure, shape, image_size=image, **options
+      ),
+      kernels.conv_dw(x, dy, structure, shape, **options),
+    )
+
+  y, dx, dw = products(x, dy, values, structure)
+  assert_close(y, expected, dtype, flat[0])
+  # The convolution is linear in x: its gradient is the transposed map.
+  pull = dense_input_gradient(exact_dy, weight, strides, pads, x.shape)
+  assert_close(dx, pull, dtype, flat[1] * size[0] * size[1])
+  dense_dw = np.tensordot(patches, exact_dy, ([0, 1, 2], [0, 1, 2]))
+  expected_dw = gather(dense_dw.reshape(flat), structure)
+  assert_close(dw, expected_dw, dtype, exact_dy[..., 0].size)
+
+
+def dense_input_gradient(dy, weight, stride, pads, shape):
+  """Returns dx: each output hands its gradient back to what it read."""
+  kh, kw, _, _ = weight.shape
+  n, height, width, channels = shape
+  (top, bottom), (left, right) = pads
+  dx = np.zeros((n, height + top + bottom, width + left + right, channels))
+  for i in range(dy.shape[1]):
+    for j in range(dy.shape[2]):
+      row, column = i * stride[0], j * stride[1]
+      dx[:, row : row + kh, column : column + kw] += np.tensordot(
+        dy[:, i, j], weight, ([1], [3])
+      )
+  return dx[:, top : top + height, left : left + width]
+
+
+def test_types_may_be_mixed(implementation):
+  structure, values, weight = make_weight((6, 5), 0.4, 0.7)
+  values = jnp.asarray(values, jnp.float32)
+  x = jnp.ones((3, 6), jnp.bfloat16)
+  y = kernels.matmul(
+    x, values, structure, (6, 5), implementation=implementation
+  )
+  assert_close(y, np.ones((3, 6)) @ weight, jnp.float32, 6)
+
+
+def test_bfloat16_is_summed_in_float32(implementation):
+  mask = np.ones((4096, 1), bool)
+  structure = kernels.from_masks(mask, mask)
+  values = jnp.ones(4096, jnp.bfloat16)
+  x = jnp.ones((1, 4096), jnp.bfloat16)  # bfloat16 cannot count beyond 256
+  y = kernels.matmul(
+    x, values, structure, (4096, 1), implementation=implementation
+  )
+  assert float(y[0, 0]) == 4096.0
+
+
+def test_bfloat16_rounds_to_even_and_keeps_nan(implementation):
+  mask = np.ones((1, 9), bool)
+  structure = kernels.from_masks(mask, mask)
+  numbers = [1.00390625, 1.01171875, np.inf, np.nan, -np.nan, 0, 1e-30, 3e38, 1]
+  y = kernels.matmul(
+    jnp.ones((1, 1), jnp.bfloat16),
+    jnp.asarray(numbers, jnp.bfloat16),
+    structure,
+    (1, 9),
+    implementation=implementation,
+  )
+  expected = jnp.asarray([numbers], jnp.bfloat16)
+  np.testing.assert_array_equal(
+    np.asarray(y, np.float32), np.asarray(expected, np.float32)
+  )
+  # A sum that bfloat16 has to round: 1 + 2^-8 is a tie, and 1 is even.
+  mask = np.ones((2, 1), bool)
+  y = kernels.matmul(
+    jnp.ones((1, 2), jnp.bfloat16),
+    jnp.asarray([1.0, 2.0**-8], jnp.bfloat16),
+    kernels.from_masks(mask, mask),
+    (2, 1),
+    implementation=implementation,
+  )
+  assert float(y[0, 0]) == 1.0
+
+
+def test_vmap_maps_over_examples_and_over_weights(implementation):
+  structure, values, weight = make_weight((6, 5), 0.4, 0.7)
+  rng = np.random.default_rng(3)
+  x = jnp.asarray(rng.normal(size=(4, 3, 6)), jnp.float32)
+  scales = jnp.arange(1.0, 5.0)
+  values = jnp.asarray(values, jnp.float32)
+
+  @jax.jit
+  @jax.vmap
+  def product(x, scale):
+    return kernels.matmul(
+      x, values * scale, structure, (6, 5), implementation=implementation
+    )
+
+  expected = (np.asarray(x) @ weight) * np.asarray(scales)[:, None, None]
+  assert_close(product(x, scales), expected, jnp.float32, 6)
+
+
+@pytest.mark.parametrize('by_hand', [False, True])
+def test_four_devices_equal_one(implementation, by_hand):
+  shape = (40, 24)
+  structure, values, weight = make_weight(shape, 0.2, 0.4)
+  mesh = jax.make_mesh((4,), ('batch',))
+  part = jax.sharding.PartitionSpec('batch')
+  x = np.random.default_rng(4).normal(size=(36, 40))
+  sharded = jax.device_put(
+    jnp.asarray(x, jnp.float32), jax.NamedSharding(mesh, part)
+  )
+
+  def product(x, values, structure):
+    return kernels.matmul(
+      x, values, structure, shape, implementation=implementation
+    )
+
+  if by_hand:
+    whole = jax.sharding.PartitionSpec()
+    product = jax.shard_map(
+      product,
+      mesh=mesh,
+      in_specs=(part, whole, whole),
+      out_specs=part,
+      # Loops inside know nothing of what differs between devices.
+      check_vma=False,
+    )
+  y = jax.jit(product)(sharded, jnp.asarray(values, jnp.float32), structure)
+  assert_close(y, x @ weight, jnp.float32, 40)
+
+
+@pytest.mark.parametrize('name', ['xla', 'native'])
+def test_no_dense_weight_is_ever_made(name):
+  if name == 'native' and native.problem():
+    pytest.skip(native.problem())
+  shape = (3, 3, 16, 64)
+  flat = (144, 64)
+  structure, values, _ = make_weight(flat, 0.1, 0.2)
+  x = jnp.ones((1, 6, 6, 16))
+  options = {'stride': 1, 'padding': 'SAME', 'implementation': name}
+
+  @jax.jit
+  def products(x, values, structure):
+    y = kernels.conv(x, values, structure, shape, **options)
+    dx = kernels.conv_dx(
+      y, values, structure, shape, image_size=(6, 6), **options
+    )
+    dw = kernels.conv_dw(x, y, structure, shape, **options)
+    flat_y = kernels.matmul(
+      x.reshape(4, 144), values, structure, flat, implementation=name
+    )
+    flat_dw = kernels.matmul_dw(
+      x.reshape(4, 144), flat_y, structure, flat, implementation=name
+    )
+    flat_dx = kernels.matmul_dx(
+      flat_y, values, structure, flat, implementation=name
+    )
+    return dx, dw, flat_dw, flat_dx
+
+  arguments = (x, jnp.asarray(values, jnp.float32), structure)
+  text = products.lower(*arguments).compile().as_text()
+  sizes = [
+    np.prod([int(n) for n in dims.split(',') if n], dtype=int)
+    for dims in re.findall(r'\b(?:f32|s32|pred)\[([\d,]*)\]', text)
+  ]
+  assert max(sizes) < flat[0] * flat[1]
+  assert max(sizes) >= x.size  # the text was read
+
+
+def test_a_function_lowers_for_platforms_that_are_not_here():
+  structure, values, _ = make_weight((6, 5), 0.4, 0.7)
+  values = jnp.asarray(values, jnp.float32)
+
+  @jax.jit
+  def product(x):
+    return kernels.matmul(x, values, structure, (6, 5))
+
+  exported = jax.export.export(product, platforms=['tpu', 'cuda'])
+  x = jax.ShapeDtypeStruct((3, 6), jnp.float32)
+  assert 'sparsity_' not in exported(x).mlir_module()
+
+
+def test_every_call_of_many_threads_is_the_same():
+  if native.problem():
+    pytest.skip(native.problem())
+  shape = (64, 700)
+  structure, values, _ = make_weight(shape, 0.3, 0.5)
+  values = jnp.asarray(values, jnp.float32)
+  x = jnp.asarray(np.random.default_rng(5).normal(size=(700, 64)), jnp.float32)
+
+  @jax.jit
+  def products(x):
+    y = kernels.matmul(x, values, structure, shape, implementation='native')
+    # Independent of each other: XLA may run these two at the same time.
+    dx = kernels.matmul_dx(y, values, structure, shape, implementation='native')
+    dw = kernels.matmul_dw(x, y, structure, shape, implementation='native')
+    return y, dx, dw
+
+  first = jax.tree.map(np.asarray, products(x))
+  for _ in range(50):
+    jax.tree.map(np.testing.assert_array_equal, first, products(x))
