@@ -10,9 +10,12 @@ STAMP := $(VENV)/.installed
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.3
 
+# Where no compiler is, this says so, and the kernels in pure JAX are used.
+KERNELS := $(VENV)/.kernels
+
 .PHONY: demo test lint format bench setup clean
 
-setup: $(STAMP)
+setup: $(STAMP) $(KERNELS)
 
 $(STAMP): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("expected Python 3.11 or later, got " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
@@ -21,10 +24,14 @@ $(STAMP): requirements.lock
 	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	@touch $(STAMP)
 
-demo: $(STAMP)
+$(KERNELS): $(STAMP) $(wildcard sparsity/kernels/native/*) sparsity/kernels/build.py
+	@-$(RUN) -m sparsity.kernels.build
+	@touch $(KERNELS)
+
+demo: $(STAMP) $(KERNELS)
 	$(RUN) launch.py --config=configs/mnist_powerprop.py:demo --workdir=runs/demo
 
-test: $(STAMP)
+test: $(STAMP) $(KERNELS)
 	$(RUN) -m pytest
 
 lint: $(STAMP)
@@ -35,10 +42,13 @@ format: $(STAMP)
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-bench: $(STAMP)
+bench: $(STAMP) $(KERNELS)
 	$(RUN) -m benchmarks.topk
 	$(RUN) -m benchmarks.step
 	$(RUN) -m benchmarks.loop
+	$(RUN) -m benchmarks.kernels
+	$(RUN) -m benchmarks.input
+	$(RUN) -m benchmarks.vision
 
 clean:
-	rm -rf $(VENV) .cache build *.egg-info
+	rm -rf $(VENV) .cache build *.egg-info sparsity/kernels/*.so

@@ -138,7 +138,7 @@ def test_dry_run_needs_no_data_and_lowers_the_step(capsys):
     ([DENSE, '--config.train.num_steps=0'], 'num_steps: expected >= 1, got 0'),
     ([DENSE, '--config.optimizer.name=sdg'], "did you mean 'sgd'"),
     ([DENSE, '--config.experiment=images'], 'image_classification'),
-    ([DENSE, '--config.data.name=imagenet'], 'config.data.name'),
+    ([DENSE, '--config.data.name=imagenett'], "did you mean 'imagenet'"),
     ([DENSE, 'more'], 'expected flags only, got more'),
     ([DENSE, '--sweep=x'], 'sweep'),
     ([TOPKAST, '--config.method.forward_density=0'], 'forward_density in (0,'),
