@@ -8,6 +8,7 @@ from sparsity import modules
 from sparsity import patterns
 from sparsity.compact import CompactWeights
 from sparsity.compact import active_sets
+from sparsity.compact import compile_inference
 from sparsity.compact import conv
 from sparsity.compact import forward_weights
 from sparsity.compact import grad
@@ -66,6 +67,7 @@ __all__ = [
   'all_of',
   'any_of',
   'compact',
+  'compile_inference',
   'constant',
   'conv',
   'cubic',

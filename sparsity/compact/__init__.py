@@ -1,7 +1,9 @@
 """Storage of the active entries only: weights, products, training."""
 
 from sparsity.compact.conversion import CompactState
+from sparsity.compact.inference import compile_inference
 from sparsity.compact.packing import check
+from sparsity.compact.packing import check_model
 from sparsity.compact.packing import pack
 from sparsity.compact.packing import unpack
 from sparsity.compact.products import conv
@@ -26,7 +28,9 @@ __all__ = [
   'Entries',
   'active_sets',
   'check',
+  'check_model',
   'compact',
+  'compile_inference',
   'conv',
   'forward_weights',
   'grad',

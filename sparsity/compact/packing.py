@@ -1,5 +1,6 @@
 """From dense weights and masks to compact weights, and back."""
 
+from collections.abc import Callable
 import math
 from typing import Any
 
@@ -97,6 +98,55 @@ def check(weights: Any) -> None:
       )
 
 
+def check_model(apply: Callable[..., Any], weights: Any, *args: Any) -> None:
+  """Checks that a model can be computed with compact weights, before it is.
+
+  Nothing is computed: `apply` is traced.
+
+  Example:
+    >>> mask = jnp.eye(2, dtype=bool)
+    >>> weights = pack({'w': jnp.ones((2, 2))}, {'w': mask})
+    >>> double = lambda weights, x: 2 * x * weights['w']
+    >>> check_model(double, weights, 1.0)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: expected layers of sparsity.modules, ... got others for w: ...
+
+  Args:
+    apply: function of weights and further arguments.
+    weights: a tree that may hold `CompactWeights`.
+    *args: arrays, or their shapes.
+
+  Raises:
+    ValueError: If a layer does not take its weights compact; names all such.
+  """
+  try:
+    jax.eval_shape(apply, weights, *args)
+    return
+  except Exception as found:  # whatever the model says of it
+    error = found
+  leaves, structure = jax.tree.flatten(weights, is_leaf=weights_lib.is_compact)
+  names = []
+  for i, leaf in enumerate(leaves):
+    others = map(_dense_shape, leaves)
+    one = [leaf if i == j else other for j, other in enumerate(others)]
+    if weights_lib.is_compact(leaf):
+      try:
+        jax.eval_shape(apply, jax.tree.unflatten(structure, one), *args)
+      except Exception:
+        names.append(leaf.entries.name)
+  if len(names) in (0, sum(map(weights_lib.is_compact, leaves))):
+    dense = jax.tree.unflatten(structure, list(map(_dense_shape, leaves)))
+    jax.eval_shape(apply, dense, *args)  # raises if it is not the storage
+  if not names:
+    raise error
+  raise ValueError(
+    'expected layers of sparsity.modules, which take compact weights, got '
+    f'others for {", ".join(names)}: leave them out of the selection, or use '
+    'masked storage, which serves every layer'
+  ) from error
+
+
 def make_entries(
   name: str, forward: jax.Array, backward: jax.Array, counts: tuple[int, int]
 ) -> weights_lib.Entries:
@@ -149,6 +199,12 @@ def _unpack_leaf(w):
   s, at = w.entries.structure, layout.places(w.entries.structure)
   seen = jnp.where(layout.in_forward(s), w.values.reshape(-1), 0)
   return jnp.asarray(layout.put(jnp.zeros(w.shape, w.dtype), at, seen))
+
+
+def _dense_shape(x):
+  if weights_lib.is_compact(x):
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
+  return x
 
 
 def _check_entries(entries):

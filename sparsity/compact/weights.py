@@ -83,8 +83,11 @@ class CompactWeights:
     """Returns it with values of another dtype."""
     return CompactWeights(self.values.astype(dtype), self.entries)
 
-  def __jax_array__(self):
-    raise TypeError(
+  def __repr__(self):
+    return f'CompactWeights({self.entries.name}, {self.shape})'
+
+  def _unsupported(self, *_):
+    raise ValueError(
       f'{self.entries.name} {self.shape} has only its active entries, which '
       'sparsity.matmul, sparsity.conv and the layers of sparsity.modules can '
       'use, but something else asked for the whole of it: build that layer of '
@@ -92,9 +95,8 @@ class CompactWeights:
       'serves every layer'
     )
 
-  def _unsupported(self, *_):
-    self.__jax_array__()
-
+  # JAX asks all that is no array for this before it complains of the type.
+  __jax_array__ = property(_unsupported)
   __add__ = __radd__ = __sub__ = __rsub__ = _unsupported
   __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _unsupported
   __matmul__ = __rmatmul__ = __pow__ = __neg__ = __getitem__ = _unsupported
