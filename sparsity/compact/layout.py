@@ -68,18 +68,9 @@ def check_size(shape: tuple[int, ...]) -> None:
 
 def places(structure: kernels.Structure) -> jax.Array:
   """Returns int32 [k_B]: where the entries are in the flattened [in, out]."""
-  s = structure
-  num_outputs = s.split.shape[0]
-  if is_traced(s):
-    outputs = jnp.repeat(
-      jnp.arange(num_outputs, dtype=jnp.int32),
-      jnp.diff(s.rows),
-      total_repeat_length=s.columns.shape[0],
-    )
-    return s.columns * num_outputs + outputs
-  outputs = np.arange(num_outputs, dtype=np.int32)
-  outputs = np.repeat(outputs, np.diff(np.asarray(s.rows)))
-  return np.asarray(s.columns) * np.int32(num_outputs) + outputs
+  s, num_outputs = structure, np.int32(structure.split.shape[0])
+  columns = s.columns if is_traced(s) else np.asarray(s.columns)
+  return columns * num_outputs + _outputs(s)
 
 
 def in_forward(structure: kernels.Structure) -> jax.Array:
@@ -119,18 +110,55 @@ def take(dense: jax.Array, at: jax.Array) -> jax.Array:
   return np.asarray(dense).reshape(-1)[np.asarray(at)]
 
 
-def origins(old: jax.Array, new: jax.Array, size: int) -> jax.Array:
-  """Returns for each new entry which old one it was, -1 if it is new.
+def origins(
+  old: kernels.Structure, new: kernels.Structure, shape: tuple[int, int]
+) -> jax.Array:
+  """Returns int32 [k_B]: which entry each new one was, -1 if it is new.
 
   Args:
-    old: int32 [k_B], places of the entries until now.
-    new: int32 [k_B], places from now on.
-    size: of the dense weight.
+    old: the structure until now.
+    new: the structure from now on.
+    shape: (in, out) of the dense weight.
   """
-  is_host = not is_traced((old, new))
-  empty = (np if is_host else jnp).full(size, -1, np.int32)
-  index = (np if is_host else jnp).arange(old.shape[0], dtype=np.int32)
-  return take(put(empty, old, index), new)
+  # By output first, as entries are: there memory is gone through in order.
+  before, after = (_transposed_places(s, shape) for s in (old, new))
+  xp = jnp if is_traced((before, after)) else np
+  empty = xp.full(shape[0] * shape[1], -1, np.int32)
+  index = xp.arange(before.shape[0], dtype=np.int32)
+  return take(put(empty, before, index), after)
+
+
+def move(x: jax.Array, origin: jax.Array, fresh: jax.Array) -> jax.Array:
+  """Returns entries of x where they are now, `fresh` where they are new.
+
+  Shapes:
+    x, fresh, origin: [k_B].
+  """
+  if is_traced((x, origin, fresh)):
+    return jnp.where(origin >= 0, take(x, jnp.maximum(origin, 0)), fresh)
+  moved = np.take(np.asarray(x), origin, mode='clip')
+  enter = np.flatnonzero(origin < 0)
+  moved[enter] = np.asarray(fresh)[enter]
+  return moved
+
+
+def _transposed_places(s, shape):
+  outputs = _outputs(s)
+  columns = s.columns if is_traced(s) else np.asarray(s.columns)
+  return outputs * np.int32(shape[0]) + columns
+
+
+def _outputs(s):
+  """Returns int32 [k_B], the output of each entry."""
+  num_outputs = s.split.shape[0]
+  if is_traced(s):
+    return jnp.repeat(
+      jnp.arange(num_outputs, dtype=jnp.int32),
+      jnp.diff(s.rows),
+      total_repeat_length=s.columns.shape[0],
+    )
+  outputs = np.arange(num_outputs, dtype=np.int32)
+  return np.repeat(outputs, np.diff(np.asarray(s.rows)))
 
 
 def _build(forward, backward, num_forward, num_backward):

@@ -39,9 +39,10 @@ def make_refresh(method: state_lib.SparseMethod) -> Callable[..., Any]:
       count = optax.safe_increment(count)
     gradients = select.pick(gradients or {}, entries)
     rows = select.pick(params, entries)
-    old = {path: layout.places(e.structure) for path, e in entries.items()}
     dense = {
-      path: layout.put(x, old[path], rows[path].reshape(-1))
+      path: layout.put(
+        x, layout.places(entries[path].structure), rows[path].reshape(-1)
+      )
       for path, x in stored.items()
     }
     shapes = jax.tree.map(_Shape, conversion.dense_shapes(params, entries))
@@ -64,9 +65,18 @@ def make_refresh(method: state_lib.SparseMethod) -> Callable[..., Any]:
       )
       for path, e in entries.items()
     }
-    new_rows = _like(rows, conversion.take_rows(dense, new))
-    params = select.put(params, new_rows)
-    inner = _move(method, state.inner, params, old, new)
+    origins = {
+      path: layout.origins(entries[path].structure, e.structure, e.matrix_shape)
+      for path, e in new.items()
+    }
+    rows = {
+      path: _move(
+        x, origins[path], _entering(dense[path], new[path], origins[path])
+      )
+      for path, x in rows.items()
+    }
+    params = select.put(params, rows)
+    inner = _move_state(method, state.inner, params, origins)
     state = conversion.CompactState(count, _like(entries, new), inner)
     return params, state, conversion.keep(method, dense)
 
@@ -112,23 +122,32 @@ class _Shape:
     return (self.shape, self.dtype) == (other.shape, other.dtype)
 
 
-def _move(method, state, params, old, new):
+def _entering(dense, entries, origin):
+  """Returns [k_B], right where entries are new: what was stored of them."""
+  places = layout.places(entries.structure)
+  if layout.is_traced((dense, places)):
+    return layout.take(dense, places)
+  fresh = np.empty(places.shape, dense.dtype)
+  enter = np.flatnonzero(origin < 0)
+  fresh[enter] = layout.take(dense, places[enter])
+  return fresh
+
+
+def _move(x, origin, fresh):
+  """Returns a row [1, ..., 1, k_B] of the entries that there are now."""
+  moved = layout.move(x.reshape(-1), origin, fresh.reshape(-1))
+  return _like(x, moved.reshape(x.shape))
+
+
+def _move_state(method, state, params, origins):
   """Returns the optimizer's state of the entries that there are now."""
-  origins = {
-    path: layout.origins(old[path], layout.places(e.structure), e.size)
-    for path, e in new.items()
-  }
 
   def move(path, before, fresh):
     if before.shape != fresh.shape or before.size != origins[path].size:
       return before  # not kept entry by entry
-    origin = origins[path]
-    xp = jnp if layout.is_traced((origin, before)) else np
-    moved = layout.take(before, xp.maximum(origin, 0)).reshape(fresh.shape)
-    stays = (origin >= 0).reshape(fresh.shape)
-    return _like(before, xp.where(stays, moved, xp.asarray(fresh)))
+    return _move(before, origins[path], fresh)
 
-  return conversion.map_sparse(method, move, state, params, new)
+  return conversion.map_sparse(method, move, state, params, origins)
 
 
 def _on_host(fn):

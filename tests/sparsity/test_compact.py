@@ -66,7 +66,6 @@ def make_methods():
         **densities,
         refresh_every=7,
         distribution='erdos_renyi',
-        dense=['last'],
       ),
       plain,
     ),

@@ -76,10 +76,22 @@ def test_structures_of_the_host_and_of_jit_are_those_of_the_kernels():
 
 
 def test_origins_say_where_entries_were():
-  old = np.array([5, 2, 9], np.int32)
-  new = np.array([2, 3, 5], np.int32)
+  structures = [
+    kernels.from_masks(*make_masks((19, 23), seed)) for seed in (0, 1)
+  ]
+  old, new = (list(np.asarray(layout.places(s))) for s in structures)
+  expected = [old.index(place) if place in old else -1 for place in new]
+  assert -1 in expected
+  assert max(expected) > 0
   for origins in (layout.origins, jax.jit(layout.origins, static_argnums=2)):
-    np.testing.assert_array_equal(origins(old, new, 10), [1, -1, 0])
+    np.testing.assert_array_equal(origins(*structures, (19, 23)), expected)
+
+
+def test_what_stays_moves_and_what_enters_is_fresh():
+  x, fresh = np.array([5.0, 6.0, 7.0]), np.array([1.0, 2.0, 3.0])
+  origin = np.array([2, -1, 0], np.int32)
+  for move in (layout.move, jax.jit(layout.move)):
+    np.testing.assert_array_equal(move(x, origin, fresh), [7, 2, 5])
 
 
 @pytest.mark.parametrize('batch', [(), (5,), (2, 3)])
