@@ -77,19 +77,15 @@ def compile_inference(
       jax.tree.map(lambda x: np.ones(x.shape, bool), weights), active
     ),
   )
-  cpu = jax.local_devices(backend='cpu')[0]
-  packed = jax.device_put(packed, cpu)
+  # On one device, and bound to it: what is called with them runs there.
+  packed = jax.device_put(packed, jax.local_devices(backend='cpu')[0])
 
   @jax.jit
-  def run(weights, args, kwargs):
+  def run(weights, *args, **kwargs):
     with kernels.use(kernels.implementation(implementation)):
       return apply(weights, *args, **kwargs)
 
-  @functools.wraps(apply)
-  def predict(*args, **kwargs):
-    with jax.default_device(cpu):
-      return run(packed, args, kwargs)
-
+  predict = functools.partial(run, packed)
   predict.weights = packed
   return predict
 

@@ -83,6 +83,24 @@ class CompactWeights:
     """Returns it with values of another dtype."""
     return CompactWeights(self.values.astype(dtype), self.entries)
 
+  def reshape(self, *shape: int) -> 'CompactWeights':
+    """Returns it with other axes that come in; outputs stay the last one.
+
+    Raises:
+      ValueError: If the last axis changes, or the size.
+    """
+    if len(shape) == 1 and not isinstance(shape[0], int):
+      shape = tuple(shape[0])
+    known = math.prod(n for n in shape if n != -1)
+    full = tuple(self.size // known if n == -1 else n for n in shape)
+    if math.prod(full) != self.size or full[-1] != self.shape[-1]:
+      raise ValueError(
+        f'{self.entries.name}: expected a shape of {self.size} entries whose '
+        f'last axis is {self.shape[-1]}, got {shape}'
+      )
+    entries = dataclasses.replace(self.entries, shape=full)
+    return CompactWeights(row(self.values, len(full)), entries)
+
   def __repr__(self):
     return f'CompactWeights({self.entries.name}, {self.shape})'
 

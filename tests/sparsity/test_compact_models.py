@@ -9,16 +9,11 @@ import numpy as np
 import optax
 import pytest
 
+from experiments.models import convnet
 from experiments.models import layers
 from experiments.models import lenet
 import sparsity
 import topkast
-
-
-@pytest.fixture(autouse=True)
-def layers_take_compact_weights(monkeypatch):
-  monkeypatch.setattr(layers, 'Linear', sparsity.modules.Linear)
-  monkeypatch.setattr(layers, 'Conv2D', sparsity.modules.Conv2D)
 
 
 def make_lenet():
@@ -39,6 +34,27 @@ def make_residual():
     return layers.Linear(10)(jnp.mean(x + shortcut, (1, 2)))
 
   return layers.transform(forward, compute_dtype='float32'), (4, 9, 8, 3)
+
+
+def test_convolutions_by_patches_take_compact_weights():
+  net = convnet.lenet5(num_classes=10, compute_dtype='float32')
+  x = jax.random.normal(jax.random.key(1), (2, 28, 28, 1))
+  params, state = net.init(jax.random.key(0), x, True)
+  masks = topkast.topkast(
+    optax.sgd(0.1), forward_density=0.2, backward_density=0.2
+  ).init(params)
+  weights = sparsity.compact.pack(params, masks.sets.forward)
+  assert any(
+    map(
+      sparsity.compact.is_compact,
+      jax.tree.leaves(weights, is_leaf=sparsity.compact.is_compact),
+    )
+  )
+  y, _ = net.apply(weights, state, None, x, False)
+  expected, _ = net.apply(
+    sparsity.forward_weights(params, masks), state, None, x, False
+  )
+  np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
 
 
 def make_batches(shape, num):

@@ -56,6 +56,19 @@ def test_a_compact_weight_has_the_shape_and_dtype_of_the_dense_one():
   assert packed.astype(jnp.float32).dtype == jnp.float32
 
 
+def test_axes_that_come_in_may_be_reshaped():
+  dense, forward, _, packed = make_weight((3, 2, 5, 4))
+  for shape in ((-1, 4), (30, 4), (6, 1, 5, 4)):
+    found = compact.unpack(packed.reshape(*shape))
+    assert found.shape == dense.reshape(shape).shape
+    np.testing.assert_array_equal(
+      found, np.where(forward, dense, 0).reshape(shape)
+    )
+  for shape in ((4, 30), (-1, 8), (29, 4)):
+    with pytest.raises(ValueError, match='w: expected a shape of 120'):
+      packed.reshape(*shape)
+
+
 def test_a_weight_that_is_all_active_stays_an_array():
   dense = jnp.ones((2, 3))
   packed = compact.pack({'w': dense}, {'w': np.ones((2, 3), bool)})
