@@ -1,8 +1,19 @@
 """Which entries are active: selection, masks, schedules, the wrapper."""
 
+from sparsity import compact
 from sparsity import flops
+from sparsity import kernels
 from sparsity import methods
+from sparsity import modules
 from sparsity import patterns
+from sparsity.compact import CompactWeights
+from sparsity.compact import active_sets
+from sparsity.compact import compile_inference
+from sparsity.compact import conv
+from sparsity.compact import forward_weights
+from sparsity.compact import grad
+from sparsity.compact import matmul
+from sparsity.compact import value_and_grad
 from sparsity.counts import Counts
 from sparsity.counts import make_counts
 from sparsity.distributions import erdos_renyi
@@ -38,23 +49,27 @@ from sparsity.state import ActiveSets
 from sparsity.state import Refresh
 from sparsity.state import Rule
 from sparsity.state import SparseState
-from sparsity.state import active_sets
-from sparsity.state import forward_weights
+from sparsity.state import SparseTransformation
 from sparsity.state import layer_keys
 from sparsity.state import sparse_state
 from sparsity.state import sparsify
 
 __all__ = [
   'ActiveSets',
+  'CompactWeights',
   'Counts',
   'Predicate',
   'Refresh',
   'Rule',
   'SparseState',
+  'SparseTransformation',
   'active_sets',
   'all_of',
   'any_of',
+  'compact',
+  'compile_inference',
   'constant',
+  'conv',
   'cubic',
   'density',
   'erdos_renyi',
@@ -63,14 +78,18 @@ __all__ = [
   'every_to',
   'flops',
   'forward_weights',
+  'grad',
   'gradual',
   'is_any',
   'is_weight',
+  'kernels',
   'layer_keys',
   'magnitude',
   'make_counts',
   'matching',
+  'matmul',
   'methods',
+  'modules',
   'nested_topk_masks',
   'none_of',
   'num_kept',
@@ -88,4 +107,5 @@ __all__ = [
   'topk_mask',
   'topk_masks',
   'uniform',
+  'value_and_grad',
 ]

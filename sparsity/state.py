@@ -59,6 +59,24 @@ class Rule(NamedTuple):
   grow: Callable[[jax.Array, jax.Array], jax.Array] | None = None
   # Whether an update that refreshes is also a step of the optimizer.
   steps: bool = True
+  # What a refresh changes: 'nothing', 'entries' (as many as before), 'numbers'.
+  changes: str = 'entries'
+
+
+class SparseMethod(NamedTuple):
+  """What `sparsify` was given."""
+
+  inner: optax.GradientTransformationExtraArgs
+  rule: Rule
+  make_counts: Callable[[Any], counts_lib.Counts]
+  is_due: schedules.Event
+  make_key: Callable[[jax.Array], jax.Array]  # of the count of updates
+
+
+class SparseTransformation(optax.GradientTransformationExtraArgs):
+  """An Optax transformation that can tell what it is made of."""
+
+  method: SparseMethod
 
 
 def sparsify(
@@ -68,7 +86,7 @@ def sparsify(
   *,
   is_due: schedules.Event,
   seed: int = 0,
-) -> optax.GradientTransformationExtraArgs:
+) -> SparseTransformation:
   """Returns `inner` restricted to the sets that `rule` chooses.
 
   Each update masks gradients and parameters to B, so that decay and norms are
@@ -191,7 +209,9 @@ def sparsify(
       updates = select.put(updates, changes)
     return updates, SparseState(count, sets, inner_state)
 
-  return optax.GradientTransformationExtraArgs(init, update)
+  tx = SparseTransformation(init, update)
+  tx.method = SparseMethod(inner, rule, make_counts, is_due, make_key)
+  return tx
 
 
 def layer_keys(key: jax.Array, paths: Iterable[str]) -> dict[str, jax.Array]:

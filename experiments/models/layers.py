@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 import jmp
 
+import sparsity
+
 COMPUTE_DTYPES = ('float32', 'bfloat16')
 
-Linear = hk.Linear
-Conv2D = hk.Conv2D
+Linear = sparsity.modules.Linear
+Conv2D = sparsity.modules.Conv2D
 
 
 class PatchConv2D(hk.Module):
@@ -54,7 +56,7 @@ class PatchConv2D(hk.Module):
     patches = [
       x[:, i : i + h, j : j + width] for i in range(k) for j in range(k)
     ]
-    y = jnp.concatenate(patches, -1) @ w.reshape(-1, channels)
+    y = sparsity.matmul(jnp.concatenate(patches, -1), w.reshape(-1, channels))
     return y + jnp.broadcast_to(b, y.shape)
 
 

@@ -186,7 +186,7 @@ def _make_rule(pattern, score, num_kept) -> state_lib.Rule:
     )
     return state_lib.ActiveSets(kept, kept)
 
-  return state_lib.Rule(init=_everything, refresh=refresh)
+  return state_lib.Rule(_everything, refresh, changes='numbers')
 
 
 def _everything(weights, counts, key):

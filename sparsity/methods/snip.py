@@ -126,7 +126,7 @@ def snip(
 
   return state_lib.sparsify(
     inner,
-    state_lib.Rule(init, refresh=lambda now, _: now.sets),
+    state_lib.Rule(init, lambda now, _: now.sets, changes='nothing'),
     units.make_counts(
       pattern,
       density=density,

@@ -47,7 +47,7 @@ def static(
   """
   return state_lib.sparsify(
     inner,
-    state_lib.Rule(init=_draw, refresh=lambda now, _: now.sets),
+    state_lib.Rule(_draw, lambda now, _: now.sets, changes='nothing'),
     counts_lib.make_counts(
       forward_density=density,
       distribution=distribution,

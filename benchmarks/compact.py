@@ -1,0 +1,222 @@
+"""What a training step costs if only active entries exist, dense = 1.
+
+  python benchmarks/compact.py [--only=mlp] [--pairs 0.1/0.2 0.05/0.1]
+
+Top-KAST with Adam, forward / backward density in each layer: the dense Optax
+step, the same masked, and compact, with each implementation of the kernels that
+is there. The cases are timed in turns, in one run; the ratio is the median of
+those within a round, and has a refresh in it every 100 steps.
+
+  time      of a step, as a multiple of the dense step
+  to ideal  time over the ideal, the share of the dense step's FLOPs (2 f_A +
+            f_B) / 3 f_D; products of no weights, such as attention, are dense
+  refresh   seconds of one
+  state     bytes of parameters, gradients and optimizer's state, indices and
+            masks counted, as a multiple of dense
+  peak      bytes of the step: arguments, results and all that is temporary
+"""
+
+import argparse
+import gc
+import pathlib
+import statistics
+import sys
+import time
+from typing import Any
+
+# Run as a script, Python looks for packages next to it only.
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from benchmarks import networks
+from benchmarks import timing
+import sparsity
+from sparsity import flops
+from sparsity import kernels
+import topkast
+
+PAIRS = ('0.2/0.4', '0.1/0.2', '0.05/0.1', '0.02/0.05')
+ROUNDS = {'mlp': 15, 'transformer': 15, 'resnet': 3}
+REFRESH_EVERY = 100
+OPTIMIZER = optax.adam(1e-3)
+
+
+class Case:
+  """A training step, compiled, and what it carries."""
+
+  def __init__(self, problem, params, state, update, implementation=None):
+    def step(params, state, batch):
+      gradients = sparsity.grad(problem.loss)(self.see(params, state), batch)
+      updates, state = update(gradients, state, params)
+      return optax.apply_updates(params, updates), state
+
+    params = jax.tree.map(jnp.copy, params)  # donated
+    with kernels.use(implementation or kernels.implementation()):
+      lowered = jax.jit(step, donate_argnums=(0, 1)).lower(
+        params, state, problem.batch
+      )
+    self.compiled = lowered.compile()
+    self.carry = params, state
+    self.batch = problem.batch
+
+  def see(self, params, state):
+    """Returns what the network sees."""
+    return sparsity.forward_weights(params, state)
+
+  def __call__(self) -> Any:
+    """Makes a step."""
+    self.carry = self.compiled(*self.carry, self.batch)
+    return self.carry
+
+  def state_bytes(self) -> int:
+    """Returns the bytes of parameters, gradients and optimizer's state."""
+    params, state = map(sparsity.compact.num_bytes, self.carry)
+    return 2 * params + state
+
+  def peak_bytes(self) -> int:
+    """Returns the bytes that the step needs at most."""
+    memory = self.compiled.memory_analysis()
+    return (
+      memory.argument_size_in_bytes
+      + memory.output_size_in_bytes
+      + memory.temp_size_in_bytes
+      - memory.alias_size_in_bytes
+    )
+
+
+class Dense(Case):
+  """The plain Optax step."""
+
+  def __init__(self, problem):
+    state = OPTIMIZER.init(problem.params)
+    super().__init__(problem, problem.params, state, OPTIMIZER.update)
+
+  def see(self, params, state):
+    """Returns what the network sees: all."""
+    del state
+    return params
+
+
+class Compact(Case):
+  """A compact step, and its refresh."""
+
+  def __init__(self, problem, training, implementation):
+    params, state, self.stored = training.init(problem.params)
+    self.training = training
+    super().__init__(problem, params, state, training.update, implementation)
+
+  def refresh(self) -> float:
+    """Refreshes, and returns the seconds that it took."""
+    start = time.perf_counter()
+    *carry, self.stored = self.training.refresh(*self.carry, self.stored)
+    self.carry = tuple(jax.block_until_ready(carry))
+    return time.perf_counter() - start
+
+
+class Masked(Case):
+  """A masked step, whose refresh is one that is due."""
+
+  def __init__(self, problem, tx):
+    super().__init__(
+      problem, problem.params, tx.init(problem.params), tx.update
+    )
+
+  def refresh(self) -> float:
+    """Refreshes, and returns the seconds that it took."""
+    params, state = self.carry
+    self.carry = params, state._replace(count=jnp.int32(REFRESH_EVERY - 1))
+    start = time.perf_counter()
+    jax.block_until_ready(self())
+    due = time.perf_counter() - start
+    start = time.perf_counter()
+    jax.block_until_ready(self())
+    return due - (time.perf_counter() - start)
+
+
+def make_cases(problem, densities, implementations) -> dict[str, Case]:
+  tx = topkast.topkast(
+    OPTIMIZER,
+    forward_density=densities[0],
+    backward_density=densities[1],
+    refresh_every=REFRESH_EVERY,
+    dense=problem.dense,
+  )
+  training = sparsity.compact.compact(tx)
+  return {'masked': Masked(problem, tx)} | {
+    f'compact, {name}': Compact(problem, training, name)
+    for name in implementations
+  }
+
+
+def ideal(problem, densities) -> float:
+  """Returns the FLOPs of a step as a share of the dense step's."""
+  network = flops.count(problem.loss, problem.params, problem.batch)
+  chosen = sparsity.make_counts(
+    forward_density=densities[0],
+    backward_density=densities[1],
+    dense=problem.dense,
+  )(problem.params)
+  shares = [
+    {path: kept[path] / size for path, size in chosen.sizes.items()}
+    for kept in (chosen.forward, chosen.backward)
+  ]
+  return flops.train(network, *shares) / flops.train(network)
+
+
+def compare(problem, pairs, implementations, rounds: int) -> None:
+  print(f'\n{problem.name}')
+  print(f'{"A / B":>10}  {"":<20}{"time":>6}{"to ideal":>10}{"refresh":>9}'
+        f'{"state":>7}{"peak MB":>9}')  # fmt: skip
+  dense = Dense(problem)
+  for densities in pairs:
+    cases = make_cases(problem, densities, implementations)
+    refreshes = {
+      name: min(case.refresh() for _ in range(2))
+      for name, case in cases.items()
+    }
+    seconds = timing.interleave({'dense': dense, **cases}, rounds)
+    best = ideal(problem, densities)
+    middle = statistics.median(seconds['dense'])
+    print(f'{"dense":>10}  {1e3 * middle:14.1f} ms {1:8.3f}{"":>17} {1:6.2f}'
+          f'{dense.peak_bytes() / 1e6:9.0f}')  # fmt: skip
+    for name, case in cases.items():
+      extra = refreshes[name] / REFRESH_EVERY
+      ratio = statistics.median(
+        (a + extra) / b
+        for a, b in zip(seconds[name], seconds['dense'], strict=True)
+      )
+      state = case.state_bytes() / dense.state_bytes()
+      label = '{:g} / {:g} %'.format(*(100 * d for d in densities))
+      print(f'{label:>10}  {name:<18} {ratio:7.3f}{ratio / best:10.2f}'
+            f'{refreshes[name]:8.2f}s {state:6.2f}'
+            f'{case.peak_bytes() / 1e6:9.0f}', flush=True)  # fmt: skip
+    del cases
+    gc.collect()
+
+
+def _pair(text: str) -> tuple[float, float]:
+  forward, backward = map(float, text.split('/'))
+  return forward, backward
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description='Times compact training steps.')
+  parser.add_argument('--only', choices=networks.PROBLEMS, help='one network')
+  parser.add_argument('--pairs', nargs='*', type=_pair, help='such as 0.1/0.2')
+  parser.add_argument('--kernels', nargs='*', choices=('native', 'xla'))
+  parser.add_argument('--rounds', type=int)
+  arguments = parser.parse_args()
+  print(kernels.describe())
+  chosen = arguments.kernels or dict.fromkeys(['xla', kernels.implementation()])
+  pairs = arguments.pairs or [_pair(text) for text in PAIRS]
+  for name, make in networks.PROBLEMS.items():
+    if arguments.only in (None, name):
+      rounds = arguments.rounds or ROUNDS[name]
+      compare(make(), pairs, tuple(chosen), rounds)
+
+
+if __name__ == '__main__':
+  main()

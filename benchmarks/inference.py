@@ -1,0 +1,113 @@
+"""Latency of pruned networks on the CPU, dense XLA = 1.
+
+  python benchmarks/inference.py [--only=lenet] [--densities 0.1 0.05]
+
+LeNet-300-100 and ResNet-50 (224 pixels, the first convolution dense) at batch
+1 and 32, pruned by magnitude in each layer, by `sparsity.compile_inference`
+against the same masked weights dense. In turns, in one run; medians.
+"""
+
+import argparse
+import functools
+import pathlib
+import statistics
+import sys
+
+# Run as a script, Python looks for packages next to it only.
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import timing
+from experiments.models import lenet
+from experiments.models import resnet
+import sparsity
+from sparsity import kernels
+
+DENSITIES = (0.2, 0.1, 0.05)
+BATCHES = (1, 32)
+ROUNDS = {'lenet': 300, 'resnet': 7}
+CALLS = {'lenet': 20, 'resnet': 1}  # within one measurement
+DENSE = {'lenet': (), 'resnet': (r'^stem/',)}
+
+
+def make(name: str):
+  """Returns a network of weights and images, its weights, the image's shape."""
+  if name == 'lenet':
+    net, shape = lenet.lenet(hidden=(300, 100), num_classes=10), (784,)
+  else:
+    net = resnet.resnet50(num_classes=1000, compute_dtype='float32')
+    shape = (224, 224, 3)
+  images = jnp.ones((1, *shape))
+  params, state = jax.jit(net.init, static_argnums=2)(
+    jax.random.key(0), images, True
+  )
+
+  def apply(weights, images):
+    return net.apply(weights, state, None, images, False)[0]
+
+  return apply, params, shape
+
+
+def prune(params, density: float, dense):
+  counts = sparsity.make_counts(forward_density=density, dense=dense)(params)
+  weights = sparsity.select.pick(params, counts.sizes)
+  kept = sparsity.topk_masks(weights, counts.forward, magnitude=True)
+  trues = jax.tree.map(lambda x: jnp.ones(x.shape, bool), params)
+  masks = sparsity.select.put(trues, kept)
+  return jax.tree.map(jnp.multiply, params, masks), masks
+
+
+def compare(name: str, densities, rounds: int) -> None:
+  apply, params, shape = make(name)
+  for batch_size in BATCHES:
+    images = jax.random.normal(jax.random.key(1), (batch_size, *shape))
+    for density in densities:
+      weights, masks = prune(params, density, DENSE[name])
+      predict = sparsity.compile_inference(apply, weights, masks)
+      dense = functools.partial(jax.jit(apply), weights)
+      np.testing.assert_allclose(
+        predict(images), dense(images), rtol=1e-2, atol=1e-2
+      )
+
+      def repeat(fn, images=images):
+        return [fn(images) for _ in range(CALLS[name])]
+
+      seconds = timing.interleave(
+        {
+          'dense': functools.partial(repeat, dense),
+          'sparse': functools.partial(repeat, predict),
+        },
+        rounds,
+      )
+      ratio = statistics.median(
+        a / b for a, b in zip(seconds['sparse'], seconds['dense'], strict=True)
+      )
+      ms = {
+        case: 1e3 * statistics.median(times) / CALLS[name]
+        for case, times in seconds.items()
+      }
+      print(
+        f'{name:<7} batch {batch_size:<3} density {density:<5g}'
+        f'dense {ms["dense"]:9.3f} ms  sparse {ms["sparse"]:9.3f} ms  '
+        f'{ratio:6.3f} x',
+        flush=True,
+      )
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description='Times pruned networks.')
+  parser.add_argument('--only', choices=ROUNDS)
+  parser.add_argument('--densities', nargs='*', type=float, default=DENSITIES)
+  parser.add_argument('--rounds', type=int)
+  arguments = parser.parse_args()
+  print(kernels.describe())
+  for name, rounds in ROUNDS.items():
+    if arguments.only in (None, name):
+      compare(name, arguments.densities, arguments.rounds or rounds)
+
+
+if __name__ == '__main__':
+  main()

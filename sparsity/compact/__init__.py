@@ -1,0 +1,45 @@
+"""Storage of the active entries only: weights, products, training."""
+
+from sparsity.compact.conversion import CompactState
+from sparsity.compact.inference import compile_inference
+from sparsity.compact.packing import check
+from sparsity.compact.packing import check_model
+from sparsity.compact.packing import pack
+from sparsity.compact.packing import unpack
+from sparsity.compact.products import conv
+from sparsity.compact.products import matmul
+from sparsity.compact.transform import CompactTraining
+from sparsity.compact.transform import active_sets
+from sparsity.compact.transform import compact
+from sparsity.compact.transform import forward_weights
+from sparsity.compact.weights import CompactWeights
+from sparsity.compact.weights import Entries
+from sparsity.compact.weights import grad
+from sparsity.compact.weights import is_compact
+from sparsity.compact.weights import num_bytes
+from sparsity.compact.weights import value_and_grad
+from sparsity.compact.weights import values
+from sparsity.compact.weights import with_values
+
+__all__ = [
+  'CompactState',
+  'CompactTraining',
+  'CompactWeights',
+  'Entries',
+  'active_sets',
+  'check',
+  'check_model',
+  'compact',
+  'compile_inference',
+  'conv',
+  'forward_weights',
+  'grad',
+  'is_compact',
+  'matmul',
+  'num_bytes',
+  'pack',
+  'unpack',
+  'value_and_grad',
+  'values',
+  'with_values',
+]

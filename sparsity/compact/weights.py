@@ -1,0 +1,224 @@
+"""A weight of which only the active entries exist, as a pytree.
+
+Shapes: k_A, k_B: entries of the forward set A and of the backward set B. Values
+have the dense weight's rank, [1, ..., 1, k_B], so that whatever looks at ranks
+(which parameters are weights, which are decayed) sees what it knows.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sparsity import kernels
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Entries:
+  """Which entries of a dense weight exist: integers, and no values."""
+
+  structure: kernels.Structure
+  shape: tuple[int, ...] = dataclasses.field(metadata={'static': True})
+  name: str = dataclasses.field(metadata={'static': True})  # 'module/name'
+
+  @property
+  def matrix_shape(self) -> tuple[int, int]:
+    """The weight as a matrix: (everything that comes in, outputs)."""
+    return matrix_shape(self.shape)
+
+  @property
+  def size(self) -> int:
+    """The number of entries of the dense weight."""
+    return math.prod(self.shape)
+
+  @property
+  def num_forward(self) -> int:
+    """The number of entries in A."""
+    return self.structure.t_columns.shape[-1]
+
+  @property
+  def num_backward(self) -> int:
+    """The number of entries in B."""
+    return self.structure.columns.shape[-1]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class CompactWeights:
+  """A dense weight's active entries; `sparsity.matmul` and `conv` take it.
+
+  It is theta on A and zero elsewhere, and its gradient is that of all of B.
+  Shape and dtype are those of the dense weight, so that `hk.get_parameter` has
+  it. Take gradients by `sparsity.grad`: the indices are leaves too.
+  """
+
+  values: jax.Array  # [1, ..., 1, k_B]
+  entries: Entries
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """The shape of the dense weight."""
+    return self.entries.shape
+
+  @property
+  def ndim(self) -> int:
+    """The rank of the dense weight."""
+    return len(self.shape)
+
+  @property
+  def size(self) -> int:
+    """The number of entries of the dense weight."""
+    return math.prod(self.shape)
+
+  @property
+  def dtype(self) -> Any:
+    """The dtype of the values."""
+    return self.values.dtype
+
+  def astype(self, dtype: Any) -> 'CompactWeights':
+    """Returns it with values of another dtype."""
+    return CompactWeights(self.values.astype(dtype), self.entries)
+
+  def reshape(self, *shape: int) -> 'CompactWeights':
+    """Returns it with other axes that come in; outputs stay the last one.
+
+    Raises:
+      ValueError: If the last axis changes, or the size.
+    """
+    if len(shape) == 1 and not isinstance(shape[0], int):
+      shape = tuple(shape[0])
+    known = math.prod(n for n in shape if n != -1)
+    full = tuple(self.size // known if n == -1 else n for n in shape)
+    if math.prod(full) != self.size or full[-1] != self.shape[-1]:
+      raise ValueError(
+        f'{self.entries.name}: expected a shape of {self.size} entries whose '
+        f'last axis is {self.shape[-1]}, got {shape}'
+      )
+    entries = dataclasses.replace(self.entries, shape=full)
+    return CompactWeights(row(self.values, len(full)), entries)
+
+  def __repr__(self):
+    return f'CompactWeights({self.entries.name}, {self.shape})'
+
+  def _unsupported(self, *_):
+    raise ValueError(
+      f'{self.entries.name} {self.shape} has only its active entries, which '
+      'sparsity.matmul, sparsity.conv and the layers of sparsity.modules can '
+      'use, but something else asked for the whole of it: build that layer of '
+      'those, leave it out of the selection, or use masked storage, which '
+      'serves every layer'
+    )
+
+  # JAX asks all that is no array for this before it complains of the type.
+  __jax_array__ = property(_unsupported)
+  __add__ = __radd__ = __sub__ = __rsub__ = _unsupported
+  __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _unsupported
+  __matmul__ = __rmatmul__ = __pow__ = __neg__ = __getitem__ = _unsupported
+  T = property(_unsupported)
+
+
+def is_compact(x: Any) -> bool:
+  """Returns whether `x` is a `CompactWeights`."""
+  return isinstance(x, CompactWeights)
+
+
+def values(weights: Any) -> Any:
+  """Returns a tree of arrays: of each `CompactWeights` its values."""
+  return jax.tree.map(
+    lambda w: w.values if is_compact(w) else w, weights, is_leaf=is_compact
+  )
+
+
+def with_values(weights: Any, new: Any) -> Any:
+  """Returns `weights` with other values: the inverse of `values`.
+
+  Example:
+    >>> from sparsity import compact
+    >>> mask = jnp.eye(2, dtype=bool)
+    >>> w = compact.pack({'w': jnp.ones((2, 2))}, {'w': mask}, {'w': mask})
+    >>> with_values(w, {'w': 2 * values(w)['w']})['w'].values
+    Array([[2., 2.]], dtype=float32)
+  """
+  return jax.tree.map(
+    lambda w, x: CompactWeights(x, w.entries) if is_compact(w) else x,
+    weights,
+    new,
+    is_leaf=is_compact,
+  )
+
+
+def value_and_grad(fun: Callable, has_aux: bool = False) -> Callable:
+  """Returns `jax.value_and_grad(fun)` for weights dense or compact.
+
+  Of `CompactWeights` in its first argument the gradient is that of the values,
+  an array like them. On a tree without any it is `jax.value_and_grad`.
+
+  Example:
+    >>> from sparsity import compact
+    >>> import sparsity
+    >>> mask = jnp.eye(2, dtype=bool)
+    >>> w = compact.pack({'w': jnp.ones((2, 2))}, {'w': mask}, {'w': mask})
+    >>> loss = lambda w, x: sparsity.matmul(x, w['w']).sum()
+    >>> value_and_grad(loss)(w, jnp.array([[2.0, 3.0]]))
+    (Array(5., dtype=float32), {'w': Array([[2., 3.]], dtype=float32)})
+
+  Args:
+    fun: a function to a scalar; differentiated by its first argument.
+    has_aux: whether it returns a pair, of which only the first counts.
+  """
+
+  def wrapped(weights, *args, **kwargs):
+    def of_values(new, *args, **kwargs):
+      return fun(with_values(weights, new), *args, **kwargs)
+
+    return jax.value_and_grad(of_values, has_aux=has_aux)(
+      values(weights), *args, **kwargs
+    )
+
+  return wrapped
+
+
+def grad(fun: Callable, has_aux: bool = False) -> Callable:
+  """Returns `jax.grad(fun)` for weights dense or compact.
+
+  See `value_and_grad`.
+  """
+  both = value_and_grad(fun, has_aux)
+
+  def wrapped(*args, **kwargs):
+    value, gradients = both(*args, **kwargs)
+    return (gradients, value[1]) if has_aux else gradients
+
+  return wrapped
+
+
+def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+  """Returns the shape of a weight as a matrix: all but the last axis, last.
+
+  Example:
+    >>> matrix_shape((3, 3, 16, 32))
+    (144, 32)
+  """
+  return math.prod(shape[:-1]), shape[-1]
+
+
+def row(vector: jax.Array, rank: int) -> jax.Array:
+  """Returns a vector [k] as [1, ..., 1, k] of a rank."""
+  return vector.reshape((1,) * (rank - 1) + (-1,))
+
+
+def num_bytes(tree: Any) -> int:
+  """Returns how many bytes the arrays of a tree have, indices included.
+
+  Example:
+    >>> num_bytes({'w': jnp.zeros((2, 3)), 'n': jnp.zeros([], jnp.int32)})
+    28
+  """
+  return sum(
+    math.prod(x.shape) * jnp.dtype(x.dtype).itemsize
+    for x in jax.tree.leaves(tree)
+  )

@@ -1,0 +1,132 @@
+"""Layers for dense or compact weights, in place of Haiku's."""
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sparsity
+from sparsity import modules
+
+LINEAR = [{}, {'with_bias': False}, {'w_init': hk.initializers.Constant(2.0)}]
+CONV = [
+  {'kernel_shape': 3},
+  {'kernel_shape': (1, 2), 'stride': 2, 'with_bias': False},
+  {'kernel_shape': 3, 'padding': 'VALID', 'stride': (2, 1)},
+  {'kernel_shape': 3, 'padding': [(1, 1), (0, 2)]},
+  {'kernel_shape': 3, 'padding': hk.pad.causal},
+  {'kernel_shape': 3, 'rate': 2},
+  {'kernel_shape': 3, 'feature_group_count': 2},
+  {'kernel_shape': 3, 'data_format': 'NCHW'},
+  {'kernel_shape': 3, 'mask': np.ones((3, 3, 4, 6))},
+]
+
+
+def transform(module, *args, **kwargs):
+  return hk.without_apply_rng(
+    hk.transform(lambda x: module(*args, **kwargs)(x))
+  )
+
+
+def assert_alike(ours, theirs, x):
+  params = ours.init(jax.random.key(3), x)
+  expected = theirs.init(jax.random.key(3), x)
+  jax.tree.map(np.testing.assert_array_equal, params, expected)
+  assert list(params) == list(expected)
+  y = theirs.apply(expected, x)
+  found = ours.apply(params, x)
+  assert found.dtype == y.dtype
+  np.testing.assert_array_equal(found, y)
+
+
+@pytest.mark.parametrize('options', LINEAR)
+@pytest.mark.parametrize('shape', [(5,), (2, 5), (2, 3, 5)])
+def test_a_linear_layer_is_haikus(options, shape):
+  x = jax.random.normal(jax.random.key(0), shape)
+  ours = transform(modules.Linear, 4, **options)
+  assert_alike(ours, transform(hk.Linear, 4, **options), x)
+
+
+@pytest.mark.parametrize('options', CONV)
+@pytest.mark.parametrize('shape', [(4, 4, 4), (2, 4, 4, 4)])
+def test_a_convolution_is_haikus(options, shape):
+  x = jax.random.normal(jax.random.key(0), shape)
+  ours = transform(modules.Conv2D, 6, **options)
+  assert_alike(ours, transform(hk.Conv2D, 6, **options), x)
+
+
+def test_inputs_of_16_bits_have_parameters_of_16_bits_as_haikus():
+  x = jnp.ones((2, 5), jnp.bfloat16)
+  assert_alike(transform(modules.Linear, 4), transform(hk.Linear, 4), x)
+
+
+def pack(params, density):
+  forward = jax.tree.map(lambda x: np.ones(x.shape, bool), params)
+  for layer in forward.values():
+    shape = layer['w'].shape
+    layer['w'] = np.random.default_rng(0).random(shape) < density
+  masked = jax.tree.map(jnp.multiply, params, forward)
+  return masked, sparsity.compact.pack(params, forward)
+
+
+@pytest.mark.parametrize('unbatched', [False, True])
+def test_compact_weights_give_the_outputs_of_masked_ones(unbatched):
+  def forward(x):
+    x = modules.Conv2D(8, 3, stride=2, padding=[(1, 1)] * 2)(x)
+    x = modules.Conv2D(4, 1, with_bias=False)(jax.nn.relu(x))
+    return modules.Linear(5)(x.reshape(*x.shape[:-3], -1))
+
+  net = hk.without_apply_rng(hk.transform(forward))
+  x = jax.random.normal(jax.random.key(1), (3, 7, 5, 3))
+  x = x[0] if unbatched else x
+  masked, packed = pack(net.init(jax.random.key(0), x), 0.4)
+  np.testing.assert_allclose(
+    jax.jit(net.apply)(packed, x), net.apply(masked, x), rtol=1e-4, atol=1e-5
+  )
+
+
+def test_precision_policies_cast_the_values():
+  jmp = pytest.importorskip('jmp')
+  policy = jmp.Policy(jnp.float32, jnp.bfloat16, jnp.bfloat16)
+
+  def forward(x):
+    with hk.mixed_precision.push_policy(modules.Linear, policy):
+      return modules.Linear(6)(x)
+
+  net = hk.without_apply_rng(hk.transform(forward))
+  x = jax.random.normal(jax.random.key(1), (3, 7))
+  masked, packed = pack(net.init(jax.random.key(0), x), 0.4)
+  found = net.apply(packed, x)
+  assert found.dtype == jnp.bfloat16
+  np.testing.assert_allclose(
+    found.astype(jnp.float32),
+    net.apply(masked, x).astype(jnp.float32),
+    rtol=2e-2,
+    atol=2e-2,
+  )
+
+
+def test_a_layer_of_haiku_itself_is_named():
+  net = transform(hk.Linear, 4)
+  _, packed = pack(net.init(jax.random.key(0), jnp.ones((2, 5))), 0.4)
+  with pytest.raises(ValueError, match=r'linear/w \(5, 4\).* masked storage'):
+    net.apply(packed, jnp.ones((2, 5)))
+
+
+def test_a_convolution_of_haiku_itself_is_named():
+  net = transform(hk.Conv2D, 4, 3)
+  x = jnp.ones((2, 5, 5, 3))
+  _, packed = pack(net.init(jax.random.key(0), x), 0.4)
+  with pytest.raises(ValueError, match='got others for conv2_d/w'):
+    sparsity.compact.check_model(net.apply, packed, x)
+
+
+def test_inputs_without_axes_and_groups_that_do_not_fit_are_errors():
+  with pytest.raises(ValueError, match='got a scalar'):
+    transform(modules.Linear, 4).init(jax.random.key(0), jnp.ones([]))
+  net = transform(modules.Conv2D, 4, 3, feature_group_count=2)
+  with pytest.raises(ValueError, match='2 equal groups'):
+    net.init(jax.random.key(0), jnp.ones((1, 5, 5, 3)))
+  with pytest.raises(ValueError, match='rank 3 or 4'):
+    net.init(jax.random.key(0), jnp.ones((5, 3)))
