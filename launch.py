@@ -18,6 +18,8 @@ from absl import logging
 import ml_collections
 import rich.console
 
+from experiments import costs
+from experiments import flops
 from experiments import table
 from experiments.common import build
 from experiments.common import config as config_lib
@@ -99,6 +101,8 @@ def _of_experiment(function: str, config: ml_collections.ConfigDict):
 def _dry_run(config: ml_collections.ConfigDict) -> int:
   for outline in _of_experiment('outlines', config):
     print(*experiment_lib.dry_run(outline), sep='\n')
+  subject = build.build(costs.SUBJECTS, config, key='experiment')
+  print(*flops.totals(costs.report(subject)), sep='\n')
   return 0
 
 

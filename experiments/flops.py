@@ -51,13 +51,18 @@ def show(found: costs.Report, console: rich.console.Console) -> None:
     other = f'{found.other_flops:,}'
     table.add_row('(no parameter)', *[''] * 5, other, other)
   console.print(table)
-  print(
+  print(*totals(found), sep='\n')
+
+
+def totals(found: costs.Report) -> list[str]:
+  """Returns lines on inference and training."""
+  return [
     f'inference: {found.flops:.4g} FLOPs dense, {found.sparse_flops:.4g} '
-    f'sparse: {found.inference_share:.4f} of dense\n'
+    f'sparse: {found.inference_share:.4f} of dense',
     f'training:  {found.train_flops:.4g} FLOPs an example and step dense, '
     f'{found.sparse_train_flops:.4g} with the method: '
-    f'{found.train_share:.4f} of dense; {found.total_train_flops:.4g} in all'
-  )
+    f'{found.train_share:.4f} of dense; {found.total_train_flops:.4g} in all',
+  ]
 
 
 def _cells(values: Mapping[str, Any]) -> list[str]:

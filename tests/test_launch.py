@@ -124,6 +124,7 @@ def test_dry_run_needs_no_data_and_lowers_the_step(capsys):
   output = capsys.readouterr().out
   assert '266,610' in output
   assert 'lowers for cpu, cuda, tpu' in output
+  assert 'training:  1.597e+06 FLOPs' in output
 
 
 @pytest.mark.parametrize(
