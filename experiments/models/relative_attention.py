@@ -10,6 +10,8 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from experiments.models import layers
+
 INIT = hk.initializers.RandomNormal(0.02)
 MASKED = -1e30  # a score; infinity would make gradients NaN
 
@@ -96,7 +98,7 @@ class RelativeAttention(hk.Module):
 
 def linear(width: int, name: str, with_bias: bool = False) -> hk.Module:
   """Returns a linear layer, drawn as all weights of Transformer-XL are."""
-  return hk.Linear(width, with_bias, w_init=INIT, name=name)
+  return layers.Linear(width, with_bias, w_init=INIT, name=name)
 
 
 def drop(x: jax.Array, rate: float, is_training: bool) -> jax.Array:

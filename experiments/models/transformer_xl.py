@@ -16,12 +16,11 @@ import jax.numpy as jnp
 import jmp
 
 from experiments.models import adaptive
+from experiments.models import layers
 from experiments.models import relative_attention as relative
-from experiments.models import transformer_layer as layers
+from experiments.models import transformer_layer
 from experiments.models import transformer_parameters as parameters
 from sparsity import select
-
-DTYPES = {'bfloat16': jnp.bfloat16, 'float32': jnp.float32}
 
 
 class Memory(NamedTuple):
@@ -106,7 +105,9 @@ def transformer_xl(
     Dai et al., 2019, "Transformer-XL: Attentive language models beyond a
     fixed-length context". https://arxiv.org/abs/1901.02860
   """
-  sizes = layers.Sizes(num_layers, d_model, num_heads, d_head, d_inner)
+  sizes = transformer_layer.Sizes(
+    num_layers, d_model, num_heads, d_head, d_inner
+  )
   vocabulary = adaptive.Vocabulary(
     vocab_size,
     d_model,
@@ -118,14 +119,14 @@ def transformer_xl(
   )
   _check(sizes, dropout, attention_dropout, clamp_len, compute_dtype)
   adaptive.check(vocabulary)
-  regime = layers.Regime(
+  regime = transformer_layer.Regime(
     dropout,
     attention_dropout,
     pre_norm,
     tie_biases,
     clamp_len,
     same_length,
-    DTYPES[compute_dtype],
+    jnp.dtype(compute_dtype),
     remat,
   )
   return _functions(vocabulary, sizes, regime)
@@ -235,7 +236,7 @@ class _Net(hk.Module):
     with _precision(regime.dtype):
       for i, before in enumerate(memory.hidden):
         hidden.append(_push(before, x))
-        layer = layers.Layer(sizes, regime, name=f'layer_{i}')
+        layer = transformer_layer.Layer(sizes, regime, name=f'layer_{i}')
         arguments = x, jax.lax.stop_gradient(before), positions, biases, mask
         x = _run(layer, arguments, is_training, regime.remat)
     x = relative.drop(x, regime.dropout, is_training)
@@ -264,7 +265,7 @@ def _precision(dtype) -> Iterator[None]:
   full = jnp.float32
   policies = {
     hk.LayerNorm: jmp.Policy(full, full, dtype),
-    hk.Linear: jmp.Policy(full, dtype, dtype),
+    layers.Linear: jmp.Policy(full, dtype, dtype),
   }
   with contextlib.ExitStack() as stack:
     for module, policy in policies.items():
@@ -292,7 +293,8 @@ def _check(sizes, dropout, attention_dropout, clamp_len, compute_dtype):
       raise ValueError(f'expected 0 <= {name} < 1, got {rate}')
   if clamp_len is not None and clamp_len < 1:
     raise ValueError(f'expected clamp_len >= 1 or None, got {clamp_len}')
-  if compute_dtype not in DTYPES:
+  if compute_dtype not in layers.COMPUTE_DTYPES:
     raise ValueError(
-      f'expected compute_dtype, one of {tuple(DTYPES)}, got {compute_dtype!r}'
+      f'expected compute_dtype out of {layers.COMPUTE_DTYPES}, got '
+      f'{compute_dtype!r}'
     )
