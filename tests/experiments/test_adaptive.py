@@ -51,8 +51,8 @@ def functions(vocabulary):
   nll = run(lambda _, softmax, x, targets: softmax.nll(x, targets))
   log_probs = run(lambda _, softmax, x: softmax.log_probs(x))
   embed = run(lambda embedding, _, tokens: embedding(tokens))
-  params = nll.init(
-    jax.random.key(0), jnp.zeros((1, D)), jnp.zeros(1, jnp.int32)
+  params = jax.eval_shape(
+    nll.init, jax.random.key(0), jnp.zeros((1, D)), jnp.zeros(1, jnp.int32)
   )
   generator = np.random.default_rng(1)
   params = jax.tree.map(
@@ -135,9 +135,9 @@ def test_every_probability_equals_its_definition(case):
     np.testing.assert_allclose(found[n], expected, rtol=2e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize('num', [1, 15, 16, 50])
-def test_the_loss_equals_the_full_distribution(case, num):
-  _, params, nll, log_probs, _ = case
+@pytest.mark.parametrize('num', [1, 16, 50])
+def test_the_loss_equals_the_full_distribution(num):
+  params, nll, log_probs, _ = functions(VOCABULARIES['divided'])
   generator = np.random.default_rng(num)
   x = generator.normal(size=(num, D)).astype(np.float32)
   targets = generator.integers(0, V, num)
@@ -147,7 +147,7 @@ def test_the_loss_equals_the_full_distribution(case, num):
   )
 
 
-def test_gradients_equal_those_of_the_full_distribution(case):
+def test_loss_and_gradients_equal_those_of_the_full_distribution(case):
   _, params, nll, log_probs, _ = case
   generator = np.random.default_rng(3)
   x = generator.normal(size=(40, D)).astype(np.float32)
@@ -159,10 +159,10 @@ def test_gradients_equal_those_of_the_full_distribution(case):
   def fast(params, x):
     return jnp.mean(nll(params, x, targets))
 
-  expected = jax.jit(jax.grad(full, (0, 1)))(params, x)
+  expected = jax.jit(jax.value_and_grad(full, (0, 1)))(params, x)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
-    jax.jit(jax.grad(fast, (0, 1)))(params, x),
+    jax.jit(jax.value_and_grad(fast, (0, 1)))(params, x),
     expected,
   )
 
