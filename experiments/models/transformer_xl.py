@@ -74,7 +74,7 @@ def transformer_xl(
 
   Args:
     vocab_size: V.
-    num_layers: each of attention and a feed-forward network.
+    num_layers: of attention and feed-forward.
     d_model: D, even.
     num_heads: of the attention.
     d_head: width of a head.
@@ -82,21 +82,21 @@ def transformer_xl(
     d_embed: width of the embeddings of frequent words; D in all published.
     dropout: of embeddings, positions, and what each sub-layer computes.
     attention_dropout: of attention probabilities.
-    pre_norm: normalize what goes into a sub-layer, not what comes out. As in
-      the released model, nothing is normalized after the last layer then.
+    pre_norm: normalize what goes into a sub-layer, not what comes out; nothing
+      is normalized after the last layer then, as in the released model.
     tie_biases: one `r_w_bias` and one `r_r_bias` for all layers, as in the
       released PyTorch model; otherwise each layer has its own.
     tie_embeddings: the softmax uses the embeddings of the input.
-    tie_projections: for each cluster, whether the softmax uses the projection
-      of the input too. (False, True, ...) in the released scripts.
+    tie_projections: the same of projections, for each cluster; (False, True,
+      ...) in the released scripts.
     cutoffs: the first word of each tail of the adaptive softmax; () is the full
       softmax.
     div_val: embeddings of tail i are d_embed // div_val**i wide.
     clamp_len: larger distances count as this one; None: as they are.
     same_length: every token sees as many as the memory is long.
-    compute_dtype: 'float32' or 'bfloat16'. Parameters, normalization, attention
-      probabilities and the loss are float32 in any case.
-    remat: compute layers again in the backward pass instead of storing them.
+    compute_dtype: 'float32' or 'bfloat16'; parameters, normalization, softmax
+      and loss are float32.
+    remat: compute layers again in the backward pass, do not store them.
 
   Raises:
     ValueError: If a size or rate is out of range.
@@ -155,10 +155,11 @@ def _functions(vocabulary, sizes, regime) -> TransformerXL:
 
   def apply(tokens, targets, memory, is_training):
     net = _Net(vocabulary, sizes, regime)
+    tokens, targets = jnp.asarray(tokens), jnp.asarray(targets)
     return net(tokens, targets, memory, is_training)
 
   def predict(tokens, memory):
-    return _Net(vocabulary, sizes, regime).predict(tokens, memory)
+    return _Net(vocabulary, sizes, regime).predict(jnp.asarray(tokens), memory)
 
   def empty(batch_size: int, memory_len: int) -> Memory:
     if batch_size < 1 or memory_len < 0:

@@ -176,7 +176,7 @@ def test_no_prediction_depends_on_what_comes_after_it(same_length):
     vocab_size=B * T + V, same_length=same_length, tie_embeddings=False
   )
   rest = wide['transformer_xl/embedding']['embeddings_0'][B * T :]
-  jacobian = jax.jacobian(embedded)(
+  jacobian = jax.jit(jax.jacrev(embedded))(
     jax.random.normal(jax.random.key(1), (B, T, D))
   )  # [B, T, B, T, D]
   depends = np.abs(jacobian).max(-1) > 0
@@ -208,8 +208,9 @@ def test_no_gradient_flows_into_the_memory():
     return jnp.sum(nll) + sum(jnp.sum(x) for x in new.hidden)
 
   hidden = tuple(x + 0.1 for x in memory.hidden)
-  value, gradients = jax.value_and_grad(second_loss)(hidden)
-  assert value != second_loss(tuple(x + 0.2 * x**2 for x in hidden))
+  run = jax.jit(jax.value_and_grad(second_loss))
+  value, gradients = run(hidden)
+  assert value != run(tuple(2 * x for x in hidden))[0]
   for gradient in gradients:
     np.testing.assert_array_equal(gradient, 0)
 
@@ -315,14 +316,14 @@ def test_bfloat16_keeps_parameters_and_losses_in_float32():
 
 
 def test_distances_over_clamp_len_count_as_equal():
-  model, params = make(clamp_len=2)
+  model, params = make(clamp_len=1)
   plain, _ = make()
   inputs, targets = draw(T)
   memory = model.memory(B, T)
   one, _ = evaluate(model, params, inputs, targets, memory)
   two, _ = evaluate(plain, params, inputs, targets, memory)
-  np.testing.assert_allclose(one[:, :3], two[:, :3], atol=1e-6)
-  assert np.abs(one[:, 3] - two[:, 3]).max() > 1e-3
+  np.testing.assert_allclose(one[:, :2], two[:, :2], atol=1e-6)
+  assert np.abs(one[:, 2:] - two[:, 2:]).max() > 1e-3
 
 
 def count(config):
@@ -359,7 +360,7 @@ def expected_count(config):
 def test_sizes_are_those_published(name, published):
   config = {**TINY, **SIZES[name]}
   assert count(config) == expected_count(config)
-  assert count(config) == pytest.approx(published, rel=0.02)
+  assert expected_count(config) == pytest.approx(published, rel=0.02)
 
 
 def test_the_large_model_of_wikitext_is_that_of_the_released_script():
@@ -367,8 +368,9 @@ def test_the_large_model_of_wikitext_is_that_of_the_released_script():
   # layer has 13.6M, so 257M is what 16 layers have.
   config = {**TINY, **SIZES['wikitext103 large']}
   assert count(config) == expected_count(config)
-  assert count(config) == pytest.approx(285.2e6, rel=0.001)
-  assert count({**config, 'num_layers': 16}) == pytest.approx(257e6, rel=0.02)
+  assert expected_count(config) == pytest.approx(285.2e6, rel=0.001)
+  fewer = expected_count({**config, 'num_layers': 16})
+  assert fewer == pytest.approx(257e6, rel=0.02)
 
 
 @pytest.mark.parametrize('tie_biases', [False, True])
