@@ -69,8 +69,7 @@ def transformer_xl(
 ) -> TransformerXL:
   """Returns the model; see `describe` for its parameters.
 
-  How long the memory is, is up to the memory that is handed in: the same
-  parameters serve any length.
+  The memory that is handed in decides how long it is.
 
   Args:
     vocab_size: V.

@@ -194,7 +194,7 @@ def test_no_prediction_depends_on_what_comes_after_it(same_length):
 def test_no_gradient_flows_into_the_memory():
   model, params = make()
   inputs, targets = draw(T)
-  memory = model.memory(B, T)
+  memory = model.memory(B, T + 2)
 
   def second_loss(hidden):
     nll, new = model.apply(
