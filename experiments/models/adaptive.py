@@ -1,0 +1,289 @@
+"""Adaptive input and adaptive softmax: rare words get less.
+
+The vocabulary, in order of frequency, is cut into clusters: the shortlist,
+whose words have a logit each, and tails, which have one logit each there and a
+softmax of their own.
+
+N: tokens; V: words; D: d_model; E: width of an embedding.
+"""
+
+from collections.abc import Callable
+import itertools
+from typing import NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import optax
+
+from experiments.models import relative_attention
+
+NUM_BLOCKS = 16  # in which the tokens of a tail are handled
+
+_PROJECTION_INIT = hk.initializers.RandomNormal(0.01)
+
+
+class Vocabulary(NamedTuple):
+  """How words are cut into clusters, and what is shared."""
+
+  size: int  # V
+  d_model: int
+  d_embed: int  # E of the shortlist
+  cutoffs: tuple[int, ...]  # the first word of each tail
+  div_val: int  # E of tail i is d_embed // div_val**i
+  tie_embeddings: bool  # the softmax's words are the embeddings
+  tie_projections: tuple[bool, ...]  # for each cluster
+
+  @property
+  def bounds(self) -> list[tuple[int, int]]:
+    """The first word of each cluster and the first after it."""
+    ends = (0, *self.cutoffs, self.size)
+    return list(itertools.pairwise(ends))
+
+  @property
+  def tables(self) -> list[tuple[int, int]]:
+    """The shape of each table of embeddings: one if all are equally wide."""
+    if self.div_val == 1:
+      return [(self.size, self.d_embed)]
+    return [
+      (last - first, self.d_embed // self.div_val**i)
+      for i, (first, last) in enumerate(self.bounds)
+    ]
+
+  @property
+  def is_projected(self) -> bool:
+    """Whether embeddings are projected to D."""
+    return self.div_val > 1 or self.d_embed != self.d_model
+
+
+def check(vocabulary: Vocabulary) -> None:
+  """Checks a vocabulary.
+
+  Raises:
+    ValueError: If cutoffs do not rise, an embedding has no width, or flags are
+      not one for each cluster.
+  """
+  size, cutoffs = vocabulary.size, vocabulary.cutoffs
+  ends = (0, *cutoffs, size)
+  if any(a >= b for a, b in itertools.pairwise(ends)):
+    raise ValueError(
+      f'expected cutoffs that rise from 1 to vocab_size - 1 = {size - 1}, got '
+      f'{cutoffs}'
+    )
+  if vocabulary.div_val < 1 or any(width < 1 for _, width in vocabulary.tables):
+    raise ValueError(
+      'expected div_val >= 1 that leaves each cluster a width, d_embed // '
+      f'div_val**i >= 1; got div_val={vocabulary.div_val}, d_embed='
+      f'{vocabulary.d_embed} and {len(cutoffs) + 1} clusters'
+    )
+  if len(vocabulary.tie_projections) != len(cutoffs) + 1:
+    raise ValueError(
+      f'expected {len(cutoffs) + 1} flags in tie_projections, one for each '
+      f'cluster, got {vocabulary.tie_projections}'
+    )
+
+
+class AdaptiveEmbedding(hk.Module):
+  """Words to vectors; its tables may serve the softmax too."""
+
+  def __init__(self, vocabulary: Vocabulary, name: str = 'embedding'):
+    super().__init__(name=name)
+    self._vocabulary = vocabulary
+
+  def parameters(self) -> tuple[list[jax.Array], list[jax.Array]]:
+    """Returns tables, each [V_i, E_i], and projections, each [E_i, D]."""
+    vocabulary = self._vocabulary
+    tables = _get_tables(vocabulary)
+    projections = [
+      _get_projection(i, width, vocabulary.d_model)
+      for i, (_, width) in enumerate(vocabulary.tables)
+      if vocabulary.is_projected
+    ]
+    return tables, projections
+
+  def __call__(self, tokens: jax.Array) -> jax.Array:
+    """Returns embeddings times sqrt(D), float32 [..., D], of tokens [...]."""
+    vocabulary = self._vocabulary
+    tables, projections = self.parameters()
+    if vocabulary.div_val == 1:
+      x = jnp.take(tables[0], tokens, axis=0, mode='clip')
+      if projections:
+        x = x @ projections[0]
+    else:
+      x = jnp.zeros((*tokens.shape, vocabulary.d_model))
+      for (first, last), table, projection in zip(
+        vocabulary.bounds, tables, projections, strict=True
+      ):
+        inside = (first <= tokens) & (tokens < last)
+        rows = jnp.take(table, tokens - first, axis=0, mode='clip')
+        x = jnp.where(inside[..., None], rows @ projection, x)
+    return x * vocabulary.d_model**0.5
+
+
+class AdaptiveSoftmax(hk.Module):
+  """Vectors to words.
+
+  Reference:
+    Grave et al., 2017, "Efficient softmax approximation for GPUs".
+    https://arxiv.org/abs/1609.04309; Baevski and Auli, 2019, "Adaptive input
+    representations for neural language modeling".
+    https://arxiv.org/abs/1809.10853
+  """
+
+  def __init__(
+    self,
+    vocabulary: Vocabulary,
+    embedding: AdaptiveEmbedding,
+    name: str = 'softmax',
+  ):
+    super().__init__(name=name)
+    self._vocabulary = vocabulary
+    self._embedding = embedding
+
+  def nll(self, x: jax.Array, targets: jax.Array) -> jax.Array:
+    """Returns -log p(target), float32 [N], of x [N, D] and targets [N].
+
+    A tail is computed for about as many tokens as have their target in it.
+    """
+    score, bounds = self._scores(), self._vocabulary.bounds
+    head_targets, tails = targets, []
+    for i, (first, last) in enumerate(bounds[1:], 1):
+      inside = (first <= targets) & (targets < last)
+      head_targets = jnp.where(inside, self._column(i), head_targets)
+      tails.append((score[i], targets - first, inside))
+    nll = optax.softmax_cross_entropy_with_integer_labels(
+      score[0](x), head_targets
+    )
+    for tail in tails:
+      nll += _nll_of_some(x, *tail)
+    return nll
+
+  def log_probs(self, x: jax.Array) -> jax.Array:
+    """Returns log p of every word, float32 [N, V]."""
+    score, num_words = self._scores(), self._vocabulary.bounds[0][1]
+    head = jax.nn.log_softmax(score[0](x))
+    parts = [head[:, :num_words]]
+    for i in range(1, len(score)):
+      column = self._column(i)
+      inside = jax.nn.log_softmax(score[i](x))
+      parts.append(head[:, column : column + 1] + inside)
+    return jnp.concatenate(parts, axis=-1)
+
+  def _column(self, i: int) -> int:
+    """Returns which logit of the shortlist stands for tail i.
+
+    The last one for the first tail, as in the released model.
+    """
+    shortlist, *tails = self._vocabulary.bounds
+    return shortlist[1] + len(tails) - i
+
+  def _scores(self) -> list[Callable[[jax.Array], jax.Array]]:
+    """Returns a function for each cluster: x [N, D] to logits [N, ...]."""
+    vocabulary = self._vocabulary
+    tables, projections = self._embedding.parameters()
+    if not vocabulary.tie_embeddings:
+      tables = _get_tables(vocabulary)
+    biases = [
+      hk.get_parameter(f'bias_{i}', [num_words], jnp.float32, jnp.zeros)
+      for i, (num_words, _) in enumerate(vocabulary.tables)
+    ]
+    if vocabulary.div_val == 1:
+      spans = [slice(*bounds) for bounds in vocabulary.bounds]
+      tables = [tables[0][span] for span in spans]
+      biases = [biases[0][span] for span in spans]
+      projections = projections * len(spans)
+    if vocabulary.is_projected:
+      projections = [
+        p if tied else _get_projection(i, *p.shape)
+        for i, (p, tied) in enumerate(
+          zip(projections, vocabulary.tie_projections, strict=True)
+        )
+      ]
+    else:
+      projections = [None] * len(tables)
+    parts = [
+      [(table, bias)] for table, bias in zip(tables, biases, strict=True)
+    ]
+    if num_tails := len(vocabulary.cutoffs):
+      shape = (num_tails, vocabulary.d_embed)
+      parts[0].append(
+        (
+          hk.get_parameter(
+            'cluster_embeddings', shape, jnp.float32, relative_attention.INIT
+          ),
+          hk.get_parameter('cluster_bias', shape[:1], jnp.float32, jnp.zeros),
+        )
+      )
+    return [
+      lambda x, p=p, words=words: _logits(x, p, words)
+      for p, words in zip(projections, parts, strict=True)
+    ]
+
+
+def _get_tables(vocabulary: Vocabulary) -> list[jax.Array]:
+  return [
+    hk.get_parameter(
+      f'embeddings_{i}', shape, jnp.float32, relative_attention.INIT
+    )
+    for i, shape in enumerate(vocabulary.tables)
+  ]
+
+
+def _get_projection(i: int, width: int, d_model: int) -> jax.Array:
+  return hk.get_parameter(
+    f'projection_{i}', (width, d_model), jnp.float32, _PROJECTION_INIT
+  )
+
+
+def _logits(x: jax.Array, projection: jax.Array | None, words) -> jax.Array:
+  """Returns logits, float32 [N, ...]; products are taken in the type of x."""
+  if projection is not None:
+    x = x @ projection.astype(x.dtype).T
+  logits = [
+    jnp.matmul(x, table.astype(x.dtype).T, preferred_element_type=jnp.float32)
+    + bias[None]
+    for table, bias in words
+  ]
+  return jnp.concatenate(logits, axis=-1) if len(logits) > 1 else logits[0]
+
+
+def _nll_of_some(x, score, targets, inside) -> jax.Array:
+  """Returns -log p(target) where `inside`, else 0; float32 [N].
+
+  The tokens inside are brought to the front and handled in blocks; blocks that
+  hold none are skipped. So the time follows the number of tokens inside, though
+  all shapes are fixed, and the logits of one block only are in memory.
+
+  Args:
+    x: [N, D].
+    score: x to logits of the cluster's words.
+    targets: [N], the word in the cluster.
+    inside: bool [N].
+  """
+  num_tokens = x.shape[0]
+  size = -(-num_tokens // NUM_BLOCKS)
+  order = jnp.argsort(~inside, stable=True)
+  padding = size * NUM_BLOCKS - num_tokens
+
+  def split(values):
+    values = jnp.pad(
+      values[order], [(0, padding)] + [(0, 0)] * (values.ndim - 1)
+    )
+    return jnp.reshape(values, (NUM_BLOCKS, size, *values.shape[1:]))
+
+  @jax.checkpoint
+  def compute(x, targets):
+    logits = score(x)
+    targets = jnp.clip(targets, 0, logits.shape[-1] - 1)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+
+  def body(_, block):
+    x, targets, inside = block
+    nll = jax.lax.cond(
+      jnp.any(inside), compute, lambda x, _: jnp.zeros(size), x, targets
+    )
+    return None, jnp.where(inside, nll, 0.0)
+
+  _, nll = jax.lax.scan(body, None, jax.tree.map(split, (x, targets, inside)))
+  nll = jnp.reshape(nll, -1)[:num_tokens]
+  return jnp.zeros(num_tokens).at[order].set(nll)

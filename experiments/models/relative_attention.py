@@ -1,0 +1,171 @@
+"""Attention over a memory, with positions relative to the query.
+
+B: batch; T: queries, the segment at hand; M: memory; K = M + T: keys, oldest
+first; D: d_model; H: heads; C: d_head.
+"""
+
+from typing import NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from experiments.models import layers
+
+INIT = hk.initializers.RandomNormal(0.02)
+MASKED = -1e30  # a score; infinity would make gradients NaN
+
+
+class Biases(NamedTuple):
+  """The two learned biases of the queries, u and v in the paper."""
+
+  r_w: jax.Array  # [H, C], of queries that meet keys
+  r_r: jax.Array  # [H, C], of queries that meet positions
+
+
+def get_biases(num_heads: int, d_head: int) -> Biases:
+  """Returns the biases as parameters of the current Haiku module."""
+  shape = (num_heads, d_head)
+  return Biases(
+    hk.get_parameter('r_w_bias', shape, jnp.float32, INIT),
+    hk.get_parameter('r_r_bias', shape, jnp.float32, INIT),
+  )
+
+
+class RelativeAttention(hk.Module):
+  """Multi-head attention whose scores are (q + u) k + (q + v) r.
+
+  Reference:
+    Dai et al., 2019, "Transformer-XL: Attentive language models beyond a
+    fixed-length context". https://arxiv.org/abs/1901.02860
+  """
+
+  def __init__(self, *, num_heads: int, d_head: int, dropout: float, name: str):
+    super().__init__(name=name)
+    self._num_heads, self._d_head = num_heads, d_head
+    self._dropout = dropout
+
+  def __call__(
+    self,
+    queries: jax.Array,
+    keys: jax.Array,
+    positions: jax.Array,
+    biases: Biases | None,
+    mask: jax.Array,
+    is_training: bool,
+  ) -> jax.Array:
+    """Returns what the queries see of the keys, [B, T, D].
+
+    Shapes:
+      queries: [B, T, D]; keys: [B, K, D], the last T of which are the queries'.
+      positions: [K, D], embedded distances K - 1, ..., 0.
+      mask: bool [B, 1, T, K], which keys a query may see; always its own.
+
+    Args:
+      queries: what asks.
+      keys: what is asked, and answers.
+      positions: see `embed_distances`.
+      biases: of all layers; None where the layer has its own.
+      mask: see `visible`.
+      is_training: whether probabilities are dropped.
+    """
+    biases = biases or get_biases(self._num_heads, self._d_head)
+    d_model, dtype = queries.shape[-1], queries.dtype
+    q = self._heads(queries, 'query')  # [B, T, H, C]
+    k = self._heads(keys, 'key')  # [B, K, H, C]
+    v = self._heads(keys, 'value')  # [B, K, H, C]
+    r = self._heads(positions, 'position')  # [K, H, C]
+    u, w = (bias.astype(dtype)[None, None] for bias in biases)
+    scores = jnp.einsum(
+      'bthc,bkhc->bhtk', q + u, k, preferred_element_type=jnp.float32
+    )
+    scores += relative_shift(
+      jnp.einsum('bthc,khc->bhtk', q + w, r, preferred_element_type=jnp.float32)
+    )
+    scores = jnp.where(mask, scores * self._d_head**-0.5, MASKED)
+    shares = jax.nn.softmax(scores)  # float32 [B, H, T, K]
+    shares = drop(shares, self._dropout, is_training).astype(dtype)
+    seen = jnp.einsum('bhtk,bkhc->bthc', shares, v)
+    seen = jnp.reshape(seen, (*seen.shape[:2], -1))  # [B, T, H * C]
+    return linear(d_model, 'output')(seen)
+
+  @hk.name_like('__call__')
+  def _heads(self, x: jax.Array, name: str) -> jax.Array:
+    """Returns a projection of x, [..., D], for each head, [..., H, C]."""
+    x = linear(self._num_heads * self._d_head, name)(x)
+    return jnp.reshape(x, (*x.shape[:-1], self._num_heads, self._d_head))
+
+
+def linear(width: int, name: str, with_bias: bool = False) -> hk.Module:
+  """Returns a linear layer, drawn as all weights of Transformer-XL are."""
+  return layers.Linear(width, with_bias, w_init=INIT, name=name)
+
+
+def drop(x: jax.Array, rate: float, is_training: bool) -> jax.Array:
+  """Returns x after dropout when training, x itself otherwise."""
+  if not is_training or not rate:
+    return x
+  return hk.dropout(hk.next_rng_key(), rate, x)
+
+
+def relative_shift(x: jax.Array) -> jax.Array:
+  """Returns scores by key of scores by distance: y[t, k] = x[t, T - 1 - t + k].
+
+  Row t of x has the distances K - 1, ..., 0; key k is K - T + t - k before
+  query t. Entries of keys after the query are of no meaning. In memory this is
+  one padded column and another view, no gather.
+
+  Example:
+    >>> relative_shift(jnp.array([[2, 1, 0], [2, 1, 0]]))
+    Array([[1, 0, 0],
+           [2, 1, 0]], dtype=int32)
+
+  Shapes:
+    x: [..., T, K], as is the result.
+  """
+  *batch, num_queries, num_keys = x.shape
+  x = jnp.pad(x, [(0, 0)] * (len(batch) + 1) + [(1, 0)])
+  x = jnp.reshape(x, (*batch, num_keys + 1, num_queries))
+  return jnp.reshape(x[..., 1:, :], (*batch, num_queries, num_keys))
+
+
+def embed_distances(
+  num_keys: int, d_model: int, clamp_len: int | None
+) -> jax.Array:
+  """Returns sinusoids of the distances K - 1, ..., 0, float32 [K, D].
+
+  Args:
+    num_keys: K.
+    d_model: D, even.
+    clamp_len: larger distances are embedded as this one; None: as they are.
+  """
+  distances = jnp.arange(num_keys - 1, -1, -1, jnp.float32)
+  if clamp_len is not None:
+    distances = jnp.minimum(distances, clamp_len)
+  frequencies = 10_000 ** -(jnp.arange(0, d_model, 2) / d_model)
+  angles = distances[:, None] * frequencies[None, :]  # [K, D / 2]
+  return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+def visible(
+  length: jax.Array, num_queries: int, memory_len: int, same_length: bool
+) -> jax.Array:
+  """Returns which keys each query may see, bool [B, 1, T, K].
+
+  Those before it, itself, and what the memory holds already. With
+  `same_length` the last M of these, itself among them: as many for each query.
+
+  Args:
+    length: int [B], how many of the M places of a memory, the last ones, hold
+      something.
+    num_queries: T.
+    memory_len: M.
+    same_length: whether every query sees equally many keys.
+  """
+  key = jnp.arange(memory_len + num_queries)[None, :]  # [1, K]
+  distance = memory_len + jnp.arange(num_queries)[:, None] - key  # [T, K]
+  mask = distance >= 0
+  if same_length:
+    mask &= distance < memory_len
+  held = key >= memory_len - length[:, None]  # [B, K]
+  return mask[None, None] & held[:, None, None, :]

@@ -1,0 +1,300 @@
+"""Transformer-XL: a language model with a memory of its own hidden states.
+
+B: batch; T: the segment at hand; M: memory; K = M + T; D: d_model; V: words.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+import contextlib
+from typing import Any
+from typing import NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import jmp
+
+from experiments.models import adaptive
+from experiments.models import layers
+from experiments.models import relative_attention as relative
+from experiments.models import transformer_layer
+from experiments.models import transformer_parameters as parameters
+from sparsity import select
+
+
+class Memory(NamedTuple):
+  """What the next segment sees of the past; nothing is learned through it."""
+
+  hidden: tuple[jax.Array, ...]  # the inputs of each layer, [B, M, D]
+  length: jax.Array  # int32 [B], how many of the M, the last ones, are real
+
+
+class TransformerXL(NamedTuple):
+  """Pure functions of one model."""
+
+  # key -> parameters
+  init: Callable[[jax.Array], hk.Params]
+  # (batch_size, memory_len) -> Memory that holds nothing
+  memory: Callable[[int, int], Memory]
+  # (params, memory, key or None, tokens [B, T], targets [B, T], is_training)
+  # -> -log p of each target, float32 [B, T]; memory after the segment
+  apply: Callable[..., tuple[jax.Array, Memory]]
+  # (params, memory, tokens [B, T])
+  # -> log p of every word that may come next, float32 [B, V]; memory after it
+  predict: Callable[..., tuple[jax.Array, Memory]]
+
+
+def transformer_xl(
+  *,
+  vocab_size: int,
+  num_layers: int,
+  d_model: int,
+  num_heads: int,
+  d_head: int,
+  d_inner: int,
+  d_embed: int,
+  dropout: float,
+  attention_dropout: float,
+  pre_norm: bool,
+  tie_biases: bool,
+  tie_embeddings: bool,
+  tie_projections: tuple[bool, ...],
+  cutoffs: tuple[int, ...],
+  div_val: int,
+  clamp_len: int | None,
+  same_length: bool,
+  compute_dtype: str,
+  remat: bool,
+) -> TransformerXL:
+  """Returns the model; see `describe` for its parameters.
+
+  The memory that is handed in decides how long it is.
+
+  Args:
+    vocab_size: V.
+    num_layers: of attention and feed-forward.
+    d_model: D, even.
+    num_heads: of the attention.
+    d_head: width of a head.
+    d_inner: width inside the feed-forward network.
+    d_embed: width of the embeddings of frequent words; D in all published.
+    dropout: of embeddings, positions, and what each sub-layer computes.
+    attention_dropout: of attention probabilities.
+    pre_norm: normalize what goes into a sub-layer, not what comes out; nothing
+      is normalized after the last layer then, as in the released model.
+    tie_biases: one `r_w_bias` and one `r_r_bias` for all layers, as in the
+      released PyTorch model; otherwise each layer has its own.
+    tie_embeddings: the softmax uses the embeddings of the input.
+    tie_projections: the same of projections, for each cluster; (False, True,
+      ...) in the released scripts.
+    cutoffs: the first word of each tail of the adaptive softmax; () is the full
+      softmax.
+    div_val: embeddings of tail i are d_embed // div_val**i wide.
+    clamp_len: larger distances count as this one; None: as they are.
+    same_length: every token sees as many as the memory is long.
+    compute_dtype: 'float32' or 'bfloat16'; parameters, normalization, softmax
+      and loss are float32.
+    remat: compute layers again in the backward pass, do not store them.
+
+  Raises:
+    ValueError: If a size or rate is out of range.
+
+  Reference:
+    Dai et al., 2019, "Transformer-XL: Attentive language models beyond a
+    fixed-length context". https://arxiv.org/abs/1901.02860
+  """
+  sizes = transformer_layer.Sizes(
+    num_layers, d_model, num_heads, d_head, d_inner
+  )
+  vocabulary = adaptive.Vocabulary(
+    vocab_size,
+    d_model,
+    d_embed,
+    tuple(cutoffs),
+    div_val,
+    tie_embeddings,
+    tuple(tie_projections),
+  )
+  _check(sizes, dropout, attention_dropout, clamp_len, compute_dtype)
+  adaptive.check(vocabulary)
+  regime = transformer_layer.Regime(
+    dropout,
+    attention_dropout,
+    pre_norm,
+    tie_biases,
+    clamp_len,
+    same_length,
+    jnp.dtype(compute_dtype),
+    remat,
+  )
+  return _functions(vocabulary, sizes, regime)
+
+
+def describe(
+  config: Mapping[str, Any],
+) -> list[tuple[str, tuple[int, ...], str]]:
+  """Returns (path, shape, meaning) of every parameter of a model.
+
+  Args:
+    config: the keyword arguments of `transformer_xl`.
+  """
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  params = jax.eval_shape(transformer_xl(**config).init, key)
+  described = []
+  for module, name, value in select.named_leaves(params):
+    path = select.join(module, name)
+    meaning = parameters.meaning(path)
+    described.append((path, value.shape, meaning))
+  return described
+
+
+def _functions(vocabulary, sizes, regime) -> TransformerXL:
+  """Returns the pure functions of a model that is checked."""
+
+  def apply(tokens, targets, memory, is_training):
+    net = _Net(vocabulary, sizes, regime)
+    tokens, targets = jnp.asarray(tokens), jnp.asarray(targets)
+    return net(tokens, targets, memory, is_training)
+
+  def predict(tokens, memory):
+    return _Net(vocabulary, sizes, regime).predict(jnp.asarray(tokens), memory)
+
+  def empty(batch_size: int, memory_len: int) -> Memory:
+    if batch_size < 1 or memory_len < 0:
+      raise ValueError(
+        'expected batch_size >= 1 and memory_len >= 0, got '
+        f'{batch_size} and {memory_len}'
+      )
+    shape = (batch_size, memory_len, sizes.d_model)
+    hidden = tuple(
+      jnp.zeros(shape, regime.dtype) for _ in range(sizes.num_layers)
+    )
+    return Memory(hidden, jnp.zeros(batch_size, jnp.int32))
+
+  def init(key):
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    return applied.init(key, tokens, tokens, empty(1, 1), False)
+
+  applied, predicted = hk.transform(apply), hk.transform(predict)
+  return TransformerXL(
+    init=init,
+    memory=empty,
+    apply=lambda params, memory, key, tokens, targets, is_training: (
+      applied.apply(params, key, tokens, targets, memory, is_training)
+    ),
+    predict=lambda params, memory, tokens: predicted.apply(
+      params, None, tokens, memory
+    ),
+  )
+
+
+class _Net(hk.Module):
+  """Embedding, layers, softmax."""
+
+  def __init__(self, vocabulary, sizes, regime):
+    super().__init__(name='transformer_xl')
+    self._sizes, self._regime = sizes, regime
+    self._vocabulary = vocabulary
+
+  def __call__(self, tokens, targets, memory, is_training):
+    x, memory, softmax = self._hidden(tokens, memory, is_training)
+    x = jnp.reshape(x, (-1, x.shape[-1]))  # [B * T, D]
+    nll = softmax.nll(x, jnp.reshape(targets, -1))
+    return jnp.reshape(nll, targets.shape), memory
+
+  @hk.name_like('__call__')
+  def predict(self, tokens, memory):
+    x, memory, softmax = self._hidden(tokens, memory, False)
+    return softmax.log_probs(x[:, -1]), memory
+
+  @hk.name_like('__call__')
+  def _hidden(self, tokens, memory, is_training):
+    """Returns the last layer's output, the memory after it, and the softmax."""
+    sizes, regime = self._sizes, self._regime
+    embedding = adaptive.AdaptiveEmbedding(self._vocabulary)
+    softmax = adaptive.AdaptiveSoftmax(self._vocabulary, embedding)
+    num_queries, memory_len = tokens.shape[1], memory.hidden[0].shape[1]
+    if regime.same_length and not memory_len:
+      raise ValueError(
+        'expected a memory of at least 1 with same_length, for every token '
+        'sees as many as the memory is long; got none'
+      )
+    mask = relative.visible(
+      memory.length, num_queries, memory_len, regime.same_length
+    )
+    positions = relative.embed_distances(
+      memory_len + num_queries, sizes.d_model, regime.clamp_len
+    ).astype(regime.dtype)
+    positions = relative.drop(positions, regime.dropout, is_training)
+    biases = None
+    if regime.tie_biases:
+      biases = relative.get_biases(sizes.num_heads, sizes.d_head)
+    x = embedding(tokens).astype(regime.dtype)
+    x = relative.drop(x, regime.dropout, is_training)
+    hidden = []
+    with _precision(regime.dtype):
+      for i, before in enumerate(memory.hidden):
+        hidden.append(_push(before, x))
+        layer = transformer_layer.Layer(sizes, regime, name=f'layer_{i}')
+        arguments = x, jax.lax.stop_gradient(before), positions, biases, mask
+        x = _run(layer, arguments, is_training, regime.remat)
+    x = relative.drop(x, regime.dropout, is_training)
+    length = jnp.minimum(memory.length + num_queries, memory_len)
+    return x, Memory(tuple(hidden), length), softmax
+
+
+def _run(layer, arguments, is_training: bool, remat: bool) -> jax.Array:
+  def run(*arguments):
+    return layer(*arguments, is_training)
+
+  if remat and is_training and not hk.running_init():
+    run = hk.remat(run)
+  return run(*arguments)
+
+
+def _push(memory: jax.Array, x: jax.Array) -> jax.Array:
+  """Returns the last M of memory and x, [B, M, D]; no gradient flows back."""
+  both = jnp.concatenate([memory, x.astype(memory.dtype)], axis=1)
+  return jax.lax.stop_gradient(both[:, x.shape[1] :])
+
+
+@contextlib.contextmanager
+def _precision(dtype) -> Iterator[None]:
+  """Products in `dtype`, normalization and parameters in float32."""
+  full = jnp.float32
+  policies = {
+    hk.LayerNorm: jmp.Policy(full, full, dtype),
+    layers.Linear: jmp.Policy(full, dtype, dtype),
+  }
+  with contextlib.ExitStack() as stack:
+    for module, policy in policies.items():
+      stack.enter_context(hk.mixed_precision.push_policy(module, policy))
+    yield
+
+
+def _check(sizes, dropout, attention_dropout, clamp_len, compute_dtype):
+  """Checks the arguments that `adaptive.check` does not.
+
+  Raises:
+    ValueError: If a size or rate is out of range.
+  """
+  for name, size in sizes._asdict().items():
+    if size < 1:
+      raise ValueError(f'expected {name} >= 1, got {size}')
+  if sizes.d_model % 2:
+    raise ValueError(
+      'expected an even d_model, for positions are sines and cosines, got '
+      f'{sizes.d_model}'
+    )
+  rates = {'dropout': dropout, 'attention_dropout': attention_dropout}
+  for name, rate in rates.items():
+    if not 0 <= rate < 1:
+      raise ValueError(f'expected 0 <= {name} < 1, got {rate}')
+  if clamp_len is not None and clamp_len < 1:
+    raise ValueError(f'expected clamp_len >= 1 or None, got {clamp_len}')
+  if compute_dtype not in layers.COMPUTE_DTYPES:
+    raise ValueError(
+      f'expected compute_dtype out of {layers.COMPUTE_DTYPES}, got '
+      f'{compute_dtype!r}'
+    )

@@ -1,0 +1,132 @@
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.models import relative_attention as relative
+
+B, T, M, D, H, C = 2, 3, 4, 6, 2, 5
+K = M + T
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (3, 3), (2, 7), (5, 8)])
+def test_the_relative_shift_equals_a_slow_loop(shape):
+  num_queries, num_keys = shape
+  x = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+  shifted = relative.relative_shift(jnp.asarray(x))
+  for t in range(num_queries):
+    for k in range(num_keys - num_queries + t + 1):
+      distance = num_keys - num_queries + t - k
+      # Column j of x has the distance K - 1 - j.
+      np.testing.assert_array_equal(
+        shifted[:, t, k], x[:, t, num_keys - 1 - distance]
+      )
+
+
+@pytest.mark.parametrize('clamp_len', [None, 3, 100])
+def test_distances_are_embedded_one_by_one(clamp_len):
+  embedded = relative.embed_distances(9, D, clamp_len)
+  for j in range(9):
+    distance = min(8 - j, clamp_len or 8)
+    for i in range(D // 2):
+      angle = distance / 10_000 ** (2 * i / D)
+      np.testing.assert_allclose(embedded[j, i], np.sin(angle), atol=1e-6)
+      np.testing.assert_allclose(
+        embedded[j, D // 2 + i], np.cos(angle), atol=1e-6
+      )
+
+
+@pytest.mark.parametrize('same_length', [False, True])
+@pytest.mark.parametrize(('num_queries', 'memory_len'), [(3, 4), (5, 1)])
+def test_a_query_sees_what_it_may_and_nothing_else(
+  same_length, num_queries, memory_len
+):
+  lengths = jnp.arange(memory_len + 1)
+  mask = relative.visible(lengths, num_queries, memory_len, same_length)
+  assert mask.shape == (
+    memory_len + 1, 1, num_queries, memory_len + num_queries
+  )  # fmt: skip
+  for length in range(memory_len + 1):
+    for t in range(num_queries):
+      for k in range(memory_len + num_queries):
+        distance = memory_len + t - k
+        expected = distance >= 0 and k >= memory_len - length
+        if same_length:
+          expected = expected and distance < memory_len
+        assert mask[length, 0, t, k] == expected
+
+
+def arrays(seed=0):
+  generator = np.random.default_rng(seed)
+
+  def draw(*shape):
+    return generator.normal(size=shape).astype(np.float32)
+
+  weights = {
+    name: draw(*((H * C, D) if name == 'output' else (D, H * C)))
+    for name in ('query', 'key', 'value', 'position', 'output')
+  }
+  biases = relative.Biases(draw(H, C), draw(H, C))
+  return draw(B, T, D), draw(B, K, D), draw(K, D), biases, weights
+
+
+def slow(queries, keys, positions, biases, weights, mask):
+  """The formula of the paper, one query and one key at a time."""
+  out = np.zeros((B, T, H, C))
+  q, k, v = (
+    np.reshape(x @ weights[name], (B, -1, H, C))
+    for x, name in ((queries, 'query'), (keys, 'key'), (keys, 'value'))
+  )
+  r = np.reshape(positions @ weights['position'], (K, H, C))
+  for b in range(B):
+    for t in range(T):
+      for h in range(H):
+        scores = np.full(K, -np.inf)
+        for j in range(K):
+          if mask[b, 0, t, j]:
+            distance = M + t - j
+            scores[j] = (
+              (q[b, t, h] + biases.r_w[h]) @ k[b, j, h]
+              + (q[b, t, h] + biases.r_r[h]) @ r[K - 1 - distance, h]
+            ) / np.sqrt(C)
+        shares = np.exp(scores - scores.max())
+        out[b, t, h] = (shares / shares.sum()) @ v[b, :, h]
+  return np.reshape(out, (B, T, H * C)) @ weights['output']
+
+
+@pytest.mark.parametrize('same_length', [False, True])
+def test_attention_equals_the_formula_of_the_paper(same_length):
+  queries, keys, positions, biases, weights = arrays()
+  mask = relative.visible(jnp.array([1, M]), T, M, same_length)
+  net = hk.without_apply_rng(
+    hk.transform(
+      lambda *args: relative.RelativeAttention(
+        num_heads=H, d_head=C, dropout=0.5, name='attention'
+      )(*args, is_training=False)
+    )
+  )
+  params = {f'attention/{name}': {'w': w} for name, w in weights.items()}
+  found = net.apply(params, queries, keys, positions, biases, mask)
+  expected = slow(queries, keys, positions, biases, weights, np.array(mask))
+  np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_a_layer_without_given_biases_has_its_own():
+  queries, keys, positions, biases, _ = arrays()
+  mask = relative.visible(jnp.array([1, M]), T, M, False)
+
+  def init(given):
+    net = hk.transform(
+      lambda: relative.RelativeAttention(
+        num_heads=H, d_head=C, dropout=0.0, name='attention'
+      )(queries, keys, positions, given, mask, is_training=False)
+    )
+    return jax.eval_shape(net.init, jax.random.key(0))
+
+  assert 'attention' not in init(biases)
+  own = init(None)['attention']
+  assert {name: x.shape for name, x in own.items()} == {
+    'r_w_bias': (H, C),
+    'r_r_bias': (H, C),
+  }

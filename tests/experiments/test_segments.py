@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+
+from experiments.data import segments
+
+
+@pytest.mark.parametrize(
+  ('num_tokens', 'batch_size', 'segment_len'),
+  [(103, 4, 5), (24, 2, 11), (9, 1, 8), (20, 3, 1)],
+)
+def test_each_row_reads_its_part_of_the_text_in_order(
+  num_tokens, batch_size, segment_len
+):
+  tokens = np.random.default_rng(0).integers(0, 256, num_tokens, np.uint8)
+  num = segments.steps_per_epoch(num_tokens, batch_size, segment_len)
+  batches = [
+    segments.train_batch(tokens, step, batch_size, segment_len)
+    for step in range(num)
+  ]
+  row = num_tokens // batch_size
+  inputs = np.concatenate([batch.inputs for batch in batches], axis=1)
+  targets = np.concatenate([batch.targets for batch in batches], axis=1)
+  for b in range(batch_size):
+    part = tokens[b * row : (b + 1) * row]
+    assert inputs[b].tolist() == part[: num * segment_len].tolist()
+    assert targets[b].tolist() == part[1 : num * segment_len + 1].tolist()
+  assert row - num * segment_len <= segment_len  # no more is left out
+  assert [batch.is_first.all() for batch in batches] == [True] + [False] * (
+    num - 1
+  )
+
+
+def test_epochs_follow_one_another_and_begin_without_memory():
+  tokens = np.arange(50, dtype=np.uint8)
+  num = segments.steps_per_epoch(50, 2, 6)
+  for step in range(num):
+    one = segments.train_batch(tokens, step, 2, 6)
+    other = segments.train_batch(tokens, step + 3 * num, 2, 6)
+    for a, b in zip(one, other, strict=True):
+      np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+  ('num_tokens', 'batch_size', 'segment_len', 'message'),
+  [
+    (29, 5, 5, r'at least 30 tokens, 5 rows .* got 29; take a longer text'),
+    (100, 0, 5, 'batch_size >= 1'),
+    (100, 5, 0, 'segment_len >= 1'),
+  ],
+)
+def test_a_text_shorter_than_a_row_is_an_error(
+  num_tokens, batch_size, segment_len, message
+):
+  with pytest.raises(ValueError, match=message):
+    segments.train_batch(np.zeros(num_tokens), 0, batch_size, segment_len)
+  if batch_size and segment_len:
+    segments.train_batch(np.zeros(30), 0, batch_size, segment_len)
+
+
+@pytest.mark.parametrize('batch_size', [1, 2, 3, 7, 20])
+@pytest.mark.parametrize('num_tokens', [2, 31, 36, 37])
+@pytest.mark.parametrize('num_warm_up', [0, 2])
+def test_evaluation_counts_every_token_once_after_those_before_it(
+  batch_size, num_tokens, num_warm_up
+):
+  tokens = np.arange(100, 100 + num_tokens, dtype=np.uint8)
+  predicted = []
+  past = [[] for _ in range(batch_size)]
+  for batch in segments.evaluation_batches(tokens, batch_size, 5, num_warm_up):
+    assert batch.inputs.shape == batch.weights.shape == (batch_size, 5)
+    for b in range(batch_size):
+      if batch.is_first[b]:
+        past[b] = []
+      for x, y, weight in zip(
+        batch.inputs[b], batch.targets[b], batch.weights[b], strict=True
+      ):
+        past[b].append(int(x))
+        if weight:
+          predicted.append(int(y))
+          known = list(range(100, int(y)))
+          enough = min(len(known), num_warm_up * 5 + 1)
+          assert len(past[b]) >= enough
+          assert past[b] == known[-len(past[b]) :]
+  assert sorted(predicted) == list(range(101, 100 + num_tokens))
+
+
+def test_a_split_of_one_token_cannot_be_evaluated():
+  with pytest.raises(ValueError, match=r'at least 2 tokens .* got 1'):
+    list(segments.evaluation_batches(np.zeros(1), 1, 5, 0))
+
+
+def test_warm_up_covers_the_memory_of_every_layer():
+  assert segments.warm_up(num_layers=3, memory_len=10, segment_len=4) == 9
+  assert segments.warm_up(num_layers=3, memory_len=0, segment_len=4) == 0

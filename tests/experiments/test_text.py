@@ -1,0 +1,291 @@
+import gzip
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from experiments.data import text
+from experiments.data import vocabulary as vocabulary_lib
+
+LINES = ['the cat sat .', '', 'the dog , the cat', "don't stop"] * 30
+TEXT = '\n'.join(LINES) + '\n'
+
+
+def file_section(path, **changes):
+  section = {
+    'path': str(path),
+    'unit': 'byte',
+    'max_words': None,
+    'held_out': 0.1,
+    'cache_dir': None,
+  }
+  return {**section, **changes}
+
+
+def test_the_shipped_text_is_cut_where_its_readme_says():
+  corpus = text.kjv(unit='byte', max_words=None)
+  sizes = [len(x) for x in corpus[:3]]
+  assert sizes == [3_898_239, 200_000, 200_000]
+  whole = gzip.decompress((text.FILES / 'kjv.txt.gz').read_bytes())
+  assert b''.join(x.tobytes() for x in corpus[:3]) == whole
+  assert corpus.vocabulary.size == 256
+  readme = (text.FILES / 'README.md').read_text()
+  assert 'public domain' in readme
+  assert '3,898,239' in readme
+
+
+@pytest.mark.parametrize('damage', ['missing', 'altered', 'truncated'])
+def test_the_shipped_text_is_checked_before_it_is_used(tmp_path, damage):
+  content = bytearray((text.FILES / 'kjv.txt.gz').read_bytes())
+  if damage != 'missing':
+    content[4] ^= damage == 'altered'
+    end = 1000 if damage == 'truncated' else None
+    (tmp_path / 'kjv.txt.gz').write_bytes(content[:end])
+  with pytest.raises(ValueError, match=text.KJV_SHA256):
+    text.kjv(unit='byte', max_words=None, directory=tmp_path)
+
+
+def test_words_of_the_shipped_text_come_back_as_its_lines():
+  corpus = text.kjv(unit='word', max_words=None)
+  whole = gzip.decompress((text.FILES / 'kjv.txt.gz').read_bytes()).decode()
+  words = [
+    word
+    for line in vocabulary_lib.lines(whole)
+    for word in [*vocabulary_lib.pieces(line, 'punctuation'), '<eos>']
+  ]
+  tokens = np.concatenate(corpus[:3])
+  assert len(tokens) == len(words)
+  num = len(corpus.train)  # a word of another split may be unknown
+  assert [corpus.vocabulary.words[i] for i in tokens[:num]] == words[:num]
+  assert tokens.dtype == np.uint16
+
+
+def test_enwik8_is_90_5_and_5_million_bytes(tmp_path):
+  path = tmp_path / 'enwik8'
+  content = np.arange(10**8, dtype=np.uint32).astype(np.uint8)
+  content.tofile(path)
+  corpus = text.enwik8(path=str(path), cache_dir=None)
+  assert [len(x) for x in corpus[:3]] == [90_000_000, 5_000_000, 5_000_000]
+  assert corpus.test[-1] == content[-1]
+  assert isinstance(corpus.train, np.memmap)
+  assert [x.name for x in tmp_path.iterdir()] == ['enwik8']  # mapped in place
+
+
+def test_enwik8_is_unpacked_once_from_its_archive(tmp_path, monkeypatch):
+  monkeypatch.setattr(text, 'ENWIK8_BYTES', 1000)
+  monkeypatch.setattr(text, 'ENWIK8_HELD_OUT', 50)
+  content = np.random.default_rng(0).bytes(1000)
+  path = tmp_path / 'enwik8.zip'
+  with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr('enwik8', content)
+  first = text.enwik8(path=str(path), cache_dir=str(tmp_path / 'cache'))
+  [made] = (tmp_path / 'cache').iterdir()
+  stamp = made.stat().st_mtime_ns
+  second = text.enwik8(path=str(path), cache_dir=str(tmp_path / 'cache'))
+  for corpus in (first, second):
+    assert b''.join(x.tobytes() for x in corpus[:3]) == content
+    assert [len(x) for x in corpus[:3]] == [900, 50, 50]
+  assert made.stat().st_mtime_ns == stamp
+
+
+def test_what_is_not_enwik8_is_an_error(tmp_path):
+  path = tmp_path / 'enwik8'
+  path.write_bytes(b'x' * 99)
+  with pytest.raises(ValueError, match=r'100,000,000 bytes .* got 99'):
+    text.enwik8(path=str(path), cache_dir=None)
+  with zipfile.ZipFile(tmp_path / 'a.zip', 'w') as archive:
+    archive.writestr('other', 'x')
+  with pytest.raises(ValueError, match=r'expected enwik8 in .* got other'):
+    text.enwik8(path=str(tmp_path / 'a.zip'), cache_dir=None)
+
+
+@pytest.fixture
+def wikitext(tmp_path):
+  parts = {
+    'train': ' \n = Title = \n \n the the cat <unk> \u2028 sat \n',
+    'valid': ' the cat \n',
+    'test': ' the dog \n',
+  }
+  for name, content in parts.items():
+    (tmp_path / f'wiki.{name}.tokens').write_text(content, encoding='utf-8')
+  return tmp_path
+
+
+def test_wikitext_is_counted_as_the_original_is(wikitext):
+  corpus = text.wikitext103(path=str(wikitext), cache_dir=None)
+  words = corpus.vocabulary.words
+  # Most frequent first, of equals the first; <unk> is a word of this text.
+  assert words == ('<eos>', '=', 'the', 'Title', 'cat', '<unk>', 'sat')
+  read = [[words[i] for i in split] for split in corpus[:3]]
+  first = '<eos> = Title = <eos> <eos> the the cat <unk> sat <eos>'
+  assert read[0] == first.split()
+  assert read[1:] == [['the', 'cat', '<eos>'], ['the', '<unk>', '<eos>']]
+
+
+def test_tokens_are_made_once_and_anew_for_another_text(wikitext):
+  text.wikitext103(path=str(wikitext), cache_dir=None)
+  files = {
+    x.name: x.stat().st_mtime_ns for x in (wikitext / '.tokens').iterdir()
+  }
+  assert len(files) == 4  # three splits and the vocabulary
+  text.wikitext103(path=str(wikitext), cache_dir=None)
+  assert files == {
+    x.name: x.stat().st_mtime_ns for x in (wikitext / '.tokens').iterdir()
+  }
+  (wikitext / 'wiki.train.tokens').write_text('a b\n')
+  corpus = text.wikitext103(path=str(wikitext), cache_dir=None)
+  assert corpus.vocabulary.words == ('<eos>', '<unk>', 'a', 'b')
+
+
+def test_a_missing_token_file_says_what_is_there(wikitext):
+  (wikitext / 'wiki.valid.tokens').unlink()
+  with pytest.raises(
+    ValueError,
+    match=r'expected a file .*wiki\.valid\.tokens; .*wiki\.test\.tokens',
+  ):
+    text.wikitext103(path=str(wikitext), cache_dir=None)
+
+
+@pytest.mark.parametrize('unit', ['byte', 'word'])
+@pytest.mark.parametrize('is_zipped', [False, True])
+def test_any_text_may_be_read(tmp_path, unit, is_zipped):
+  content = TEXT.encode()
+  path = tmp_path / 'a.txt'
+  path.write_bytes(content)
+  if is_zipped:
+    path = tmp_path / 'b.txt.gz'
+    path.write_bytes(gzip.compress(content))
+  corpus = text.file(**file_section(path, unit=unit))
+  decoded = [
+    vocabulary_lib.decode(corpus.vocabulary, split) for split in corpus[:3]
+  ]
+  if unit == 'byte':
+    assert ''.join(decoded) == TEXT
+    assert len(corpus.test) == len(corpus.validation) == len(TEXT) // 10
+  else:
+    assert ''.join(decoded).split() == TEXT.split()
+  assert all(len(split) > 20 for split in corpus[:3])
+
+
+def test_words_are_cut_where_lines_end_even_beside_long_letters(tmp_path):
+  path = tmp_path / 'a.txt'
+  path.write_text('ééééé ø\n' * 50, encoding='utf-8')
+  for held_out in (0.1, 0.11, 0.12, 0.13):
+    corpus = text.file(**file_section(path, unit='word', held_out=held_out))
+    assert [x[-1] for x in corpus[:3]] == [0, 0, 0]  # <eos>
+    assert sum(map(len, corpus[:3])) == 150
+
+
+@pytest.mark.parametrize(
+  ('content', 'changes', 'message'),
+  [
+    (b'', {}, 'got 0 bytes'),
+    (b'abc', {}, r'of which held_out=0.1 is 2 bytes or more, got 3'),
+    (b'\xff\n' * 100, {'unit': 'word'}, r"line 1 .*unit='byte' takes any"),
+    (b'a' * 100, {'unit': 'word'}, 'lines are shorter than 10 bytes'),
+    (b'a' * 100, {'unit': 'char'}, r"unit, one of .* got 'char'"),
+    (b'a' * 100, {'max_words': 5}, "max_words None with unit='byte'"),
+    (b'a' * 100, {'held_out': 0.5}, r'held_out in \(0, 0.5\), got 0.5'),
+  ],
+)
+def test_a_bad_text_is_an_error(tmp_path, content, changes, message):
+  path = tmp_path / 'a.txt'
+  path.write_bytes(content)
+  with pytest.raises(ValueError, match=message):
+    text.file(**file_section(path, **changes))
+
+
+def test_a_truncated_archive_is_an_error_and_leaves_nothing(tmp_path):
+  path = tmp_path / 'a.txt.gz'
+  path.write_bytes(gzip.compress(TEXT.encode())[:-20])
+  with pytest.raises(ValueError, match=r'truncated or\s+damaged'):
+    text.file(**file_section(path))
+  assert list((tmp_path / '.tokens').iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path):
+  path = tmp_path / 'a.txt.gz'
+  path.write_bytes(gzip.compress(TEXT.encode()))
+  (tmp_path / 'taken').write_text('')
+  with pytest.raises(ValueError, match='give another as cache_dir'):
+    text.file(**file_section(path, cache_dir=str(tmp_path / 'taken/x')))
+
+
+with tfds.core.registered.skip_registration():
+
+  class Wiki40b(tfds.core.GeneratorBasedBuilder):
+    """A small data set of the layout of TensorFlow Datasets' own."""
+
+    VERSION = tfds.core.Version('1.3.0')
+    BUILDER_CONFIGS = (tfds.core.BuilderConfig(name='en'),)
+
+    def _info(self):
+      return tfds.core.DatasetInfo(
+        builder=self,
+        features=tfds.features.FeaturesDict({'text': tfds.features.Text()}),
+      )
+
+    def _split_generators(self, _):
+      return {
+        split: self._generate_examples(num)
+        for split, num in {'train': 6, 'validation': 2, 'test': 2}.items()
+      }
+
+    def _generate_examples(self, num):
+      for i in range(num):
+        yield i, {'text': f'\n_START_ARTICLE_\nNumber {i}, é'}
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('tfds')
+  builder = Wiki40b(
+    data_dir=str(folder), config='en', file_format='array_record'
+  )
+  builder.download_and_prepare()
+  return folder
+
+
+def tfds_section(folder, **changes):
+  section = {
+    'name': 'wiki40b/en',
+    'data_dir': str(folder),
+    'feature': 'text',
+    'unit': 'byte',
+    'max_words': None,
+    'cache_dir': None,
+  }
+  return {**section, **changes}
+
+
+def test_text_sets_of_tensorflow_datasets_are_read(data_dir, tmp_path):
+  section = tfds_section(data_dir, cache_dir=str(tmp_path))
+  corpus = text.tfds(**section)
+  read = vocabulary_lib.decode(corpus.vocabulary, corpus.train)
+  articles = sorted(read.split('\n_START_ARTICLE_\n')[1:])
+  assert articles == [f'Number {i}, é\n' for i in range(6)]
+  words = text.tfds(**{**section, 'unit': 'word', 'max_words': 8})
+  assert words.vocabulary.size == 8
+  assert len(words.test) == 2 * (1 + 2 + 5)  # with the end of each line
+
+
+def test_an_unknown_feature_is_an_error(data_dir):
+  with pytest.raises(ValueError, match="'book_text' in wiki40b/en, got text"):
+    text.tfds(**tfds_section(data_dir, feature='book_text'))
+
+
+def test_an_absent_text_set_is_an_error(tmp_path):
+  with pytest.raises(ValueError, match='expected the data set pg19'):
+    text.tfds(**tfds_section(tmp_path, name='pg19'))
+
+
+def test_a_copy_of_a_text_shares_no_tokens_with_a_changed_one(tmp_path):
+  path = tmp_path / 'a.txt.gz'
+  path.write_bytes(gzip.compress(TEXT.encode()))
+  text.file(**file_section(path))
+  shutil.copy(path, tmp_path / 'old.gz')
+  path.write_bytes(gzip.compress(TEXT.upper().encode()))
+  corpus = text.file(**file_section(path))
+  assert corpus.train.tobytes() == TEXT.upper().encode()[: len(corpus.train)]
