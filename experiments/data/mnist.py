@@ -15,6 +15,7 @@ import struct
 import numpy as np
 
 from experiments.data import dataset
+from experiments.data import tfds_source
 
 FILES = pathlib.Path(__file__).parent / 'files' / 'mnist'
 
@@ -88,28 +89,9 @@ def read_tfds(
   Raises:
     ValueError: If the data set is absent, or not in the format `array_record`.
   """
-  # Slow to import, and the files that come with this package do without it.
-  import tensorflow_datasets as tfds
-
-  advice = (
-    'prepare it where TensorFlow is installed: tfds build mnist '
-    f'--file_format=array_record --data_dir={data_dir}'
+  source = tfds_source.open_split(
+    tfds_source.open_builder('mnist', data_dir), split
   )
-  infos = pathlib.Path(data_dir).expanduser().glob('mnist/*/dataset_info.json')
-  if not any(infos):
-    raise ValueError(
-      f'expected the data set mnist of TensorFlow Datasets in {data_dir}, got '
-      f'none; {advice}'
-    )
-  try:
-    source = tfds.data_source(
-      'mnist', split=split, data_dir=data_dir, download=False
-    )
-  except NotImplementedError as error:
-    raise ValueError(
-      f'expected mnist in {data_dir} in the format array_record, got another; '
-      f'{advice}'
-    ) from error
   images = np.empty((len(source), _SIDE, _SIDE), np.uint8)
   labels = np.empty(len(source), np.int64)
   for i, example in enumerate(source):
