@@ -28,7 +28,7 @@ def copy_files(folder):
 
 def test_the_splits_are_those_of_the_protocol(splits):
   assert [len(part.labels) for part in splits[:3]] == [55_000, 5_000, 10_000]
-  for images, labels in splits:
+  for images, labels in splits[:3]:
     assert images.shape == (len(labels), 28, 28, 1)
     assert (images.dtype, labels.dtype) == (np.float32, np.int32)
     assert (images.min(), images.max()) == (0.0, 1.0)
