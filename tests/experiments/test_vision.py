@@ -44,7 +44,7 @@ def lenet(name, alpha=1.0, **changes):
   config.train.update(
     num_steps=NUM_STEPS, log_every=6, eval_every=6, checkpoint_every=6
   )
-  config.prune.num_levels = 0
+  config.prune.update(num_levels=0, output_layer='linear_1/w')
   return config
 
 
