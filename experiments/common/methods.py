@@ -6,6 +6,7 @@ those in `dense`.
 """
 
 from collections.abc import Callable
+import inspect
 import re
 from typing import Any
 from typing import NamedTuple
@@ -53,207 +54,113 @@ def dense() -> Method:
   )
 
 
-def topkast_method(
-  *,
-  forward_density: float,
-  backward_density: float,
-  refresh_every: int,
-  stop_refresh_at: int | None,
-  distribution: str,
-  scope: str,
-  dense: tuple[str, ...],
-  exclude: tuple[str, ...],
-  exploration: str,
-  penalty: float,
-  penalty_kind: str,
-) -> Method:
-  """Returns Top-KAST with its exploration penalty; see `topkast.topkast`."""
-  link = topkast.exploration_penalty(penalty, penalty_kind)
-  return _sparse(
-    topkast.topkast,
-    exclude,
-    link if penalty else optax.identity(),
-    forward_density=forward_density,
-    backward_density=backward_density,
-    refresh_every=refresh_every,
-    stop_refresh_at=stop_refresh_at,
-    distribution=distribution,
-    scope=scope,
-    dense=dense,
-    exploration=exploration,
+def _method(make) -> Callable[..., Method]:
+  """Returns the constructor of a method of the libraries, for a config.
+
+  Its arguments are the keywords of `make`, all of them and without defaults,
+  but for `seed` and `select`, which the program gives, and `scores`, which come
+  from data; and `exclude`. A pattern is a section of its own.
+  """
+  known = inspect.signature(make).parameters
+  own = [
+    parameter.replace(
+      annotation=_TYPES.get(name, parameter.annotation),
+      default=inspect.Parameter.empty,
+    )
+    for name, parameter in known.items()
+    if name not in ('inner', 'seed', 'select', 'scores')
+  ]
+
+  def construct(*, exclude, **options):
+    if 'pattern' in options:
+      options['pattern'] = build.build(
+        PATTERNS, options['pattern'], name='config.method.pattern'
+      )
+    select = sparsity.all_of(
+      sparsity.is_weight, sparsity.none_of(*map(sparsity.matching, exclude))
+    )
+
+    def wrap(inner, seed, scores):
+      given = {'seed': seed, 'scores': scores}
+      given = {name: x for name, x in given.items() if name in known}
+      return make(inner, select=select, **options, **given)
+
+    wrap(
+      optax.identity(), 0, None
+    )  # so that a bad argument is an error at once
+    return Method(
+      wrap,
+      sparsity.forward_weights,
+      _density,
+      lambda state: sparsity.active_sets(state).forward,
+      optax.identity(),
+      exclude=exclude,
+    )
+
+  construct.__name__ = make.__name__
+  construct.__doc__ = f'See `{make.__module__}.{make.__name__}`.'
+  construct.__signature__ = _and(own, exclude=tuple[str, ...])
+  return construct
+
+
+_TYPES = {
+  'dense': tuple[str, ...],
+  'distribution': str,
+  'pattern': dict,
+  'score': str,
+}
+
+
+def _with_penalty(construct):
+  """Adds Top-KAST's exploration penalty, a link of the inner chain."""
+
+  def topkast_method(*, penalty, penalty_kind, **options):
+    method = construct(**options)
+    if not penalty:
+      return method
+    link = topkast.exploration_penalty(penalty, penalty_kind)
+    return method._replace(link=link)
+
+  topkast_method.__signature__ = _and(
+    _keywords(construct), penalty=float, penalty_kind=str
   )
+  return topkast_method
 
 
-def static(
-  *,
-  density: float,
-  distribution: str,
-  scope: str,
-  dense: tuple[str, ...],
-  exclude: tuple[str, ...],
-) -> Method:
-  """Returns random static sparsity; see `sparsity.static`."""
-  return _sparse(
-    sparsity.static,
-    exclude,
-    density=density,
-    distribution=distribution,
-    scope=scope,
-    dense=dense,
-  )
+def _with_batches(construct):
+  """Adds how many batches SNIP is scored on."""
+
+  def snip(*, num_batches, **options):
+    if num_batches < 1:
+      raise ValueError(f'expected num_batches >= 1, got {num_batches}')
+    return construct(**options)._replace(num_score_batches=num_batches)
+
+  snip.__signature__ = _and(_keywords(construct), num_batches=int)
+  return snip
 
 
-def magnitude(
-  *,
-  density: float,
-  at: int,
-  distribution: str,
-  scope: str,
-  dense: tuple[str, ...],
-  exclude: tuple[str, ...],
-  pattern: dict,
-  score: str,
-) -> Method:
-  """Returns one-shot magnitude pruning; see `sparsity.magnitude`."""
-  return _sparse(
-    _without_seed(sparsity.magnitude),
-    exclude,
-    density=density,
-    at=at,
-    distribution=distribution,
-    scope=scope,
-    dense=dense,
-    pattern=_pattern(pattern),
-    score=score,
-  )
+def _keywords(construct) -> list[inspect.Parameter]:
+  return list(inspect.signature(construct).parameters.values())
 
 
-def gradual(
-  *,
-  density: float,
-  start: int,
-  end: int,
-  prune_every: int,
-  distribution: str,
-  scope: str,
-  dense: tuple[str, ...],
-  exclude: tuple[str, ...],
-  pattern: dict,
-  score: str,
-) -> Method:
-  """Returns gradual magnitude pruning; see `sparsity.gradual`."""
-  return _sparse(
-    _without_seed(sparsity.gradual),
-    exclude,
-    density=density,
-    start=start,
-    end=end,
-    prune_every=prune_every,
-    distribution=distribution,
-    scope=scope,
-    dense=dense,
-    pattern=_pattern(pattern),
-    score=score,
-  )
-
-
-def set_method(
-  *,
-  density: float,
-  refresh_every: int,
-  stop_refresh_at: int | None,
-  drop_fraction: float,
-  anneal: str,
-  grow_at: float,
-  distribution: str,
-  dense: tuple[str, ...],
-  exclude: tuple[str, ...],
-  pattern: dict,
-) -> Method:
-  """Returns SET; see `sparsity.set_`."""
-  return _sparse(
-    sparsity.set_,
-    exclude,
-    density=density,
-    refresh_every=refresh_every,
-    stop_refresh_at=stop_refresh_at,
-    drop_fraction=drop_fraction,
-    anneal=anneal,
-    grow_at=grow_at,
-    distribution=distribution,
-    dense=dense,
-    pattern=_pattern(pattern),
-  )
-
-
-def rigl(
-  *,
-  density: float,
-  refresh_every: int,
-  stop_refresh_at: int,
-  drop_fraction: float,
-  anneal: str,
-  grow_at: float,
-  distribution: str,
-  dense: tuple[str, ...],
-  exclude: tuple[str, ...],
-  pattern: dict,
-) -> Method:
-  """Returns RigL; see `sparsity.rigl`."""
-  return _sparse(
-    sparsity.rigl,
-    exclude,
-    density=density,
-    refresh_every=refresh_every,
-    stop_refresh_at=stop_refresh_at,
-    drop_fraction=drop_fraction,
-    anneal=anneal,
-    grow_at=grow_at,
-    distribution=distribution,
-    dense=dense,
-    pattern=_pattern(pattern),
-  )
-
-
-def snip(
-  *,
-  density: float,
-  num_batches: int,
-  distribution: str,
-  scope: str,
-  dense: tuple[str, ...],
-  exclude: tuple[str, ...],
-  pattern: dict,
-) -> Method:
-  """Returns SNIP, scored on some batches; see `sparsity.snip`."""
-  if num_batches < 1:
-    raise ValueError(f'expected num_batches >= 1, got {num_batches}')
-
-  def make(inner, *, seed, scores=None, **options):
-    del seed
-    return sparsity.snip(inner, scores=scores, **options)
-
-  method = _sparse(
-    make,
-    exclude,
-    density=density,
-    distribution=distribution,
-    scope=scope,
-    dense=dense,
-    pattern=_pattern(pattern),
-  )
-  return method._replace(num_score_batches=num_batches)
+def _and(known: list[inspect.Parameter], **types) -> inspect.Signature:
+  """Returns a signature with further keywords."""
+  more = [
+    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind)
+    for name, kind in types.items()
+  ]
+  return inspect.Signature([*known, *more])
 
 
 METHODS = {
   'dense': dense,
-  'gradual': gradual,
-  'magnitude': magnitude,
-  'rigl': rigl,
-  'set': set_method,
-  'snip': snip,
-  'static': static,
-  'topkast': topkast_method,
+  'gradual': _method(sparsity.gradual),
+  'magnitude': _method(sparsity.magnitude),
+  'rigl': _method(sparsity.rigl),
+  'set': _method(sparsity.set_),
+  'snip': _with_batches(_method(sparsity.snip)),
+  'static': _method(sparsity.static),
+  'topkast': _with_penalty(_method(topkast.topkast)),
 }
 
 
@@ -299,35 +206,6 @@ def make_optimizer(
   else:
     inner = optax.chain(powerprop.scale_by_powerprop(alpha), inner)
   return method.wrap(inner, seed, scores)
-
-
-def _sparse(make, exclude, link=None, **options) -> Method:
-  """Returns the method `make(inner, seed=..., select=..., **options)`."""
-  select = sparsity.all_of(
-    sparsity.is_weight, sparsity.none_of(*map(sparsity.matching, exclude))
-  )
-
-  def wrap(inner, seed, scores):
-    more = {} if scores is None else {'scores': scores}
-    return make(inner, seed=seed, select=select, **options, **more)
-
-  wrap(optax.identity(), 0, None)  # so that a bad argument is an error at once
-  return Method(
-    wrap,
-    sparsity.forward_weights,
-    _density,
-    lambda state: sparsity.active_sets(state).forward,
-    link or optax.identity(),
-    exclude=exclude,
-  )
-
-
-def _without_seed(make):
-  return lambda inner, *, seed, **options: make(inner, **options)
-
-
-def _pattern(section: dict) -> sparsity.patterns.Pattern:
-  return build.build(PATTERNS, section, name='config.method.pattern')
 
 
 def _density(opt_state):

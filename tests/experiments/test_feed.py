@@ -68,7 +68,7 @@ def make(make_feed, source, num_devices=1, num_micro=1):
     classification.make_objective(
       network=NETWORK, augment=None, label_smoothing=0.0
     ),
-    methods.topkast_method(
+    methods.METHODS['topkast'](
       forward_density=0.3, backward_density=0.5, refresh_every=2,
       stop_refresh_at=None, distribution='uniform', scope='layer', dense=(),
       exclude=(), exploration='topk', penalty=1e-3, penalty_kind='l2',
