@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import functools
 import io
 import pathlib
+import sys
 
 import cv2
 import numpy as np
@@ -210,3 +211,13 @@ def _write(builder_class, data_dir, num_shards: int) -> None:
   builder.download_and_prepare(
     download_config=tfds.download.DownloadConfig(num_shards=num_shards)
   )
+
+
+def main():
+  """Writes a small ImageNet: python -m tests.photographs DIR."""
+  [folder] = sys.argv[1:]
+  write_imagenet(folder, num_train=40, num_validation=21)
+
+
+if __name__ == '__main__':
+  main()
