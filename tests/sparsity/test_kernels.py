@@ -117,8 +117,12 @@ def check_products(name, batch, num_inputs, num_outputs, forward, backward):
 
 @pytest.mark.parametrize(
   'case',
-  [((1100,), 1000, 24, 0.1, 0.2), ((440,), 3000, 8, 0.1, 0.2)],
-  ids=['gradient', 'product'],
+  [
+    ((1100,), 1000, 1400, 0.1, 0.2),
+    ((440,), 3000, 8, 0.1, 0.2),
+    ((2100,), 24, 17, 0.1, 0.2),
+  ],
+  ids=['gradient', 'product', 'apart'],
 )
 def test_what_exceeds_the_cache_is_taken_in_rounds(case):
   if native.problem():
