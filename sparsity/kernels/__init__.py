@@ -1,4 +1,15 @@
-"""Products with a weight of which only the active entries exist."""
+"""Products with a weight of which only the active entries exist.
+
+Three implementations behind one entrance: `reference` (makes the dense weight),
+`xla` (pure JAX, any device) and `native` (C++ for the CPU, compiled by
+`python -m sparsity.kernels.build`). `describe()` says which is in use and why.
+
+What none of them does: derivatives (the three products of a layer are all
+there is to say, and whoever owns the weight says it), feature groups, dilation.
+`vmap` of `native` makes one call after another. Its batch may be sharded, but
+jit alone cannot divide the call, so every device computes the whole batch;
+under `jax.shard_map` each computes its part.
+"""
 
 from sparsity.kernels.choice import describe
 from sparsity.kernels.choice import implementation

@@ -12,17 +12,15 @@ import math
 import jax
 import jax.numpy as jnp
 
+from sparsity.kernels import checks
 from sparsity.kernels import choice
 from sparsity.kernels import native
 from sparsity.kernels import reference
 from sparsity.kernels import xla
 from sparsity.kernels.geometry import PIXEL
 from sparsity.kernels.geometry import Padding
-from sparsity.kernels.geometry import Window
 from sparsity.kernels.geometry import make_window
 from sparsity.kernels.structure import Structure
-
-FLOATS = (jnp.float32, jnp.bfloat16)
 
 
 def matmul(
@@ -58,8 +56,8 @@ def matmul(
     ValueError: If shapes do not match each other.
     TypeError: If an array is not float32 or bfloat16.
   """
-  _check(structure, shape, values=values)
-  _check_last('x', x, shape[0])
+  checks.check_weight(structure, shape, values=values)
+  checks.check_last('x', x, shape[0])
   y = _forward(_pixels(x), values, structure, PIXEL, implementation)
   return y.reshape(*x.shape[:-1], shape[1])
 
@@ -81,8 +79,8 @@ def matmul_dx(
     ValueError: If shapes do not match each other.
     TypeError: If an array is not float32 or bfloat16.
   """
-  _check(structure, shape, values=values)
-  _check_last('dy', dy, shape[1])
+  checks.check_weight(structure, shape, values=values)
+  checks.check_last('dy', dy, shape[1])
   image = (1, 1, shape[0])
   dx = _input_gradient(
     _pixels(dy), values, structure, PIXEL, image, implementation
@@ -107,9 +105,9 @@ def matmul_dw(
     ValueError: If shapes do not match each other.
     TypeError: If an array is not float32 or bfloat16.
   """
-  _check(structure, shape)
-  _check_last('x', x, shape[0])
-  _check_last('dy', dy, shape[1])
+  checks.check_weight(structure, shape)
+  checks.check_last('x', x, shape[0])
+  checks.check_last('dy', dy, shape[1])
   if x.shape[:-1] != dy.shape[:-1]:
     raise ValueError(
       'expected x and dy of the same leading shape, got '
@@ -154,8 +152,8 @@ def conv(
       not understood.
     TypeError: If an array is not float32 or bfloat16.
   """
-  _check_conv(structure, shape, values=values)
-  _check_image('x', x, shape[2])
+  checks.check_conv(structure, shape, values=values)
+  checks.check_image('x', x, shape[2])
   window = make_window(x.shape[1:3], shape[:2], stride, padding)
   return _forward(x, values, structure, window, implementation)
 
@@ -182,10 +180,10 @@ def conv_dx(
       not understood.
     TypeError: If an array is not float32 or bfloat16.
   """
-  _check_conv(structure, shape, values=values)
-  _check_image('dy', dy, shape[3])
+  checks.check_conv(structure, shape, values=values)
+  checks.check_image('dy', dy, shape[3])
   window = make_window(image_size, shape[:2], stride, padding)
-  _check_size(dy, window, image_size)
+  checks.check_size(dy, window, image_size)
   image = (*image_size, shape[2])
   return _input_gradient(dy, values, structure, window, image, implementation)
 
@@ -211,11 +209,11 @@ def conv_dw(
       not understood.
     TypeError: If an array is not float32 or bfloat16.
   """
-  _check_conv(structure, shape)
-  _check_image('x', x, shape[2])
-  _check_image('dy', dy, shape[3])
+  checks.check_conv(structure, shape)
+  checks.check_image('x', x, shape[2])
+  checks.check_image('dy', dy, shape[3])
   window = make_window(x.shape[1:3], shape[:2], stride, padding)
-  _check_size(dy, window, x.shape[1:3])
+  checks.check_size(dy, window, x.shape[1:3])
   if x.shape[0] != dy.shape[0]:
     raise ValueError(f'expected one batch, got {x.shape} and {dy.shape}')
   return _weight_gradient(x, dy, structure, window, implementation)
@@ -268,69 +266,3 @@ def _dispatch(name, call, shape, dtype, *arguments):
 
 def _pixels(x: jax.Array) -> jax.Array:
   return x.reshape(math.prod(x.shape[:-1]), 1, 1, x.shape[-1])
-
-
-def _check(structure, shape, values=None):
-  if len(shape) != 2:
-    raise ValueError(f'expected the shape (in, out) of a weight, got {shape}')
-  num_inputs, num_outputs = shape
-  num_backward, num_forward = structure.columns.shape, structure.t_columns.shape
-  expected = Structure(
-    rows=(num_outputs + 1,),
-    split=(num_outputs,),
-    columns=num_backward,
-    t_rows=(num_inputs + 1,),
-    t_columns=num_forward,
-    t_entries=num_forward,
-  )
-  for field, array in structure._asdict().items():
-    if array.shape != getattr(expected, field) or array.dtype != jnp.int32:
-      raise ValueError(
-        f'expected {field} int32 {getattr(expected, field)} for a weight of '
-        f'shape {tuple(shape)}, got {array.dtype} {array.shape}'
-      )
-  if values is not None:
-    _check_float('values', values)
-    if values.shape != num_backward:
-      raise ValueError(
-        f'expected values of shape {num_backward}, got {values.shape}'
-      )
-
-
-def _check_conv(structure, shape, values=None):
-  if len(shape) != 4:
-    raise ValueError(
-      f'expected the shape (kh, kw, channels in, channels out), got {shape}'
-    )
-  _check(structure, (math.prod(shape[:3]), shape[3]), values)
-
-
-def _check_float(name, array):
-  if array.dtype not in FLOATS:
-    raise TypeError(
-      f'expected {name} in float32 or bfloat16, got {array.dtype}'
-    )
-
-
-def _check_last(name, array, size):
-  _check_float(name, array)
-  if array.ndim < 1 or array.shape[-1] != size:
-    raise ValueError(f'expected {name} [..., {size}], got {array.shape}')
-
-
-def _check_image(name, array, channels):
-  _check_float(name, array)
-  if array.ndim != 4 or array.shape[-1] != channels:
-    raise ValueError(
-      f'expected {name} [batch, height, width, {channels}], got '
-      f'{array.shape}: feature groups and other layouts need masked weights'
-    )
-
-
-def _check_size(dy, window: Window, image_size):
-  expected = window.output_size(*image_size)
-  if dy.shape[1:3] != expected:
-    raise ValueError(
-      f'expected dy of height and width {expected} for an image of '
-      f'{tuple(image_size)}, got {dy.shape}'
-    )

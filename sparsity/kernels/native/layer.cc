@@ -9,35 +9,8 @@ namespace sparsity {
 
 namespace {
 
-constexpr int64_t kPanelBytes = 768 << 10;  // of a core's second-level cache
-constexpr int64_t kSharedBytes = 4 << 20;   // of the last-level cache
-constexpr int64_t kRowBlock = 64;           // rows of a product in one task
-constexpr int64_t kGatherBlock = 1 << 16;   // entries gathered in one task
-constexpr int64_t kPackBlock = 256;         // channels packed in one task
-
-// To move a number costs about as much as so many multiplications.
-constexpr int64_t kMove = 8;
-
-// A wide panel uses the registers best, a narrow one leaves fewer lanes empty
-// at the end of the pixels, and it has to fit the cache.
-int choose_lanes(int64_t num_rows, int64_t num_pixels) {
-  struct Choice {
-    int lanes;
-    double cost;  // of a lane; measured
-  };
-  int best = 16;
-  double lowest = 1e300;
-  for (Choice choice : {Choice{64, 1.0}, Choice{32, 1.1}, Choice{16, 1.4}}) {
-    if (choice.lanes > 16 && num_rows * choice.lanes * 4 > kPanelBytes) continue;
-    double tiles = (num_pixels + choice.lanes - 1) / choice.lanes;
-    double cost = tiles * choice.lanes * choice.cost;
-    if (cost < lowest) {
-      lowest = cost;
-      best = choice.lanes;
-    }
-  }
-  return best;
-}
+constexpr int64_t kGatherBlock = 1 << 16;  // entries gathered in one task
+constexpr int64_t kPackBlock = 256;        // channels packed in one task
 
 // What `forward` and `input_gradient` have in common.
 struct Job {
@@ -185,54 +158,6 @@ void input_gradient(const Kernels& kernels, const Pool& pool, const Image& dy,
           dx.channels, num_entries,
           choose_lanes(num_rows, num_pixels)};
   run(job, pool, grids);
-}
-
-void weight_gradient(const Kernels& kernels, const Pool& pool, const Image& x,
-                     const Image& dy, const int32_t* rows,
-                     const int32_t* columns, int64_t num_entries,
-                     const Window& window, float* values) {
-  std::vector<Grid> grids = {output_grid(x, window, dy)};
-  const std::vector<Tap>& taps = grids[0].taps;
-  int64_t num_rows = taps.size() * x.channels;
-  int lanes = choose_lanes(num_rows + dy.channels, grids[0].size());
-  std::vector<Tile> tiles = tiles_of(grids, lanes);
-  if (tiles.empty()) std::fill(values, values + num_entries, 0.0f);
-
-  // As many tiles at once as the shared cache holds.
-  int64_t size = (num_rows + dy.channels) * lanes;
-  int64_t at_once = std::max<int64_t>(kSharedBytes / (size * 4), 1);
-  at_once = std::min<int64_t>(at_once, tiles.size());
-  float* panels = shared_scratch().get(at_once * size);
-  int64_t blocks = (dy.channels + kRowBlock - 1) / kRowBlock;
-  for (size_t start = 0; start < tiles.size(); start += at_once) {
-    int64_t count = std::min<int64_t>(at_once, tiles.size() - start);
-    int64_t sources = taps.size() + 1;
-    pool.run(count * sources, kMove * count * size, [&](int64_t i) {
-      const Tile& tile = tiles[start + i / sources];
-      size_t source = i % sources;
-      const void* from[kMaxLanes];
-      void* own[kMaxLanes];
-      float* panel = panels + i / sources * size;
-      if (source < taps.size()) {
-        read_rows(tile, lanes, taps[source], x, from);
-        kernels.pack({from, x.type, lanes, 0, x.channels,
-                      panel + source * x.channels * lanes});
-      } else {
-        own_rows(tile, lanes, dy, own);
-        kernels.pack({own, dy.type, lanes, 0, dy.channels,
-                      panel + num_rows * lanes});
-      }
-    });
-    pool.run(blocks, num_entries * lanes * count, [&](int64_t block) {
-      int64_t first = block * kRowBlock;
-      int64_t last = std::min(first + kRowBlock, dy.channels);
-      for (int64_t i = 0; i < count; ++i) {
-        const float* panel = panels + i * size;
-        kernels.sample({rows, columns, panel, panel + num_rows * lanes, lanes,
-                        first, last, start + i > 0, values});
-      }
-    });
-  }
 }
 
 }  // namespace sparsity

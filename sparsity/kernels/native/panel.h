@@ -15,6 +15,14 @@ constexpr int kTile = 64;
 // no more of the panel than the first-level cache holds.
 constexpr int64_t kPackTile = 64;
 
+// Entries are read once for each panel, in order: they are fetched early, and
+// past the second-level cache, where they would push out the panel.
+constexpr int kAhead = 48;
+
+SPARSITY_INLINE void prefetch_once(const void* address) {
+  __builtin_prefetch(address, 0, 0);
+}
+
 template <typename T>
 void pack_type(const Pack& a) {
   const T* const* rows = reinterpret_cast<const T* const*>(a.rows);
@@ -57,6 +65,7 @@ template <typename T>
 void gather_type(const Gather& a) {
   const T* values = static_cast<const T*>(a.values);
   for (int64_t i = a.first; i < a.last; ++i) {
+    if (i + 64 < a.last) __builtin_prefetch(values + a.entries[i + 64]);
     a.to[i] = to_float(values[a.entries[i]]);
   }
 }
@@ -116,6 +125,10 @@ SPARSITY_INLINE void add_entries(const Product& a, int32_t entry, int32_t end,
   const T* values = static_cast<const T*>(a.values);
   Vector apart[kApart][kVectors] = {};
   for (; entry + kApart <= end; entry += kApart) {
+    if (entry % 16 < kApart) {
+      prefetch_once(a.columns + entry + kAhead);
+      prefetch_once(values + entry + kAhead);
+    }
 #pragma GCC unroll 4
     for (int k = 0; k < kApart; ++k) {
       const float value = to_float(values[entry + k]);
@@ -202,6 +215,7 @@ void sample_lanes(const Sample& a) {
     }
     for (; entry < end; entry += 8) {
       int count = end - entry < 8 ? end - entry : 8;
+      prefetch_once(a.columns + entry + kAhead);
       Eight dots[8];
 #pragma GCC unroll 8
       for (int k = 0; k < 8; ++k) {

@@ -9,6 +9,15 @@
 
 namespace sparsity {
 
+constexpr int64_t kSharedBytes = 4 << 20;  // of the last-level cache
+constexpr int64_t kRowBlock = 64;          // rows of a product in one task
+
+// To move a number costs about as much as so many multiplications.
+constexpr int64_t kMove = 8;
+
+// Returns the lanes of a panel of so many rows, for so many pixels in all.
+int choose_lanes(int64_t num_rows, int64_t num_pixels);
+
 // One place of the kernel's window: where it reads, seen from a pixel.
 struct Tap {
   int64_t index;  // height position * window width + width position
