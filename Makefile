@@ -32,7 +32,7 @@ demo: $(STAMP) $(KERNELS)
 	$(RUN) launch.py --config=configs/mnist_powerprop.py:demo --workdir=runs/demo
 
 test: $(STAMP) $(KERNELS)
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .

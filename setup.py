@@ -22,6 +22,7 @@ EXPERIMENTS = [
 DEV = [
   'hypothesis>=6.100,<7',
   'pytest>=8,<10',
+  'pytest-xdist>=3.6,<4',
   'ruff>=0.14,<1',
   'scikit-image>=0.24,<1',  # its photographs are the images of the tests
   'scikit-learn>=1.5,<2',
