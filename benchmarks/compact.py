@@ -39,7 +39,7 @@ from sparsity import kernels
 import topkast
 
 PAIRS = ('0.2/0.4', '0.1/0.2', '0.05/0.1', '0.02/0.05')
-ROUNDS = {'mlp': 15, 'transformer': 15, 'resnet': 3}
+ROUNDS = {'mlp': 15, 'transformer': 15, 'transformer_128': 15, 'resnet': 3}
 REFRESH_EVERY = 100
 OPTIMIZER = optax.adam(1e-3)
 

@@ -4,6 +4,7 @@ B: batch; T: tokens; D: d_model; H: heads; C: d_head.
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any
 from typing import NamedTuple
 
@@ -61,7 +62,7 @@ def transformer_block(
   x = jax.random.normal(keys[0], (*shape, d_model))
   positions = jax.random.normal(keys[1], (shape[1], d_model))
   return Problem(
-    f'Transformer-XL block {d_model}, {d_inner}',
+    f'Transformer-XL block {d_model}, {d_inner}, {shape[0]} x {shape[1]}',
     net.init(jax.random.key(0), x, positions),
     lambda weights, batch: jnp.mean(jnp.square(net.apply(weights, *batch))),
     (x, positions),
@@ -84,7 +85,13 @@ def resnet50(batch_size: int = 4, size: int = 224) -> Problem:
   return Problem('ResNet-50', params, loss, (images, labels), (r'^stem/',))
 
 
-PROBLEMS = {'mlp': mlp, 'transformer': transformer_block, 'resnet': resnet50}
+PROBLEMS = {
+  'mlp': mlp,
+  'transformer': transformer_block,
+  # Attention, dense in any case, is a smaller part with shorter segments.
+  'transformer_128': functools.partial(transformer_block, shape=(8, 128)),
+  'resnet': resnet50,
+}
 
 
 def _cross_entropy(logits, batch):
