@@ -69,6 +69,21 @@ def test_a_restored_checkpoint_goes_on_bit_for_bit(tmp_path):
   assert_equal(run(training, restored, 5, 8), expected)
 
 
+def test_parameters_of_16_bits_are_stored_and_moved_as_such():
+  training = make_training()
+  params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), make_params())
+  carry = training.init(params)
+  w = carry[0]['linear']['w']
+  assert w.dtype == carry[2]['linear/w'].dtype == jnp.bfloat16
+  before = [x.dtype for x in jax.tree.leaves(carry)]
+  carry = run(training, carry, 1, 2)
+  expected, _ = training.unpack(*carry)
+  assert (expected['linear']['w'] != params['linear']['w']).any()
+  carry = training.refresh(*carry)
+  assert [x.dtype for x in jax.tree.leaves(carry)] == before
+  assert_equal(training.unpack(*carry)[0], expected)
+
+
 def test_several_devices_give_what_one_gives():
   training = make_training()
   carry = training.init(make_params())
