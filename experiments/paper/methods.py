@@ -64,6 +64,7 @@ def draw(cells: Cells):
     1,
     len(alphas),
     figsize=(5 * len(alphas), 4.2),
+    sharex=True,
     sharey=True,
     squeeze=False,
     constrained_layout=True,
