@@ -14,6 +14,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from sparsity import search
 from sparsity import threshold
 
 Scope = Literal['layer', 'global']
@@ -225,7 +226,7 @@ def _topk_traced(group, ks, magnitude):
   return [
     [
       threshold.keep(leaf, cut, offset, magnitude)
-      for leaf, offset in zip(group, threshold.offsets(group), strict=True)
+      for leaf, offset in zip(group, search.offsets(group), strict=True)
     ]
     for cut in cuts
   ]

@@ -7,12 +7,11 @@ writes nothing, and where the scores are sharded over devices sends only counts.
 Equal scores are cut the same way, by a search over their index.
 
 Shapes:
-  N: number of cuts found together. T: values tried for each in one pass.
+  N: number of cuts found together.
 """
 
 from collections.abc import Sequence
 import functools
-import itertools
 import math
 from typing import Any
 from typing import NamedTuple
@@ -22,7 +21,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-_LAST = np.iinfo(np.int32).max
+from sparsity import search
 
 # Most cuts are here: a first pass that tries these saves two or three others.
 _LIKELY = 2.0 ** np.array([-12, -8, -6, -4, -2, 0])
@@ -88,10 +87,8 @@ def order(scores: jax.Array, magnitude: bool = False) -> jax.Array:
     TypeError: If the scores are of another dtype.
   """
   lowest, infinity = _range(scores.dtype, magnitude)
-  integer = _BITS[scores.dtype]
-  bits = lax.bitcast_convert_type(scores, integer).astype(jnp.int32)
-  size = bits & np.iinfo(integer).max
-  keys = size if magnitude else jnp.where(bits < 0, -size, size)
+  keys = _raw_order(scores, magnitude)
+  size = keys if magnitude else jnp.abs(keys)
   return jnp.where(size > infinity, lowest, keys)
 
 
@@ -120,17 +117,20 @@ def find(
   leaves = [lax.stop_gradient(leaf) for leaf in leaves]
   total = _total_size(leaves)
   ks = jnp.clip(ks, 0, total)
-  keys, _, count = _find_keys(leaves, ks, magnitude)
+  bracket = _find_keys(leaves, ks, magnitude)
+  keys = bracket.low
 
   def rank(leaf, offset, n):
     order_of_ties = -_indices(leaf.shape, offset)
     leaf = order(leaf, magnitude)
-    others = jnp.where(leaf > keys[n], 1, -_LAST)
+    others = jnp.where(leaf > keys[n], 1, -search.LAST)
     return jnp.where(leaf == keys[n], order_of_ties, others)
 
   # Where no ties are to be cut, the count is k already, and no pass is made.
-  bracket = _Bracket(jnp.full_like(ks, -total), jnp.full_like(ks, 1), count)
-  lowest_ranks = _search(rank, leaves, ks, bracket).low
+  bracket = bracket._replace(
+    low=jnp.full_like(ks, -total), high=jnp.full_like(ks, 1)
+  )
+  lowest_ranks = search.search(rank, leaves, ks, bracket).low
   return [Cut(keys[n], -lowest_ranks[n]) for n in range(len(ks))]
 
 
@@ -142,17 +142,12 @@ def keep(
   Args:
     scores: One of the leaves given to `find`.
     cut: One of its results.
-    offset: The one of `offsets` for this leaf.
+    offset: The one of `search.offsets` for this leaf.
     magnitude: As given to `find`.
   """
-  keys = order(scores, magnitude)
-  is_first = _indices(scores.shape, offset) <= cut.last
-  return (keys > cut.key) | ((keys == cut.key) & is_first)
-
-
-def offsets(leaves: Sequence[jax.Array]) -> list[int]:
-  """Returns for each leaf the number of entries in the leaves before it."""
-  return [0, *itertools.accumulate(leaf.size for leaf in leaves[:-1])]
+  is_last = _indices(scores.shape, offset) > cut.last
+  least = jnp.where(is_last, cut.key + 1, cut.key)
+  return order(scores, magnitude) >= least
 
 
 def check_k(k: int | jax.Array, size: int, least: int = 0) -> None:
@@ -165,87 +160,31 @@ def check_k(k: int | jax.Array, size: int, least: int = 0) -> None:
     )
 
 
-class _Bracket(NamedTuple):
-  """The greatest value with at least k scores is in [low, high)."""
-
-  low: jax.Array  # [N], int32
-  high: jax.Array  # [N], int32
-  count: jax.Array  # [N], int32: how many scores are at or above `low`
-
-
-def _find_keys(leaves, ks, magnitude, to_the_end=False) -> _Bracket:
+def _find_keys(leaves, ks, magnitude) -> search.Bracket:
   """Returns in `low` keys with k scores or, of ties, the least more."""
   dtype = leaves[0].dtype
   lowest, infinity = _range(dtype, magnitude)
 
   def rank(leaf, *_):
-    return order(leaf, magnitude)
+    return _raw_order(leaf, magnitude)
 
   # All scores are at or above the lowest key, none at the one after infinity.
-  start = (lowest, infinity + 2, _total_size(leaves))
-  bracket = _Bracket(*(jnp.full_like(ks, value) for value in start))
-  likely = jnp.array([[_bits(x, dtype) for x in _LIKELY]], jnp.int32)
-  bracket = _narrow(bracket, ks, likely, _count(rank, leaves, likely))
-  return _search(rank, leaves, ks, bracket, to_the_end)
+  start = (lowest, infinity + 2, _total_size(leaves), 0)
+  bracket = search.Bracket(*(jnp.full_like(ks, value) for value in start))
+  likely = [1, *(_bits(x, dtype) for x in _LIKELY), infinity + 1]
+  likely = jnp.array([likely], jnp.int32)
+  counts = search.count(rank, leaves, likely)
+  num_nan = counts[0, -1]
+  bracket = search.narrow(bracket, ks, likely, counts - num_nan)
+  return search.search(rank, leaves, ks, bracket, num_nan)
 
 
-def _search(rank, leaves, ks, bracket, to_the_end=False) -> _Bracket:
-  """Narrows the bracket until the count at `low` is k, or to one value.
-
-  `rank(leaf, offset, n)` gives the integers to compare for the n-th k.
-  """
-  # More parts would be fewer passes, but of more comparisons; measured.
-  num_parts = 4 if len(ks) == 1 else 3
-
-  def is_open(bracket):
-    is_wide = _distance(bracket.low, bracket.high) > 1
-    return jnp.any(is_wide & (to_the_end | (bracket.count != ks)))
-
-  def narrow(bracket):
-    width = _distance(bracket.low, bracket.high)[:, None]
-    parts = jnp.arange(1, num_parts, dtype=jnp.uint32)[None]
-    steps = width // num_parts * parts + jnp.minimum(width % num_parts, parts)
-    values = bracket.low[:, None] + steps.astype(jnp.int32)
-    return _narrow(bracket, ks, values, _count(rank, leaves, values))
-
-  return lax.while_loop(is_open, narrow, bracket)
-
-
-def _narrow(bracket, ks, values, counts) -> _Bracket:
-  """Returns the bracket, knowing the counts of values [N, T] (or [1, T])."""
-  is_low = counts >= ks[:, None]
-  return _Bracket(
-    jnp.maximum(bracket.low, jnp.where(is_low, values, -_LAST).max(1)),
-    jnp.minimum(bracket.high, jnp.where(is_low, _LAST, values).min(1)),
-    jnp.minimum(bracket.count, jnp.where(is_low, counts, _LAST).min(1)),
-  )
-
-
-def _count(rank, leaves, values) -> jax.Array:
-  """Returns [N, T]: how many n-th ranks of all leaves are >= values[n, t].
-
-  One reduction with many results reads its operands once, and the compiler
-  makes vector code of it; as many reductions would each read them again.
-  """
-
-  def add(a, b):
-    return tuple(x + y for x, y in zip(a, b, strict=True))
-
-  # Else the compiler would compute what is the same in each pass, the keys and
-  # the indices, before the loop: arrays as large as the scores.
-  starts = [jnp.int32(offset) for offset in offsets(leaves)]
-  leaves, starts, values = lax.optimization_barrier((leaves, starts, values))
-
-  counts = zeros = (np.int32(0),) * values.size
-  for leaf, offset in zip(leaves, starts, strict=True):
-    is_above = tuple(
-      (rank(leaf, offset, n) >= value).astype(jnp.int32)
-      for n, row in enumerate(values)
-      for value in row
-    )
-    axes = tuple(range(leaf.ndim))
-    counts = add(counts, lax.reduce(is_above, zeros, add, axes))
-  return jnp.stack(counts).reshape(values.shape)
+def _raw_order(scores: jax.Array, magnitude: bool) -> jax.Array:
+  """Returns `order`, but NaN is beyond the infinity of its sign."""
+  integer = _BITS[scores.dtype]
+  bits = lax.bitcast_convert_type(scores, integer).astype(jnp.int32)
+  size = bits & np.iinfo(integer).max
+  return size if magnitude else jnp.where(bits < 0, -size, size)
 
 
 def _indices(shape: tuple[int, ...], offset: int | jax.Array) -> jax.Array:
@@ -255,11 +194,6 @@ def _indices(shape: tuple[int, ...], offset: int | jax.Array) -> jax.Array:
     along = math.prod(shape[axis + 1 :]) * jnp.arange(size, dtype=jnp.int32)
     index += lax.broadcast_in_dim(along, shape, (axis,))
   return index
-
-
-def _distance(low: jax.Array, high: jax.Array) -> jax.Array:
-  """Returns high - low, which may be more than an int32 holds."""
-  return lax.bitcast_convert_type(high - low, jnp.uint32)
 
 
 def _range(dtype: Any, magnitude: bool) -> tuple[int, int]:
@@ -283,7 +217,7 @@ def _total_size(leaves: Sequence[jax.Array]) -> int:
       f'expected scores of one dtype to rank together, got {dtypes}: cast them'
     )
   total = sum(leaf.size for leaf in leaves)
-  if total > _LAST:
+  if total > search.LAST:
     raise ValueError(
       f'expected fewer than 2^31 scores to rank together, got {total}: counts '
       'are int32, so rank them layer by layer'
@@ -294,7 +228,9 @@ def _total_size(leaves: Sequence[jax.Array]) -> int:
 @jax.jit
 def _kth_magnitude(x: jax.Array, k: jax.Array) -> jax.Array:
   x = lax.stop_gradient(x)
-  [key] = _find_keys([x], k[None], magnitude=True, to_the_end=True).low
+  [low] = _find_keys([x], k[None], magnitude=True).low
+  keys = order(x, magnitude=True)
+  key = jnp.min(jnp.where(keys >= low, keys, search.LAST))
   is_number = (key >= 0) & (k >= 1) & (k <= x.size)
   bits = jnp.where(is_number, key, _bits(np.nan, x.dtype))
   return lax.bitcast_convert_type(bits.astype(_BITS[x.dtype]), x.dtype)

@@ -1,0 +1,127 @@
+"""How many passes the search makes, and what it does with large arrays."""
+
+import functools
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparsity import search
+from sparsity import threshold
+
+SIZE = 3000
+# Of 32 bits, then of the index among ties; each pass keeps at least a third,
+# or the next one does.
+MOST_KEY_PASSES = 1 + 2 * math.ceil(32 * math.log(2, 3))
+MOST_TIE_PASSES = 2 * math.ceil(math.log(2 * SIZE, 3))
+
+
+def adversarial_cases():
+  random = np.random.default_rng(0)
+  uniform = random.uniform(1, 1.001, SIZE)
+  is_first = random.random(SIZE) < 0.5
+  ladder = np.arange(SIZE)
+  return {
+    'all equal': np.full(SIZE, 0.3),
+    'all zero': np.zeros(SIZE),
+    'all infinite': np.full(SIZE, np.inf),
+    'all NaN': np.full(SIZE, np.nan),
+    'two values': np.where(is_first, 1.0, 1.0 + 2.0**-23),
+    'two clusters far apart': np.where(is_first, 1e-30, 1e30) * uniform,
+    'one outlier': np.where(ladder == 7, 1e38, 1e-38),
+    'few in the tail': np.where(ladder < 300, 1e30, 1e-3) * uniform,
+    'steps towards one': 1 + 2.0 ** -(ladder % 24),
+    'each octave half': 2.0 ** -np.minimum(ladder, 148),
+    'doubly exponential': np.exp(-np.exp(ladder % 6.0)),
+    'mostly zero': np.where(is_first, 0, uniform),
+    'neighbors': np.int32(2**29 + ladder).view(np.float32),
+    'neighbors in clusters': np.int32(
+      2**29 + ladder % 50 + 2**20 * (ladder // 50)
+    ).view(np.float32),
+    'subnormal': np.int32(ladder).view(np.float32),
+  }
+
+
+@pytest.fixture(name='passes')
+def counted_passes(monkeypatch):
+  """Returns a function from scores and ks to cuts and the passes made."""
+  made = []
+  count = search.count
+
+  def counted(rank, leaves, values):
+    jax.debug.callback(lambda: made.append(None))
+    return count(rank, leaves, values)
+
+  monkeypatch.setattr(search, 'count', counted)
+  find = jax.jit(functools.partial(threshold.find.__wrapped__, magnitude=True))
+
+  def passes(scores, ks):
+    made.clear()
+    cuts = jax.block_until_ready(find([scores], jnp.asarray(ks)))
+    jax.effects_barrier()
+    return cuts, len(made)
+
+  return passes
+
+
+def test_no_scores_need_many_passes_and_each_cut_is_exact(passes):
+  for name, case in adversarial_cases().items():
+    scores = case.astype(np.float32)
+    ranked = np.lexsort((np.arange(SIZE), -np.nan_to_num(scores, nan=-1)))
+    for ks in ((300, 600), (1, SIZE - 1), (0, SIZE)):
+      cuts, num_passes = passes(scores, ks)
+      assert num_passes <= MOST_KEY_PASSES + MOST_TIE_PASSES, (name, ks)
+      for cut, k in zip(cuts, ks, strict=True):
+        kept = threshold.keep(jnp.asarray(scores), cut, magnitude=True)
+        expected = np.isin(np.arange(SIZE), ranked[:k])
+        assert np.array_equal(kept, expected), (name, k)
+
+
+def test_random_scores_need_few_passes(passes):
+  random = np.random.default_rng(1)
+  made = []
+  for scale in (0.01, 0.04, 0.3, 2.0):
+    for draw in (random.standard_normal, random.standard_cauchy):
+      scores = scale * draw(100_000)
+      made.append(passes(scores.astype(np.float32), (10_000, 20_000))[1])
+  assert np.mean(made) < 12  # equal parts alone: 16
+  assert max(made) < 20
+
+
+@pytest.mark.parametrize('shape', [(40, 30), (3, 3, 20, 5), (1100,), (600, 2)])
+def test_large_arrays_are_counted_in_parts_alike(shape, monkeypatch):
+  scores = np.random.default_rng(2).standard_normal(shape).astype(np.float32)
+  values = jnp.array([[0, 2**29, 2**30]])
+
+  def count():
+    return search.count(
+      lambda leaf, *_: threshold.order(leaf), [jnp.asarray(scores)], values
+    )
+
+  expected = [[(scores >= x).sum() for x in (0, 2.0**-63, 2.0)]]
+  assert np.array_equal(count(), expected)
+  monkeypatch.setattr(search, '_LEAST_SPLIT', 100)
+  monkeypatch.setattr(search, '_LEAST_PART', 20)
+  assert np.array_equal(count(), expected)
+  assert search._inner_axes(shape)[-1] == len(shape) - 1
+
+
+def test_parts_are_counted_where_sharded_scores_are(monkeypatch):
+  monkeypatch.setattr(search, '_LEAST_SPLIT', 1)
+  monkeypatch.setattr(search, '_LEAST_PART', 100)
+  mesh = jax.make_mesh(
+    (2, 2), ('x', 'y'), axis_types=(jax.sharding.AxisType.Auto,) * 2
+  )
+  x = np.random.default_rng(3).standard_normal((8, 256)).astype(np.float32)
+  placed = jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.P('x', 'y')))
+  find = jax.jit(threshold.find.__wrapped__)
+  [cut] = find([placed], jnp.array([100]))
+  assert threshold.keep(jnp.asarray(x), cut).sum() == 100
+  text = find.lower([placed], jnp.array([100])).compile().as_text()
+  sent = re.findall(r'= \w+\[([\d,]*)\]\S* (?:all-|collective-)', text)
+  assert sent
+  # Of each row, on each of the two devices that share it, one count.
+  assert all(math.prod(map(int, x.split(','))) <= 8 * 2 for x in sent)
