@@ -23,7 +23,7 @@ import topkast
 
 B, T, M = 4, 5, 6
 NUM_TRAIN = 84  # bytes: an epoch of 4 steps
-NUM_LAYERS, D, HEADS, D_HEAD = 2, 8, 2, 3
+NUM_LAYERS, D, HEADS, D_HEAD = 1, 8, 2, 3  # two in evaluation
 
 
 @pytest.fixture(scope='module')
@@ -200,7 +200,7 @@ def strong(plan):
 
 
 def make_plan(path, **evaluation):
-  config = make_config(path, evaluation=evaluation)
+  config = make_config(path, model={'num_layers': 2}, evaluation=evaluation)
   config.pop('seeds')
   return build.call(language_plan.make_plan, config)
 
@@ -221,7 +221,7 @@ def test_evaluation_does_not_depend_on_the_batch(path, tokens, same_length):
 
 def test_evaluation_equals_one_segment_after_another(path, tokens):
   plan = make_plan(path, clamp_len=2)
-  config = make_config(path)
+  config = make_config(path, model={'num_layers': 2})
   model = transformer_xl.transformer_xl(
     **{**config['model'], 'clamp_len': 2, 'same_length': True}
   )
