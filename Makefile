@@ -1,4 +1,5 @@
 # make demo   trains on MNIST, prints a table, draws plots
+# make demo-text  trains a language model, prints a sample of its text
 # make test   runs all tests
 # make lint   checks style; make format mends what it can
 # make bench  measures speed, always as ratios taken in one run
@@ -13,7 +14,7 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.3
 # Where no compiler is, this says so, and the kernels in pure JAX are used.
 KERNELS := $(VENV)/.kernels
 
-.PHONY: demo test lint format bench setup clean
+.PHONY: demo demo-text test lint format bench setup clean
 
 setup: $(STAMP) $(KERNELS)
 
@@ -30,6 +31,10 @@ $(KERNELS): $(STAMP) $(wildcard sparsity/kernels/native/*) sparsity/kernels/buil
 
 demo: $(STAMP) $(KERNELS)
 	$(RUN) launch.py --config=configs/mnist_powerprop.py:demo --workdir=runs/demo
+
+demo-text: $(STAMP) $(KERNELS)
+	$(RUN) launch.py --config=configs/text_transformer_xl.py:topkast,num_steps=500 --workdir=runs/demo-text
+	$(RUN) -m experiments.sample --workdir=runs/demo-text --prompt='And it came to pass' --length=400
 
 test: $(STAMP) $(KERNELS)
 	$(RUN) -m pytest -n 2

@@ -51,9 +51,11 @@ def main(arguments: Sequence[str]) -> int:
     plain = json.loads(json.dumps(command.config.to_dict()))
     run_lib.check_workdir(command.workdir, plain)
     experiment = _of_experiment('build', command.config)
+    experiment.check(pathlib.Path(command.workdir))
     if command.eval_only:
       return _evaluate(experiment, command.workdir)
     directory = run_lib.open_run(command.workdir, plain)
+    experiment.write(directory.workdir)
   except (ValueError, OSError) as error:
     print(f'launch.py: {error}', file=sys.stderr)
     return USER_ERROR

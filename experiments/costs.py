@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from experiments import language_plan
 from experiments import plan as plan_lib
 from experiments.common import build
 from experiments.common import methods
@@ -204,4 +205,36 @@ def image_classification(
   )
 
 
-SUBJECTS = {'image_classification': image_classification}
+def language_modelling(
+  *, seeds: tuple[int, ...], method: dict, **sections: dict
+) -> Subject:
+  """Returns what an experiment in language modelling trains.
+
+  An example is one row of a batch: a segment that sees a full memory. Products
+  of the attention that belong to no parameter are the `other_flops`.
+  """
+  del seeds
+  plan = build.call(
+    language_plan.make_plan, {'method': method, **sections}, name='config'
+  )
+  training = plan.training
+
+  def losses(params, memory, tokens):
+    return plan.model.apply(params, memory, None, tokens, tokens, False)[0]
+
+  memory = jax.eval_shape(lambda: plan.model.memory(1, training.memory_len))
+  tokens = jax.ShapeDtypeStruct((1, training.segment_len), jnp.int32)
+  return Subject(
+    losses,
+    plan.params,
+    (memory, tokens),
+    method,
+    training.num_steps,
+    training.batch_size,
+  )
+
+
+SUBJECTS = {
+  'image_classification': image_classification,
+  'language_modelling': language_modelling,
+}

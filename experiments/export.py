@@ -142,7 +142,7 @@ def export(
   Raises:
     ValueError: If there is no such member, or no such checkpoint.
   """
-  chosen = _choose(trained, member)
+  chosen = choose(trained, member)
   checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints', 1)
   state, _ = checkpoints.restore(
     chosen.like, chosen.position if step is None else step
@@ -156,7 +156,12 @@ def export(
   return chosen.member
 
 
-def _choose(trained: Sequence[Trained], member: str | None) -> Trained:
+def choose(trained: Sequence[Trained], member: str | None) -> Trained:
+  """Returns the one network that 'alpha=2,seed=0' names.
+
+  Raises:
+    ValueError: If it names none, or several.
+  """
   wanted = dict(
     part.partition('=')[::2] for part in (member or '').split(',') if part
   )

@@ -22,6 +22,29 @@ HISTOGRAM = {'num_bins': 201, 'limit': 0.3}
 MakeRecipe = Callable[..., step_lib.Recipe]
 
 
+def parameterization(
+  *, alphas: tuple[float, ...], optimizer_in: str
+) -> tuple[tuple[float, ...], str]:
+  """Returns the section `config.powerprop`, checked.
+
+  Raises:
+    ValueError: If an alpha is less than 1 or there twice, or if `optimizer_in`
+      is unknown.
+  """
+  if not alphas or len(set(alphas)) < len(alphas):
+    raise ValueError(
+      f'config.powerprop.alphas: expected different, got {alphas}'
+    )
+  if bad := [alpha for alpha in alphas if not alpha >= 1]:
+    raise ValueError(f'config.powerprop.alphas: expected alpha >= 1, got {bad}')
+  if optimizer_in not in methods.SPACES:
+    raise ValueError(
+      f'config.powerprop.optimizer_in: expected one of {methods.SPACES}, got '
+      f'{optimizer_in!r}'
+    )
+  return alphas, optimizer_in
+
+
 def make_recipe(
   init: Callable[[jax.Array], tuple[Any, Any]],
   objective: step_lib.Objective,

@@ -57,7 +57,7 @@ def make_plan(
   """
   spec = build_lib.build(data_table.SPECS, data, name='config.data')
   alphas, optimizer_in = build_lib.call(
-    _parameterization, powerprop, name='config.powerprop'
+    members.parameterization, powerprop, name='config.powerprop'
   )
   training = build_lib.call(_training, train, name='config.train')
   network = build_lib.build(
@@ -197,18 +197,3 @@ def _training(
   )
   shape = feed_lib.Shape(batch_size, eval_batch_size, mesh)
   return _Training(shape, schedule, num_steps, num_micro, keep_checkpoints)
-
-
-def _parameterization(*, alphas: tuple[float, ...], optimizer_in: str):
-  if not alphas or len(set(alphas)) < len(alphas):
-    raise ValueError(
-      f'config.powerprop.alphas: expected different, got {alphas}'
-    )
-  if bad := [alpha for alpha in alphas if not alpha >= 1]:
-    raise ValueError(f'config.powerprop.alphas: expected alpha >= 1, got {bad}')
-  if optimizer_in not in methods.SPACES:
-    raise ValueError(
-      f'config.powerprop.optimizer_in: expected one of {methods.SPACES}, got '
-      f'{optimizer_in!r}'
-    )
-  return alphas, optimizer_in

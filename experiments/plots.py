@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments import results
 
-_STYLE = {
+STYLE = {
   'axes.grid': True,
   'axes.spines.right': False,
   'axes.spines.top': False,
@@ -28,7 +28,7 @@ def draw_all(
   """Draws every plot that the rows have data for; returns the PNG files."""
   directory.mkdir(exist_ok=True)
   drawn = []
-  with plt.rc_context(_STYLE):
+  with plt.rc_context(STYLE):
     for name, draw in (
       ('pruning.png', draw_pruning),
       ('overlap.png', draw_overlap),
@@ -102,7 +102,7 @@ def draw_training(rows: Sequence[results.Row]) -> Any:
         results.cell([r[metric] for r in results.select(chosen, step=step)])
         for step in steps
       ]
-      _draw_band(axis, steps, cells, f'alpha = {alpha:g}', i, scale)
+      draw_band(axis, steps, cells, f'alpha = {alpha:g}', i, scale)
   axes[0].set(xlabel='step', ylabel='training loss [nats]', yscale='log')
   axes[1].set(xlabel='step', ylabel='validation accuracy [%]')
   axes[1].legend()
@@ -118,7 +118,7 @@ def _draw_curves(rows, metric, ylabel, title, chance=False):
   for i, alpha in enumerate(alphas):
     densities, cells = results.curve(pruned, alpha, metric)
     percent = [100 * density for density in densities]
-    _draw_band(axis, percent, cells, f'alpha = {alpha:g}', i, 100)
+    draw_band(axis, percent, cells, f'alpha = {alpha:g}', i, 100)
   if chance:
     axis.plot(percent, percent, color='0.5', ls=':', label='by chance')
   ticks = [p for p in (1, 2, 5, 10, 20, 50, 100) if p >= 0.9 * min(percent)]
@@ -134,7 +134,15 @@ def _draw_curves(rows, metric, ylabel, title, chance=False):
   return figure
 
 
-def _draw_band(axis, x, cells, label, color, scale):
+def draw_band(
+  axis: Any,
+  x: Sequence[float],
+  cells: Sequence[results.Cell],
+  label: str,
+  color: int,
+  scale: float,
+) -> None:
+  """Draws a line of means in a band of deviations, times `scale`."""
   mean = scale * np.array([c.mean for c in cells])
   deviation = scale * np.array([c.deviation for c in cells])
   axis.plot(x, mean, color=f'C{color}', label=label, marker='.', ms=4)

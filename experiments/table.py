@@ -6,5 +6,9 @@ networks that a run leaves.
 """
 
 from experiments import image_classification
+from experiments import language_modelling
 
-EXPERIMENTS = {'image_classification': image_classification}
+EXPERIMENTS = {
+  'image_classification': image_classification,
+  'language_modelling': language_modelling,
+}

@@ -27,6 +27,11 @@ class Experiment(NamedTuple):
     [Sequence[loop.Row], pathlib.Path | None, rich.console.Console],
     dict[str, Any],
   ]
+  # What a run keeps beside its checkpoints, such as a vocabulary: raises
+  # ValueError if that in a folder, should it be there, is another one ...
+  check: Callable[[pathlib.Path], None] = lambda workdir: None
+  # ... and writes it into the folder of a run that begins.
+  write: Callable[[pathlib.Path], None] = lambda workdir: None
 
 
 class Outline(NamedTuple):

@@ -1,0 +1,291 @@
+"""What the config of a language model says, before any text is read.
+
+B: batch; T: tokens of a segment; M: memory; D: d_model; N: micro-batches.
+"""
+
+import functools
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from experiments import members
+from experiments.common import build as build_lib
+from experiments.common import distributed
+from experiments.common import loop
+from experiments.common import methods
+from experiments.common import optimizer as optimizers
+from experiments.common import step as step_lib
+from experiments.data import segments
+from experiments.data import text
+from experiments.models import transformer_xl
+
+
+class Training(NamedTuple):
+  """The section `train`, checked."""
+
+  batch_size: int
+  segment_len: int
+  memory_len: int
+  num_micro: int
+  num_steps: int
+  mesh: jax.sharding.Mesh
+  schedule: loop.Schedule
+  keep: int
+
+
+class Evaluation(NamedTuple):
+  """The section `evaluation`, checked, without what the model is given."""
+
+  batch_size: int
+  segment_len: int
+  memory_len: int
+  num_tokens: int | None  # of a split, the first ones; None: all
+
+
+class Plan(NamedTuple):
+  """What a config says, checked, before any text is read."""
+
+  model: transformer_xl.TransformerXL  # as it is trained
+  evaluated: transformer_xl.TransformerXL  # as it is evaluated
+  num_layers: int
+  vocab_size: int
+  recipes: dict[float, members.MakeRecipe]  # by alpha
+  training: Training
+  evaluation: Evaluation
+  params: Any  # shapes of theta
+
+
+def make_plan(
+  *,
+  data: dict,
+  model: dict,
+  evaluation: dict,
+  powerprop: dict,
+  method: dict,
+  optimizer: dict,
+  train: dict,
+) -> Plan:
+  """Returns what a config says, without reading a text.
+
+  Raises:
+    ValueError: If anything in a section is unknown, missing, mistyped or out of
+      range.
+  """
+  build_lib.build(_CHECKS, data, name='config.data')
+  alphas, optimizer_in = build_lib.call(
+    members.parameterization, powerprop, name='config.powerprop'
+  )
+  training = build_lib.call(_training, train, name='config.train')
+  trained = build_lib.call(
+    transformer_xl.transformer_xl, model, name='config.model'
+  )
+  shape, clamp_len, same_length = build_lib.call(
+    _evaluation, evaluation, name='config.evaluation', mesh=training.mesh
+  )
+  changed = {**model, 'clamp_len': clamp_len, 'same_length': same_length}
+  evaluated = build_lib.call(
+    transformer_xl.transformer_xl, changed, name='config.evaluation'
+  )
+  _check_memory('train', training.memory_len, model['same_length'])
+  _check_memory('evaluation', shape.memory_len, same_length)
+  made_method = build_lib.build(methods.METHODS, method, name='config.method')
+  if made_method.num_score_batches:
+    raise ValueError(
+      'config.method.name: expected a method that needs no scores before '
+      f'training, got {method["name"]!r}'
+    )
+  made_optimizer = build_lib.build(
+    optimizers.OPTIMIZERS, optimizer, name='config.optimizer'
+  )
+  params = jax.eval_shape(trained.init, jax.random.key(0))
+  methods.check_exclude(made_method, params)
+  recipes = {
+    alpha: members.make_recipe(
+      functools.partial(_init, trained, training),
+      make_objective(trained),
+      made_method,
+      made_optimizer,
+      alpha=alpha,
+      optimizer_in=optimizer_in,
+      num_micro=training.num_micro,
+    )
+    for alpha in alphas
+  }
+  plan = Plan(
+    trained,
+    evaluated,
+    model['num_layers'],
+    model['vocab_size'],
+    recipes,
+    training,
+    shape,
+    params,
+  )
+  for alpha in alphas:
+    state_shapes(plan, alpha)  # so that a bad density is an error now
+  return plan
+
+
+def make_objective(
+  model: transformer_xl.TransformerXL,
+) -> step_lib.Objective:
+  """Returns the objective: the mean of -log p of the next token, in nats.
+
+  The network's state is the memory of each micro-batch, a `Memory` with leaves
+  [N, B / N, ...]. A call sees the first of them and puts what it leaves last,
+  so that after the N calls of a step each is back in its place.
+
+  Args:
+    model: what is trained on batches of `segments.Segments`.
+  """
+
+  def objective(weights, net_state, key, batch, is_training):
+    memory = jax.tree.map(lambda x: x[0], net_state)
+    nll, memory = model.apply(
+      weights,
+      forget(memory, batch.is_first),
+      key,
+      batch.inputs,
+      batch.targets,
+      is_training,
+    )
+    net_state = jax.tree.map(
+      lambda rest, new: jnp.concatenate([rest[1:], new[None]]),
+      net_state,
+      memory,
+    )
+    return jnp.mean(nll), ({}, net_state)
+
+  return objective
+
+
+def forget(
+  memory: transformer_xl.Memory, is_first: jax.Array
+) -> transformer_xl.Memory:
+  """Returns a memory that holds nothing in the rows of a new text."""
+  return memory._replace(length=jnp.where(is_first, 0, memory.length))
+
+
+def state_shapes(plan: Plan, alpha: float) -> step_lib.TrainState:
+  """Returns the shapes of a member's training state, with their shardings."""
+  shapes = jax.eval_shape(lambda: members.init_state(plan.recipes[alpha], 0))
+  mesh = plan.training.mesh
+  whole = distributed.with_sharding(shapes, distributed.replicated(mesh))
+  return whole._replace(
+    net_state=distributed.with_sharding(
+      shapes.net_state, distributed.over_data(mesh, 1)
+    )
+  )
+
+
+def batch_shapes(plan: Plan) -> segments.Segments:
+  """Returns the shapes of a training batch, with their shardings."""
+  training = plan.training
+  row = (training.batch_size,)
+  both = (*row, training.segment_len)
+  shapes = segments.Segments(
+    jax.ShapeDtypeStruct(both, jnp.int32),
+    jax.ShapeDtypeStruct(both, jnp.int32),
+    jax.ShapeDtypeStruct(row, bool),
+    jax.ShapeDtypeStruct(both, jnp.float32),
+  )
+  return distributed.with_sharding(shapes, distributed.over_data(training.mesh))
+
+
+def _init(model, training: Training, key):
+  """Returns theta, and a memory of each micro-batch that holds nothing."""
+  num = training.num_micro
+  memory = model.memory(training.batch_size, training.memory_len)
+  memory = jax.tree.map(
+    lambda x: jnp.reshape(x, (num, -1, *x.shape[1:])), memory
+  )
+  return model.init(key), memory
+
+
+def _training(
+  *,
+  batch_size: int,
+  segment_len: int,
+  memory_len: int,
+  num_micro: int,
+  num_devices: int | None,
+  num_steps: int,
+  log_every: int,
+  eval_every: int,
+  checkpoint_every: int,
+  keep_checkpoints: int,
+) -> Training:
+  for name, value in {
+    'batch_size': batch_size,
+    'segment_len': segment_len,
+    'num_micro': num_micro,
+    'num_steps': num_steps,
+    'keep_checkpoints': keep_checkpoints,
+  }.items():
+    if value < 1:
+      raise ValueError(f'config.train.{name}: expected >= 1, got {value}')
+  mesh = distributed.make_mesh(num_devices)
+  distributed.check_batch_size(batch_size, mesh, num_micro)
+  schedule = loop.make_schedule(
+    log_every=log_every,
+    eval_every=eval_every,
+    checkpoint_every=checkpoint_every,
+  )
+  return Training(
+    batch_size,
+    segment_len,
+    memory_len,
+    num_micro,
+    num_steps,
+    mesh,
+    schedule,
+    keep_checkpoints,
+  )
+
+
+def _evaluation(
+  *,
+  batch_size: int,
+  segment_len: int,
+  memory_len: int,
+  clamp_len: int | None,
+  same_length: bool,
+  num_tokens: int | None,
+  mesh: jax.sharding.Mesh,
+) -> tuple[Evaluation, int | None, bool]:
+  for name, value, least in (
+    ('batch_size', batch_size, 1),
+    ('segment_len', segment_len, 1),
+    ('num_tokens', num_tokens, 2),
+  ):
+    if value is not None and value < least:
+      raise ValueError(
+        f'config.evaluation.{name}: expected >= {least}, got {value}'
+      )
+  distributed.check_batch_size(batch_size, mesh)
+  shape = Evaluation(batch_size, segment_len, memory_len, num_tokens)
+  return shape, clamp_len, same_length
+
+
+def _check_memory(section: str, memory_len: int, same_length: bool) -> None:
+  least = 1 if same_length else 0
+  if memory_len < least:
+    raise ValueError(
+      f'config.{section}.memory_len: expected >= {least} with '
+      f'same_length={same_length}, got {memory_len}'
+    )
+
+
+def _check_only(source):
+  """Returns a function with the arguments of `source`, that reads nothing."""
+
+  @functools.wraps(source)
+  def check(**section):
+    del section
+
+  return check
+
+
+_CHECKS = {name: _check_only(source) for name, source in text.TEXTS.items()}

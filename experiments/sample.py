@@ -1,0 +1,220 @@
+"""Text from a trained language model.
+
+  python -m experiments.sample --workdir=DIR --prompt=TEXT [--length=N] \
+      [--temperature=X] [--top_p=X] [--seed=N] [--member=alpha=1,seed=0] \
+      [--step=N]
+
+The model goes on with the prompt, a token (a byte or a word) at a time, with
+the memory of the evaluation. No data are needed.
+"""
+
+import argparse
+from collections.abc import Sequence
+import functools
+import pathlib
+import sys
+from typing import Any
+
+from absl import logging
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import export
+from experiments import language_modelling
+from experiments import language_plan as plan_lib
+from experiments.common import build
+from experiments.common import checkpoint
+from experiments.common import run as run_lib
+from experiments.data import vocabulary as vocabulary_lib
+from experiments.models import transformer_xl
+
+USER_ERROR = 2  # exit code
+
+
+def sample(
+  model: transformer_xl.TransformerXL,
+  weights: Any,
+  prompt: np.ndarray,
+  *,
+  length: int,
+  memory_len: int,
+  segment_len: int,
+  temperature: float,
+  top_p: float,
+  seed: int,
+) -> np.ndarray:
+  """Returns the tokens that follow a prompt, int32 [length].
+
+  Args:
+    model: as it is evaluated.
+    weights: theta, as the network sees it.
+    prompt: int [P], at least one token.
+    length: how many tokens.
+    memory_len: of what was before a token, the model sees so many.
+    segment_len: tokens of the prompt that are read at once.
+    temperature: log-probabilities are divided by it; 0: always the likeliest.
+    top_p: only the likeliest tokens are drawn whose probabilities add up to it.
+    seed: of the draws.
+
+  Raises:
+    ValueError: If the prompt is empty, or a number is out of range.
+  """
+  _check(prompt, length, temperature, top_p, seed)
+  predict = jax.jit(model.predict)
+  memory = model.memory(1, memory_len)
+  prompt = np.asarray(prompt, np.int32)
+  for start in range(0, len(prompt), segment_len):
+    piece = prompt[None, start : start + segment_len]
+    log_probs, memory = predict(weights, memory, piece)
+
+  def go_on(weights, memory, log_probs, key):
+    draw = functools.partial(draw_token, temperature=temperature, top_p=top_p)
+
+    def body(carry, key):
+      memory, log_probs = carry
+      token = draw(key, log_probs[0])
+      log_probs, memory = model.predict(weights, memory, token[None, None])
+      return (memory, log_probs), token
+
+    return jax.lax.scan(
+      body, (memory, log_probs), jax.random.split(key, length)
+    )[1]
+
+  key = jax.random.key(seed)
+  return np.asarray(jax.jit(go_on)(weights, memory, log_probs, key))
+
+
+def draw_token(
+  key: jax.Array, log_probs: jax.Array, *, temperature: float, top_p: float
+) -> jax.Array:
+  """Returns a token, int32 [], drawn from log-probabilities [V].
+
+  Reference:
+    Holtzman et al., 2020, "The curious case of neural text degeneration".
+    https://arxiv.org/abs/1904.09751
+  """
+  if temperature == 0:
+    return jnp.argmax(log_probs).astype(jnp.int32)
+  log_probs = jax.nn.log_softmax(log_probs / temperature)
+  log_probs = jnp.where(is_likely(log_probs, top_p), log_probs, -jnp.inf)
+  return jax.random.categorical(key, log_probs).astype(jnp.int32)
+
+
+def is_likely(log_probs: jax.Array, top_p: float) -> jax.Array:
+  """Returns the smallest set of tokens whose probabilities reach `top_p`.
+
+  Example:
+    >>> is_likely(jnp.log(jnp.array([0.2, 0.5, 0.3])), 0.6)
+    Array([False,  True,  True], dtype=bool)
+
+  Args:
+    log_probs: [V].
+    top_p: over 0; the likeliest token is always in the set, at 1 all are.
+
+  Returns:
+    bool [V].
+  """
+  if top_p >= 1:
+    return jnp.full(log_probs.shape, True)
+  order = jnp.argsort(-log_probs)
+  probs = jnp.exp(log_probs[order])
+  before = jnp.cumsum(probs) - probs  # of all that are likelier
+  is_kept = (before < top_p).at[0].set(True)
+  return jnp.zeros(log_probs.shape, bool).at[order].set(is_kept)
+
+
+def encode(vocabulary: vocabulary_lib.Vocabulary, prompt: str) -> np.ndarray:
+  """Returns the tokens of a prompt; its last line goes on unless it ends.
+
+  Raises:
+    ValueError: If there are none.
+  """
+  tokens = vocabulary_lib.encode(vocabulary, prompt)
+  if vocabulary.unit == 'word' and not prompt.endswith('\n'):
+    tokens = tokens[:-1]
+  if not len(tokens):
+    raise ValueError(
+      f'expected a prompt of at least one token, got {prompt!r}; a new line '
+      'is one'
+    )
+  return tokens
+
+
+def _check(prompt, length, temperature, top_p, seed) -> None:
+  for name, value, is_right, expected in (
+    ('a prompt', len(prompt), len(prompt) > 0, 'of at least one token'),
+    ('length', length, length >= 1, '>= 1'),
+    ('temperature', temperature, 0 <= temperature < np.inf, '>= 0'),
+    ('top_p', top_p, 0 < top_p <= 1, 'in (0, 1]'),
+    ('seed', seed, 0 <= seed < 2**32, 'from 0 to 2^32 - 1'),
+  ):
+    if not is_right:
+      raise ValueError(f'expected {name} {expected}, got {value}')
+
+
+def _load(workdir: pathlib.Path, member: str | None, step: int | None):
+  """Returns the plan, the vocabulary and the weights of a member of a run."""
+  config = run_lib.read_json(workdir / 'config.json')
+  if config.get('experiment') != 'language_modelling':
+    raise ValueError(
+      f'expected a run of language_modelling in {workdir}, got one of '
+      f'{config.get("experiment")!r}'
+    )
+  sections = {k: v for k, v in config.items() if k != 'experiment'}
+  chosen = export.choose(
+    build.call(language_modelling.trained, sections), member
+  )
+  sections.pop('seeds')
+  plan = build.call(plan_lib.make_plan, sections)
+  path = workdir / language_modelling.VOCABULARY
+  vocabulary = vocabulary_lib.read(path)
+  checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints', 1)
+  state, _ = checkpoints.restore(
+    chosen.like, chosen.position if step is None else step
+  )
+  return plan, vocabulary, chosen.extract(state)[0]
+
+
+def main(arguments: Sequence[str]) -> int:
+  """Prints the prompt and what follows, and returns the exit code."""
+  logging.set_verbosity(logging.WARNING)
+  parser = argparse.ArgumentParser(
+    'python -m experiments.sample',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument('--workdir', required=True, help='folder of the run')
+  parser.add_argument('--prompt', default='\n', help='how the text begins')
+  parser.add_argument('--length', type=int, default=500, help='tokens')
+  parser.add_argument('--temperature', type=float, default=1.0)
+  parser.add_argument('--top_p', type=float, default=0.9)
+  parser.add_argument('--seed', type=int, default=0, help='of the draws')
+  parser.add_argument('--member', help='which network, as alpha=1,seed=0')
+  parser.add_argument('--step', type=int, help='global step of a checkpoint')
+  given = parser.parse_args(arguments)
+  try:
+    plan, vocabulary, weights = _load(
+      pathlib.Path(given.workdir), given.member, given.step
+    )
+    prompt = encode(vocabulary, given.prompt)
+    tokens = sample(
+      plan.evaluated,
+      weights,
+      prompt,
+      length=given.length,
+      memory_len=plan.evaluation.memory_len,
+      segment_len=plan.evaluation.segment_len,
+      temperature=given.temperature,
+      top_p=given.top_p,
+      seed=given.seed,
+    )
+  except (ValueError, OSError) as error:
+    print(f'experiments.sample: {error}', file=sys.stderr)
+    return USER_ERROR
+  print(vocabulary_lib.decode(vocabulary, [*prompt, *tokens]))
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))
