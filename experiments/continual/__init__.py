@@ -1,0 +1,1 @@
+"""Continual learning: strategies against forgetting, and what they are worth."""

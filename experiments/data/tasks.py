@@ -1,0 +1,313 @@
+"""Streams of tasks: one data set seen in many ways, one after another.
+
+All tasks of a stream share the examples of one data set. A task says which of
+them are its own, which of the classes it has, and from which pixels each of its
+pixels is made; so a hundred permutations of MNIST take the memory of one MNIST,
+and one compiled step serves all tasks. What a stream is depends on its
+arguments alone, `seed` among them.
+
+Shapes:
+  T: number of tasks; B: examples of a batch; D: entries of one input.
+  K: entries of which one entry of a task's input is made.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.data import dataset
+from experiments.data import mnist
+
+SPLITS = ('train', 'validation', 'test')
+
+
+class Pixels(NamedTuple):
+  """From which entries of an input a task makes its own."""
+
+  source: np.ndarray  # int32 [K, D]
+  weight: np.ndarray | None  # float32 [K, D]; None: K is 1 and the weight too
+
+
+class Task(NamedTuple):
+  """One task: a part of the data, and how it is seen."""
+
+  classes: tuple[int, ...]  # of the data set; label i of the task is the i-th
+  rows: dict[str, np.ndarray]  # int32, by split: which examples it has
+  pixels: Pixels | None  # None: inputs as they are
+
+
+class Tasks(NamedTuple):
+  """A stream of tasks."""
+
+  examples: dataset.Arrays  # of all tasks, each once
+  tasks: tuple[Task, ...]
+
+  @property
+  def num_classes(self) -> int:
+    """How many classes one task has."""
+    return len(self.tasks[0].classes)
+
+
+class Views(NamedTuple):
+  """What makes examples of the data set examples of a task, for all tasks."""
+
+  source: jax.Array | None  # int32 [T, K, D]
+  weight: jax.Array | None  # float32 [T, K, D]
+  labels: jax.Array  # int32 [T, classes of the data set]
+
+
+def permuted_mnist(
+  *, num_tasks: int, seed: int, data_dir: str | None
+) -> Tasks:
+  """Returns MNIST, then MNIST with its pixels in other orders.
+
+  Args:
+    num_tasks: T; any number.
+    seed: of the orders; at least 0. The order of a task does not depend on T.
+    data_dir: as in `mnist.load`.
+
+  Raises:
+    ValueError: If an argument is out of range, or the data are not there.
+
+  Reference:
+    Goodfellow et al., 2013, "An empirical investigation of catastrophic
+    forgetting in gradient-based neural networks".
+    https://arxiv.org/abs/1312.6211
+  """
+  _check(num_tasks, seed)
+  arrays = mnist.load(data_dir=data_dir)
+  size = arrays.train.inputs[0].size
+  orders = [np.arange(size, dtype=np.int32)] + [
+    _generator(seed, task).permutation(size).astype(np.int32)
+    for task in range(1, num_tasks)
+  ]
+  return _seen(arrays, [Pixels(order[None], None) for order in orders])
+
+
+def rotated_mnist(
+  *, num_tasks: int, seed: int, max_degrees: float, data_dir: str | None
+) -> Tasks:
+  """Returns MNIST, then MNIST rotated by other angles.
+
+  Angles are drawn evenly from 0 up to `max_degrees`; pixels are interpolated.
+
+  Args:
+    num_tasks: T; any number.
+    seed: of the angles; at least 0. The angle of a task does not depend on T.
+    max_degrees: over 0, at most 360; 180 in the reference.
+    data_dir: as in `mnist.load`.
+
+  Raises:
+    ValueError: If an argument is out of range, or the data are not there.
+
+  Reference:
+    Lopez-Paz and Ranzato, 2017, "Gradient episodic memory for continual
+    learning". https://arxiv.org/abs/1706.08840
+  """
+  _check(num_tasks, seed)
+  if not 0 < max_degrees <= 360:
+    raise ValueError(
+      f'expected max_degrees over 0, at most 360, got {max_degrees}'
+    )
+  arrays = mnist.load(data_dir=data_dir)
+  side = arrays.train.inputs.shape[1]
+  degrees = [0.0] + [
+    _generator(seed, task).uniform(0, max_degrees)
+    for task in range(1, num_tasks)
+  ]
+  return _seen(arrays, [rotation(side, angle) for angle in degrees])
+
+
+def split_mnist(
+  *,
+  num_tasks: int,
+  classes_per_task: int,
+  seed: int | None,
+  data_dir: str | None,
+) -> Tasks:
+  """Returns the classes of MNIST, some for each task: 5 x 2 by custom.
+
+  Args:
+    num_tasks: T.
+    classes_per_task: how many classes each has.
+    seed: of the order of the classes; None for 0, 1, 2, ...
+    data_dir: as in `mnist.load`.
+
+  Raises:
+    ValueError: If the tasks need more classes than there are, an argument is
+      out of range, or the data are not there.
+
+  Reference:
+    Zenke et al., 2017, "Continual learning through synaptic intelligence".
+    https://arxiv.org/abs/1703.04200
+  """
+  sizes = [classes_per_task] * num_tasks
+  check_classes(num_tasks, classes_per_task, mnist.NUM_CLASSES, seed)
+  return split_by_class(mnist.load(data_dir=data_dir), sizes, seed)
+
+
+def split_by_class(
+  arrays: dataset.Arrays, sizes: Sequence[int], seed: int | None
+) -> Tasks:
+  """Returns a stream in which each task has the next few classes.
+
+  Args:
+    arrays: the data.
+    sizes: how many classes each task has; all the same.
+    seed: of the order of the classes; None for their own.
+  """
+  order = np.arange(arrays.num_classes)
+  if seed is not None:
+    order = _generator(seed, 0).permutation(order)
+  groups = np.split(order, np.cumsum(sizes))[: len(sizes)]
+  return Tasks(arrays, tuple(_with_classes(arrays, group) for group in groups))
+
+
+def check_classes(
+  num_tasks: int, classes_per_task: int, num_classes: int, seed: int | None
+) -> None:
+  """Raises unless a data set has classes for all tasks.
+
+  Raises:
+    ValueError: If it has not, or an argument is out of range.
+  """
+  _check(num_tasks, seed or 0)
+  if classes_per_task < 2:
+    raise ValueError(
+      f'expected classes_per_task >= 2, got {classes_per_task}: one class '
+      'leaves nothing to tell apart'
+    )
+  if num_tasks * classes_per_task > num_classes:
+    raise ValueError(
+      f'expected at most {num_classes // classes_per_task} tasks of '
+      f'{classes_per_task} classes, for the data set has {num_classes}; got '
+      f'num_tasks={num_tasks}'
+    )
+
+
+def rotation(side: int, degrees: float) -> Pixels:
+  """Returns a square image's rotation about its center, counterclockwise.
+
+  Interpolated between the four pixels about a point; what comes from outside
+  of the image is 0.
+
+  Example:
+    >>> quarter = rotation(2, 90.0)
+    >>> image = np.arange(4.0)
+    >>> (image[quarter.source] * quarter.weight).sum(0).reshape(2, 2).round(3)
+    array([[1., 3.],
+           [0., 2.]])
+  """
+  angle, center = np.deg2rad(degrees), (side - 1) / 2
+  row, column = np.mgrid[:side, :side].reshape(2, -1) - center
+  from_row = np.sin(angle) * column + np.cos(angle) * row + center
+  from_column = np.cos(angle) * column - np.sin(angle) * row + center
+  sources, weights = [], []
+  for down in (0, 1):
+    for right in (0, 1):
+      r = np.floor(from_row).astype(int) + down
+      c = np.floor(from_column).astype(int) + right
+      weight = (1 - np.abs(from_row - r)) * (1 - np.abs(from_column - c))
+      is_inside = (r >= 0) & (r < side) & (c >= 0) & (c < side)
+      sources.append(np.where(is_inside, r * side + c, 0))
+      weights.append(np.where(is_inside, weight, 0))
+  return Pixels(np.array(sources, np.int32), np.array(weights, np.float32))
+
+
+def views(tasks: Tasks) -> Views:
+  """Returns what `see` needs of a stream, stacked over its tasks."""
+  source = weight = None
+  pixels = [task.pixels for task in tasks.tasks]
+  if any(p is not None for p in pixels):
+    source = jnp.stack([p.source for p in pixels])
+    if pixels[0].weight is not None:
+      weight = jnp.stack([p.weight for p in pixels])
+  labels = np.zeros((len(tasks.tasks), tasks.examples.num_classes), np.int32)
+  for row, task in zip(labels, tasks.tasks, strict=True):
+    row[list(task.classes)] = np.arange(len(task.classes))
+  return Views(source, weight, jnp.asarray(labels))
+
+
+def see(
+  views: Views, task: jax.Array, examples: dataset.Examples
+) -> dataset.Examples:
+  """Returns examples of the data set as a task has them, on the device.
+
+  Shapes:
+    task: int [], or [B] where each example is of another task; from 0.
+    examples: [B, ...] and [B]; the result has the same shapes.
+  """
+  inputs, labels = examples
+  table = views.labels[task]
+  if table.ndim == 2:
+    labels = jnp.take_along_axis(table, labels[:, None], 1)[:, 0]
+  else:
+    labels = table[labels]
+  if views.source is None:
+    return dataset.Examples(inputs, labels)
+  flat = jnp.reshape(inputs, (inputs.shape[0], 1, -1))  # [B, 1, D]
+  source = views.source[task]  # [K, D], [B, K, D]
+  if source.ndim == 2:
+    seen = flat[:, 0].at[:, source].get(mode='clip')  # [B, K, D]
+  else:
+    seen = jnp.take_along_axis(flat, source, 2, mode='clip')
+  if views.weight is not None:
+    weight = views.weight[task]
+    seen = seen * (weight if weight.ndim == 3 else weight[None])
+  seen = seen[:, 0] if seen.shape[1] == 1 else jnp.sum(seen, 1)
+  return dataset.Examples(jnp.reshape(seen, inputs.shape), labels)
+
+
+def arrays(tasks: Tasks, task: int) -> dataset.Arrays:
+  """Returns one task, from 0, as a data set of its own, copied."""
+  one = tasks.tasks[task]
+  look = jax.jit(see)
+  stacked = views(tasks)
+
+  def split(name):
+    examples = getattr(tasks.examples, name)
+    own = jax.tree.map(lambda x: x[one.rows[name]], examples)
+    return jax.tree.map(np.asarray, look(stacked, jnp.int32(task), own))
+
+  return dataset.Arrays(
+    *map(split, SPLITS), tasks.num_classes, tasks.examples.augment
+  )
+
+
+def _seen(arrays: dataset.Arrays, pixels: Sequence[Pixels]) -> Tasks:
+  """Returns a stream in which every task has all examples, each its own way."""
+  classes = tuple(range(arrays.num_classes))
+  rows = {
+    name: np.arange(len(getattr(arrays, name).labels), dtype=np.int32)
+    for name in SPLITS
+  }
+  return Tasks(arrays, tuple(Task(classes, rows, p) for p in pixels))
+
+
+def _with_classes(arrays: dataset.Arrays, classes: np.ndarray) -> Task:
+  rows = {
+    name: np.flatnonzero(
+      np.isin(getattr(arrays, name).labels, classes)
+    ).astype(np.int32)
+    for name in SPLITS
+  }
+  for name, found in rows.items():
+    if not found.size:
+      raise ValueError(
+        f'expected {name} examples of the classes {classes.tolist()}, got none'
+      )
+  return Task(tuple(int(c) for c in classes), rows, None)
+
+
+def _generator(seed: int, task: int) -> np.random.Generator:
+  return np.random.Generator(np.random.Philox(key=[seed, task]))
+
+
+def _check(num_tasks: int, seed: int) -> None:
+  if num_tasks < 1:
+    raise ValueError(f'expected num_tasks >= 1, got {num_tasks}')
+  if seed < 0:
+    raise ValueError(f'expected seed >= 0, got {seed}')
