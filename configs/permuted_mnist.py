@@ -1,6 +1,6 @@
 """Permuted MNIST: ten tasks in one LeNet-300-100.
 
-  python launch.py --config=configs/permuted_mnist.py --workdir=runs/permuted
+python launch.py --config=configs/permuted_mnist.py --workdir=runs/permuted
 """
 
 import ml_collections

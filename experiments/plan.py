@@ -57,7 +57,7 @@ def make_plan(
   """
   spec = build_lib.build(data_table.SPECS, data, name='config.data')
   alphas, optimizer_in = build_lib.call(
-    _parameterization, powerprop, name='config.powerprop'
+    parameterization, powerprop, name='config.powerprop'
   )
   training = build_lib.call(_training, train, name='config.train')
   network = build_lib.build(
@@ -199,7 +199,18 @@ def _training(
   return _Training(shape, schedule, num_steps, num_micro, keep_checkpoints)
 
 
-def _parameterization(*, alphas: tuple[float, ...], optimizer_in: str):
+def parameterization(
+  *, alphas: tuple[float, ...], optimizer_in: str
+) -> tuple[tuple[float, ...], str]:
+  """Returns the arguments, checked.
+
+  Args:
+    alphas: of Powerpropagation, each of its own; 1 for none.
+    optimizer_in: one of `methods.SPACES`.
+
+  Raises:
+    ValueError: If one is out of range.
+  """
   if not alphas or len(set(alphas)) < len(alphas):
     raise ValueError(
       f'config.powerprop.alphas: expected different, got {alphas}'

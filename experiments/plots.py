@@ -1,5 +1,7 @@
 """Plots of a run, from its metrics."""
 
+from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 import pathlib
 from typing import Any
@@ -26,15 +28,35 @@ def draw_all(
   rows: Sequence[results.Row], directory: pathlib.Path
 ) -> list[pathlib.Path]:
   """Draws every plot that the rows have data for; returns the PNG files."""
+  return save_all(
+    rows,
+    directory,
+    {
+      'pruning.png': draw_pruning,
+      'overlap.png': draw_overlap,
+      'histograms.png': draw_histograms,
+      'training.png': draw_training,
+    },
+  )
+
+
+def save_all(
+  rows: Sequence[results.Row],
+  directory: pathlib.Path,
+  drawings: Mapping[str, Callable[[Sequence[results.Row]], Any]],
+) -> list[pathlib.Path]:
+  """Saves figures by file name; returns the files.
+
+  Args:
+    rows: the metrics of a run.
+    directory: where the files go.
+    drawings: from file names to functions of the rows that return a figure, or
+      None where the rows have no data for it.
+  """
   directory.mkdir(exist_ok=True)
   drawn = []
   with plt.rc_context(_STYLE):
-    for name, draw in (
-      ('pruning.png', draw_pruning),
-      ('overlap.png', draw_overlap),
-      ('histograms.png', draw_histograms),
-      ('training.png', draw_training),
-    ):
+    for name, draw in drawings.items():
       figure = draw(rows)
       if figure is not None:
         figure.savefig(directory / name)
@@ -102,7 +124,7 @@ def draw_training(rows: Sequence[results.Row]) -> Any:
         results.cell([r[metric] for r in results.select(chosen, step=step)])
         for step in steps
       ]
-      _draw_band(axis, steps, cells, f'alpha = {alpha:g}', i, scale)
+      draw_band(axis, steps, cells, f'alpha = {alpha:g}', i, scale)
   axes[0].set(xlabel='step', ylabel='training loss [nats]', yscale='log')
   axes[1].set(xlabel='step', ylabel='validation accuracy [%]')
   axes[1].legend()
@@ -118,7 +140,7 @@ def _draw_curves(rows, metric, ylabel, title, chance=False):
   for i, alpha in enumerate(alphas):
     densities, cells = results.curve(pruned, alpha, metric)
     percent = [100 * density for density in densities]
-    _draw_band(axis, percent, cells, f'alpha = {alpha:g}', i, 100)
+    draw_band(axis, percent, cells, f'alpha = {alpha:g}', i, 100)
   if chance:
     axis.plot(percent, percent, color='0.5', ls=':', label='by chance')
   ticks = [p for p in (1, 2, 5, 10, 20, 50, 100) if p >= 0.9 * min(percent)]
@@ -134,7 +156,8 @@ def _draw_curves(rows, metric, ylabel, title, chance=False):
   return figure
 
 
-def _draw_band(axis, x, cells, label, color, scale):
+def draw_band(axis, x, cells, label, color, scale):
+  """Draws means and deviations; `color` is a number of matplotlib's cycle."""
   mean = scale * np.array([c.mean for c in cells])
   deviation = scale * np.array([c.deviation for c in cells])
   axis.plot(x, mean, color=f'C{color}', label=label, marker='.', ms=4)

@@ -5,6 +5,10 @@ Each is a module with functions of the sections of a config: `build`, what
 networks that a run leaves.
 """
 
+from experiments import continual_learning
 from experiments import image_classification
 
-EXPERIMENTS = {'image_classification': image_classification}
+EXPERIMENTS = {
+  'continual_learning': continual_learning,
+  'image_classification': image_classification,
+}

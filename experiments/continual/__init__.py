@@ -1,1 +1,1 @@
-"""Continual learning: strategies against forgetting, and what they are worth."""
+"""Continual learning: strategies against forgetting, and measures of it."""

@@ -25,7 +25,7 @@ class Memory(NamedTuple):
   """What the tasks so far own."""
 
   pack: packnet.PackState
-  net_states: Any  # the network's state of each task, [T, ...]; () if shared
+  net_states: Any  # the network's state of each task, [T, ...]; None: shared
 
 
 def packnet_strategy(
@@ -162,7 +162,13 @@ def predict(network: strategies.Network, task: Any) -> tuple[Any, Any]:
   is_known = task < memory.pack.num_tasks
   # Tasks count from 1 there, and a traced number is not checked.
   own = packnet.task_params(params, memory.pack, jnp.asarray(task) + 1)
-  own_state = _at(memory.net_states, task) or net_state
+  if memory.net_states is None:
+    own_state = net_state
+  else:
+    own_state = jax.tree.map(
+      lambda x: lax.dynamic_index_in_dim(x, task, keepdims=False),
+      memory.net_states,
+    )
   return jax.tree.map(
     lambda a, b: jnp.where(is_known, a, b),
     (own, own_state),
@@ -201,7 +207,7 @@ def _packed(
     room = jax.tree.map(
       lambda x: jnp.zeros((num_tasks, *x.shape), x.dtype), net_state
     )
-    return Memory(pack, room if is_per_task else ())
+    return Memory(pack, room if is_per_task else None)
 
   def start(network, fresh, task):
     pack = network.memory.pack
@@ -224,6 +230,7 @@ def _packed(
     phases=(strategies.Phase(start, finish=None),),
     predict=predict,
     usage=lambda memory: packnet.usage(memory.pack),
+    masks=lambda memory, task: packnet.task_masks(memory.pack, task + 1),
     never_forgets=True,
     keeps_statistics=not is_per_task,
     keeps_optimizer=keep_optimizer,
@@ -239,15 +246,9 @@ def _with_head(sets, params, heads, task) -> sparsity.ActiveSets:
 
 
 def _remember(network, pack, task) -> strategies.Network:
-  net_states = jax.tree.map(
-    lambda all_, x: all_.at[task].set(x),
-    network.memory.net_states,
-    network.net_state if network.memory.net_states else (),
-  )
+  net_states = network.memory.net_states
+  if net_states is not None:
+    net_states = jax.tree.map(
+      lambda all_, x: all_.at[task].set(x), net_states, network.net_state
+    )
   return network._replace(memory=Memory(pack, net_states))
-
-
-def _at(stacked, task):
-  return jax.tree.map(
-    lambda x: lax.dynamic_index_in_dim(x, task, keepdims=False), stacked
-  )

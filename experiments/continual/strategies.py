@@ -57,6 +57,9 @@ class Strategy(NamedTuple):
   predict: Callable[[Network, Any], tuple[Any, Any]]
   penalty: Callable[[Any, Any], jax.Array] | None = None  # (theta, memory)
   usage: Callable[[Any], dict[str, packnet.Usage]] | None = None  # of memory
+  masks: Callable[[Any, int], dict[str, jax.Array]] | None = (
+    None  # (memory, task)
+  )
   never_forgets: bool = False  # exactly: not a bit of any logit
   trains: str = 'one'  # 'one' task after another | 'all' at once
   tests: str = 'all'  # tasks so far | 'one': the task at hand

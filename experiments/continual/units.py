@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from experiments.common import loop
 from experiments.continual import learner as learner_lib
+from experiments.continual import state as state_lib
 from experiments.continual import strategies
 import powerprop
 import sparsity
@@ -32,41 +33,60 @@ class Member(NamedTuple):
   """What all units of an alpha and a seed share."""
 
   learner: learner_lib.Learner
-  settings: learner_lib.Settings
+  settings: state_lib.Settings
   testing: Testing
-  num_tasks: int
   seed: int
+
+  @property
+  def num_tasks(self) -> int:
+    """T."""
+    return len(self.settings.stream.tasks)
 
 
 class ForgettingError(RuntimeError):
   """A strategy that never forgets has changed logits of an earlier task."""
 
 
-def make_units(member: Member, num_steps: int) -> list[loop.Unit]:
-  """Returns the units of one network: each phase of each task is one.
+class Spell(NamedTuple):
+  """What a unit trains: a phase of a task."""
+
+  task: int  # from 0
+  phase: int  # from 0
+  num_steps: int
+  learned: int  # the last task that is learned after it
+  is_last_phase: bool
+
+
+def spells(settings: state_lib.Settings, num_steps: int) -> list[Spell]:
+  """Returns what one network goes through.
 
   Args:
-    member: the network.
+    settings: how the network learns.
     num_steps: of each task, in each phase that has no number of its own.
   """
-  strategy = member.settings.strategy
+  num_tasks, strategy = len(settings.stream.tasks), settings.strategy
   if strategy.trains == 'all':
-    return [_make_unit(member, member.num_tasks * num_steps, 0, 0)]
+    return [Spell(0, 0, num_tasks * num_steps, num_tasks - 1, True)]
+  last = len(strategy.phases) - 1
   return [
-    _make_unit(member, phase.num_steps or num_steps, task, number)
-    for task in range(member.num_tasks)
+    Spell(task, number, phase.num_steps or num_steps, task, number == last)
+    for task in range(num_tasks)
     for number, phase in enumerate(strategy.phases)
   ]
 
 
-def _make_unit(member: Member, num_steps: int, task: int, phase: int):
-  learner, settings, _, num_tasks, seed = member
-  strategy = settings.strategy
-  is_last = phase + 1 == len(strategy.phases)
-  # Of all tasks at once, it is the last that is learned.
-  learned = num_tasks - 1 if strategy.trains == 'all' else task
+def make_units(member: Member, num_steps: int) -> list[loop.Unit]:
+  """Returns the units of one network, one for each of `spells`."""
+  return [
+    _make_unit(member, spell) for spell in spells(member.settings, num_steps)
+  ]
+
+
+def _make_unit(member: Member, spell: Spell) -> loop.Unit:
+  learner, settings, _, seed = member
+  task, phase, num_steps, learned, is_last_phase = spell
   name = {'alpha': settings.alpha, 'seed': seed, 'task': learned + 1}
-  if len(strategy.phases) > 1:
+  if len(settings.strategy.phases) > 1:
     name['phase'] = phase + 1
 
   def train(state, first_step, steps):
@@ -81,29 +101,29 @@ def _make_unit(member: Member, num_steps: int, task: int, phase: int):
     return _for_one(_without_fingerprint(figures))
 
   def report(state):
-    if not is_last:
+    if not is_last_phase:
       return []
     rows = [] if task else _untrained(member)
-    return [rows + _tests(member, state, learned) + _usage(strategy, state)]
+    return [rows + _tests(member, state, learned) + _usage(member, state)]
 
   return loop.Unit(
     members=(name,),
     num_steps=num_steps,
-    init=lambda last: learner_lib.begin(
-      learner, settings, last,
-      seed=seed, task=task, phase=phase, num_tasks=num_tasks,
+    init=lambda last: state_lib.begin(
+      settings, learner.draw, last, seed=seed, task=task, phase=phase
     ),
     train=train,
     evaluate=evaluate,
     report=report,
-    finish=lambda state: _finish(member, state, task, phase),
-  )  # fmt: skip
+    finish=lambda state: _finish(member, state, spell),
+    like=lambda: jax.eval_shape(lambda: state_lib.initial(settings, 0)),
+  )
 
 
-def _finish(member: Member, state: learner_lib.State, task: int, phase: int):
+def _finish(member: Member, state: state_lib.State, spell: Spell):
   """Returns the state when the strategy is done with a phase, and its rows."""
-  learner, settings, *_, seed = member
-  strategy = settings.strategy
+  learner, settings, _, seed = member
+  strategy, task = settings.strategy, spell.task
 
   def accuracy(params, net_state):
     return learner.evaluate(params, net_state, task, 'validation')['accuracy']
@@ -114,8 +134,8 @@ def _finish(member: Member, state: learner_lib.State, task: int, phase: int):
   def weights(params):
     return powerprop.to_weights(params, settings.alpha)
 
-  network, row = strategy.phases[phase].finish(
-    learner_lib.network_of(state),
+  network, row = strategy.phases[spell.phase].finish(
+    state_lib.network_of(state),
     strategies.Tools(accuracy, weights, fisher),
     task,
   )
@@ -123,11 +143,11 @@ def _finish(member: Member, state: learner_lib.State, task: int, phase: int):
     params=network.params, net_state=network.net_state
   )
   fingerprints = state.fingerprints
-  if strategy.never_forgets and phase + 1 == len(strategy.phases):
+  if strategy.never_forgets and spell.is_last_phase:
     figures = _test(learner, network, task)
     fingerprints = fingerprints.at[task].set(figures['fingerprint'])
   rows = [{'split': 'learned', **row}] if row else []
-  return learner_lib.State(train, network.memory, fingerprints), [rows]
+  return state_lib.State(train, network.memory, fingerprints), [rows]
 
 
 def _test(learner, network, task: int):
@@ -136,24 +156,25 @@ def _test(learner, network, task: int):
 
 def _untrained(member: Member) -> list[loop.Row]:
   """Returns what the network knows of each task before any training."""
-  learner, *_, num_tasks, seed = member
+  learner, *_, seed = member
   params, net_state, _ = learner.draw(seed, 0)
   found = [
     learner.evaluate(params, net_state, task, 'test')
-    for task in range(num_tasks)
+    for task in range(member.num_tasks)
   ]
   return _rows('untrained', dict(enumerate(found)))
 
 
-def _tests(member: Member, state: learner_lib.State, learned: int):
+def _tests(member: Member, state: state_lib.State, learned: int):
   """Returns what the network knows after a task, and of the next one.
 
   Raises:
     ForgettingError: If logits are not what they were, and should be.
   """
-  learner, settings, testing, num_tasks, _ = member
+  learner, settings, testing, _ = member
+  num_tasks = member.num_tasks
   strategy = settings.strategy
-  network = learner_lib.network_of(state)
+  network = state_lib.network_of(state)
   chosen = {learned, min(learned + 1, num_tasks - 1)}
   if strategy.tests == 'one':
     chosen = {learned}
@@ -180,7 +201,8 @@ def _check(task: int, now, before) -> None:
     )
 
 
-def _usage(strategy, state: learner_lib.State) -> list[loop.Row]:
+def _usage(member: Member, state: state_lib.State) -> list[loop.Row]:
+  strategy = member.settings.strategy
   if strategy.usage is None:
     return []
   return [

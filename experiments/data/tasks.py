@@ -11,7 +11,10 @@ Shapes:
   K: entries of which one entry of a task's input is made.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence
+import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -23,6 +26,8 @@ from experiments.data import mnist
 
 SPLITS = ('train', 'validation', 'test')
 
+_MNIST_SHAPE = (28, 28, 1)
+
 
 class Pixels(NamedTuple):
   """From which entries of an input a task makes its own."""
@@ -32,23 +37,33 @@ class Pixels(NamedTuple):
 
 
 class Task(NamedTuple):
-  """One task: a part of the data, and how it is seen."""
+  """One task: which classes it has, and how their examples are seen."""
 
   classes: tuple[int, ...]  # of the data set; label i of the task is the i-th
-  rows: dict[str, np.ndarray]  # int32, by split: which examples it has
   pixels: Pixels | None  # None: inputs as they are
 
 
-class Tasks(NamedTuple):
-  """A stream of tasks."""
+class Stream(NamedTuple):
+  """A stream of tasks, before any data are read."""
 
-  examples: dataset.Arrays  # of all tasks, each once
   tasks: tuple[Task, ...]
+  num_base_classes: int  # of the data set
+  example_shape: tuple[int, ...]
+  augment: Callable[[jax.Array, jax.Array], jax.Array] | None
+  load: Callable[[], dataset.Arrays]  # the examples of all tasks, each once
 
   @property
   def num_classes(self) -> int:
     """How many classes one task has."""
     return len(self.tasks[0].classes)
+
+
+class Tasks(NamedTuple):
+  """A stream of tasks with its data."""
+
+  stream: Stream
+  examples: dataset.Arrays  # of all tasks, each once
+  rows: tuple[dict[str, np.ndarray], ...]  # of each task, int32, by split
 
 
 class Views(NamedTuple):
@@ -61,7 +76,7 @@ class Views(NamedTuple):
 
 def permuted_mnist(
   *, num_tasks: int, seed: int, data_dir: str | None
-) -> Tasks:
+) -> Stream:
   """Returns MNIST, then MNIST with its pixels in other orders.
 
   Args:
@@ -70,7 +85,7 @@ def permuted_mnist(
     data_dir: as in `mnist.load`.
 
   Raises:
-    ValueError: If an argument is out of range, or the data are not there.
+    ValueError: If an argument is out of range.
 
   Reference:
     Goodfellow et al., 2013, "An empirical investigation of catastrophic
@@ -78,18 +93,17 @@ def permuted_mnist(
     https://arxiv.org/abs/1312.6211
   """
   _check(num_tasks, seed)
-  arrays = mnist.load(data_dir=data_dir)
-  size = arrays.train.inputs[0].size
+  size = math.prod(_MNIST_SHAPE)
   orders = [np.arange(size, dtype=np.int32)] + [
     _generator(seed, task).permutation(size).astype(np.int32)
     for task in range(1, num_tasks)
   ]
-  return _seen(arrays, [Pixels(order[None], None) for order in orders])
+  return _seen(data_dir, [Pixels(order[None], None) for order in orders])
 
 
 def rotated_mnist(
   *, num_tasks: int, seed: int, max_degrees: float, data_dir: str | None
-) -> Tasks:
+) -> Stream:
   """Returns MNIST, then MNIST rotated by other angles.
 
   Angles are drawn evenly from 0 up to `max_degrees`; pixels are interpolated.
@@ -101,7 +115,7 @@ def rotated_mnist(
     data_dir: as in `mnist.load`.
 
   Raises:
-    ValueError: If an argument is out of range, or the data are not there.
+    ValueError: If an argument is out of range.
 
   Reference:
     Lopez-Paz and Ranzato, 2017, "Gradient episodic memory for continual
@@ -112,13 +126,12 @@ def rotated_mnist(
     raise ValueError(
       f'expected max_degrees over 0, at most 360, got {max_degrees}'
     )
-  arrays = mnist.load(data_dir=data_dir)
-  side = arrays.train.inputs.shape[1]
   degrees = [0.0] + [
     _generator(seed, task).uniform(0, max_degrees)
     for task in range(1, num_tasks)
   ]
-  return _seen(arrays, [rotation(side, angle) for angle in degrees])
+  side = _MNIST_SHAPE[0]
+  return _seen(data_dir, [rotation(side, angle) for angle in degrees])
 
 
 def split_mnist(
@@ -127,7 +140,7 @@ def split_mnist(
   classes_per_task: int,
   seed: int | None,
   data_dir: str | None,
-) -> Tasks:
+) -> Stream:
   """Returns the classes of MNIST, some for each task: 5 x 2 by custom.
 
   Args:
@@ -137,33 +150,55 @@ def split_mnist(
     data_dir: as in `mnist.load`.
 
   Raises:
-    ValueError: If the tasks need more classes than there are, an argument is
-      out of range, or the data are not there.
+    ValueError: If the tasks need more classes than there are, or an argument
+      is out of range.
 
   Reference:
     Zenke et al., 2017, "Continual learning through synaptic intelligence".
     https://arxiv.org/abs/1703.04200
   """
-  sizes = [classes_per_task] * num_tasks
-  check_classes(num_tasks, classes_per_task, mnist.NUM_CLASSES, seed)
-  return split_by_class(mnist.load(data_dir=data_dir), sizes, seed)
+  groups = split_classes(num_tasks, classes_per_task, mnist.NUM_CLASSES, seed)
+  return _mnist(data_dir, [Task(classes, None) for classes in groups])
 
 
-def split_by_class(
-  arrays: dataset.Arrays, sizes: Sequence[int], seed: int | None
-) -> Tasks:
-  """Returns a stream in which each task has the next few classes.
+def split_classes(
+  num_tasks: int, classes_per_task: int, num_classes: int, seed: int | None
+) -> list[tuple[int, ...]]:
+  """Returns the next few classes for each task.
+
+  Example:
+    >>> split_classes(2, 3, 10, seed=None)
+    [(0, 1, 2), (3, 4, 5)]
 
   Args:
-    arrays: the data.
-    sizes: how many classes each task has; all the same.
+    num_tasks: T.
+    classes_per_task: how many each has.
+    num_classes: of the data set.
     seed: of the order of the classes; None for their own.
+
+  Raises:
+    ValueError: As `check_classes`.
   """
-  order = np.arange(arrays.num_classes)
+  check_classes(num_tasks, classes_per_task, num_classes, seed)
+  order = np.arange(num_classes)
   if seed is not None:
-    order = _generator(seed, 0).permutation(order)
-  groups = np.split(order, np.cumsum(sizes))[: len(sizes)]
-  return Tasks(arrays, tuple(_with_classes(arrays, group) for group in groups))
+    order = _generator(seed, 0).permutation(num_classes)
+  chosen = order[: num_tasks * classes_per_task].reshape(num_tasks, -1)
+  return [tuple(group) for group in chosen.tolist()]
+
+
+def read(stream: Stream) -> Tasks:
+  """Returns a stream with its data.
+
+  Raises:
+    ValueError: If the data are not there, or have no example of some task.
+  """
+  arrays = stream.load()
+  found: dict[tuple[int, ...], dict[str, np.ndarray]] = {}
+  for task in stream.tasks:
+    if task.classes not in found:  # tasks of the same classes share their rows
+      found[task.classes] = _rows(arrays, task.classes)
+  return Tasks(stream, arrays, tuple(found[t.classes] for t in stream.tasks))
 
 
 def check_classes(
@@ -217,16 +252,16 @@ def rotation(side: int, degrees: float) -> Pixels:
   return Pixels(np.array(sources, np.int32), np.array(weights, np.float32))
 
 
-def views(tasks: Tasks) -> Views:
+def views(stream: Stream) -> Views:
   """Returns what `see` needs of a stream, stacked over its tasks."""
   source = weight = None
-  pixels = [task.pixels for task in tasks.tasks]
+  pixels = [task.pixels for task in stream.tasks]
   if any(p is not None for p in pixels):
     source = jnp.stack([p.source for p in pixels])
     if pixels[0].weight is not None:
       weight = jnp.stack([p.weight for p in pixels])
-  labels = np.zeros((len(tasks.tasks), tasks.examples.num_classes), np.int32)
-  for row, task in zip(labels, tasks.tasks, strict=True):
+  labels = np.zeros((len(stream.tasks), stream.num_base_classes), np.int32)
+  for row, task in zip(labels, stream.tasks, strict=True):
     row[list(task.classes)] = np.arange(len(task.classes))
   return Views(source, weight, jnp.asarray(labels))
 
@@ -263,43 +298,41 @@ def see(
 
 def arrays(tasks: Tasks, task: int) -> dataset.Arrays:
   """Returns one task, from 0, as a data set of its own, copied."""
-  one = tasks.tasks[task]
   look = jax.jit(see)
-  stacked = views(tasks)
+  stacked = views(tasks.stream)
 
   def split(name):
     examples = getattr(tasks.examples, name)
-    own = jax.tree.map(lambda x: x[one.rows[name]], examples)
+    own = jax.tree.map(lambda x: x[tasks.rows[task][name]], examples)
     return jax.tree.map(np.asarray, look(stacked, jnp.int32(task), own))
 
   return dataset.Arrays(
-    *map(split, SPLITS), tasks.num_classes, tasks.examples.augment
+    *map(split, SPLITS), tasks.stream.num_classes, tasks.stream.augment
   )
 
 
-def _seen(arrays: dataset.Arrays, pixels: Sequence[Pixels]) -> Tasks:
-  """Returns a stream in which every task has all examples, each its own way."""
-  classes = tuple(range(arrays.num_classes))
-  rows = {
-    name: np.arange(len(getattr(arrays, name).labels), dtype=np.int32)
-    for name in SPLITS
-  }
-  return Tasks(arrays, tuple(Task(classes, rows, p) for p in pixels))
+def _seen(data_dir: str | None, pixels: Sequence[Pixels]) -> Stream:
+  """Returns a stream in which every task has all of MNIST, each its own way."""
+  classes = tuple(range(mnist.NUM_CLASSES))
+  return _mnist(data_dir, [Task(classes, p) for p in pixels])
 
 
-def _with_classes(arrays: dataset.Arrays, classes: np.ndarray) -> Task:
+def _mnist(data_dir: str | None, tasks: Sequence[Task]) -> Stream:
+  load = functools.partial(mnist.load, data_dir=data_dir)
+  return Stream(tuple(tasks), mnist.NUM_CLASSES, _MNIST_SHAPE, None, load)
+
+
+def _rows(arrays: dataset.Arrays, classes: tuple[int, ...]):
   rows = {
-    name: np.flatnonzero(
-      np.isin(getattr(arrays, name).labels, classes)
-    ).astype(np.int32)
+    name: np.flatnonzero(np.isin(getattr(arrays, name).labels, classes))
     for name in SPLITS
   }
   for name, found in rows.items():
     if not found.size:
       raise ValueError(
-        f'expected {name} examples of the classes {classes.tolist()}, got none'
+        f'expected {name} examples of the classes {classes}, got none'
       )
-  return Task(tuple(int(c) for c in classes), rows, None)
+  return {name: found.astype(np.int32) for name, found in rows.items()}
 
 
 def _generator(seed: int, task: int) -> np.random.Generator:

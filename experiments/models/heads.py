@@ -62,10 +62,11 @@ def make_heads(
     raise ValueError(f'expected num_heads >= 1, got {num_heads}')
   one, all_ = make_network(num_classes), make_network(num_classes * num_heads)
   shapes = [
-    _shapes(network, inputs)
-    for network in (one, make_network(num_classes + 1))
+    _shapes(network, inputs) for network in (one, make_network(num_classes + 1))
   ]
-  paths = frozenset(path for path in shapes[0] if shapes[0][path] != shapes[1][path])
+  paths = frozenset(
+    path for path in shapes[0] if shapes[0][path] != shapes[1][path]
+  )
   _check_paths(paths, shapes[0], num_classes)
 
   def apply(params, state, key, inputs, is_training, task):

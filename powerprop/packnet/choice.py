@@ -155,9 +155,7 @@ def _bisect(is_enough, num_levels: int) -> int:
   return low
 
 
-def check_search(
-  densities: Sequence[float], gamma: float, method: str
-) -> None:
+def check_search(densities: Sequence[float], gamma: float, method: str) -> None:
   """Raises unless the arguments of a search are as `search` says.
 
   Raises:
