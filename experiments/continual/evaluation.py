@@ -103,8 +103,9 @@ def fingerprint(values: jax.Array, first: Any, counts: jax.Array) -> jax.Array:
   Example:
     >>> values = jnp.array([[1.0, 2.0], [3.0, 4.0]])
     >>> whole = fingerprint(values, 0, jnp.ones(2))
-    >>> parts = [fingerprint(values[i:i + 1], 2 * i, jnp.ones(1)) for i in (0, 1)]
-    >>> bool(whole == parts[0] + parts[1])
+    >>> first = fingerprint(values[:1], 0, jnp.ones(1))
+    >>> second = fingerprint(values[1:], 2, jnp.ones(1))
+    >>> bool(whole == first + second)
     True
 
   Shapes:

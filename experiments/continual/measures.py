@@ -5,7 +5,36 @@ Shapes:
   j after training on tasks 0 to i; NaN where it was not measured.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+
+
+def matrix_of(rows: Sequence[dict[str, Any]], num_tasks: int) -> np.ndarray:
+  """Returns the accuracy matrix of the 'test' rows of one network.
+
+  Where each task has a network of its own, that of an earlier task stays as it
+  was measured.
+
+  Example:
+    >>> rows = [{'task': 1, 'tested': 1, 'accuracy': 0.9},
+    ...         {'task': 2, 'tested': 2, 'accuracy': 0.8}]
+    >>> matrix_of(rows, 2)
+    array([[0.9, nan],
+           [0.9, 0.8]])
+
+  Args:
+    rows: with the tasks trained, 'task', and 'tested', each from 1.
+    num_tasks: T.
+  """
+  matrix = np.full((num_tasks, num_tasks), np.nan)
+  for row in rows:
+    matrix[row['task'] - 1, row['tested'] - 1] = row['accuracy']
+  if all(row['task'] == row['tested'] for row in rows):
+    for task in range(num_tasks):
+      matrix[task:, task] = matrix[task, task]
+  return matrix
 
 
 def average_accuracy(accuracies: np.ndarray) -> float:

@@ -15,14 +15,17 @@ from experiments.continual import packing
 from experiments.continual import state as state_lib
 from experiments.continual import strategies
 from experiments.continual import units as units_lib
+from experiments.data import image_tasks
 from experiments.data import tasks as tasks_lib
 from experiments.models import heads as heads_lib
 from experiments.models import table as model_table
 from powerprop import packnet
 
 TASKS = {
+  'cifar': image_tasks.cifar_tasks,
   'permuted_mnist': tasks_lib.permuted_mnist,
   'rotated_mnist': tasks_lib.rotated_mnist,
+  'split_images': image_tasks.split_images,
   'split_mnist': tasks_lib.split_mnist,
 }
 STRATEGIES = {

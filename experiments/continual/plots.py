@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments import plots
 from experiments import results
+from experiments.continual import measures
 
 USES = ('owned', 'free', 'new', 'reused')
 
@@ -38,13 +39,17 @@ def draw_accuracy(rows: Sequence[results.Row]) -> Any:
   if not tests:
     return None
   figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
+  size = max(results.distinct(tests, 'tested'))
   for i, alpha in enumerate(results.distinct(tests, 'alpha')):
-    label = f'alpha = {alpha:g}'
-    for axis, choose in ((axes[0], _is_learned), (axes[1], _is_new)):
-      tasks, cells = _means(
-        [row for row in tests if row['alpha'] == alpha and choose(row)]
-      )
-      plots.draw_band(axis, tasks, cells, label, i, 100)
+    matrices = _matrices(results.select(tests, alpha=alpha), size)
+    so_far = np.array(
+      [[np.mean(m[t, : t + 1]) for t in range(size)] for m in matrices]
+    )
+    new = np.diagonal(matrices, axis1=1, axis2=2)
+    for axis, values in zip(axes, (so_far, new), strict=True):
+      [tasks] = np.nonzero(np.isfinite(values).all(0))  # where all are tested
+      cells = [results.cell(values[:, t].tolist()) for t in tasks]
+      plots.draw_band(axis, tasks + 1, cells, f'alpha = {alpha:g}', i, 100)
   axes[0].set(xlabel='tasks so far', ylabel='test accuracy [%]')
   axes[0].set_title('Mean over the tasks so far', fontsize=10)
   axes[1].set(xlabel='task')
@@ -89,12 +94,7 @@ def draw_matrix(rows: Sequence[results.Row]) -> Any:
     1, len(alphas), figsize=(4 * len(alphas), 3.6), squeeze=False
   )
   for axis, alpha in zip(axes[0], alphas, strict=True):
-    total, count = np.zeros((2, size, size))
-    for row in results.select(tests, alpha=alpha):
-      place = row['task'] - 1, row['tested'] - 1
-      total[place] += row['accuracy']
-      count[place] += 1
-    mean = np.where(count > 0, 100 * total / np.maximum(count, 1), np.nan)
+    mean = 100 * np.mean(_matrices(results.select(tests, alpha=alpha), size), 0)
     edges = (0.5, size + 0.5)
     image = axis.imshow(
       mean, vmin=0, vmax=100, extent=(*edges, *edges[::-1]), cmap='viridis'
@@ -106,26 +106,11 @@ def draw_matrix(rows: Sequence[results.Row]) -> Any:
   return figure
 
 
-def _is_learned(row: results.Row) -> bool:
-  return row['tested'] <= row['task']
-
-
-def _is_new(row: results.Row) -> bool:
-  return row['tested'] == row['task']
-
-
-def _means(rows: Sequence[results.Row]):
-  """Returns tasks, and over seeds the mean accuracy on those tested after it.
-
-  Only where all seeds have tested as many of them as the most has.
-  """
-  tasks, cells = [], []
-  for task in results.distinct(rows, 'task'):
-    own = results.select(rows, task=task)
-    means = [
-      np.mean([row['accuracy'] for row in results.select(own, seed=seed)])
-      for seed in results.distinct(own, 'seed')
+def _matrices(tests: Sequence[results.Row], size: int) -> np.ndarray:
+  """Returns the accuracy matrix of each seed."""
+  return np.array(
+    [
+      measures.matrix_of(results.select(tests, seed=seed), size)
+      for seed in results.distinct(tests, 'seed')
     ]
-    tasks.append(task)
-    cells.append(results.cell([float(mean) for mean in means]))
-  return tasks, cells
+  )

@@ -9,15 +9,12 @@ import pathlib
 from typing import Any
 
 import numpy as np
-import rich.console
 from rich import table as rich_table
+import rich.console
 
 from experiments import results
 from experiments.continual import measures
 from experiments.continual import plots
-
-# The rows of one network, and what is measured of it.
-Figures = dict[str, float]
 
 TITLES = {
   'average_accuracy': 'average accuracy [%]',
@@ -25,7 +22,7 @@ TITLES = {
   'forgetting': 'forgetting [%]',
   'forward_transfer': 'forward transfer [%]',
   'owned': 'weights owned [%]',
-  'reused': 'of them reused by the last task [%]',
+  'reused': 'reused by the last [%]',
 }
 
 
@@ -59,7 +56,8 @@ def summarize(rows: Sequence[results.Row]) -> dict[str, Any]:
     found = []
     for seed in results.distinct(results.select(rows, alpha=alpha), 'seed'):
       own = results.select(rows, alpha=alpha, seed=seed)
-      matrix = accuracies(own, num_tasks)
+      tests = results.select(own, split='test')
+      matrix = measures.matrix_of(tests, num_tasks)
       figures = figures_of(own, matrix)
       summary['networks'].append(
         {'alpha': alpha, 'seed': seed, 'accuracies': matrix, **figures}
@@ -77,22 +75,6 @@ def summarize(rows: Sequence[results.Row]) -> dict[str, Any]:
       }
     )
   return summary
-
-
-def accuracies(rows: Sequence[results.Row], num_tasks: int) -> np.ndarray:
-  """Returns the accuracy matrix [T, T] of one network, see `measures`.
-
-  Where each task has a network of its own, that on an earlier task stays as it
-  was measured.
-  """
-  matrix = np.full((num_tasks, num_tasks), np.nan)
-  tests = results.select(rows, split='test')
-  for row in tests:
-    matrix[row['task'] - 1, row['tested'] - 1] = row['accuracy']
-  if all(row['task'] == row['tested'] for row in tests):
-    for task in range(num_tasks):
-      matrix[task:, task] = matrix[task, task]
-  return matrix
 
 
 def figures_of(
