@@ -98,7 +98,8 @@ def run(plan, units, workdir):
 
 def test_training_equals_a_loop_written_by_hand():
   alpha = 2.0
-  plan, units = make_units(powerprop={'alphas': (alpha,)})
+  strategy = {'gamma': 0.5, 'densities': (0.5, 0.2)}
+  plan, units = make_units(powerprop={'alphas': (alpha,)}, strategy=strategy)
   state = None
   for unit in units[:2]:
     state, _ = unit.train(unit.init(state), 0, 20)
@@ -164,15 +165,9 @@ def test_training_equals_a_loop_written_by_hand():
       predicted = np.argmax(logits_of(weights, images, task), 1)
       return np.mean(predicted == data.validation.labels)
 
-    section = make_sections()['strategy']
-    found = packnet.search(
-      accuracy,
-      params,
-      pack,
-      densities=section['densities'],
-      gamma=section['gamma'],
-    )
+    found = packnet.search(accuracy, params, pack, **strategy)
     pack = packnet.claim(params, pack, found.masks)
+  assert packnet.usage(pack, 2)['all'].new > 0
   for path, owner in pack.owner.items():
     np.testing.assert_array_equal(owner, state.memory.pack.owner[path])
   for a, b in zip(
