@@ -11,6 +11,7 @@ import pytest
 import configs
 from configs import arguments
 from configs import methods
+from configs import strategies
 from experiments import image_classification
 from experiments import table
 from experiments.common import build
@@ -20,16 +21,20 @@ IMAGENET = (
   'dense', 'static', 'set', 'rigl', 'magnitude', 'topkast',
   'powerprop_magnitude', 'powerprop_topkast',
 )  # fmt: skip
+STRATEGIES = tuple(f'strategy={name},alpha=2' for name in strategies.NAMES)
 VARIANTS = {
   'cifar10_alexnet': methods.NAMES,
   'cifar10_wrn': methods.NAMES,
+  'cifar_tasks': STRATEGIES,
   'imagenet_resnet50': IMAGENET,
   'mnist_dense': ('', 'quick'),
   'mnist_methods': (*methods.NAMES, 'rigl,alpha=2', 'set,quick=1'),
   'mnist_powerprop': ('', 'demo', 'quick'),
   'mnist_topkast': ('', 'quick'),
+  'permuted_mnist': (*STRATEGIES, '', 'hundred', 'quick'),
+  'split_mnist': (*STRATEGIES, '', 'quick'),
 }
-NOT_CONFIGS = {'arguments', 'methods'}
+NOT_CONFIGS = {'arguments', 'methods', 'strategies'}
 
 
 def get(name, variant=''):
