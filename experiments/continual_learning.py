@@ -104,7 +104,7 @@ def _extraction(settings: state_lib.Settings, task: int):
 def _outline(settings: state_lib.Settings) -> experiment_lib.Outline:
   stream = settings.stream
   state = jax.eval_shape(lambda: state_lib.initial(settings, 0))
-  views = jax.eval_shape(lambda: tasks_lib.views(stream))
+  views = jax.eval_shape(lambda: tasks_lib.make_views(stream))
   size = settings.batch_size
 
   def step(state, memory, views, seed, batch):

@@ -16,7 +16,7 @@ import optax
 from experiments.continual import penalty as penalty_lib
 from experiments.continual import state as state_lib
 from experiments.data import dataset
-from experiments.data import tasks as tasks_lib
+from experiments.data import views as views_lib
 import powerprop
 
 Figures = dict[str, jax.Array]
@@ -51,7 +51,7 @@ def evaluate(
   params: Any,
   net_state: Any,
   task: jax.Array,
-  views: tasks_lib.Views,
+  views: views_lib.Views,
   examples: dataset.Examples,
   part: Part,
 ) -> Figures:
@@ -70,7 +70,7 @@ def evaluate(
 
   def body(n, totals):
     batch = jax.tree.map(lambda x: x[part.rows[n]], examples)
-    inputs, labels = tasks_lib.see(views, task, batch)
+    inputs, labels = views_lib.see(views, task, batch)
     logits, _ = settings.heads.apply(
       weights, net_state, None, inputs, False, task
     )
@@ -128,7 +128,7 @@ def fisher(
   params: Any,
   net_state: Any,
   task: jax.Array,
-  views: tasks_lib.Views,
+  views: views_lib.Views,
   examples: dataset.Examples,
 ) -> Any:
   """Returns the diagonal of Fisher's information of theta on some examples."""
@@ -141,6 +141,6 @@ def fisher(
   return penalty_lib.fisher_diagonal(
     logits,
     powerprop.to_weights(params, settings.alpha),
-    tasks_lib.see(views, task, examples).inputs,
+    views_lib.see(views, task, examples).inputs,
     batch_size=batch_size,
   )

@@ -35,7 +35,7 @@ def make_learner(
 ) -> Learner:
   """Returns the compiled functions; the data are put on the device once."""
   strategy = settings.strategy
-  views = tasks_lib.views(settings.stream)
+  views = tasks_lib.make_views(settings.stream)
   splits = {
     name: jax.tree.map(jnp.asarray, getattr(tasks.examples, name))
     for name in tasks_lib.SPLITS

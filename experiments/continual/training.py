@@ -16,7 +16,7 @@ from experiments.common import step as step_lib
 from experiments.continual import state as state_lib
 from experiments.data import dataset
 from experiments.data import order
-from experiments.data import tasks as tasks_lib
+from experiments.data import views as views_lib
 import powerprop
 import sparsity
 
@@ -38,7 +38,7 @@ def train_steps(
   seed: Any,
   phase: Any,
   examples: dataset.Examples,
-  views: tasks_lib.Views,
+  views: views_lib.Views,
   chosen: tuple[jax.Array, jax.Array],
 ) -> tuple[step_lib.TrainState, step_lib.Metrics]:
   """Returns the state after some steps, and their figures.
@@ -70,7 +70,7 @@ def train_steps(
 
 def make_recipe(
   settings: state_lib.Settings,
-  views: tasks_lib.Views,
+  views: views_lib.Views,
   memory: Any,
   keeps_statistics: bool,
 ) -> step_lib.Recipe:
@@ -90,7 +90,7 @@ def make_recipe(
       augment=settings.stream.augment,
       label_smoothing=settings.label_smoothing,
     )
-    seen = tasks_lib.see(views, batch.task, batch.examples)
+    seen = views_lib.see(views, batch.task, batch.examples)
     loss, rest = plain(
       weights, net_state, key, step_lib.Batch(*seen), is_training
     )

@@ -11,6 +11,7 @@ import numpy as np
 from experiments.data import cifar
 from experiments.data import dataset
 from experiments.data import tasks as tasks_lib
+from experiments.data import views as views_lib
 
 _CIFAR10, _CIFAR100 = 10, 100  # classes; also those of each task
 
@@ -62,7 +63,7 @@ def cifar_tasks(
     )
 
   return tasks_lib.Stream(
-    tuple(tasks_lib.Task(tuple(group), None) for group in classes.tolist()),
+    tuple(views_lib.Task(tuple(group), None) for group in classes.tolist()),
     _CIFAR10 + _CIFAR100,
     cifar.SHAPE,
     _augment(pad, flip),
@@ -123,7 +124,7 @@ def split_images(
     )
 
   return tasks_lib.Stream(
-    tuple(tasks_lib.Task(group, None) for group in groups),
+    tuple(views_lib.Task(group, None) for group in groups),
     num_classes,
     image_shape,
     _augment(pad, flip),

@@ -23,30 +23,17 @@ import numpy as np
 
 from experiments.data import dataset
 from experiments.data import mnist
+from experiments.data import views
 
 SPLITS = ('train', 'validation', 'test')
 
 _MNIST_SHAPE = (28, 28, 1)
 
 
-class Pixels(NamedTuple):
-  """From which entries of an input a task makes its own."""
-
-  source: np.ndarray  # int32 [K, D]
-  weight: np.ndarray | None  # float32 [K, D]; None: K is 1 and the weight too
-
-
-class Task(NamedTuple):
-  """One task: which classes it has, and how their examples are seen."""
-
-  classes: tuple[int, ...]  # of the data set; label i of the task is the i-th
-  pixels: Pixels | None  # None: inputs as they are
-
-
 class Stream(NamedTuple):
   """A stream of tasks, before any data are read."""
 
-  tasks: tuple[Task, ...]
+  tasks: tuple[views.Task, ...]
   num_base_classes: int  # of the data set
   example_shape: tuple[int, ...]
   augment: Callable[[jax.Array, jax.Array], jax.Array] | None
@@ -64,14 +51,6 @@ class Tasks(NamedTuple):
   stream: Stream
   examples: dataset.Arrays  # of all tasks, each once
   rows: tuple[dict[str, np.ndarray], ...]  # of each task, int32, by split
-
-
-class Views(NamedTuple):
-  """What makes examples of the data set examples of a task, for all tasks."""
-
-  source: jax.Array | None  # int32 [T, K, D]
-  weight: jax.Array | None  # float32 [T, K, D]
-  labels: jax.Array  # int32 [T, classes of the data set]
 
 
 def permuted_mnist(
@@ -98,7 +77,7 @@ def permuted_mnist(
     _generator(seed, task).permutation(size).astype(np.int32)
     for task in range(1, num_tasks)
   ]
-  return _seen(data_dir, [Pixels(order[None], None) for order in orders])
+  return _seen(data_dir, [views.Pixels(order[None], None) for order in orders])
 
 
 def rotated_mnist(
@@ -131,7 +110,7 @@ def rotated_mnist(
     for task in range(1, num_tasks)
   ]
   side = _MNIST_SHAPE[0]
-  return _seen(data_dir, [rotation(side, angle) for angle in degrees])
+  return _seen(data_dir, [views.rotation(side, angle) for angle in degrees])
 
 
 def split_mnist(
@@ -158,7 +137,7 @@ def split_mnist(
     https://arxiv.org/abs/1703.04200
   """
   groups = split_classes(num_tasks, classes_per_task, mnist.NUM_CLASSES, seed)
-  return _mnist(data_dir, [Task(classes, None) for classes in groups])
+  return _mnist(data_dir, [views.Task(classes, None) for classes in groups])
 
 
 def split_classes(
@@ -223,83 +202,15 @@ def check_classes(
     )
 
 
-def rotation(side: int, degrees: float) -> Pixels:
-  """Returns a square image's rotation about its center, counterclockwise.
-
-  Interpolated between the four pixels about a point; what comes from outside
-  of the image is 0.
-
-  Example:
-    >>> quarter = rotation(2, 90.0)
-    >>> image = np.arange(4.0)
-    >>> (image[quarter.source] * quarter.weight).sum(0).reshape(2, 2).round(3)
-    array([[1., 3.],
-           [0., 2.]])
-  """
-  angle, center = np.deg2rad(degrees), (side - 1) / 2
-  row, column = np.mgrid[:side, :side].reshape(2, -1) - center
-  from_row = np.sin(angle) * column + np.cos(angle) * row + center
-  from_column = np.cos(angle) * column - np.sin(angle) * row + center
-  sources, weights = [], []
-  for down in (0, 1):
-    for right in (0, 1):
-      r = np.floor(from_row).astype(int) + down
-      c = np.floor(from_column).astype(int) + right
-      weight = (1 - np.abs(from_row - r)) * (1 - np.abs(from_column - c))
-      is_inside = (r >= 0) & (r < side) & (c >= 0) & (c < side)
-      sources.append(np.where(is_inside, r * side + c, 0))
-      weights.append(np.where(is_inside, weight, 0))
-  return Pixels(np.array(sources, np.int32), np.array(weights, np.float32))
-
-
-def views(stream: Stream) -> Views:
-  """Returns what `see` needs of a stream, stacked over its tasks."""
-  source = weight = None
-  pixels = [task.pixels for task in stream.tasks]
-  if any(p is not None for p in pixels):
-    source = jnp.stack([p.source for p in pixels])
-    if pixels[0].weight is not None:
-      weight = jnp.stack([p.weight for p in pixels])
-  labels = np.zeros((len(stream.tasks), stream.num_base_classes), np.int32)
-  for row, task in zip(labels, stream.tasks, strict=True):
-    row[list(task.classes)] = np.arange(len(task.classes))
-  return Views(source, weight, jnp.asarray(labels))
-
-
-def see(
-  views: Views, task: jax.Array, examples: dataset.Examples
-) -> dataset.Examples:
-  """Returns examples of the data set as a task has them, on the device.
-
-  Shapes:
-    task: int [], or [B] where each example is of another task; from 0.
-    examples: [B, ...] and [B]; the result has the same shapes.
-  """
-  inputs, labels = examples
-  table = views.labels[task]
-  if table.ndim == 2:
-    labels = jnp.take_along_axis(table, labels[:, None], 1)[:, 0]
-  else:
-    labels = table[labels]
-  if views.source is None:
-    return dataset.Examples(inputs, labels)
-  flat = jnp.reshape(inputs, (inputs.shape[0], 1, -1))  # [B, 1, D]
-  source = views.source[task]  # [K, D], [B, K, D]
-  if source.ndim == 2:
-    seen = flat[:, 0].at[:, source].get(mode='clip')  # [B, K, D]
-  else:
-    seen = jnp.take_along_axis(flat, source, 2, mode='clip')
-  if views.weight is not None:
-    weight = views.weight[task]
-    seen = seen * (weight if weight.ndim == 3 else weight[None])
-  seen = seen[:, 0] if seen.shape[1] == 1 else jnp.sum(seen, 1)
-  return dataset.Examples(jnp.reshape(seen, inputs.shape), labels)
+def make_views(stream: Stream) -> views.Views:
+  """Returns how the tasks of a stream see its data."""
+  return views.make_views(stream.tasks, stream.num_base_classes)
 
 
 def arrays(tasks: Tasks, task: int) -> dataset.Arrays:
   """Returns one task, from 0, as a data set of its own, copied."""
-  look = jax.jit(see)
-  stacked = views(tasks.stream)
+  look = jax.jit(views.see)
+  stacked = make_views(tasks.stream)
 
   def split(name):
     examples = getattr(tasks.examples, name)
@@ -311,13 +222,13 @@ def arrays(tasks: Tasks, task: int) -> dataset.Arrays:
   )
 
 
-def _seen(data_dir: str | None, pixels: Sequence[Pixels]) -> Stream:
+def _seen(data_dir: str | None, pixels: Sequence[views.Pixels]) -> Stream:
   """Returns a stream in which every task has all of MNIST, each its own way."""
   classes = tuple(range(mnist.NUM_CLASSES))
-  return _mnist(data_dir, [Task(classes, p) for p in pixels])
+  return _mnist(data_dir, [views.Task(classes, p) for p in pixels])
 
 
-def _mnist(data_dir: str | None, tasks: Sequence[Task]) -> Stream:
+def _mnist(data_dir: str | None, tasks: Sequence[views.Task]) -> Stream:
   load = functools.partial(mnist.load, data_dir=data_dir)
   return Stream(tuple(tasks), mnist.NUM_CLASSES, _MNIST_SHAPE, None, load)
 

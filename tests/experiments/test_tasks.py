@@ -10,6 +10,7 @@ import pytest
 from experiments.data import dataset
 from experiments.data import mnist
 from experiments.data import tasks
+from experiments.data import views as views_lib
 
 
 @functools.cache
@@ -92,7 +93,7 @@ def test_a_hundred_tasks_take_the_memory_of_one():
   stream = permuted(100)
   many = read(stream)
   arrays = {id(x): x for x in jax.tree.leaves(many.rows)}
-  arrays |= {id(x): x for x in jax.tree.leaves(tasks.views(stream))}
+  arrays |= {id(x): x for x in jax.tree.leaves(tasks.make_views(stream))}
   assert sum(x.nbytes for x in arrays.values()) < 400_000
   assert many.examples.train.inputs is some_mnist().train.inputs
 
@@ -101,7 +102,7 @@ def test_a_hundred_tasks_take_the_memory_of_one():
 @pytest.mark.parametrize('quarters', [0, 1, 2, 3])
 def test_rotation_by_quarters_is_exact(side, quarters):
   image = np.random.default_rng(0).normal(size=(side, side))
-  pixels = tasks.rotation(side, 90.0 * quarters)
+  pixels = views_lib.rotation(side, 90.0 * quarters)
   found = (image.reshape(-1)[pixels.source] * pixels.weight).sum(0)
   np.testing.assert_allclose(
     found.reshape(side, side), np.rot90(image, quarters), atol=1e-6
@@ -116,7 +117,7 @@ def test_rotation_interpolates_between_the_four_pixels_about_a_point():
     inside = 0 <= row < side and 0 <= column < side
     return image[row, column] if inside else 0.0
 
-  pixels = tasks.rotation(side, degrees)
+  pixels = views_lib.rotation(side, degrees)
   found = (image.reshape(-1)[pixels.source] * pixels.weight).sum(0)
   angle, center = np.deg2rad(degrees), 2.5
   for row in range(side):
@@ -176,8 +177,8 @@ def test_a_seed_mixes_the_classes():
 @pytest.mark.parametrize('make', [permuted, rotated, split])
 def test_a_mixed_batch_is_what_its_tasks_make_of_each_example(make):
   stream = make()
-  views = tasks.views(stream)
-  look = jax.jit(lambda *args: tasks.see(*args))
+  views = tasks.make_views(stream)
+  look = jax.jit(lambda *args: views_lib.see(*args))
   inputs, labels = jax.tree.map(lambda x: x[:12], some_mnist().train)
   of_task = jnp.arange(12) % len(stream.tasks)
   mixed = look(views, of_task, dataset.Examples(inputs, labels))

@@ -25,6 +25,7 @@ from experiments.continual import training
 from experiments.continual import units as units_lib
 from experiments.data import tasks as tasks_lib
 from experiments.models import lenet
+import launch
 import powerprop
 from powerprop import packnet
 import sparsity
@@ -341,3 +342,27 @@ def test_each_task_leaves_a_network():
       weights['linear_0']['w'], params['linear_0']['w']
     )
     assert not np.any(weights['linear_0']['w'][~masks['linear_0/w']])
+
+
+def test_the_command_leaves_a_summary_and_evaluates_it(tmp_path, capsys):
+  arguments = [
+    '--config=configs/split_mnist.py:quick,strategy=packnet',
+    f'--workdir={tmp_path}/run',
+    '--config.model.hidden=(16, 12)',
+    '--config.train.num_steps=20',
+    '--config.train.log_every=10',
+    '--config.train.eval_every=20',
+    '--config.train.checkpoint_every=20',
+    '--config.strategy.retrain_steps=10',
+    '--config.tasks.num_tasks=2',
+  ]
+  assert launch.main(arguments) == 0
+  summary = run_lib.read_json(tmp_path / 'run' / 'summary.json')
+  [figures] = summary['figures']
+  assert figures['forgetting'] == {'mean': 0.0, 'deviation': 0.0, 'num': 1}
+  assert 0.6 < figures['average_accuracy']['mean'] <= 1
+  assert (tmp_path / 'run' / 'plots' / 'capacity.png').exists()
+  assert launch.main([*arguments, '--eval_only']) == 0
+  evaluated = run_lib.read_json(tmp_path / 'run' / 'evaluation.json')
+  assert evaluated['networks'] == summary['networks']
+  assert '2 tasks' in capsys.readouterr().out

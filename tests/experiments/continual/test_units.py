@@ -14,6 +14,7 @@ from experiments.continual import state as state_lib
 from experiments.continual import units as units_lib
 from experiments.data import dataset
 from experiments.data import tasks as tasks_lib
+from experiments.data import views as views_lib
 from experiments.models import heads as heads_lib
 import powerprop
 from powerprop import packnet
@@ -61,9 +62,9 @@ def make_stream():
   ]
   return tasks_lib.Stream(
     tuple(
-      tasks_lib.Task(
+      views_lib.Task(
         tuple(range(NUM_CLASSES)),
-        tasks_lib.Pixels(order[None].astype(np.int32), None),
+        views_lib.Pixels(order[None].astype(np.int32), None),
       )
       for order in orders
     ),
