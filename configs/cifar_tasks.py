@@ -26,7 +26,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     ('',),
     strategy='efficient_packnet',
     alpha=1.0,
-    gamma=0.98,
+    gamma=0.95,
     num_steps=20_000,
   )
   num_steps = given['num_steps']

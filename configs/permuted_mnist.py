@@ -20,7 +20,7 @@ from ml_collections import config_dict
 from configs import arguments
 from configs import strategies
 
-NUM_STEPS = {'': 5_000, 'hundred': 2_000, 'quick': 200}
+NUM_STEPS = {'': 10_000, 'hundred': 2_000, 'quick': 200}
 
 
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
@@ -30,7 +30,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     tuple(NUM_STEPS),
     strategy='efficient_packnet',
     alpha=1.0,
-    gamma=0.98,
+    gamma=0.95,
     num_steps=0,  # of each task; 0: those of the variant
   )
   num_steps = given['num_steps'] or NUM_STEPS[variant]

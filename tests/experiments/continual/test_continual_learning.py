@@ -10,7 +10,6 @@ import numpy as np
 import optax
 import pytest
 
-from configs import permuted_mnist
 from experiments import continual_learning
 from experiments.common import build
 from experiments.common import classification
@@ -29,31 +28,7 @@ import launch
 import powerprop
 from powerprop import packnet
 import sparsity
-
-EVERYTHING = {'gamma': 0.0, 'densities': (1.0,)}
-PACKNET = {
-  'name': 'packnet', 'density': 0.4, 'retrain_steps': 20, 'biases': 'per_task',
-  'when_exhausted': 'stop', 'keep_optimizer': False,
-}  # fmt: skip
-
-
-def make_sections(strategy=None, **changes):
-  config = permuted_mnist.get_config('quick').to_dict()
-  config.pop('experiment')
-  config['model'].update(hidden=(16, 12))
-  config['train'].update(
-    num_steps=20, log_every=10, eval_every=10, checkpoint_every=10
-  )
-  if strategy and 'name' in strategy:
-    config['strategy'] = strategy
-  elif strategy:
-    config['strategy'].update(strategy)
-  for name, value in changes.items():
-    if isinstance(value, dict):
-      config[name].update(value)
-    else:
-      config[name] = value
-  return config
+from tests.experiments.continual import small
 
 
 @functools.cache
@@ -80,7 +55,7 @@ def make_units(**options):
 
 
 def _make_units(check=True, **options):
-  plan = build.call(plan_lib.make_plan, make_sections(**options))
+  plan = build.call(plan_lib.make_plan, small.make_sections(**options))
   [settings] = plan.settings
   stream = settings.stream._replace(load=some_mnist)
   member = units_lib.Member(
@@ -179,7 +154,7 @@ def test_training_equals_a_loop_written_by_hand():
 
 @pytest.mark.parametrize('stop_in', [0, 1, 3])
 def test_a_run_goes_on_inside_any_task_as_if_not_stopped(tmp_path, stop_in):
-  options = {'strategy': PACKNET, 'tasks': {'num_tasks': 2}}
+  options = {'strategy': small.PACKNET, 'tasks': {'num_tasks': 2}}
   plan, units = make_units(**options)  # each task is trained and retrained
   assert run(plan, units, tmp_path / 'whole').status == 'done'
 
@@ -231,7 +206,7 @@ def test_what_is_forgotten_is_noticed_unless_told_otherwise():
 
 @pytest.mark.parametrize('in_all', ['continue', 'stop'])
 def test_a_network_that_is_full_stops_or_goes_on(in_all):
-  _, units = make_units(strategy={**EVERYTHING, 'when_exhausted': in_all})
+  _, units = make_units(strategy={**small.EVERYTHING, 'when_exhausted': in_all})
   state = learned(units, 1)
   if in_all == 'stop':
     with pytest.raises(ValueError, match='linear_0/w: 12544 of 12544 owned'):
@@ -278,58 +253,11 @@ def test_the_report_has_every_figure_and_its_plots(tmp_path):
   ]
 
 
-@pytest.mark.parametrize(
-  ('changes', 'message'),
-  [
-    ({'seeds': (1, 1)}, 'config.seeds: expected different seeds'),
-    ({'heads': 'own'}, "config.heads: expected one of .* got 'own'"),
-    ({'tasks': {'num_tasks': 0}}, 'num_tasks >= 1, got 0'),
-    ({'strategy': {'gamma': 1.2}}, r'gamma in \[0, 1\], got 1.2'),
-    ({'strategy': {'densities': (0.1, 0.5)}}, 'decreasing densities'),
-    ({'strategy': {'biases': 'none'}}, "biases out of .* got 'none'"),
-    ({'strategy': {'when_exhausted': 'x'}}, "when_exhausted out of .* got 'x'"),
-    ({'strategy': {'gama': 1.0}}, "config.strategy: unknown key 'gama'"),
-    ({'strategy': {**PACKNET, 'density': 0.0}}, r'density in \(0, 1\]'),
-    ({'strategy': {**PACKNET, 'retrain_steps': 0}}, 'retrain_steps >= 1'),
-    ({'train': {'num_steps': 0}}, 'config.train.num_steps: expected >= 1'),
-    ({'test': {'every': 0}}, 'config.test.every: expected >= 1'),
-    ({'loss': {'label_smoothing': 1.0}}, 'label_smoothing: expected in'),
-    ({'powerprop': {'alphas': (0.5,)}}, r'alpha >= 1, got \[0.5\]'),
-    (
-      {
-        'strategy': {
-          'name': 'ewc', 'strength': 1.0, 'num_examples': 10,
-          'fisher_batch_size': 4, 'keep_optimizer': False,
-        }
-      },
-      'a multiple of fisher_batch_size=4, got 10',
-    ),
-  ],
-)  # fmt: skip
-def test_mistakes_are_refused_before_data_are_read(changes, message):
-  changes.setdefault('strategy', None)
-  with pytest.raises(ValueError, match=message):
-    build.call(plan_lib.make_plan, make_sections(**changes))
-
-
-def test_a_batch_larger_than_the_smallest_task_is_refused():
-  sections = make_sections(train={'batch_size': 60_000})
-  with pytest.raises(ValueError, match='batch_size: expected 1 to 55000'):
-    build.call(continual_learning.build, sections)
-
-
-@pytest.mark.parametrize('strategy', [None, {'name': 'joint'}])
-def test_what_is_known_without_data_is_a_step_that_lowers(strategy):
-  [outline] = build.call(continual_learning.outlines, make_sections(strategy))
-  after, _ = jax.eval_shape(outline.step, *outline.arguments)
-  assert jax.tree.structure(after) == jax.tree.structure(outline.arguments[0])
-
-
 def test_each_task_leaves_a_network():
   plan, units = make_units(tasks={'num_tasks': 2})
   state = learned(units, 2)
   found = build.call(
-    continual_learning.trained, make_sections(tasks={'num_tasks': 2})
+    continual_learning.trained, small.make_sections(tasks={'num_tasks': 2})
   )
   assert [(one.member['task'], one.position) for one in found] == [
     (1, 20), (2, 40),
