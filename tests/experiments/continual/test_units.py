@@ -1,5 +1,7 @@
 """Tasks one after another, on a network and data small enough to look into."""
 
+import logging
+
 import haiku as hk
 import jax
 import jax.numpy as jnp
@@ -246,3 +248,23 @@ def test_statistics_of_normalization_are_of_the_first_task_or_of_each(biases):
   assert equal == [biases == 'frozen'] * 2
   for own, state in zip(seen, states, strict=True):
     assert all(map(np.array_equal, own, state))
+
+
+@pytest.mark.parametrize('section', [EFFICIENT, PACKNET])
+def test_a_further_task_compiles_nothing(section, caplog, monkeypatch):
+  member = make_member(section, alpha=2.0, norm=True)
+  monkeypatch.setattr(logging.getLogger('jax'), 'propagate', True)
+
+  def compiled():
+    return [r for r in caplog.records if 'Compiling' in r.getMessage()]
+
+  num_compiled = []
+  with jax.log_compiles():
+    for _ in go_through(member):
+      num_compiled.append(len(compiled()))
+  # The second task still compiles its step with frozen statistics.
+  per_task = len(member.settings.strategy.phases)
+  assert num_compiled[0] > 0
+  assert num_compiled[-1] == num_compiled[-1 - per_task], [
+    r.getMessage()[:80] for r in compiled()[num_compiled[-1 - per_task] :]
+  ]
