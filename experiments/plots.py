@@ -1,5 +1,7 @@
 """Plots of a run, from its metrics."""
 
+from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 import pathlib
 from typing import Any
@@ -26,8 +28,34 @@ def draw_all(
   rows: Sequence[results.Row], directory: pathlib.Path
 ) -> list[pathlib.Path]:
   """Draws every plot that the rows have data for; returns the PNG files."""
+  return save_all(
+    rows,
+    directory,
+    {
+      'pruning.png': draw_pruning,
+      'overlap.png': draw_overlap,
+      'histograms.png': draw_histograms,
+      'training.png': draw_training,
+    },
+  )
+
+
+def save_all(
+  rows: Sequence[results.Row],
+  directory: pathlib.Path,
+  drawings: Mapping[str, Callable[[Sequence[results.Row]], Any]],
+) -> list[pathlib.Path]:
+  """Saves figures by file name; returns the files.
+
+  Args:
+    rows: the metrics of a run.
+    directory: where the files go.
+    drawings: from file names to functions of the rows that return a figure, or
+      None where the rows have no data for it.
+  """
   directory.mkdir(exist_ok=True)
   drawn = []
+<<<<<<< HEAD
   with plt.rc_context(STYLE):
     for name, draw in (
       ('pruning.png', draw_pruning),
@@ -35,6 +63,10 @@ def draw_all(
       ('histograms.png', draw_histograms),
       ('training.png', draw_training),
     ):
+=======
+  with plt.rc_context(_STYLE):
+    for name, draw in drawings.items():
+>>>>>>> continual
       figure = draw(rows)
       if figure is not None:
         figure.savefig(directory / name)
@@ -134,6 +166,7 @@ def _draw_curves(rows, metric, ylabel, title, chance=False):
   return figure
 
 
+<<<<<<< HEAD
 def draw_band(
   axis: Any,
   x: Sequence[float],
@@ -143,6 +176,10 @@ def draw_band(
   scale: float,
 ) -> None:
   """Draws a line of means in a band of deviations, times `scale`."""
+=======
+def draw_band(axis, x, cells, label, color, scale):
+  """Draws means and deviations; `color` is a number of matplotlib's cycle."""
+>>>>>>> continual
   mean = scale * np.array([c.mean for c in cells])
   deviation = scale * np.array([c.deviation for c in cells])
   axis.plot(x, mean, color=f'C{color}', label=label, marker='.', ms=4)

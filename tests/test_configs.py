@@ -11,6 +11,7 @@ import pytest
 import configs
 from configs import arguments
 from configs import methods
+from configs import strategies
 from experiments import image_classification
 from experiments import table
 from experiments.common import build
@@ -24,22 +25,26 @@ LANGUAGE = (
   'dense', 'static', 'set', 'rigl', 'magnitude', 'topkast',
   'powerprop_magnitude', 'powerprop_topkast',
 )  # fmt: skip
+STRATEGIES = tuple(f'strategy={name},alpha=2' for name in strategies.NAMES)
 VARIANTS = {
   'cifar10_alexnet': methods.NAMES,
   'cifar10_wrn': methods.NAMES,
+  'cifar_tasks': STRATEGIES,
   'enwik8_transformer_xl': (*LANGUAGE, 'dense,size=large'),
   'imagenet_resnet50': IMAGENET,
   'mnist_dense': ('', 'quick'),
   'mnist_methods': (*methods.NAMES, 'rigl,alpha=2', 'set,quick=1'),
   'mnist_powerprop': ('', 'demo', 'quick'),
   'mnist_topkast': ('', 'quick'),
+  'permuted_mnist': (*STRATEGIES, '', 'hundred', 'quick'),
+  'split_mnist': (*STRATEGIES, '', 'quick'),
   'text_transformer_xl': (*LANGUAGE, 'topkast,quick=1'),
   'wikitext103_transformer_xl': (*LANGUAGE, 'dense,size=large'),
 }
 LARGE = {
   'enwik8_transformer_xl', 'imagenet_resnet50', 'wikitext103_transformer_xl',
 }  # fmt: skip
-NOT_CONFIGS = {'arguments', 'language', 'methods'}
+NOT_CONFIGS = {'arguments', 'language', 'methods', 'strategies'}
 
 
 def get(name, variant=''):

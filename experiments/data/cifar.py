@@ -14,39 +14,42 @@ from experiments.data import dataset
 from experiments.data import images as image_lib
 from experiments.data import tfds_source
 
-_SHAPE = (32, 32, 3)
+SHAPE = (32, 32, 3)
 
 
 def cifar10(
   *, data_dir: str, num_validation: int, pad: int, flip: bool
 ) -> dataset.Arrays:
   """Returns CIFAR-10; see `load`."""
-  return load('cifar10', 10, data_dir, num_validation, pad, flip)
+  return load('cifar10', 10, SHAPE, data_dir, num_validation, pad, flip)
 
 
 def cifar100(
   *, data_dir: str, num_validation: int, pad: int, flip: bool
 ) -> dataset.Arrays:
   """Returns CIFAR-100 with its 100 fine labels; see `load`."""
-  return load('cifar100', 100, data_dir, num_validation, pad, flip)
+  return load('cifar100', 100, SHAPE, data_dir, num_validation, pad, flip)
 
 
 def load(
   name: str,
   num_classes: int,
+  shape: tuple[int, int, int],
   data_dir: str,
   num_validation: int,
   pad: int,
   flip: bool,
 ) -> dataset.Arrays:
-  """Returns one of the two data sets, normalized.
+  """Returns one of the two data sets, or another like them, normalized.
 
   Normalized means that each of red, green and blue has mean 0 and deviation 1
   over all examples for training, those held out among them.
 
   Args:
-    name: 'cifar10' | 'cifar100'.
+    name: 'cifar10' | 'cifar100', or of any other whose examples are images of
+      one shape and labels.
     num_classes: Of `name`.
+    shape: Of its images: height, width, and channels, 1 or 3.
     data_dir: The folder of tensorflow-datasets.
     num_validation: How many of the last examples for training are held out as
       the validation split; at least 1, and 5,000 is the custom.
@@ -58,11 +61,11 @@ def load(
     ValueError: If the data set is absent, incomplete or not as it should be, or
       if an argument is out of range.
   """
-  if not 0 <= pad <= _SHAPE[0]:
-    raise ValueError(f'expected a pad from 0 to {_SHAPE[0]}, got {pad}')
+  if not 0 <= pad <= shape[0]:
+    raise ValueError(f'expected a pad from 0 to {shape[0]}, got {pad}')
   builder = tfds_source.open_builder(name, data_dir)
   train, test = (
-    _read(builder, split, num_classes) for split in ('train', 'test')
+    _read(builder, split, num_classes, shape) for split in ('train', 'test')
   )
   if not 1 <= num_validation < len(train.labels):
     raise ValueError(
@@ -143,24 +146,29 @@ def pad_crop_flip(
   return jnp.where(flipped, moved[:, :, ::-1], moved)
 
 
-def _read(builder, split: str, num_classes: int) -> dataset.Examples:
+def _read(
+  builder, split: str, num_classes: int, shape: tuple[int, int, int]
+) -> dataset.Examples:
   """Returns a split with images in 0 ... 255, after checking it."""
   source = tfds_source.open_split(builder, split, encoded=('image',))
-  images = np.empty((len(source), *_SHAPE), np.uint8)
+  images = np.empty((len(source), *shape), np.uint8)
+  color = cv2.IMREAD_COLOR_RGB if shape[2] == 3 else cv2.IMREAD_GRAYSCALE
   labels = np.empty(len(source), np.int32)
   for i in range(len(source)):
     try:
       example = source[i]
       content = np.frombuffer(example['image'], np.uint8)
-      image = cv2.imdecode(content, cv2.IMREAD_COLOR_RGB)
+      image = cv2.imdecode(content, color)
     except (RuntimeError, cv2.error) as error:
       image, reason = None, str(error)
     else:
       reason = 'it does not decode'
-    if image is None or image.shape != _SHAPE:
+    if image is not None and image.ndim == 2:
+      image = image[:, :, np.newaxis]
+    if image is None or image.shape != shape:
       reason = reason if image is None else f'its shape is {image.shape}'
       raise ValueError(
-        f'expected an image of the shape {_SHAPE}, got '
+        f'expected an image of the shape {shape}, got '
         f'{tfds_source.locate(source, i)}: {reason}; prepare the data set again'
       )
     if not 0 <= example['label'] < num_classes:

@@ -34,6 +34,7 @@ from powerprop.packnet.capacity import num_free
 from powerprop.packnet.capacity import start_task
 from powerprop.packnet.capacity import usage
 from powerprop.packnet.choice import Search
+from powerprop.packnet.choice import check_search
 from powerprop.packnet.choice import fixed_share
 from powerprop.packnet.choice import search
 from powerprop.packnet.freezing import freeze
@@ -52,6 +53,7 @@ __all__ = [
   'Search',
   'Usage',
   'check_capacity',
+  'check_search',
   'claim',
   'fixed_share',
   'freeze',

@@ -110,7 +110,7 @@ def search(
     Schwarz et al., 2021, "Powerpropagation: A sparsity inducing weight
     reparameterisation". https://arxiv.org/abs/2110.00296
   """
-  _check_search(densities, gamma, method)
+  check_search(densities, gamma, method)
   full_accuracy = float(evaluate(params))
   if not (math.isfinite(full_accuracy) and full_accuracy >= 0):
     raise ValueError(
@@ -155,7 +155,12 @@ def _bisect(is_enough, num_levels: int) -> int:
   return low
 
 
-def _check_search(densities, gamma, method) -> None:
+def check_search(densities: Sequence[float], gamma: float, method: str) -> None:
+  """Raises unless the arguments of a search are as `search` says.
+
+  Raises:
+    ValueError: Otherwise.
+  """
   if not 0 <= gamma <= 1:
     raise ValueError(f'expected gamma in [0, 1], got {gamma}')
   densities = list(densities)

@@ -1,0 +1,80 @@
+"""Permuted MNIST: tasks one after another in one LeNet-300-100.
+
+  python launch.py \
+      --config=configs/permuted_mnist.py:strategy=STRATEGY,alpha=A --workdir=DIR
+
+STRATEGY is efficient_packnet (with A = 1 or Powerpropagation), packnet,
+fine_tuning, ewc, l2, joint or alone (one network a task). Ten tasks and three
+seeds; `:hundred` has a hundred tasks of fewer steps and one seed, `:quick`
+three tasks, for a look and for tests; keys come after: `:hundred,alpha=2`.
+
+Ten and a hundred permutations are customary; network, optimizer and steps are
+those of Powerpropagation's MNIST experiment with fewer steps, gamma and the
+densities this project's choice: those of Schwarz et al., 2021,
+https://arxiv.org/abs/2110.00296, are not known to us.
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+from configs import arguments
+from configs import strategies
+
+NUM_STEPS = {'': 10_000, 'hundred': 2_000, 'quick': 200}
+
+
+def get_config(argument: str = '') -> ml_collections.ConfigDict:
+  """Returns the config."""
+  variant, given = arguments.parse(
+    argument,
+    tuple(NUM_STEPS),
+    strategy='efficient_packnet',
+    alpha=1.0,
+    gamma=0.95,
+    num_steps=0,  # of each task; 0: those of the variant
+  )
+  num_steps = given['num_steps'] or NUM_STEPS[variant]
+  config = ml_collections.ConfigDict()
+  config.experiment = 'continual_learning'
+  config.seeds = (0, 1, 2)
+  config.tasks = dict(
+    name='permuted_mnist',
+    num_tasks=10,
+    seed=0,
+    data_dir=config_dict.placeholder(str),  # None: the files shipped with this
+  )
+  config.model = dict(name='lenet', hidden=(300, 100))
+  config.heads = 'per_task'
+  config.powerprop = dict(alphas=(given['alpha'],), optimizer_in='theta')
+  config.strategy = strategies.section(
+    given['strategy'], num_steps=num_steps, gamma=given['gamma']
+  )
+  config.optimizer = dict(
+    name='sgd',
+    learning_rate=0.1,
+    schedule=dict(name='constant', warmup_steps=0),
+    momentum=0.0,
+    nesterov=False,
+    weight_decay=0.0,
+    clip_norm=config_dict.placeholder(float),  # None: no clipping
+  )
+  config.loss = dict(label_smoothing=0.0)
+  config.train = dict(
+    batch_size=60,
+    eval_batch_size=1_000,
+    num_steps=num_steps,
+    log_every=min(500, num_steps),
+    eval_every=num_steps,
+    checkpoint_every=num_steps,
+    keep_checkpoints=2,
+  )
+  config.test = dict(every=1, check_forgetting=True)
+  if variant == 'hundred':
+    config.seeds = (0,)
+    config.tasks.num_tasks = 100
+    config.test.every = 10
+  if variant == 'quick':
+    config.seeds = (0,)
+    config.tasks.num_tasks = 3
+    config.train.update(log_every=100, eval_every=200, checkpoint_every=200)
+  return config

@@ -1,0 +1,58 @@
+"""The section of each strategy of continual learning.
+
+What is no one's recipe is this project's choice: strengths, shares and the
+densities that are tried.
+"""
+
+from typing import Any
+
+from ml_collections import config_dict
+
+NAMES = (
+  'efficient_packnet', 'packnet', 'fine_tuning', 'ewc', 'l2', 'joint', 'alone',
+)  # fmt: skip
+
+# Tried one after another, as few weights as keep the accuracy.
+DENSITIES = (
+  0.8, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.17, 0.14, 0.12, 0.1, 0.08, 0.065, 0.05,
+  0.04, 0.03, 0.025, 0.02, 0.015, 0.01,
+)  # fmt: skip
+
+
+def section(name: str, *, num_steps: int, gamma: float) -> dict[str, Any]:
+  """Returns the section `config.strategy`.
+
+  Args:
+    name: one of `NAMES`.
+    num_steps: of a task; PackNet retrains for half of them.
+    gamma: of EfficientPackNet.
+
+  Raises:
+    ValueError: If there is no such strategy.
+  """
+  if name not in NAMES:
+    raise ValueError(f'expected strategy={"|".join(NAMES)}, got {name!r}')
+  packed = dict(
+    biases='frozen', when_exhausted='continue', keep_optimizer=False
+  )
+  sections = {
+    'efficient_packnet': dict(
+      packed, gamma=gamma, densities=DENSITIES, search='linear'
+    ),
+    'packnet': dict(
+      packed,
+      density=config_dict.placeholder(float),  # None: 1 / T of all weights
+      retrain_steps=max(1, num_steps // 2),
+    ),
+    'fine_tuning': dict(keep_optimizer=False),
+    'ewc': dict(
+      strength=1_000.0,
+      num_examples=500,
+      fisher_batch_size=10,
+      keep_optimizer=False,
+    ),
+    'l2': dict(strength=0.01, keep_optimizer=False),
+    'joint': dict(),
+    'alone': dict(),
+  }
+  return dict(sections[name], name=name)

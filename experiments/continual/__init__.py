@@ -1,0 +1,1 @@
+"""Continual learning: strategies against forgetting, and measures of it."""

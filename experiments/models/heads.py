@@ -1,0 +1,128 @@
+"""One output layer for each task, on any network.
+
+The parameters of all heads exist from the start, side by side along the last
+axis of the output layer, so that a compiled step serves every task.
+
+Shapes:
+  B: examples; C: classes of a task; H: number of heads, 1 or one a task.
+"""
+
+from collections.abc import Callable
+from typing import Any
+from typing import NamedTuple
+
+import haiku as hk
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from sparsity import select as select_lib
+
+
+class Heads(NamedTuple):
+  """A network with H heads."""
+
+  # (key, inputs) -> parameters, state
+  init: Callable[[Any, jax.Array], tuple[Any, Any]]
+  # (params, state, key, inputs, is_training, task) -> logits [B, C], state;
+  # task: int [], or [B] where each example is of another one; from 0.
+  apply: Callable[..., tuple[jax.Array, Any]]
+  paths: frozenset[str]  # of the parameters of the heads
+  are_per_task: bool  # or one is shared
+  # (params, task) -> by path, boolean masks of the parameters of its head.
+  masks: Callable[[Any, Any], dict[str, jax.Array]]
+
+
+def make_heads(
+  make_network: Callable[[int], hk.TransformedWithState],
+  inputs: Any,
+  *,
+  num_classes: int,
+  num_heads: int,
+) -> Heads:
+  """Returns a network with `num_heads` heads of `num_classes` logits.
+
+  The parameters of the heads are those whose shape depends on the number of
+  classes: the network needs no other knowledge of heads. Each is drawn as if it
+  were alone, provided that the network draws them from what does not depend on
+  the number of classes either, such as the fan-in.
+
+  Args:
+    make_network: from a number of classes to a network that is called (inputs,
+      is_training).
+    inputs: of which the shape and dtype matter.
+    num_classes: C.
+    num_heads: H; 1: all tasks share it.
+
+  Raises:
+    ValueError: If `num_heads` is less than 1, or it cannot be told which
+      parameters are heads.
+  """
+  if num_heads < 1:
+    raise ValueError(f'expected num_heads >= 1, got {num_heads}')
+  one, all_ = make_network(num_classes), make_network(num_classes * num_heads)
+  shapes = [
+    _shapes(network, inputs) for network in (one, make_network(num_classes + 1))
+  ]
+  paths = frozenset(
+    path for path in shapes[0] if shapes[0][path] != shapes[1][path]
+  )
+  _check_paths(paths, shapes[0], num_classes)
+
+  def apply(params, state, key, inputs, is_training, task):
+    if num_heads == 1:
+      return one.apply(params, state, key, inputs, is_training)
+    if jnp.ndim(task) == 0:
+      own = {
+        path: lax.dynamic_slice_in_dim(
+          x, task * num_classes, num_classes, x.ndim - 1
+        )
+        for path, x in select_lib.pick(params, paths).items()
+      }
+      params = select_lib.put(params, own)
+      return one.apply(params, state, key, inputs, is_training)
+    logits, state = all_.apply(params, state, key, inputs, is_training)
+    logits = jnp.reshape(logits, (-1, num_heads, num_classes))
+    own = jnp.take_along_axis(logits, task[:, None, None], 1)[:, 0]
+    return own, state
+
+  def masks(params, task):
+    found = {}
+    for path, x in select_lib.pick(params, paths).items():
+      head = jnp.arange(x.shape[-1]) // num_classes
+      is_own = (head == task) if num_heads > 1 else jnp.ones_like(head, bool)
+      found[path] = jnp.broadcast_to(
+        jnp.expand_dims(is_own, range(x.ndim - 1)), x.shape
+      )
+    return found
+
+  return Heads(
+    lambda key, inputs: all_.init(key, inputs, True),
+    apply,
+    paths,
+    num_heads > 1,
+    masks,
+  )
+
+
+def _shapes(network, inputs) -> dict[str, tuple[int, ...]]:
+  params, _ = jax.eval_shape(
+    lambda key, inputs: network.init(key, inputs, True),
+    jax.random.key(0),
+    inputs,
+  )
+  return {
+    select_lib.join(module, name): tuple(x.shape)
+    for module, name, x in select_lib.named_leaves(params)
+  }
+
+
+def _check_paths(paths, shapes, num_classes: int) -> None:
+  odd = {
+    path: shapes[path] for path in paths if shapes[path][-1] != num_classes
+  }
+  if odd or not paths:
+    raise ValueError(
+      'expected output layers whose last axis is the number of classes, '
+      f'{num_classes}, got {odd or "no parameters that depend on it"}'
+    )

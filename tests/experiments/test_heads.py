@@ -1,0 +1,113 @@
+"""Heads: one program for all tasks, each task its own output layer."""
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.models import heads as heads_lib
+
+INPUTS = np.random.default_rng(0).normal(size=(8, 5)).astype(np.float32)
+NUM_CLASSES, NUM_HEADS = 3, 4
+
+
+def make_network(num_classes):
+  def forward(x, is_training):
+    x = jax.nn.relu(hk.Linear(6, name='hidden')(x))
+    x = hk.BatchNorm(True, True, 0.9, name='norm')(x, is_training)
+    return hk.Linear(
+      num_classes, b_init=hk.initializers.RandomNormal(), name='out'
+    )(x)
+
+  return hk.transform_with_state(forward)
+
+
+def make(num_heads=NUM_HEADS, network=make_network):
+  return heads_lib.make_heads(
+    network,
+    jax.ShapeDtypeStruct((1, 5), jnp.float32),
+    num_classes=NUM_CLASSES,
+    num_heads=num_heads,
+  )
+
+
+HEADS = make()
+PARAMS, STATE = HEADS.init(jax.random.key(0), INPUTS)
+apply = jax.jit(HEADS.apply, static_argnums=4)
+
+
+def by_hand(task):
+  own = dict(PARAMS)
+  columns = slice(NUM_CLASSES * task, NUM_CLASSES * (task + 1))
+  own['out'] = {name: x[..., columns] for name, x in PARAMS['out'].items()}
+  logits, _ = make_network(NUM_CLASSES).apply(own, STATE, None, INPUTS, False)
+  return logits
+
+
+def test_heads_are_found_by_their_shapes():
+  assert HEADS.paths == {'out/w', 'out/b'}
+  assert PARAMS['out']['w'].shape == (6, NUM_CLASSES * NUM_HEADS)
+  assert make(1).paths == {'out/w', 'out/b'}
+
+
+def test_a_task_sees_the_network_with_its_own_head():
+  for task in range(NUM_HEADS):
+    logits, _ = apply(PARAMS, STATE, None, INPUTS, False, task)
+    np.testing.assert_allclose(logits, by_hand(task), rtol=1e-5, atol=1e-6)
+  assert apply._cache_size() == 1
+
+
+def test_each_example_may_be_of_another_task():
+  tasks = jnp.arange(8) % NUM_HEADS
+  mixed, _ = HEADS.apply(PARAMS, STATE, None, INPUTS, False, tasks)
+  for row, task in enumerate(tasks):
+    np.testing.assert_allclose(
+      mixed[row], by_hand(int(task))[row], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_gradients_reach_the_own_head_alone_as_its_mask_says():
+  def loss(params):
+    return jnp.sum(HEADS.apply(params, STATE, None, INPUTS, False, 2)[0] ** 2)
+
+  slopes = jax.grad(loss)(PARAMS)['out']
+  masks = HEADS.masks(PARAMS, 2)
+  for name in ('w', 'b'):
+    np.testing.assert_array_equal(slopes[name] != 0, masks[f'out/{name}'])
+
+
+def test_a_shared_head_is_the_plain_network():
+  heads = make(1)
+  params, state = heads.init(jax.random.key(1), INPUTS)
+  expected, _ = make_network(NUM_CLASSES).apply(
+    params, state, None, INPUTS, False
+  )
+  for task in (0, 3):
+    found, _ = heads.apply(params, state, None, INPUTS, False, task)
+    np.testing.assert_array_equal(found, expected)
+  assert all(np.all(mask) for mask in heads.masks(params, 3).values())
+
+
+def test_the_state_of_training_comes_back():
+  _, state = HEADS.apply(PARAMS, STATE, None, INPUTS + 1, True, 1)
+  assert not np.array_equal(
+    jax.tree.leaves(state)[0], jax.tree.leaves(STATE)[0]
+  )
+
+
+def test_networks_without_heads_are_refused():
+  def network(num_classes):
+    del num_classes
+    return hk.transform_with_state(lambda x, _: hk.Linear(3)(x))
+
+  with pytest.raises(ValueError, match='no parameters that depend on it'):
+    make(network=network)
+
+  def odd(num_classes):
+    return hk.transform_with_state(lambda x, _: hk.Linear(2 * num_classes)(x))
+
+  with pytest.raises(ValueError, match=r'classes, 3, got .*linear/'):
+    make(network=odd)
+  with pytest.raises(ValueError, match='num_heads >= 1, got 0'):
+    make(0)
