@@ -57,11 +57,7 @@ def make_plan(
   """
   spec = build_lib.build(data_table.SPECS, data, name='config.data')
   alphas, optimizer_in = build_lib.call(
-<<<<<<< HEAD
     members.parameterization, powerprop, name='config.powerprop'
-=======
-    parameterization, powerprop, name='config.powerprop'
->>>>>>> continual
   )
   training = build_lib.call(_training, train, name='config.train')
   network = build_lib.build(
@@ -201,32 +197,3 @@ def _training(
   )
   shape = feed_lib.Shape(batch_size, eval_batch_size, mesh)
   return _Training(shape, schedule, num_steps, num_micro, keep_checkpoints)
-<<<<<<< HEAD
-=======
-
-
-def parameterization(
-  *, alphas: tuple[float, ...], optimizer_in: str
-) -> tuple[tuple[float, ...], str]:
-  """Returns the arguments, checked.
-
-  Args:
-    alphas: of Powerpropagation, each of its own; 1 for none.
-    optimizer_in: one of `methods.SPACES`.
-
-  Raises:
-    ValueError: If one is out of range.
-  """
-  if not alphas or len(set(alphas)) < len(alphas):
-    raise ValueError(
-      f'config.powerprop.alphas: expected different, got {alphas}'
-    )
-  if bad := [alpha for alpha in alphas if not alpha >= 1]:
-    raise ValueError(f'config.powerprop.alphas: expected alpha >= 1, got {bad}')
-  if optimizer_in not in methods.SPACES:
-    raise ValueError(
-      f'config.powerprop.optimizer_in: expected one of {methods.SPACES}, got '
-      f'{optimizer_in!r}'
-    )
-  return alphas, optimizer_in
->>>>>>> continual

@@ -55,18 +55,8 @@ def save_all(
   """
   directory.mkdir(exist_ok=True)
   drawn = []
-<<<<<<< HEAD
   with plt.rc_context(STYLE):
-    for name, draw in (
-      ('pruning.png', draw_pruning),
-      ('overlap.png', draw_overlap),
-      ('histograms.png', draw_histograms),
-      ('training.png', draw_training),
-    ):
-=======
-  with plt.rc_context(_STYLE):
     for name, draw in drawings.items():
->>>>>>> continual
       figure = draw(rows)
       if figure is not None:
         figure.savefig(directory / name)
@@ -166,7 +156,6 @@ def _draw_curves(rows, metric, ylabel, title, chance=False):
   return figure
 
 
-<<<<<<< HEAD
 def draw_band(
   axis: Any,
   x: Sequence[float],
@@ -175,11 +164,10 @@ def draw_band(
   color: int,
   scale: float,
 ) -> None:
-  """Draws a line of means in a band of deviations, times `scale`."""
-=======
-def draw_band(axis, x, cells, label, color, scale):
-  """Draws means and deviations; `color` is a number of matplotlib's cycle."""
->>>>>>> continual
+  """Draws a line of means in a band of deviations, times `scale`.
+
+  `color` is a number of matplotlib's cycle.
+  """
   mean = scale * np.array([c.mean for c in cells])
   deviation = scale * np.array([c.deviation for c in cells])
   axis.plot(x, mean, color=f'C{color}', label=label, marker='.', ms=4)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments import plan as plan_lib
+from experiments import members
 from experiments.common import build as build_lib
 from experiments.common import loop
 from experiments.common import methods
@@ -88,7 +88,7 @@ def make_plan(
       f'config.seeds: expected different seeds, each >= 0, got {seeds}'
     )
   alphas, optimizer_in = build_lib.call(
-    plan_lib.parameterization, powerprop, name='config.powerprop'
+    members.parameterization, powerprop, name='config.powerprop'
   )
   training = build_lib.call(_training, train, name='config.train')
   stream = build_lib.build(TASKS, tasks, name='config.tasks')
