@@ -33,7 +33,7 @@ VARIANTS = {
   'mnist_methods': (*methods.NAMES, 'rigl,alpha=2', 'set,quick=1'),
   'mnist_powerprop': ('', 'demo', 'quick'),
   'mnist_topkast': ('', 'quick'),
-  'text_transformer_xl': (*LANGUAGE, 'topkast,quick=1'),
+  'text_transformer_xl': (*LANGUAGE, 'topkast,quick=1,path=text.gz'),
   'wikitext103_transformer_xl': (*LANGUAGE, 'dense,size=large'),
 }
 LARGE = {
