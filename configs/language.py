@@ -123,6 +123,7 @@ def sections(size: dict[str, Any], *, num_steps: int) -> dict[str, Any]:
       memory_len=size['length'],
       num_micro=1,
       num_devices=num_devices,
+      model_devices=1,
       num_steps=num_steps,
       log_every=100,
       eval_every=4_000,

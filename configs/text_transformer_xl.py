@@ -11,11 +11,12 @@ powerprop_magnitude or powerprop_topkast. Further keys, after a comma each:
   backward_density=0.4              of Top-KAST
   alpha=1.375                       of the powerprop_ methods
   num_steps=3000                    which all milestones follow
+  path=FILE                         another text, also .gz: its last 5% are for
+                                    testing, the 5% before for validation
   quick=1                           a tiny model and a few steps, to try it
 
 The text comes with this repository: 4 million bytes, the last 200,000 for
-testing and the 200,000 before for validation. Another one is
---config.data=file, see `experiments.data.text`. The model has 2.7 million
+testing and the 200,000 before for validation. The model has 2.7 million
 parameters in 4 layers. The recipe is a choice of this project: Adam at 1e-3
 after a warm-up, along a cosine, batches of 16 segments of 64 bytes; evaluation
 with a memory of 128. Top-KAST chooses its sets each 10 steps.
@@ -23,6 +24,8 @@ with a memory of 128. Top-KAST chooses its sets each 10 steps.
 Hardware: two cores of a CPU; `make demo-text` trains for a few minutes. Run so
 far: the tiny model of quick=1, in the tests; no figures are expected.
 """
+
+from typing import Any
 
 import ml_collections
 from ml_collections import config_dict
@@ -32,7 +35,7 @@ from configs import language
 
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
   """Returns the config."""
-  variant, given = language.parse(argument, num_steps=3_000, quick=0)
+  variant, given = language.parse(argument, num_steps=3_000, path='', quick=0)
   num_steps = 20 if given['quick'] else given['num_steps']
   is_topkast = variant.endswith('topkast')
   config = language.make(
@@ -41,9 +44,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     num_steps=num_steps,
     refresh_every=10 if is_topkast else max(1, num_steps // 60),
   )
-  config.data = dict(
-    name='kjv', unit='byte', max_words=config_dict.placeholder(int)
-  )
+  config.data = _data(given['path'])
   config.model = language.model(
     vocab_size=256,
     num_layers=4,
@@ -65,6 +66,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     memory_len=64,
     num_micro=1,
     num_devices=1,
+    model_devices=1,
     num_steps=num_steps,
     log_every=50,
     eval_every=500,
@@ -82,6 +84,16 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   if given['quick']:
     _shrink(config)
   return config
+
+
+def _data(path: str) -> dict[str, Any]:
+  content = dict(unit='byte', max_words=config_dict.placeholder(int))
+  if not path:
+    return dict(name='kjv', **content)
+  cache_dir = config_dict.placeholder(str)  # None: beside the file
+  return dict(
+    name='file', path=path, held_out=0.05, cache_dir=cache_dir, **content
+  )
 
 
 def _shrink(config: ml_collections.ConfigDict) -> None:

@@ -16,6 +16,7 @@ from experiments.common import distributed
 from experiments.common import loop
 from experiments.common import methods
 from experiments.common import optimizer as optimizers
+from experiments.common import sharding
 from experiments.common import step as step_lib
 from experiments.data import segments
 from experiments.data import text
@@ -169,11 +170,20 @@ def forget(
 
 
 def state_shapes(plan: Plan, alpha: float) -> step_lib.TrainState:
-  """Returns the shapes of a member's training state, with their shardings."""
+  """Returns the shapes of a member's training state, with their shardings.
+
+  The memory is divided as the batch is; parameters, the optimizer's state and
+  the active sets among the devices of a model.
+  """
   shapes = jax.eval_shape(lambda: members.init_state(plan.recipes[alpha], 0))
   mesh = plan.training.mesh
-  whole = distributed.with_sharding(shapes, distributed.replicated(mesh))
-  return whole._replace(
+  divided = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=sharding.over_model(mesh, x.shape)
+    ),
+    shapes,
+  )
+  return divided._replace(
     net_state=distributed.with_sharding(
       shapes.net_state, distributed.over_data(mesh, 1)
     )
@@ -211,6 +221,7 @@ def _training(
   memory_len: int,
   num_micro: int,
   num_devices: int | None,
+  model_devices: int,
   num_steps: int,
   log_every: int,
   eval_every: int,
@@ -221,13 +232,14 @@ def _training(
     'batch_size': batch_size,
     'segment_len': segment_len,
     'num_micro': num_micro,
+    'model_devices': model_devices,
     'num_steps': num_steps,
     'keep_checkpoints': keep_checkpoints,
   }.items():
     if value < 1:
       raise ValueError(f'config.train.{name}: expected >= 1, got {value}')
-  mesh = distributed.make_mesh(num_devices)
-  distributed.check_batch_size(batch_size, mesh, num_micro)
+  mesh = sharding.make_mesh(num_devices, model_devices)
+  distributed.check_batch_size(batch_size, sharding.data_mesh(mesh), num_micro)
   schedule = loop.make_schedule(
     log_every=log_every,
     eval_every=eval_every,
@@ -264,7 +276,7 @@ def _evaluation(
       raise ValueError(
         f'config.evaluation.{name}: expected >= {least}, got {value}'
       )
-  distributed.check_batch_size(batch_size, mesh)
+  distributed.check_batch_size(batch_size, sharding.data_mesh(mesh))
   shape = Evaluation(batch_size, segment_len, memory_len, num_tokens)
   return shape, clamp_len, same_length
 

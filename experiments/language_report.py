@@ -102,7 +102,7 @@ def draw_training(rows: Sequence[results.Row]) -> Any:
         ]
         plots.draw_band(axis, steps, cells, f'alpha = {alpha:g}', i, 1)
       axis.set(xlabel='step', title=split, yscale='log')
-    axes[0].set_ylabel(METRICS[metric])
+    axes[0].set_ylabel(METRICS.get(metric, 'loss [nats]'))
     axes[1].legend()
   return figure
 

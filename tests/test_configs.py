@@ -38,7 +38,7 @@ VARIANTS = {
   'mnist_topkast': ('', 'quick'),
   'permuted_mnist': (*STRATEGIES, '', 'hundred', 'quick'),
   'split_mnist': (*STRATEGIES, '', 'quick'),
-  'text_transformer_xl': (*LANGUAGE, 'topkast,quick=1'),
+  'text_transformer_xl': (*LANGUAGE, 'topkast,quick=1,path=text.gz'),
   'wikitext103_transformer_xl': (*LANGUAGE, 'dense,size=large'),
 }
 LARGE = {

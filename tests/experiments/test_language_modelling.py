@@ -176,18 +176,34 @@ def test_micro_batches_equal_the_whole_batch(path):
       np.testing.assert_allclose(x[0, row], y[row % 2, row // 2], atol=2e-5)
 
 
-def test_several_devices_equal_one(path):
+@pytest.mark.parametrize('model_devices', [1, 2])
+def test_several_devices_equal_one(path, model_devices):
   [one] = make(path, 'topkast').units
-  [four] = make(path, 'topkast', train={'num_devices': 4}).units
+  [four] = make(
+    path, 'topkast', train=dict(num_devices=4, model_devices=model_devices)
+  ).units
   state = four.init(None)
-  assert len(state.net_state.length.sharding.device_set) == 4
-  assert state.net_state.hidden[0].sharding.shard_shape((1, B, M, D))[1] == 1
+  size = B * model_devices // 4
+  memory, [moments, *_] = state.net_state, _moments(state)
+  w = state.params['transformer_xl/layer_0/feed_forward/linear_0']['w']
+  for x, shape in (
+    (memory.hidden[0], (1, size, M, D)),
+    (w, (D, 10 // model_devices)),
+    (moments, (D, 10 // model_devices)),
+  ):
+    assert x.sharding.shard_shape(x.shape) == shape
+    assert len(x.sharding.device_set) == 4
   state, _ = four.train(state, 0, 4)
   expected, _ = one.train(one.init(None), 0, 4)
   assert_close(expected.params, state.params, atol=5e-6)
   assert four.evaluate(state)['loss'] == pytest.approx(
     one.evaluate(expected)['loss'], rel=1e-5
   )
+
+
+def _moments(state):
+  """Returns what the optimizer holds in the shape of one matrix."""
+  return [x for x in jax.tree.leaves(state.opt_state) if x.shape == (D, 10)]
 
 
 def strong(plan):
@@ -294,6 +310,7 @@ def test_attention_products_are_counted_apart(path):
     ({'evaluation': {'memory_len': 0}}, 'evaluation.memory_len: expected >= 1'),
     ({'evaluation': {'num_tokens': 1}}, 'num_tokens: expected >= 2'),
     ({'train': {'num_micro': 3}}, 'expected batch_size as a multiple of 3'),
+    ({'train': {'model_devices': 2}}, 'model_devices: expected a divisor of 1'),
     ({'seeds': ()}, 'config.seeds'),
     ({'powerprop': {'alphas': (0.5,)}}, 'expected alpha >= 1'),
   ],
