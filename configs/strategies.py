@@ -47,12 +47,12 @@ def section(name: str, *, num_steps: int, gamma: float) -> dict[str, Any]:
     ),
     'fine_tuning': dict(keep_optimizer=False),
     'ewc': dict(
-      strength=1_000.0,
+      strength=30.0,
       num_examples=500,
       fisher_batch_size=10,
       keep_optimizer=False,
     ),
-    'l2': dict(strength=0.01, keep_optimizer=False),
+    'l2': dict(strength=0.001, keep_optimizer=False),
     'joint': dict(),
     'alone': dict(),
   }
