@@ -14,8 +14,9 @@ NAMES = (
 
 # Tried one after another, as few weights as keep the accuracy.
 DENSITIES = (
-  0.8, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.17, 0.14, 0.12, 0.1, 0.08, 0.065, 0.05,
-  0.04, 0.03, 0.025, 0.02, 0.015, 0.01,
+  0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3,
+  0.26, 0.22, 0.19, 0.16, 0.14, 0.12, 0.1, 0.085, 0.07, 0.06, 0.05, 0.04, 0.03,
+  0.02, 0.01,
 )  # fmt: skip
 
 
@@ -46,12 +47,12 @@ def section(name: str, *, num_steps: int, gamma: float) -> dict[str, Any]:
     ),
     'fine_tuning': dict(keep_optimizer=False),
     'ewc': dict(
-      strength=1_000.0,
+      strength=30.0,
       num_examples=500,
       fisher_batch_size=10,
       keep_optimizer=False,
     ),
-    'l2': dict(strength=0.01, keep_optimizer=False),
+    'l2': dict(strength=0.001, keep_optimizer=False),
     'joint': dict(),
     'alone': dict(),
   }

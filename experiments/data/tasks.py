@@ -1,14 +1,11 @@
 """Streams of tasks: one data set seen in many ways, one after another.
 
-All tasks of a stream share the examples of one data set. A task says which of
-them are its own, which of the classes it has, and from which pixels each of its
-pixels is made; so a hundred permutations of MNIST take the memory of one MNIST,
-and one compiled step serves all tasks. What a stream is depends on its
-arguments alone, `seed` among them.
+All tasks of a stream share the examples of one data set, see `views`: a hundred
+permutations of MNIST take the memory of one MNIST. What a stream is depends on
+its arguments alone, `seed` among them.
 
 Shapes:
-  T: number of tasks; B: examples of a batch; D: entries of one input.
-  K: entries of which one entry of a task's input is made.
+  T: number of tasks.
 """
 
 from collections.abc import Callable
