@@ -52,8 +52,12 @@ bench: $(STAMP) $(KERNELS)
 	$(RUN) -m benchmarks.step
 	$(RUN) -m benchmarks.loop
 	$(RUN) -m benchmarks.kernels
+	$(RUN) -m benchmarks.compact
+	$(RUN) -m benchmarks.inference
 	$(RUN) -m benchmarks.input
 	$(RUN) -m benchmarks.vision
+	$(RUN) -m benchmarks.language
+	$(RUN) -m benchmarks.packing
 
 clean:
 	rm -rf $(VENV) .cache build *.egg-info sparsity/kernels/*.so
