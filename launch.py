@@ -103,8 +103,9 @@ def _of_experiment(function: str, config: ml_collections.ConfigDict):
 def _dry_run(config: ml_collections.ConfigDict) -> int:
   for outline in _of_experiment('outlines', config):
     print(*experiment_lib.dry_run(outline), sep='\n')
-  subject = build.build(costs.SUBJECTS, config, key='experiment')
-  print(*flops.totals(costs.report(subject)), sep='\n')
+  if config.experiment in costs.SUBJECTS:
+    subject = build.build(costs.SUBJECTS, config, key='experiment')
+    print(*flops.totals(costs.report(subject)), sep='\n')
   return 0
 
 
@@ -145,6 +146,9 @@ def _train(experiment, directory: run_lib.Run) -> int:
       f'from there:\n  python {" ".join(sys.argv)}'
     )
     return 128 + outcome.signal
+  if outcome.status == 'failed':
+    print(f'Stopped: {outcome.message}', file=sys.stderr)
+    return USER_ERROR
   if outcome.status == 'diverged':
     print(
       f'Stopped: {outcome.message}. The last checkpoint before that is in '

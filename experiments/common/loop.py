@@ -26,6 +26,10 @@ from experiments.common import run as run_lib
 Row = dict[str, Any]
 
 
+class StopError(ValueError):
+  """A unit cannot begin, as configured; the message says why."""
+
+
 class Unit(NamedTuple):
   """One training run; arrays of metrics have a leading axis of members."""
 
@@ -53,7 +57,7 @@ class Schedule(NamedTuple):
 class Outcome(NamedTuple):
   """How a call of `run` ended."""
 
-  status: str  # 'done' | 'interrupted' | 'diverged'
+  status: str  # 'done' | 'interrupted' | 'diverged' | 'failed'
   global_step: int
   seconds: float  # of training, over all sessions of this run
   signal: int | None  # that interrupted it
@@ -125,7 +129,11 @@ def run(
       if position >= offset + unit.num_steps:
         continue
       step = max(position - offset, 0)
-      state = state if step else unit.init(state)
+      try:
+        state = state if step else unit.init(state)
+      except StopError as error:
+        outcome = session.outcome('failed', offset, message=str(error))
+        break
       state, outcome = session.train(unit, offset, state, step)
       if outcome.status != 'done':
         break

@@ -11,6 +11,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from experiments.common import loop
 from experiments.continual import strategies
 from experiments.models import heads as heads_lib
 from powerprop import packnet
@@ -211,12 +212,12 @@ def _packed(
 
   def start(network, fresh, task):
     pack = network.memory.pack
-    params = packnet.start_task(
-      network.params,
-      pack,
-      fresh.params,
-      min_free=1 if when_exhausted == 'stop' else 0,
-    )
+    if when_exhausted == 'stop':
+      try:
+        packnet.check_capacity(pack)
+      except ValueError as error:
+        raise loop.StopError(str(error)) from error
+    params = packnet.start_task(network.params, pack, fresh.params, min_free=0)
     is_new = is_per_task or task == 0
     net_state = fresh.net_state if is_new else network.net_state
     sets = packnet.training_sets(params, pack)

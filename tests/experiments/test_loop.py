@@ -203,3 +203,16 @@ def test_evaluation_of_nothing_is_refused(tmp_path):
   directory = run_lib.open_run(tmp_path / 'run', {'a': 1})
   with pytest.raises(ValueError, match='got none: train first'):
     loop.evaluate([make_unit(0)], directory)
+
+
+def test_a_unit_that_cannot_begin_ends_the_run_with_its_reason(tmp_path):
+  def init(previous):
+    if previous is not None:
+      raise loop.StopError('no room for another')
+    return {'sum': jnp.zeros(1)}
+
+  units = [make_unit(0)._replace(init=init), make_unit(1)._replace(init=init)]
+  outcome = run(units, tmp_path / 'run')
+  assert (outcome.status, outcome.global_step) == ('failed', 7)
+  assert outcome.message == 'no room for another'
+  assert checkpoints(tmp_path / 'run') == [4, 7]

@@ -209,7 +209,9 @@ def test_a_network_that_is_full_stops_or_goes_on(in_all):
   _, units = make_units(strategy={**small.EVERYTHING, 'when_exhausted': in_all})
   state = learned(units, 1)
   if in_all == 'stop':
-    with pytest.raises(ValueError, match='linear_0/w: 12544 of 12544 owned'):
+    with pytest.raises(
+      loop.StopError, match='linear_0/w: 12544 of 12544 owned'
+    ):
       units[1].init(state)
     return
   before = np.array(state.train.params['linear_0']['w'])
