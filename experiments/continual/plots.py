@@ -53,6 +53,8 @@ def draw_accuracy(rows: Sequence[results.Row]) -> Any:
   axes[0].set(xlabel='tasks so far', ylabel='test accuracy [%]')
   axes[0].set_title('Mean over the tasks so far', fontsize=10)
   axes[1].set(xlabel='task')
+  for axis in axes:
+    axis.xaxis.get_major_locator().set_params(integer=True)
   axes[1].set_title('Of each task when it was learned', fontsize=10)
   axes[0].legend()
   return figure
@@ -78,6 +80,7 @@ def draw_capacity(rows: Sequence[results.Row]) -> Any:
       plots.draw_band(axis, tasks, cells, name, i, 100)
     axis.set_title(f'alpha = {alpha:g}', fontsize=10)
     axis.set_xlabel('task')
+    axis.xaxis.get_major_locator().set_params(integer=True)
   axes[0][0].set_ylabel('share of weights [%]')
   axes[0][0].legend()
   return figure
