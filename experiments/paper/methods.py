@@ -91,10 +91,10 @@ def draw(cells: Cells):
     axis.set_xscale('log')
     axis.set_xticks(ticks, [f'{tick:g}' for tick in ticks])
     axis.minorticks_off()
-    axis.invert_xaxis()
     axis.set_title('plain' if alpha == 1 else f'Powerprop., alpha = {alpha:g}')
     axis.set_xlabel('weights remaining [%]')
     axis.grid(alpha=0.3)
+  axes[0][0].invert_xaxis()  # all share it
   axes[0][0].set_ylabel('test accuracy [%]')
   axes[0][0].legend(fontsize=8)
   return figure
