@@ -26,9 +26,9 @@ are sparse. The linear warm-up of 5 epochs is customary, its source was not
 checked. Compute is in bfloat16, parameters in float32.
 
 Hardware: meant for a TPU or several GPUs (32,000 steps of 4,096 images are
-3.2e18 FLOPs); it was not trained by us. What was run here is in the README: the
-step at its full size is lowered for CPU, GPU and TPU, and a few steps are made
-on a small data set of the same layout.
+3.2e18 FLOPs); it was not trained by us. The tests lower the step at its full
+size for CPU, GPU and TPU, and make a few steps of ResNet-18 on a small data set
+of the same layout.
 
 Published top-1 accuracy at 80% and 90% sparsity, from the README of that
 repository: RigL uniform 74.60 and 72.02, RigL ERK 75.12 and 73.07, five times

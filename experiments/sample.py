@@ -156,12 +156,13 @@ def _check(prompt, length, temperature, top_p, seed) -> None:
 def _load(workdir: pathlib.Path, member: str | None, step: int | None):
   """Returns the plan, the vocabulary and the weights of a member of a run."""
   config = run_lib.read_json(workdir / 'config.json')
-  if config.get('experiment') != 'language_modelling':
+  sections = dict(config)
+  experiment = sections.pop('experiment', None)
+  if experiment != 'language_modelling':
     raise ValueError(
       f'expected a run of language_modelling in {workdir}, got one of '
-      f'{config.get("experiment")!r}'
+      f'{experiment!r}'
     )
-  sections = {k: v for k, v in config.items() if k != 'experiment'}
   chosen = export.choose(
     build.call(language_modelling.trained, sections), member
   )
