@@ -3,7 +3,8 @@
 Any value of the config can be overridden: --config.section.key=value. The same
 command again goes on where the run was stopped. With --eval_only the networks
 in DIR are evaluated, with --dry_run the config is checked and its training step
-lowered for CPU, GPU and TPU, without data or device.
+lowered for CPU, GPU and TPU, without data or device. With --sweep=NAME the runs
+of a sweep are trained: launch.py --sweep --help.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from experiments.common import experiment as experiment_lib
 from experiments.common import loop
 from experiments.common import metrics
 from experiments.common import run as run_lib
+from experiments.sweeps import command as sweep_lib
 
 USER_ERROR = 2  # exit codes; an interrupted run exits with 128 + signal
 DIVERGED = 3
@@ -44,6 +46,9 @@ class Command(NamedTuple):
 def main(arguments: Sequence[str]) -> int:
   """Checks everything, then trains, and returns the exit code."""
   logging.set_verbosity(logging.WARNING)  # Orbax reports every save
+  if sweep_lib.is_asked(arguments):
+    program = sweep_lib.Program(pathlib.Path(__file__).resolve(), main, parse)
+    return sweep_lib.main(arguments, program)
   try:
     command = parse(arguments)
     if command.dry_run:

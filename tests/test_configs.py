@@ -44,7 +44,9 @@ VARIANTS = {
 LARGE = {
   'enwik8_transformer_xl', 'imagenet_resnet50', 'wikitext103_transformer_xl',
 }  # fmt: skip
-NOT_CONFIGS = {'arguments', 'language', 'methods', 'strategies'}
+NOT_CONFIGS = {
+  'arguments', 'cluster', 'language', 'methods', 'strategies', 'sweeps',
+}  # fmt: skip
 
 
 def get(name, variant=''):

@@ -8,12 +8,15 @@ import ml_collections
 from ml_collections import config_flags
 
 
-def load(config: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
+def load(
+  config: str, overrides: Sequence[str], name: str = 'config'
+) -> ml_collections.ConfigDict:
   """Returns the config of `FILE[:VARIANT]`, with what overrides it.
 
   Args:
     config: the file, and what its `get_config` is called with.
     overrides: such as `--config.section.key=value`.
+    name: of the flag, in place of 'config'.
 
   Raises:
     ValueError: If there is no such file, it cannot be loaded, or a value cannot
@@ -24,16 +27,16 @@ def load(config: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
     there = sorted(str(path) for path in file.parent.glob('*.py'))
     raise ValueError(f'expected a config file, one of {there}, got {file}')
   values = flags.FlagValues()
-  argv = ['', f'--config={config}', *overrides]
+  argv = ['', f'--{name}={config}', *overrides]
   flag = config_flags.DEFINE_config_file(
-    'config', flag_values=values, sys_argv=argv
+    name, flag_values=values, sys_argv=argv
   )
   try:
     rest = values(argv)
   except (AttributeError, KeyError) as error:
     hints = [text for text in _chain(error) if 'Did you mean' in text]
     message = (hints or _chain(error))[-1].replace('\n', ': ')
-    raise ValueError(f'unknown config key {message}') from error
+    raise ValueError(f'unknown {name} key {message}') from error
   except (flags.Error, TypeError, ValueError) as error:
     # The library puts the file's whole traceback into its message.
     in_file = 'whilst parsing config file' in str(error)

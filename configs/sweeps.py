@@ -1,0 +1,154 @@
+"""The sweeps behind the tables: what differs from a config, run by run.
+
+  python launch.py --config=configs/mnist_methods.py --sweep=methods \
+      --workdir=DIR [--jobs=2]
+
+A sweep is handed `add` and calls it with flat overrides; ':VARIANT' under
+'config' chooses a variant of the config's file. Each docstring names the config
+it is for. A run has all seeds of its config, but for `seeds`. Densities,
+strengths and alphas that no source gives are this project's choice.
+"""
+
+DENSITIES = (0.2, 0.1, 0.05)
+DISTRIBUTIONS = ('uniform', 'erdos_renyi_kernel')
+
+
+def seeds(add):
+  """Any config: three seeds, each in a run of its own, for `--pack=3`."""
+  for seed in range(3):
+    add({'seeds': (seed,)})
+
+
+def alphas(add):
+  """mnist_powerprop.py: the curves of one-shot pruning, alpha 1 to 5."""
+  for alpha in (1.0, 2.0, 3.0, 4.0, 5.0):
+    add({'powerprop.alphas': (alpha,)})
+
+
+def alphas_and_seeds(add):
+  """mnist_powerprop.py: the same, a run a network, for `--pack=15`."""
+  for alpha in (1.0, 2.0, 3.0, 4.0, 5.0):
+    for seed in range(3):
+      add({'powerprop.alphas': (alpha,), 'seeds': (seed,)})
+
+
+def densities(add):
+  """mnist_topkast.py: forward and backward densities."""
+  for forward, backward in ((0.1, 0.2), (0.05, 0.1), (0.02, 0.05)):
+    add(
+      {'method.forward_density': forward, 'method.backward_density': backward}
+    )
+
+
+def penalties(add):
+  """mnist_topkast.py: strengths of the exploration penalty, for `--pack`."""
+  for penalty in (1e-5, 1e-4, 1e-3):
+    add({'method.penalty': penalty})
+
+
+def methods(add):
+  """mnist_methods.py: every method, with and without Powerpropagation."""
+  for alpha in (1, 2):
+    add({'config': f':dense,alpha={alpha}'})
+    for name in (
+      'static', 'set', 'rigl', 'magnitude', 'gradual', 'snip', 'topkast',
+    ):  # fmt: skip
+      for density in (0.2, 0.1, 0.05, 0.02):
+        add({'config': f':{name},density={density},alpha={alpha}'})
+
+
+def cifar10_pruning(add):
+  """cifar10_alexnet.py, cifar10_wrn.py: one-shot pruning of dense networks."""
+  for alpha in (1.0, 2.0, 3.0, 4.0, 5.0):
+    add({'config': f':dense,alpha={alpha}'})
+
+
+def cifar10_methods(add):
+  """cifar10_alexnet.py, cifar10_wrn.py: methods at densities."""
+  for alpha in (1.0, 2.0):
+    for name in ('static', 'set', 'rigl', 'gradual', 'snip', 'topkast'):
+      for density in (0.2, 0.1, 0.05, 0.02):
+        backward = (
+          f',backward_density={2 * density}' if name == 'topkast' else ''
+        )
+        add({'config': f':{name},density={density}{backward},alpha={alpha}'})
+
+
+def imagenet_dense_to_sparse(add):
+  """imagenet_resnet50.py: gradual pruning, and with Powerpropagation."""
+  add({'config': ':dense'})
+  for distribution in DISTRIBUTIONS:
+    for name in ('magnitude', 'powerprop_magnitude'):
+      for density in DENSITIES:
+        add(_imagenet(name, density, distribution))
+
+
+def imagenet_sparse_to_sparse(add):
+  """imagenet_resnet50.py: always sparse, uniform and Erdos-Renyi kernel."""
+  for distribution in DISTRIBUTIONS:
+    for name in ('static', 'set', 'rigl', 'topkast', 'powerprop_topkast'):
+      for density in DENSITIES:
+        add(_imagenet(name, density, distribution))
+
+
+def imagenet_backward(add):
+  """imagenet_resnet50.py: Top-KAST from no exploration to a dense backward."""
+  for density in DENSITIES:
+    for backward in (density, 0.5, 1.0):
+      add(_imagenet('topkast', density, 'uniform', backward=backward))
+
+
+def imagenet_extended(add):
+  """imagenet_resnet50.py: five times as long, Erdos-Renyi kernel."""
+  for name in ('rigl', 'topkast', 'powerprop_topkast'):
+    for density in (*DENSITIES, 0.01):
+      add(_imagenet(name, density, 'erdos_renyi_kernel', length=5))
+
+
+def language(add):
+  """enwik8_, wikitext103_ and text_transformer_xl.py: methods at densities.
+
+  For a size: --config=configs/enwik8_transformer_xl.py:size=large.
+  """
+  add({'config': ':dense'})
+  for name in ('static', 'set', 'rigl', 'magnitude', 'powerprop_magnitude'):
+    for density in DENSITIES:
+      add({'config': f':{name},density={density}'})
+  for name in ('topkast', 'powerprop_topkast'):
+    for density in DENSITIES:
+      add(_language_topkast(name, density, 2 * density))
+
+
+def language_backward(add):
+  """The same configs: Top-KAST's forward against backward densities."""
+  for density in DENSITIES:
+    for backward in (density, 0.5, 1.0):
+      add(_language_topkast('topkast', density, backward))
+
+
+def strategies(add):
+  """permuted_mnist.py, split_mnist.py, cifar_tasks.py: against forgetting."""
+  for alpha in (1.0, 2.0, 3.0, 4.0):
+    add({'config': f':strategy=efficient_packnet,alpha={alpha}'})
+  for name in ('packnet', 'ewc', 'l2', 'fine_tuning', 'joint', 'alone'):
+    add({'config': f':strategy={name}'})
+
+
+def hundred_tasks(add):
+  """permuted_mnist.py: a hundred tasks."""
+  for alpha in (1.0, 2.0):
+    add({'config': f':hundred,strategy=efficient_packnet,alpha={alpha}'})
+  add({'config': ':hundred,strategy=alone'})
+
+
+def _imagenet(name, density, distribution, *, backward=None, length=1):
+  words = [name, f'density={density}', f'distribution={distribution}']
+  if name.endswith('topkast'):
+    words.insert(2, f'backward_density={backward or 2 * density}')
+  if length != 1:
+    words.append(f'length={length}')
+  return {'config': ':' + ','.join(words)}
+
+
+def _language_topkast(name, density, backward):
+  return {'config': f':{name},density={density},backward_density={backward}'}

@@ -1,0 +1,1 @@
+"""Sweeps: many runs of one command, each in an ordinary folder of its own."""

@@ -1,0 +1,248 @@
+"""The command: launch.py --config=FILE --sweep=NAME --workdir=DIR.
+
+Every run of the sweep is trained in a folder of its own below DIR, named by
+what it overrides: runs that are done are skipped, interrupted ones go on, and
+one that fails does not stop the others. What all runs override is given as
+--config.section.key=value; other arguments are handed to each run.
+"""
+
+import argparse
+from collections.abc import Callable
+from collections.abc import Sequence
+import contextlib
+import functools
+import pathlib
+import signal
+import sys
+from typing import Any
+from typing import NamedTuple
+
+import rich.console
+
+from experiments.common import build
+from experiments.common import config as config_lib
+from experiments.sweeps import check
+from experiments.sweeps import display
+from experiments.sweeps import executors
+from experiments.sweeps import plan as plan_lib
+from experiments.sweeps import runner
+from experiments.sweeps import states
+
+USER_ERROR = 2
+FAILED = 1  # a run failed or diverged
+EXECUTORS = ('local', 'slurm')
+
+
+class Program(NamedTuple):
+  """What of launch.py a sweep needs."""
+
+  file: pathlib.Path
+  main: Callable[[Sequence[str]], int]
+  parse: Callable[[Sequence[str]], Any]
+
+
+def is_asked(arguments: Sequence[str]) -> bool:
+  """Returns whether a command line is one of a sweep."""
+  return any(argument.partition('=')[0] == '--sweep' for argument in arguments)
+
+
+def main(arguments: Sequence[str], program: Program) -> int:
+  """Runs a sweep, or lists it, or one run of it; returns the exit code."""
+  try:
+    given, shared, of_cluster = _parse(arguments)
+    overrides = plan_lib.collect(plan_lib.find(given.sweep, given.config))
+    runs = plan_lib.make_runs(overrides, given.config, shared)
+    if given.list:
+      return _list(runs, given.workdir)
+    if given.workdir is None:
+      raise ValueError('expected --workdir=DIR, the folder of the sweep')
+    if given.index is not None:
+      return _run_one(runs, given, program)
+    configs = check.load(runs, program.parse)
+    check.use_cpu(configs)
+    check.folders(configs, given.workdir)
+    check.plan(configs)
+    cluster = _cluster(given, of_cluster)
+    if given.dry_run:
+      return _dry_run(runs, given, cluster, program)
+    plan_lib.write(given.workdir, given.config, given.sweep, runs)
+    if given.executor == 'slurm':
+      return _submit(runs, given, cluster, program)
+    return _run(runs, given, cluster, program)
+  except (ValueError, OSError) as error:
+    print(f'launch.py: {error}', file=sys.stderr)
+    return USER_ERROR
+
+
+def _parse(arguments: Sequence[str]):
+  """Returns the sweep's arguments, those of all runs, and the cluster's."""
+  parser = argparse.ArgumentParser(
+    'launch.py --sweep',
+    'launch.py --config=FILE[:VARIANT] --sweep=NAME --workdir=DIR '
+    '[--jobs=N] [--config.section.key=value ...]',
+    __doc__,
+    allow_abbrev=False,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add = parser.add_argument
+  add('--config', required=True, help='config file')
+  add('--sweep', required=True, help='function of it or of sweeps.py beside it')
+  add('--workdir', help='folder of the sweep')
+  add('--jobs', type=int, help='runs at a time: 1; of Slurm: all')
+  add('--list', action='store_true', help='show the runs and their states')
+  add('--index', type=int, help='run this one alone, from 0 on')
+  add('--executor', choices=EXECUTORS, help='run through submitit')
+  add('--cluster', help='config file of the executor; cluster.py beside FILE')
+  add('--dry_run', action='store_true', help='check and show what would be run')
+  given, rest = parser.parse_known_args(arguments)
+  if given.jobs is not None and given.jobs < 1:
+    raise ValueError(f'expected --jobs >= 1, got {given.jobs}')
+  of_cluster = [x for x in rest if x.startswith('--cluster.')]
+  if (of_cluster or given.cluster) and not given.executor:
+    raise ValueError(
+      f'expected --executor, one of {", ".join(EXECUTORS)}, with --cluster'
+    )
+  return given, [x for x in rest if x not in of_cluster], of_cluster
+
+
+def _cluster(given, overrides) -> executors.Cluster | None:
+  if given.executor is None:
+    return None
+  file = pathlib.Path(given.config.partition(':')[0])
+  path = given.cluster or str(file.with_name('cluster.py'))
+  section = config_lib.load(path, overrides, name='cluster')
+  return build.call(executors.make_cluster, section, name='cluster')
+
+
+def _list(runs: Sequence[plan_lib.Run], workdir: str | None) -> int:
+  """Prints each run with its number, and its state if there is a folder."""
+  width = max(len(run.name) for run in runs)
+  for index, run in enumerate(runs):
+    line = f'{index:4} {run.name:{width}}'
+    if workdir is not None:
+      state = states.read(pathlib.Path(workdir) / run.name)
+      steps = f'{state.step}/{state.total}' if state.total else ''
+      line += (
+        f'  {state.status:11} {steps:>15}  {state.figure or state.message}'
+      )
+    print(line.rstrip())
+  return 0
+
+
+def _run_one(runs, given, program: Program) -> int:
+  """Trains one run in this process, as its own command would."""
+  if not 0 <= given.index < len(runs):
+    raise ValueError(
+      f'expected --index from 0 to {len(runs) - 1}, got {given.index}'
+    )
+  run = runs[given.index]
+  check.load([run], program.parse)
+  plan_lib.write(given.workdir, given.config, given.sweep, runs)
+  print(f'Run {given.index} of {len(runs)}: {run.name}', flush=True)
+  folder = pathlib.Path(given.workdir) / run.name
+  return program.main([*run.arguments, f'--workdir={folder}'])
+
+
+def _tasks(runs, given, cluster, program: Program) -> list[runner.Task]:
+  """Returns what is left to do."""
+  workdir = pathlib.Path(given.workdir)
+  more = executors.distributed_arguments(cluster) if cluster else ()
+  return [
+    runner.Task(
+      run.name,
+      (run.name,),
+      runner.python_command(
+        program.file,
+        *run.arguments,
+        *more,
+        f'--workdir={workdir / run.name}',
+      ),
+    )
+    for run in runs
+    if states.read(workdir / run.name).status not in states.ENDED
+  ]
+
+
+def _dry_run(runs, given, cluster, program: Program) -> int:
+  """Prints the script for Slurm, or the command of each run."""
+  tasks = _tasks(runs, given, cluster, program)
+  if given.executor == 'slurm' and tasks:
+    parallel = given.jobs or len(tasks)
+    workdir = pathlib.Path(given.workdir)
+    print(executors.script(workdir, cluster, len(tasks), parallel))
+    print(f'# The {len(tasks)} jobs of it:')
+  for task in tasks:
+    print(f'# {task.name}\n{" ".join(task.command)}')
+  return 0
+
+
+def _submit(runs, given, cluster, program: Program) -> int:
+  workdir = pathlib.Path(given.workdir)
+  tasks = _tasks(runs, given, cluster, program)
+  ids = executors.submit(workdir, cluster, tasks, given.jobs or len(tasks))
+  for name, job_id in ids.items():
+    print(f'{job_id} {name}')
+  print(
+    f'{len(ids)} of {len(runs)} runs submitted; the same command with --list '
+    f'shows them, their logs are below {workdir / executors.FOLDER}'
+  )
+  return 0
+
+
+def _run(runs, given, cluster, program: Program) -> int:
+  """Runs all on this machine; returns the exit code."""
+  workdir = pathlib.Path(given.workdir)
+  with runner.locked(workdir) as lock, contextlib.ExitStack() as stack:
+    tasks = _tasks(runs, given, cluster, program)
+    start = functools.partial(runner.start_process, workdir, lock)
+    if cluster:
+      start = functools.partial(executors.start_local, workdir, cluster)
+    rows_of = {name: task.rows_of for task in tasks for name in task.runs}
+    shown = stack.enter_context(
+      display.Display(
+        [run.name for run in runs],
+        lambda name: states.read(workdir / name, rows_of.get(name)),
+      )
+    )
+    by_name = {task.name: task for task in tasks}
+
+    def show(codes, running):
+      names = {run for task in running for run in by_name[task].runs}
+      shown.update(names)
+
+    outcome = runner.run_all(tasks, start, jobs=given.jobs or 1, show=show)
+    shown.update(set(), force=True)
+  return _report(runs, tasks, outcome, workdir)
+
+
+def _report(runs, tasks, outcome: runner.Outcome, workdir: pathlib.Path) -> int:
+  """Says how a sweep ended; returns the exit code."""
+  found = {
+    run.name: display.now_of(states.read(workdir / run.name), False)
+    for run in runs
+  }
+  print(display.counts(found))
+  logs = {run: task.name for task in tasks for run in task.runs}
+  failed = 0
+  for name, state in found.items():
+    code = outcome.codes.get(logs.get(name), 0)
+    is_error = code not in (0, 128 + signal.SIGINT, 128 + signal.SIGTERM)
+    if state.status in ('diverged', 'failed') or (
+      state.status != 'done' and is_error
+    ):
+      failed += 1
+      log = runner.log_of(workdir, logs.get(name, name))
+      why = state.message or runner.last_line(log)
+      print(
+        f'{state.status if code == 0 else "failed"}: {name}: {why}\n  {log}'
+      )
+  if outcome.signal is not None:
+    signal_name = signal.Signals(outcome.signal).name
+    print(
+      f'{signal_name}: what ran has saved. The same command goes on from '
+      f'there:\n  python {" ".join(sys.argv)}'
+    )
+    return 128 + outcome.signal
+  if any(state.status != 'done' for state in found.values()):
+    return FAILED
+  return 0
