@@ -92,8 +92,7 @@ def make_recipe(
 
 def init_state(make: MakeRecipe, seed, scores=None) -> step_lib.TrainState:
   """Returns a member's state before the first step."""
-  key = jax.random.fold_in(jax.random.key(seed), 0)
-  return step_lib.init_state(make(seed, scores), key)
+  return step_lib.init_state(make(seed, scores), _init_key(seed))
 
 
 def make_units(
@@ -106,6 +105,7 @@ def make_units(
   num_steps: int,
   num_score_batches: int,
   mesh: jax.sharding.Mesh,
+  seed_of: Callable[[Any], Any] = lambda seed: seed,
 ) -> list[loop.Unit]:
   """Returns the units of one alpha; they share what is compiled.
 
@@ -118,15 +118,17 @@ def make_units(
     num_steps: of each.
     num_score_batches: batches that give the method its scores.
     mesh: devices that hold the state.
+    seed_of: from what `make` and `groups` have for seeds, to the seed.
   """
   replicated = distributed.replicated(mesh)
 
-  def see(state):
-    return step_lib.seen_weights(make(0), state)
+  def see(state, seed):
+    return step_lib.seen_weights(make(seed), state)
 
   def init(seed, batches):
-    scores = _scores(make, seed, batches) if num_score_batches else None
-    return init_state(make, seed, scores)
+    key = _init_key(seed_of(seed))
+    scores = _scores(make(seed), key, batches) if num_score_batches else None
+    return step_lib.init_state(make(seed, scores), key)
 
   def prune(weights, initial, kept):
     pruned, figures = pruning.at_level(weights, initial, kept)
@@ -134,8 +136,11 @@ def make_units(
 
   # Of these every argument and result has members along its leading axis.
   init_all = jax.jit(jax.vmap(init), out_shardings=replicated)
-  see_all = jax.jit(jax.vmap(see))
+  see_vmapped = jax.jit(jax.vmap(see))
   prune_all = jax.jit(jax.vmap(prune, (0, 0, None)))
+
+  def see_all(state, seeds):
+    return see_vmapped(state, np.array(seeds, np.uint32))
 
   def start(seeds):
     batches = None
@@ -145,7 +150,7 @@ def make_units(
 
   def report(seeds, state):
     """Returns the final rows of each member."""
-    before, after = see_all(start(seeds)), see_all(state)
+    before, after = see_all(start(seeds), seeds), see_all(state, seeds)
     test = jax.device_get(feed.evaluate(after, state.net_state, 'test'))
     rows = [
       [{'split': 'test', **_of_member(test, i)}] for i in range(len(seeds))
@@ -174,7 +179,7 @@ def make_units(
       init=lambda _: start(seeds),
       train=lambda state, *steps: feed.train(state, seeds, *steps),
       evaluate=lambda state: feed.evaluate(
-        see_all(state), state.net_state, 'validation'
+        see_all(state, seeds), state.net_state, 'validation'
       ),
       report=lambda state: report(seeds, state),
       like=lambda: distributed.with_sharding(
@@ -185,10 +190,12 @@ def make_units(
   return [make_unit(seeds) for seeds in groups]
 
 
-def _scores(make: MakeRecipe, seed, batches):
+def _init_key(seed):
+  return jax.random.fold_in(jax.random.key(seed), 0)
+
+
+def _scores(recipe: step_lib.Recipe, key, batches):
   """Returns the saliency of theta at the start, over batches [N, B, ...]."""
-  key = jax.random.fold_in(jax.random.key(seed), 0)
-  recipe = make(seed)
   weights, net_state = recipe.init(key)
 
   def loss(weights, batch):

@@ -29,6 +29,8 @@ class Steps(NamedTuple):
   recipe: Callable[[Any], step_lib.Recipe]  # of a seed
   totals: Totals
   means: Callable[[step_lib.Metrics], step_lib.Metrics]  # of sums
+  # From what `recipe` takes for a seed, to the seed.
+  seed_of: Callable[[Any], Any] = lambda seed: seed
 
 
 class Feed(NamedTuple):
@@ -65,7 +67,11 @@ def from_arrays(arrays: dataset.Arrays, steps: Steps, shape: Shape) -> Feed:
 
   def train_member(state, seed, indices, examples):
     return step_lib.train_steps(
-      steps.recipe(seed), state, examples, indices, _training_key(seed)
+      steps.recipe(seed),
+      state,
+      examples,
+      indices,
+      _training_key(steps.seed_of(seed)),
     )
 
   def evaluate_member(weights, net_state, split):
@@ -86,7 +92,11 @@ def from_arrays(arrays: dataset.Arrays, steps: Steps, shape: Shape) -> Feed:
     return np.stack(
       [
         order.batch_indices(
-          seed, first_step, num_steps, shape.batch_size, num_train
+          steps.seed_of(seed),
+          first_step,
+          num_steps,
+          shape.batch_size,
+          num_train,
         )
         for seed in seeds
       ]

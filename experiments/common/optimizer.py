@@ -1,6 +1,11 @@
-"""Optimizers by name: a config section is the arguments of one of these."""
+"""Optimizers by name: a config section is the arguments of one of these.
+
+Called directly and not for a config, `learning_rate` and `weight_decay` may be
+traced, so that networks that differ in them are trained side by side.
+"""
 
 from collections.abc import Callable
+import numbers
 from typing import Any
 
 import jax.numpy as jnp
@@ -121,7 +126,7 @@ OPTIMIZERS = {'adam': adam, 'sgd': sgd}
 
 
 def _rate(learning_rate: float, schedule: dict) -> Any:
-  if not learning_rate >= 0:
+  if isinstance(learning_rate, numbers.Real) and not learning_rate >= 0:
     raise ValueError(f'expected learning_rate >= 0, got {learning_rate}')
   factor = build.build(SCHEDULES, schedule, name='config.optimizer.schedule')
   if schedule['name'] == 'constant' and not schedule['warmup_steps']:
@@ -139,7 +144,7 @@ def _check_warmup(warmup_steps: int) -> None:
 
 
 def _decay(weight_decay: float) -> optax.GradientTransformation:
-  if not weight_decay:
+  if isinstance(weight_decay, numbers.Real) and not weight_decay:
     return optax.identity()
   return optax.add_decayed_weights(
     weight_decay,

@@ -17,16 +17,16 @@ import sys
 from typing import Any
 from typing import NamedTuple
 
-import rich.console
-
 from experiments.common import build
 from experiments.common import config as config_lib
 from experiments.sweeps import check
 from experiments.sweeps import display
 from experiments.sweeps import executors
+from experiments.sweeps import grouping
 from experiments.sweeps import plan as plan_lib
 from experiments.sweeps import runner
 from experiments.sweeps import states
+from experiments.sweeps import unpacking
 
 USER_ERROR = 2
 FAILED = 1  # a run failed or diverged
@@ -56,6 +56,9 @@ def main(arguments: Sequence[str], program: Program) -> int:
       return _list(runs, given.workdir)
     if given.workdir is None:
       raise ValueError('expected --workdir=DIR, the folder of the sweep')
+    if given.packed is not None:
+      folder = pathlib.Path(given.workdir) / unpacking.FOLDER / given.packed
+      return unpacking.train(folder, program.main)
     if given.index is not None:
       return _run_one(runs, given, program)
     configs = check.load(runs, program.parse)
@@ -64,11 +67,11 @@ def main(arguments: Sequence[str], program: Program) -> int:
     check.plan(configs)
     cluster = _cluster(given, of_cluster)
     if given.dry_run:
-      return _dry_run(runs, given, cluster, program)
+      return _dry_run(runs, configs, given, cluster, program)
     plan_lib.write(given.workdir, given.config, given.sweep, runs)
     if given.executor == 'slurm':
-      return _submit(runs, given, cluster, program)
-    return _run(runs, given, cluster, program)
+      return _submit(runs, configs, given, cluster, program)
+    return _run(runs, configs, given, cluster, program)
   except (ValueError, OSError) as error:
     print(f'launch.py: {error}', file=sys.stderr)
     return USER_ERROR
@@ -91,12 +94,16 @@ def _parse(arguments: Sequence[str]):
   add('--jobs', type=int, help='runs at a time: 1; of Slurm: all')
   add('--list', action='store_true', help='show the runs and their states')
   add('--index', type=int, help='run this one alone, from 0 on')
+  add('--pack', type=int, default=1, help='runs to train side by side')
+  add('--packed', help=argparse.SUPPRESS)  # the folder of a pack, of a child
   add('--executor', choices=EXECUTORS, help='run through submitit')
   add('--cluster', help='config file of the executor; cluster.py beside FILE')
   add('--dry_run', action='store_true', help='check and show what would be run')
   given, rest = parser.parse_known_args(arguments)
-  if given.jobs is not None and given.jobs < 1:
-    raise ValueError(f'expected --jobs >= 1, got {given.jobs}')
+  for name in ('jobs', 'pack'):
+    value = getattr(given, name)
+    if value is not None and value < 1:
+      raise ValueError(f'expected --{name} >= 1, got {value}')
   of_cluster = [x for x in rest if x.startswith('--cluster.')]
   if (of_cluster or given.cluster) and not given.executor:
     raise ValueError(
@@ -143,29 +150,58 @@ def _run_one(runs, given, program: Program) -> int:
   return program.main([*run.arguments, f'--workdir={folder}'])
 
 
-def _tasks(runs, given, cluster, program: Program) -> list[runner.Task]:
-  """Returns what is left to do."""
+def _tasks(runs, configs, given, cluster, program) -> list[runner.Task]:
+  """Returns what is left to do; runs of a pack are one task."""
   workdir = pathlib.Path(given.workdir)
+  by_name = {run.name: run for run in runs}
+  tasks = []
+  for names in grouping.group(configs, given.pack):
+    packs = workdir / unpacking.FOLDER
+    left = [n for n in names if not _is_ended(workdir / n)]
+    if (packs / grouping.id_of(names)).is_dir() and left:
+      left = names  # as it was begun
+    if len(left) > 1:
+      tasks.append(_pack_task([by_name[n] for n in left], configs, given))
+    tasks += [
+      runner.Task(n, (n,), (*by_name[n].arguments, f'--workdir={workdir / n}'))
+      for n in left
+      if len(left) == 1
+    ]
   more = executors.distributed_arguments(cluster) if cluster else ()
   return [
-    runner.Task(
-      run.name,
-      (run.name,),
-      runner.python_command(
-        program.file,
-        *run.arguments,
-        *more,
-        f'--workdir={workdir / run.name}',
-      ),
+    task._replace(
+      command=runner.python_command(program.file, *task.command, *more)
     )
-    for run in runs
-    if states.read(workdir / run.name).status not in states.ENDED
+    for task in tasks
   ]
 
 
-def _dry_run(runs, given, cluster, program: Program) -> int:
+def _pack_task(runs, configs, given) -> runner.Task:
+  name = grouping.id_of([run.name for run in runs])
+  folder = pathlib.Path(given.workdir) / unpacking.FOLDER / name
+  if not given.dry_run:
+    packed = [
+      unpacking.Packed(run.name, list(run.arguments), configs[run.name])
+      for run in runs
+    ]
+    unpacking.write(folder, packed)
+  arguments = ('config', 'sweep', 'workdir')
+  command = [f'--{name}={getattr(given, name)}' for name in arguments]
+  return runner.Task(
+    name,
+    tuple(run.name for run in runs),
+    (*command, f'--packed={name}'),
+    str(folder),
+  )
+
+
+def _is_ended(folder: pathlib.Path) -> bool:
+  return states.read(folder).status in states.ENDED
+
+
+def _dry_run(runs, configs, given, cluster, program: Program) -> int:
   """Prints the script for Slurm, or the command of each run."""
-  tasks = _tasks(runs, given, cluster, program)
+  tasks = _tasks(runs, configs, given, cluster, program)
   if given.executor == 'slurm' and tasks:
     parallel = given.jobs or len(tasks)
     workdir = pathlib.Path(given.workdir)
@@ -176,9 +212,9 @@ def _dry_run(runs, given, cluster, program: Program) -> int:
   return 0
 
 
-def _submit(runs, given, cluster, program: Program) -> int:
+def _submit(runs, configs, given, cluster, program: Program) -> int:
   workdir = pathlib.Path(given.workdir)
-  tasks = _tasks(runs, given, cluster, program)
+  tasks = _tasks(runs, configs, given, cluster, program)
   ids = executors.submit(workdir, cluster, tasks, given.jobs or len(tasks))
   for name, job_id in ids.items():
     print(f'{job_id} {name}')
@@ -189,11 +225,11 @@ def _submit(runs, given, cluster, program: Program) -> int:
   return 0
 
 
-def _run(runs, given, cluster, program: Program) -> int:
+def _run(runs, configs, given, cluster, program: Program) -> int:
   """Runs all on this machine; returns the exit code."""
   workdir = pathlib.Path(given.workdir)
   with runner.locked(workdir) as lock, contextlib.ExitStack() as stack:
-    tasks = _tasks(runs, given, cluster, program)
+    tasks = _tasks(runs, configs, given, cluster, program)
     start = functools.partial(runner.start_process, workdir, lock)
     if cluster:
       start = functools.partial(executors.start_local, workdir, cluster)

@@ -5,7 +5,6 @@ before a job has to go: the run saves, the job is queued again, and the same
 command goes on from there. SIGTERM makes it save and leave.
 """
 
-from collections.abc import Mapping
 from collections.abc import Sequence
 import os
 import pathlib
@@ -91,7 +90,8 @@ def make_cluster(
     )
   if num_requeues < 0:
     raise ValueError(f'cluster.num_requeues: expected >= 0, got {num_requeues}')
-  path = f'export PYTHONPATH={shlex.quote(str(_ROOT))}:$PYTHONPATH'
+  path = shlex.quote(str(_ROOT))
+  path = f'export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}'
   optional = {
     'gpus_per_node': gpus_per_node,
     'cpus_per_task': cpus_per_task,
@@ -130,7 +130,12 @@ class Command:
     """Runs it, in this environment; returns the exit code."""
     previous = signal.signal(signal.SIGTERM, lambda *_: self._terminate())
     try:
-      self._process = subprocess.Popen(self._command)
+      # The signals of the job are ours to pass on, whoever of it gets them.
+      self._process = subprocess.Popen(
+        self._command,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN),
+      )
       # Not `wait`, whose lock `checkpoint` would find taken: it is called from
       # a signal's handler.
       while self._process.poll() is None:
@@ -290,9 +295,3 @@ def _queued() -> set[str]:
 def distributed_arguments(cluster: Cluster) -> tuple[str, ...]:
   """Returns what tells the processes of a run that they are one program."""
   return ('--distributed=slurm',) if cluster.num_tasks > 1 else ()
-
-
-def ids_of(workdir: pathlib.Path) -> Mapping[str, str]:
-  """Returns the ids of the jobs that were submitted last, by task."""
-  path = workdir / FOLDER / _SUBMITTED
-  return run_lib.read_json(path) if path.exists() else {}

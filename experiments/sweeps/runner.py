@@ -1,8 +1,8 @@
 """Runs tasks, some at a time, until all have ended or a signal stops them."""
 
+import collections
 from collections.abc import Callable
 from collections.abc import Sequence
-import collections
 import contextlib
 import fcntl
 import os
