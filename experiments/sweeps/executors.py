@@ -1,8 +1,7 @@
 """Runs as jobs of a cluster, through submitit.
 
-A job is a command, the one that would run here. Slurm sends SIGUSR2 some time
-before a job has to go: the run saves, the job is queued again, and the same
-command goes on from there. SIGTERM makes it save and leave.
+The runs, their folders and their commands are those of this machine; see
+`job.Command` for what a job does when it has to go.
 """
 
 from collections.abc import Sequence
@@ -11,7 +10,6 @@ import pathlib
 import shlex
 import signal
 import subprocess
-import time
 from typing import Any
 from typing import NamedTuple
 
@@ -19,11 +17,11 @@ import submitit
 from submitit.core import utils as submitit_lib
 
 from experiments.common import run as run_lib
+from experiments.sweeps import job as job_lib
 from experiments.sweeps import runner
 
 FOLDER = 'jobs'  # in that of the sweep: what submitit keeps, and logs
 _SUBMITTED = 'submitted.json'  # ids of jobs by task
-_POLL_S = 0.1
 _ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
@@ -114,51 +112,6 @@ def make_cluster(
   )
 
 
-class Command:
-  """A command as the function of a job.
-
-  Example:
-    >>> Command(('true',))()
-    0
-  """
-
-  def __init__(self, command: Sequence[str]):
-    self._command = tuple(command)
-    self._process: subprocess.Popen | None = None
-
-  def __call__(self) -> int:
-    """Runs it, in this environment; returns the exit code."""
-    previous = signal.signal(signal.SIGTERM, lambda *_: self._terminate())
-    try:
-      # The signals of the job are ours to pass on, whoever of it gets them.
-      self._process = subprocess.Popen(
-        self._command,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN),
-      )
-      # Not `wait`, whose lock `checkpoint` would find taken: it is called from
-      # a signal's handler.
-      while self._process.poll() is None:
-        time.sleep(_POLL_S)
-      return self._process.returncode
-    finally:
-      signal.signal(signal.SIGTERM, previous)
-
-  def checkpoint(self) -> submitit_lib.DelayedSubmission:
-    """Lets the run save and end; returns what is queued: the same command."""
-    if self._process is not None:
-      self._terminate()
-      os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-    return submitit_lib.DelayedSubmission(Command(self._command))
-
-  def _terminate(self) -> None:
-    if self._process is not None:
-      self._process.terminate()
-
-  def __getstate__(self) -> dict[str, Any]:
-    return {'_command': self._command, '_process': None}
-
-
 class LocalJob:
   """A job of submitit on this machine, as the runner sees processes."""
 
@@ -199,7 +152,7 @@ def start_local(
   # Ctrl-C is ours to pass on: on it submitit would kill the run after a second.
   previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
   try:
-    return LocalJob(executor.submit(Command(task.command)))
+    return LocalJob(executor.submit(job_lib.Command(task.command)))
   finally:
     signal.signal(signal.SIGINT, previous)
     if before is None:
@@ -253,7 +206,7 @@ def submit(
   if not tasks:
     return {}
   executor = _slurm(workdir, cluster, parallel)
-  commands = [Command(task.command) for task in tasks]
+  commands = [job_lib.Command(task.command) for task in tasks]
   try:
     jobs = executor.submit_array(commands)
   except submitit_lib.FailedJobError as error:

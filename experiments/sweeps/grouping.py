@@ -22,7 +22,8 @@ def group(
   """Returns the names of runs in groups of at most `size`, in their order.
 
   Runs of a group are image classifications on one device, of data that lie on
-  it, that differ in nothing but `FREE`. All others are alone.
+  it and in masked storage, that differ in nothing but `FREE`. All others are
+  alone.
 
   Args:
     configs: of the runs, by name.
@@ -41,6 +42,8 @@ def group(
 def is_packable(config: dict[str, Any]) -> bool:
   """Returns whether runs like this one can be trained side by side."""
   if config['experiment'] != 'image_classification':
+    return False
+  if config['method'].get('storage', 'masked') != 'masked':
     return False
   spec = build.build(data_table.SPECS, config['data'], name='config.data')
   return not spec.is_stream and config['train']['num_devices'] == 1
