@@ -9,7 +9,6 @@ one that fails does not stop the others. What all runs override is given as
 import argparse
 from collections.abc import Callable
 from collections.abc import Sequence
-import contextlib
 import functools
 import pathlib
 import signal
@@ -20,11 +19,11 @@ from typing import NamedTuple
 from experiments.common import build
 from experiments.common import config as config_lib
 from experiments.sweeps import check
-from experiments.sweeps import display
 from experiments.sweeps import executors
 from experiments.sweeps import grouping
 from experiments.sweeps import plan as plan_lib
 from experiments.sweeps import runner
+from experiments.sweeps import session
 from experiments.sweeps import states
 from experiments.sweeps import unpacking
 
@@ -61,6 +60,8 @@ def main(arguments: Sequence[str], program: Program) -> int:
       return unpacking.train(folder, program.main)
     if given.index is not None:
       return _run_one(runs, given, program)
+    if len(runs) > 8:
+      print(f'Checking {len(runs)} runs ...', file=sys.stderr, flush=True)
     configs = check.load(runs, program.parse)
     check.use_cpu(configs)
     check.folders(configs, given.workdir)
@@ -228,57 +229,19 @@ def _submit(runs, configs, given, cluster, program: Program) -> int:
 def _run(runs, configs, given, cluster, program: Program) -> int:
   """Runs all on this machine; returns the exit code."""
   workdir = pathlib.Path(given.workdir)
-  with runner.locked(workdir) as lock, contextlib.ExitStack() as stack:
+  with runner.locked(workdir) as lock:
     tasks = _tasks(runs, configs, given, cluster, program)
     start = functools.partial(runner.start_process, workdir, lock)
     if cluster:
       start = functools.partial(executors.start_local, workdir, cluster)
-    rows_of = {name: task.rows_of for task in tasks for name in task.runs}
-    shown = stack.enter_context(
-      display.Display(
-        [run.name for run in runs],
-        lambda name: states.read(workdir / name, rows_of.get(name)),
-      )
+    names = [run.name for run in runs]
+    found, stopped = session.run(
+      names, tasks, start, workdir=workdir, jobs=given.jobs or 1
     )
-    by_name = {task.name: task for task in tasks}
-
-    def show(codes, running):
-      names = {run for task in running for run in by_name[task].runs}
-      shown.update(names)
-
-    outcome = runner.run_all(tasks, start, jobs=given.jobs or 1, show=show)
-    shown.update(set(), force=True)
-  return _report(runs, tasks, outcome, workdir)
-
-
-def _report(runs, tasks, outcome: runner.Outcome, workdir: pathlib.Path) -> int:
-  """Says how a sweep ended; returns the exit code."""
-  found = {
-    run.name: display.now_of(states.read(workdir / run.name), False)
-    for run in runs
-  }
-  print(display.counts(found))
-  logs = {run: task.name for task in tasks for run in task.runs}
-  failed = 0
-  for name, state in found.items():
-    code = outcome.codes.get(logs.get(name), 0)
-    is_error = code not in (0, 128 + signal.SIGINT, 128 + signal.SIGTERM)
-    if state.status in ('diverged', 'failed') or (
-      state.status != 'done' and is_error
-    ):
-      failed += 1
-      log = runner.log_of(workdir, logs.get(name, name))
-      why = state.message or runner.last_line(log)
-      print(
-        f'{state.status if code == 0 else "failed"}: {name}: {why}\n  {log}'
-      )
-  if outcome.signal is not None:
-    signal_name = signal.Signals(outcome.signal).name
+  if stopped is not None:
     print(
-      f'{signal_name}: what ran has saved. The same command goes on from '
-      f'there:\n  python {" ".join(sys.argv)}'
+      f'{signal.Signals(stopped).name}: what ran has saved. The same command '
+      f'goes on from there:\n  python {" ".join(sys.argv)}'
     )
-    return 128 + outcome.signal
-  if any(state.status != 'done' for state in found.values()):
-    return FAILED
-  return 0
+    return 128 + stopped
+  return 0 if all(s.status == 'done' for s in found.values()) else FAILED

@@ -197,7 +197,7 @@ def test_a_sweep_trains_what_is_left_and_reports_what_failed(
   output = capsys.readouterr().out
   assert {p: p.stat().st_mtime_ns for p in done.rglob('*')} == before
   assert read_json(workdir / 'seeds=1' / 'status.json')['status'] == 'done'
-  assert '3 runs: 1 waiting, 2 done' in output
+  assert '3 runs: 1 failed, 2 done' in output
   assert 'failed: data.data_dir=_nowhere' in output
   assert '/nowhere' in output
   assert 'seeds=1: done, accuracy' in output

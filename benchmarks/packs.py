@@ -1,0 +1,111 @@
+"""What runs gain by being trained side by side: `launch.py --sweep --pack=N`.
+
+  python benchmarks/packs.py [--quick]
+
+The same steps of the same networks, one run after another and in one pack:
+LeNet-300-100 as `configs/mnist_topkast.py` trains it, four seeds, four learning
+rates, four alphas; one hidden layer of 32, four seeds; and the convolutions of
+`configs/mnist_methods.py`, four seeds. Ratios of times, taken in turns, one by
+one / side by side: over 1 is a gain. What a process costs that need not be
+started, and a program that need not be compiled, is not in it.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import sys
+
+# Run as a script, Python looks for packages next to it only.
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+
+import jax
+
+from benchmarks import timing
+from configs import mnist_methods
+from configs import mnist_topkast
+from experiments import image_classification
+from experiments.common import build
+from experiments.sweeps import packing
+
+NUM_RUNS = 4
+
+
+def variants(config, section, key, values):
+  """Returns plain configs that differ in one value."""
+  found = []
+  for value in values:
+    changed = config.copy_and_resolve_references()
+    if section is None:
+      changed[key] = value
+    else:
+      changed[section][key] = value
+    found.append(json.loads(json.dumps(changed.to_dict())))
+  return found
+
+
+def cases():
+  topkast = mnist_topkast.get_config()
+  topkast.seeds, topkast.powerprop.alphas = (0,), (2.0,)
+  small = topkast.copy_and_resolve_references()
+  small.model.hidden = (32,)
+  small.prune.output_layer = 'linear_1/w'
+  lenet5 = mnist_methods.get_config('rigl')
+  lenet5.seeds = (0,)
+  seeds = [(seed,) for seed in range(NUM_RUNS)]
+  alphas = [(alpha,) for alpha in (1.0, 2.0, 3.0, 4.0)]
+  rates = (0.1, 0.05, 0.02, 0.01)
+  return {
+    'LeNet-300-100, seeds': variants(topkast, None, 'seeds', seeds),
+    'LeNet-300-100, learning rates': variants(
+      topkast, 'optimizer', 'learning_rate', rates
+    ),
+    'LeNet-300-100, alphas': variants(topkast, 'powerprop', 'alphas', alphas),
+    'one layer of 32, seeds': variants(small, None, 'seeds', seeds),
+    'LeNet-5, seeds': variants(lenet5, None, 'seeds', seeds),
+  }
+
+
+def train(units, num_steps: int):
+  """Returns a function that makes `num_steps` steps of each unit."""
+  states = [unit.init(None) for unit in units]
+
+  def run():
+    for i, unit in enumerate(units):
+      states[i], metrics = unit.train(states[i], 0, num_steps)
+      jax.device_get(metrics)
+
+  return run
+
+
+def alone(config):
+  sections = {k: v for k, v in config.items() if k != 'experiment'}
+  return build.call(image_classification.build, sections).units
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--quick', action='store_true', help='fewer repeats')
+  quick = parser.parse_args().quick
+  num_steps, repeats = (50, 3) if quick else (200, 9)
+  print(f'{num_steps} steps, {repeats} rounds, {jax.devices()[0].device_kind}')
+  for name, configs in cases().items():
+    seconds = timing.interleave(
+      {
+        'one by one': train([u for c in configs for u in alone(c)], num_steps),
+        'side by side': train(packing.build(configs).units, num_steps),
+      },
+      repeats,
+    )
+    ratio = statistics.median(
+      a / b
+      for a, b in zip(
+        seconds['one by one'], seconds['side by side'], strict=True
+      )
+    )
+    step = 1e3 * timing.medians(seconds)['one by one'] / num_steps
+    print(f'{name:32} {step:8.3f} ms a step of {NUM_RUNS} {ratio:8.2f} x')
+
+
+if __name__ == '__main__':
+  main()
