@@ -128,7 +128,8 @@ def _evaluate(experiment: experiment_lib.Experiment, workdir: str) -> int:
 
 
 def _train(experiment, directory: run_lib.Run) -> int:
-  directory.write_status('running')
+  total = sum(unit.num_steps for unit in experiment.units)
+  directory.write_status('running', total_steps=total)
   try:
     outcome = loop.run(
       experiment.units,

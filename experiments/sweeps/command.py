@@ -19,6 +19,7 @@ from typing import NamedTuple
 from experiments.common import build
 from experiments.common import config as config_lib
 from experiments.sweeps import check
+from experiments.sweeps import display
 from experiments.sweeps import executors
 from experiments.sweeps import grouping
 from experiments.sweeps import plan as plan_lib
@@ -119,7 +120,13 @@ def _cluster(given, overrides) -> executors.Cluster | None:
   file = pathlib.Path(given.config.partition(':')[0])
   path = given.cluster or str(file.with_name('cluster.py'))
   section = config_lib.load(path, overrides, name='cluster')
-  return build.call(executors.make_cluster, section, name='cluster')
+  cluster = build.call(executors.make_cluster, section, name='cluster')
+  if given.executor == 'local' and cluster.num_tasks > 1:
+    raise ValueError(
+      'expected one task of a run with --executor=local, got '
+      f'{cluster.num_tasks}: cluster.nodes and cluster.tasks_per_node'
+    )
+  return cluster
 
 
 def _list(runs: Sequence[plan_lib.Run], workdir: str | None) -> int:
@@ -129,7 +136,7 @@ def _list(runs: Sequence[plan_lib.Run], workdir: str | None) -> int:
     line = f'{index:4} {run.name:{width}}'
     if workdir is not None:
       state = states.read(pathlib.Path(workdir) / run.name)
-      steps = f'{state.step}/{state.total}' if state.total else ''
+      steps = display.steps_of(state)
       line += (
         f'  {state.status:11} {steps:>15}  {state.figure or state.message}'
       )
@@ -231,12 +238,13 @@ def _run(runs, configs, given, cluster, program: Program) -> int:
   workdir = pathlib.Path(given.workdir)
   with runner.locked(workdir) as lock:
     tasks = _tasks(runs, configs, given, cluster, program)
-    start = functools.partial(runner.start_process, workdir, lock)
+    jobs = given.jobs or 1
+    start = functools.partial(runner.start_process, workdir, lock, jobs)
     if cluster:
       start = functools.partial(executors.start_local, workdir, cluster)
     names = [run.name for run in runs]
     found, stopped = session.run(
-      names, tasks, start, workdir=workdir, jobs=given.jobs or 1
+      names, tasks, start, workdir=workdir, jobs=jobs
     )
   if stopped is not None:
     print(

@@ -75,7 +75,7 @@ def make_table(
     table.add_row(
       rich.text.Text(name),
       rich.text.Text(state.status, STYLES[state.status]),
-      _step(state),
+      steps_of(state),
       state.figure,
       _time(left.get(name)),
     )
@@ -172,7 +172,13 @@ def now_of(state: states.State, is_running: bool) -> states.State:
   return state
 
 
-def _step(state: states.State) -> str:
+def steps_of(state: states.State) -> str:
+  """Returns how far a run is.
+
+  Example:
+    >>> steps_of(states.State('running', 20, 80))
+    '20/80'
+  """
   if not state.step and state.total is None:
     return ''
   total = '' if state.total is None else f'/{state.total}'

@@ -145,7 +145,9 @@ def start_local(
     workdir / FOLDER / task.name, max_num_timeout=cluster.num_requeues
   )
   executor.update_parameters(
-    timeout_min=cluster.time_min, signal_delay_s=cluster.signal_delay_s
+    timeout_min=cluster.time_min,
+    signal_delay_s=cluster.signal_delay_s,
+    gpus_per_node=cluster.slurm.get('gpus_per_node', 0),
   )
   before = os.environ.get('PYTHONPATH')
   os.environ['PYTHONPATH'] = ':'.join(filter(None, (str(_ROOT), before)))

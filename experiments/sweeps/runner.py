@@ -2,6 +2,7 @@
 
 import collections
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import fcntl
@@ -27,6 +28,7 @@ class Task(NamedTuple):
   runs: tuple[str, ...]  # names
   command: tuple[str, ...]
   rows_of: str | None = None  # a folder that tells how far all of them are
+  slot: int = 0  # while it runs: a number below `jobs` that no other one has
 
 
 class Process(Protocol):
@@ -73,6 +75,7 @@ def run_all(
   """
   waiting = collections.deque(tasks)
   running: dict[str, Process] = {}
+  slots: dict[str, int] = {}
   codes: dict[str, int] = {}
   is_told = False
   with run_lib.Interrupt() as interrupt:
@@ -80,7 +83,9 @@ def run_all(
       while running or (waiting and interrupt.signal is None):
         while waiting and len(running) < jobs and interrupt.signal is None:
           task = waiting.popleft()
-          running[task.name] = start(task)
+          taken = {slots[name] for name in running}
+          slots[task.name] = min(set(range(jobs)) - taken)
+          running[task.name] = start(task._replace(slot=slots[task.name]))
         if interrupt.signal is not None and not is_told:
           is_told = True
           for process in running.values():
@@ -98,10 +103,13 @@ def run_all(
     return Outcome(codes, interrupt.signal)
 
 
-def start_process(workdir: pathlib.Path, lock: int, task: Task) -> Process:
+def start_process(
+  workdir: pathlib.Path, lock: int, jobs: int, task: Task
+) -> Process:
   """Starts a task on this machine; what it prints goes to its log.
 
-  It is no part of the terminal's group, so that Ctrl-C reaches it once, through
+  The GPUs of `CUDA_VISIBLE_DEVICES` are divided among the tasks that run at a
+  time, if there are as many. It is no part of the terminal's group, so that Ctrl-C reaches it once, through
   us; it holds the lock as long as it lives, should we be killed.
   """
   with log_of(workdir, task.name).open('ab') as log:
@@ -110,9 +118,28 @@ def start_process(workdir: pathlib.Path, lock: int, task: Task) -> Process:
       stdin=subprocess.DEVNULL,
       stdout=log,
       stderr=subprocess.STDOUT,
+      env={**os.environ, **visible(os.environ, task.slot, jobs)},
       start_new_session=True,
       pass_fds=(lock,),
     )
+
+
+def visible(
+  environment: Mapping[str, str], slot: int, jobs: int
+) -> dict[str, str]:
+  """Returns which GPUs a task sees, as variables of its environment.
+
+  Example:
+    >>> visible({'CUDA_VISIBLE_DEVICES': '0,1,2,3'}, slot=1, jobs=2)
+    {'CUDA_VISIBLE_DEVICES': '1,3'}
+    >>> visible({}, slot=1, jobs=2)
+    {}
+  """
+  name = 'CUDA_VISIBLE_DEVICES'
+  devices = [x for x in environment.get(name, '').split(',') if x]
+  if len(devices) < jobs:
+    return {}
+  return {name: ','.join(devices[slot::jobs])}
 
 
 def log_of(workdir: pathlib.Path, name: str) -> pathlib.Path:

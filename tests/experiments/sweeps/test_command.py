@@ -112,6 +112,8 @@ def test_one_run_is_trained_by_its_number(sweeps, tmp_path, capsys):
      'unknown cluster key .*"nodes"'),
     ('good', ['--executor=slurm', '--cluster.nodes=0'],
      'cluster.nodes: expected >= 1'),
+    ('good', ['--executor=local', '--cluster.nodes=2'],
+     'expected one task of a run with --executor=local, got 2'),
     ('good', ['--executor=slurm', '--cluster=x.py'], 'expected a config file'),
   ],
 )  # fmt: skip

@@ -44,7 +44,7 @@ def test_all_run_a_few_at_a_time_whatever_their_end():
   started, most = [], []
 
   def start(task):
-    started.append(task.name)
+    started.append((task.name, task.slot))
     return processes[task.name]
 
   outcome = runner.run_all(
@@ -53,7 +53,7 @@ def test_all_run_a_few_at_a_time_whatever_their_end():
     jobs=2,
     show=lambda codes, running: most.append(len(running)),
   )
-  assert started == ['a', 'b', 'c']
+  assert started == [('a', 0), ('b', 1), ('c', 1)]
   assert max(most) == 2
   assert outcome == runner.Outcome({'a': 0, 'b': 2, 'c': 0}, None)
 
@@ -96,7 +96,7 @@ def test_a_second_interrupt_kills():
 def test_a_process_prints_to_its_log_and_keeps_what_was_there(tmp_path):
   for word in ('first', 'second'):
     task = runner.Task('a', (), (sys.executable, '-c', f'print("{word}")'))
-    assert runner.start_process(tmp_path, 0, task).wait(60) == 0
+    assert runner.start_process(tmp_path, 0, 1, task).wait(60) == 0
   log = runner.log_of(tmp_path, 'a')
   assert log.read_text() == 'first\nsecond\n'
   assert runner.last_line(log) == 'second'
@@ -116,7 +116,7 @@ def test_one_folder_is_for_one_sweep(tmp_path):
 def test_what_a_killed_sweep_started_holds_its_folder(tmp_path):
   task = runner.Task('a', (), (sys.executable, '-c', 'input()'))
   with runner.locked(tmp_path) as lock:
-    start = functools.partial(runner.start_process, tmp_path, lock)
+    start = functools.partial(runner.start_process, tmp_path, lock, 1)
     process = start(task._replace(command=('sleep', '60')))
   try:
     with (
@@ -133,7 +133,7 @@ def test_what_a_killed_sweep_started_holds_its_folder(tmp_path):
 
 def test_a_process_is_out_of_reach_of_the_terminal(tmp_path):
   task = runner.Task('a', (), ('sleep', '60'))
-  process = runner.start_process(tmp_path, 0, task)
+  process = runner.start_process(tmp_path, 0, 1, task)
   try:
     deadline = time.monotonic() + 10
     while os.getsid(process.pid) == os.getsid(0):
