@@ -106,7 +106,8 @@ def imagenet_extended(add):
 
 
 def language(add):
-  """enwik8_, wikitext103_ and text_transformer_xl.py: methods at densities.
+  """enwik8_transformer_xl.py, wikitext103_transformer_xl.py and
+  text_transformer_xl.py: methods at densities.
 
   For a size: --config=configs/enwik8_transformer_xl.py:size=large.
   """
@@ -120,7 +121,9 @@ def language(add):
 
 
 def language_backward(add):
-  """The same configs: Top-KAST's forward against backward densities."""
+  """enwik8_transformer_xl.py, wikitext103_transformer_xl.py and
+  text_transformer_xl.py: Top-KAST's forward against backward densities.
+  """
   for density in DENSITIES:
     for backward in (density, 0.5, 1.0):
       add(_language_topkast('topkast', density, backward))

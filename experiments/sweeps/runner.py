@@ -109,8 +109,9 @@ def start_process(
   """Starts a task on this machine; what it prints goes to its log.
 
   The GPUs of `CUDA_VISIBLE_DEVICES` are divided among the tasks that run at a
-  time, if there are as many. It is no part of the terminal's group, so that Ctrl-C reaches it once, through
-  us; it holds the lock as long as it lives, should we be killed.
+  time, if there are as many. The process is no part of the terminal's group, so
+  that Ctrl-C reaches it once, through us; it holds the lock as long as it
+  lives, should we be killed.
   """
   with log_of(workdir, task.name).open('ab') as log:
     return subprocess.Popen(
