@@ -66,7 +66,9 @@ def cifar10_pruning(add):
 def cifar10_methods(add):
   """cifar10_alexnet.py, cifar10_wrn.py: methods at densities."""
   for alpha in (1.0, 2.0):
-    for name in ('static', 'set', 'rigl', 'gradual', 'snip', 'topkast'):
+    for name in (
+      'static', 'set', 'rigl', 'magnitude', 'gradual', 'snip', 'topkast',
+    ):  # fmt: skip
       for density in (0.2, 0.1, 0.05, 0.02):
         backward = (
           f',backward_density={2 * density}' if name == 'topkast' else ''
@@ -131,17 +133,22 @@ def language_backward(add):
 
 def strategies(add):
   """permuted_mnist.py, split_mnist.py, cifar_tasks.py: against forgetting."""
-  for alpha in (1.0, 2.0, 3.0, 4.0):
-    add({'config': f':strategy=efficient_packnet,alpha={alpha}'})
-  for name in ('packnet', 'ewc', 'l2', 'fine_tuning', 'joint', 'alone'):
-    add({'config': f':strategy={name}'})
+  _strategies(add, '')
 
 
 def hundred_tasks(add):
-  """permuted_mnist.py: a hundred tasks."""
+  """permuted_mnist.py: the same with a hundred tasks."""
+  _strategies(add, 'hundred,')
+
+
+def _strategies(add, variant):
+  for alpha in (1.0, 2.0, 3.0, 4.0):
+    name = 'efficient_packnet'
+    add({'config': f':{variant}strategy={name},alpha={alpha}'})
   for alpha in (1.0, 2.0):
-    add({'config': f':hundred,strategy=efficient_packnet,alpha={alpha}'})
-  add({'config': ':hundred,strategy=alone'})
+    add({'config': f':{variant}strategy=packnet,alpha={alpha}'})
+  for name in ('ewc', 'l2', 'fine_tuning', 'joint', 'alone'):
+    add({'config': f':{variant}strategy={name}'})
 
 
 def _imagenet(name, density, distribution, *, backward=None, length=1):
