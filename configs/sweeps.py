@@ -10,6 +10,7 @@ strengths and alphas that no source gives are this project's choice.
 """
 
 DENSITIES = (0.2, 0.1, 0.05)
+IMAGENET_DENSITIES = (0.2, 0.1, 0.05, 0.02, 0.01)
 DISTRIBUTIONS = ('uniform', 'erdos_renyi_kernel')
 
 
@@ -81,7 +82,7 @@ def imagenet_dense_to_sparse(add):
   add({'config': ':dense'})
   for distribution in DISTRIBUTIONS:
     for name in ('magnitude', 'powerprop_magnitude'):
-      for density in DENSITIES:
+      for density in IMAGENET_DENSITIES:
         add(_imagenet(name, density, distribution))
 
 
@@ -89,7 +90,7 @@ def imagenet_sparse_to_sparse(add):
   """imagenet_resnet50.py: always sparse, uniform and Erdos-Renyi kernel."""
   for distribution in DISTRIBUTIONS:
     for name in ('static', 'set', 'rigl', 'topkast', 'powerprop_topkast'):
-      for density in DENSITIES:
+      for density in IMAGENET_DENSITIES:
         add(_imagenet(name, density, distribution))
 
 
@@ -103,7 +104,7 @@ def imagenet_backward(add):
 def imagenet_extended(add):
   """imagenet_resnet50.py: five times as long, Erdos-Renyi kernel."""
   for name in ('rigl', 'topkast', 'powerprop_topkast'):
-    for density in (*DENSITIES, 0.01):
+    for density in IMAGENET_DENSITIES:
       add(_imagenet(name, density, 'erdos_renyi_kernel', length=5))
 
 

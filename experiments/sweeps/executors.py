@@ -151,12 +151,11 @@ def start_local(
   )
   before = os.environ.get('PYTHONPATH')
   os.environ['PYTHONPATH'] = ':'.join(filter(None, (str(_ROOT), before)))
-  # Ctrl-C is ours to pass on: on it submitit would kill the run after a second.
-  previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
   try:
-    return LocalJob(executor.submit(job_lib.Command(task.command)))
+    # Ctrl-C is ours to pass on: submitit would kill the run a second after it.
+    with job_lib.blocked(signal.SIGINT):
+      return LocalJob(executor.submit(job_lib.Command(task.command)))
   finally:
-    signal.signal(signal.SIGINT, previous)
     if before is None:
       del os.environ['PYTHONPATH']
     else:

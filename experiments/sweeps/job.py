@@ -3,7 +3,9 @@
 It is loaded in every process of every job: there is nothing of JAX here.
 """
 
+from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,6 +15,16 @@ from typing import Any
 from submitit.core import utils as submitit_lib
 
 _POLL_S = 0.1
+
+
+@contextlib.contextmanager
+def blocked(number: int) -> Iterator[None]:
+  """A context in which a signal waits; what is started in it never gets it."""
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Command:
@@ -36,11 +48,8 @@ class Command:
     previous = signal.signal(signal.SIGTERM, lambda *_: self._terminate())
     try:
       # The signals of the job are ours to pass on, whoever of it gets them.
-      self._process = subprocess.Popen(
-        self._command,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN),
-      )
+      with blocked(signal.SIGUSR2):
+        self._process = subprocess.Popen(self._command, start_new_session=True)
       # Not `wait`, whose lock `checkpoint` would find taken: it is called from
       # a signal's handler.
       while self._process.poll() is None:
