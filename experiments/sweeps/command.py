@@ -91,7 +91,10 @@ def _parse(arguments: Sequence[str]):
   )
   add = parser.add_argument
   add('--config', required=True, help='config file')
-  add('--sweep', required=True, help='function of it or of sweeps.py beside it')
+  # Without a name it is an error that lists those there are.
+  add(
+    '--sweep', nargs='?', const='', help='function of FILE or sweeps.py there'
+  )
   add('--workdir', help='folder of the sweep')
   add('--jobs', type=int, help='runs at a time: 1; of Slurm: all')
   add('--list', action='store_true', help='show the runs and their states')

@@ -98,12 +98,13 @@ def test_one_run_is_trained_by_its_number(sweeps, tmp_path, capsys):
 @pytest.mark.parametrize(
   ('name', 'more', 'message'),
   [
+    ('', [], 'expected --sweep as one of good, bad, long'),
     ('goood', [], "did you mean 'good'"),
     ('wrong', [], "run 'optimizer.lr=0.1': unknown config key"),
     ('wide', [], "run 'method.name=topkats': config.method.name: expected one"),
     ('good', ['--config.seeds=(3,)'], 'expected --config.seeds to be set once'),
     ('good', ['--config.train.num_stps=3'], 'Did you mean "num_steps"'),
-    ('good', ['--nothing'], 'expected flags only, got --nothing'),
+    ('good', ['--nothing'], "run 'seeds=0': Unknown .* flag 'nothing'"),
     ('good', ['--jobs=0'], 'expected --jobs >= 1, got 0'),
     ('good', ['--pack=0'], 'expected --pack >= 1, got 0'),
     ('good', ['--index=2'], 'expected --index from 0 to 1, got 2'),
