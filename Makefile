@@ -58,6 +58,7 @@ bench: $(STAMP) $(KERNELS)
 	$(RUN) -m benchmarks.vision
 	$(RUN) -m benchmarks.language
 	$(RUN) -m benchmarks.packing
+	$(RUN) -m benchmarks.packs
 
 clean:
 	rm -rf $(VENV) .cache build *.egg-info sparsity/kernels/*.so

@@ -91,9 +91,11 @@ def _parse(arguments: Sequence[str]):
   )
   add = parser.add_argument
   add('--config', required=True, help='config file')
-  # Without a name it is an error that lists those there are.
   add(
-    '--sweep', nargs='?', const='', help='function of FILE or sweeps.py there'
+    '--sweep',
+    nargs='?',
+    const='sweep',
+    help="function of FILE or of sweeps.py beside it; 'sweep' if none is named",
   )
   add('--workdir', help='folder of the sweep')
   add('--jobs', type=int, help='runs at a time: 1; of Slurm: all')
@@ -109,6 +111,8 @@ def _parse(arguments: Sequence[str]):
     value = getattr(given, name)
     if value is not None and value < 1:
       raise ValueError(f'expected --{name} >= 1, got {value}')
+  if '--eval_only' in rest:
+    raise ValueError('expected no --eval_only with --sweep; evaluate one run')
   of_cluster = [x for x in rest if x.startswith('--cluster.')]
   if (of_cluster or given.cluster) and not given.executor:
     raise ValueError(

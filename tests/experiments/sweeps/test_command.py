@@ -105,6 +105,7 @@ def test_one_run_is_trained_by_its_number(sweeps, tmp_path, capsys):
     ('good', ['--config.seeds=(3,)'], 'expected --config.seeds to be set once'),
     ('good', ['--config.train.num_stps=3'], 'Did you mean "num_steps"'),
     ('good', ['--nothing'], "run 'seeds=0': Unknown .* flag 'nothing'"),
+    ('good', ['--eval_only'], 'expected no --eval_only with --sweep'),
     ('good', ['--jobs=0'], 'expected --jobs >= 1, got 0'),
     ('good', ['--pack=0'], 'expected --pack >= 1, got 0'),
     ('good', ['--index=2'], 'expected --index from 0 to 1, got 2'),
