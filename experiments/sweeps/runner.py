@@ -27,7 +27,7 @@ class Task(NamedTuple):
   name: str
   runs: tuple[str, ...]  # names
   command: tuple[str, ...]
-  rows_of: str | None = None  # a folder that tells how far all of them are
+  pack: str | None = None  # the folder of several runs
   slot: int = 0  # while it runs: a number below `jobs` that no other one has
 
 

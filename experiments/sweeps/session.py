@@ -36,9 +36,11 @@ def run(
   codes: dict[str, int] = {}
 
   def read(name: str) -> states.State:
-    task = task_of.get(name)
-    state = states.read(workdir / name, task and task.rows_of)
-    code = codes.get(task.name, 0) if task else 0
+    if name not in task_of:
+      return states.read(workdir / name)
+    task = task_of[name]
+    state = states.read(workdir / name, task.pack, task.runs.index(name))
+    code = codes.get(task.name, 0)
     if code in _CODES or state.status in states.ENDED:
       return state
     log = runner.log_of(workdir, task.name)

@@ -30,7 +30,9 @@ class State(NamedTuple):
 
 
 def read(
-  folder: str | os.PathLike[str], rows_of: str | os.PathLike[str] | None = None
+  folder: str | os.PathLike[str],
+  pack: str | os.PathLike[str] | None = None,
+  number: int = 0,
 ) -> State:
   """Returns the state of a run.
 
@@ -39,7 +41,8 @@ def read(
 
   Args:
     folder: of the run; need not exist.
-    rows_of: another folder whose metrics tell how far it is.
+    pack: the folder that has the run's metrics while it is trained in a pack.
+    number: of the run in it.
   """
   folder = pathlib.Path(folder)
   try:
@@ -53,7 +56,10 @@ def read(
   status = found['status']
   if status == 'done' and not (folder / 'summary.json').exists():
     status = 'interrupted'
-  rows = _last_rows(pathlib.Path(rows_of or folder) / metrics_lib.FILE)
+  rows = _last_rows(folder / metrics_lib.FILE)
+  if pack and not rows:
+    found_there = _last_rows(pathlib.Path(pack) / metrics_lib.FILE)
+    rows = [row for row in found_there if row['run'] == number]
   reached = [row['global_step'] for row in rows[-1:]]
   return State(
     status,

@@ -9,6 +9,7 @@ nothing left to train.
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import contextlib
 import math
 import pathlib
 import shutil
@@ -82,6 +83,8 @@ def train(folder: pathlib.Path, main: Callable[[Sequence[str]], int]) -> int:
         codes.append(main(arguments))
   if not any(codes):
     shutil.rmtree(folder)
+    with contextlib.suppress(OSError):  # there are others
+      folder.parent.rmdir()
   return max(codes)
 
 

@@ -60,6 +60,21 @@ def test_a_run_without_its_summary_is_not_done(tmp_path):
   assert states.read(folder).status == 'done'
 
 
+def test_a_run_of_a_pack_has_its_own_figure(tmp_path):
+  rows = [
+    {**VALIDATION, 'run': i, 'accuracy': accuracy}
+    for i, accuracy in enumerate((0.25, 0.75))
+  ]
+  pack = make_folder(tmp_path / 'pack', 'running', rows)
+  folder = tmp_path / 'run'
+  folder.mkdir()
+  run_lib.Run(folder).write_status('running')
+  assert states.read(folder, pack, 0).figure == 'accuracy 0.25'
+  assert states.read(folder, pack, 1).figure == 'accuracy 0.75'
+  (folder / 'metrics.jsonl').write_text(json.dumps(TRAIN) + '\n')
+  assert states.read(folder, pack, 1).figure == 'loss 0.5'
+
+
 @pytest.mark.parametrize('text', ['{"status": "do', '[]', '{"status": "gone"}'])
 def test_a_status_that_cannot_be_read_is_a_failure_that_says_so(tmp_path, text):
   (tmp_path / 'status.json').write_text(text)

@@ -1,7 +1,11 @@
 """Runs side by side, and each in its own folder."""
 
 import json
+import os
 import pathlib
+import signal
+import threading
+import time
 
 import jax
 import numpy as np
@@ -17,6 +21,7 @@ from experiments.common import metrics
 from experiments.sweeps import grouping
 from experiments.sweeps import packing
 from experiments.sweeps import plan
+from experiments.sweeps import states
 from experiments.sweeps import unpacking
 import launch
 
@@ -188,7 +193,7 @@ def test_a_run_of_a_pack_has_an_ordinary_folder(folders):
   assert read(packed / 'config.json') == read(alone / 'config.json')
   assert read(packed / 'status.json')['status'] == 'done'
   assert read(packed / 'status.json')['global_step'] == 80
-  assert not folder.exists()
+  assert not folder.parent.exists()
 
 
 def test_a_run_of_a_pack_has_the_same_rows(folders):
@@ -217,6 +222,35 @@ def test_a_run_of_a_pack_can_be_evaluated_and_started_again(folders, capsys):
   assert launch.main([*arguments, '--eval_only']) == 0
   summary = read(packed / 'summary.json')
   assert read(packed / 'evaluation.json')['test'] == summary['test']
+
+
+def test_a_pack_that_is_stopped_saves_and_its_runs_are_interrupted(tmp_path):
+  runs, configs = load(RUNS, '--config.train.num_steps=100_000_000')
+  folder = tmp_path / 'packs' / 'one'
+  unpacking.write(
+    folder,
+    [
+      unpacking.Packed(run.name, list(run.arguments), configs[run.name])
+      for run in runs
+    ],
+  )
+
+  def stop():
+    deadline = time.monotonic() + 120
+    while states.read(tmp_path / runs[1].name, folder, 1).step < 20:
+      if time.monotonic() > deadline:
+        return
+      time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  thread = threading.Thread(target=stop, daemon=True)
+  thread.start()
+  assert unpacking.train(folder, launch.main) == 128 + signal.SIGTERM
+  thread.join()
+  assert any((folder / 'checkpoints').iterdir())
+  for run in runs:
+    status = read(tmp_path / run.name / 'status.json')['status']
+    assert status == 'interrupted'
 
 
 def test_one_run_may_diverge_without_the_others(folders):
