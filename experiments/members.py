@@ -92,7 +92,8 @@ def make_recipe(
 
 def init_state(make: MakeRecipe, seed, scores=None) -> step_lib.TrainState:
   """Returns a member's state before the first step."""
-  return step_lib.init_state(make(seed, scores), _init_key(seed))
+  key = jax.random.fold_in(jax.random.key(seed), 0)
+  return step_lib.init_state(make(seed, scores), key)
 
 
 def make_units(
@@ -126,7 +127,7 @@ def make_units(
     return step_lib.seen_weights(make(seed), state)
 
   def init(seed, batches):
-    key = _init_key(seed_of(seed))
+    key = jax.random.fold_in(jax.random.key(seed_of(seed)), 0)
     scores = _scores(make(seed), key, batches) if num_score_batches else None
     return step_lib.init_state(make(seed, scores), key)
 
@@ -188,10 +189,6 @@ def make_units(
     )
 
   return [make_unit(seeds) for seeds in groups]
-
-
-def _init_key(seed):
-  return jax.random.fold_in(jax.random.key(seed), 0)
 
 
 def _scores(recipe: step_lib.Recipe, key, batches):

@@ -19,7 +19,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments import plan as plan_lib
+from experiments import image_classification
+from experiments.common import build
 from experiments.common import checkpoint
 from experiments.common import experiment as experiment_lib
 from experiments.common import loop
@@ -141,16 +142,16 @@ def _unpack(
 
 def _units(unit: loop.Unit, config, index: int) -> list[list[int]]:
   """Returns the members of each unit that the run has when it is alone."""
-  groups = plan_lib.groups(config['seeds'], config['side_by_side'], False)
+  sections = {name: x for name, x in config.items() if name != 'experiment'}
+  alone = build.call(image_classification.build, sections).units
   numbers = {
     (member['alpha'], member['seed']): i
     for i, member in enumerate(unit.members)
     if member['run'] == index
   }
   return [
-    [numbers[alpha, seed] for seed in group]
-    for alpha in config['powerprop']['alphas']
-    for group in groups
+    [numbers[member['alpha'], member['seed']] for member in one.members]
+    for one in alone
   ]
 
 
