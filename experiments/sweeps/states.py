@@ -75,15 +75,15 @@ def _last_rows(path: pathlib.Path) -> list[dict[str, Any]]:
   try:
     with path.open('rb') as file:
       file.seek(max(0, path.stat().st_size - _TAIL))
-      lines = file.read().splitlines(keepends=True)
+      lines = file.read().splitlines()
   except OSError:
     return []
   rows = []
   for line in lines:
     try:
-      row = json.loads(line) if line.endswith(b'\n') else None
+      row = json.loads(line)
     except ValueError:
-      continue  # the first may be cut in two
+      continue  # the first may be cut in two, the last be half written
     if isinstance(row, dict) and isinstance(row.get('global_step'), int):
       rows.append(row)
   return rows
