@@ -17,32 +17,21 @@ from collections.abc import Sequence
 import difflib
 import pathlib
 import sys
-from typing import Any
 
 from matplotlib import pyplot as plt
 
 from experiments import plots
 from experiments.common import run as run_lib
 from experiments.paper import collect
-from experiments.paper import continual
-from experiments.paper import drawing
+from experiments.paper import figures
 from experiments.paper import fill
+from experiments.paper import gather
 from experiments.paper import render
 from experiments.paper import spec
 from experiments.paper import stored
 from experiments.paper import tables as tables_lib
-from experiments.paper import tracks
 
 USER_ERROR = 2  # exit code
-
-OF_CELLS = {'density': drawing.draw_density, 'flops': drawing.draw_flops}
-OF_NETWORKS = {
-  'tasks': tracks.draw_tasks,
-  'training': tracks.draw_training,
-  'masks': tracks.draw_mask_change,
-  'histograms': tracks.draw_histograms,
-  'overlap': tracks.draw_overlap,
-}
 
 Networks = list[list[collect.Network]]  # of each cell
 Fill = Callable[[spec.Table], tuple[fill.Filled, Networks]]
@@ -101,40 +90,17 @@ def write(filled: fill.Filled, networks: Networks, out: pathlib.Path) -> None:
     ('tex', render.latex(filled)),
   ):
     run_lib.write_bytes(out / f'{name}.{suffix}', content.encode())
-  for kind, figure in draw(filled, networks):
-    figure.savefig(out / f'{name}_{kind}.png')
-    plt.close(figure)
-
-
-def draw(filled: fill.Filled, networks: Networks):
-  """Yields the kind and the figure of each plot that there are data for."""
-  drawings: dict[str, Callable[[], Any]] = {
-    kind: lambda draw=draw: draw(filled) for kind, draw in OF_CELLS.items()
-  }
-  drawings |= {
-    kind: lambda draw=draw: draw(filled, networks)
-    for kind, draw in OF_NETWORKS.items()
-  }
   with plt.rc_context(plots.STYLE):
-    for kind, make in drawings.items():
-      figure = make()
+    for kind, draw in figures.drawings(filled, networks).items():
+      figure = draw()
       if figure is not None:
-        yield kind, figure
-
-
-def networks_of(records: Sequence[collect.Record]) -> list[collect.Network]:
-  """Returns the networks of runs of all experiments."""
-  of_tasks = [r for r in records if 'strategy' in r.config]
-  others = [r for r in records if 'strategy' not in r.config]
-  return [
-    *(network for record in others for network in collect.networks(record)),
-    *continual.networks(of_tasks),
-  ]
+        figure.savefig(out / f'{name}_{kind}.png')
+        plt.close(figure)
 
 
 def _from_runs(directory: str) -> Fill:
   records, left = collect.read_runs(directory)
-  networks = networks_of(records)
+  networks = gather.networks(records)
   notes = tuple(f'Left out: {path}: {why}' for path, why in left)
   for note in notes:
     print(f'experiments.paper: {note}', file=sys.stderr)

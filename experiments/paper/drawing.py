@@ -4,6 +4,7 @@ They are drawn from what a CSV file of the table has, without the runs.
 """
 
 from collections.abc import Sequence
+import math
 from typing import Any
 
 import matplotlib
@@ -16,11 +17,7 @@ from experiments.paper import render
 from experiments.paper import spec
 
 MARKERS = 'os^vDP*X'
-LABELS = {
-  'accuracy': 'test accuracy [%]',
-  'bits_per_character': 'bits per character',
-  'perplexity': 'perplexity',
-}
+_SHOWN = ('done', 'diverged')
 # Of these less is better.
 DESCENDING = ('bits_per_character', 'loss', 'perplexity')
 
@@ -68,7 +65,7 @@ def draw_flops(filled: fill.Filled) -> Any:
     return None
   figure, axes = _axes(filled, panels)
   for axis, (title, lines) in zip(axes, panels.items(), strict=True):
-    every = [result for own in lines.values() for result in own]
+    every = [r for own in lines.values() for r in _done(own)]
     for i, (label, own) in enumerate(lines.items()):
       _draw_line(axis, own, [r.train_flops for r in own], label, i)
     front = pareto(every)
@@ -101,11 +98,13 @@ def _panels(filled: fill.Filled, cost: str) -> Panels:
   table = filled.table
   panels: Panels = {}
   for cell, result in zip(spec.cells(table), filled.results, strict=True):
-    if result.status != 'done' or getattr(result, cost) is None:
+    if result.status not in _SHOWN or getattr(result, cost) is None:
       continue
     title, label = _title_and_label(table, cell)
     panels.setdefault(title, {}).setdefault(label, []).append(result)
-  if not any(len(own) > 1 for p in panels.values() for own in p.values()):
+  if not any(
+    len(_done(own)) > 1 for p in panels.values() for own in p.values()
+  ):
     return {}
   for lines in panels.values():
     for own in lines.values():
@@ -133,14 +132,14 @@ def _axes(filled: fill.Filled, panels: Panels):
     squeeze=False,
   )
   name = filled.results[0].figure
-  axes[0][0].set_ylabel(LABELS.get(name, name))
+  axes[0][0].set_ylabel(render.LABELS.get(name, name))
   return figure, axes[0]
 
 
 def _draw_line(axis, own, x, label: str, i: int) -> None:
   axis.errorbar(
     x,
-    [_scaled(r, r.mean) for r in own],
+    [_scaled(r, r.mean) for r in own],  # none where one diverged: a gap
     [_scaled(r, r.deviation) for r in own],
     color=f'C{i % 10}',
     marker=MARKERS[i % len(MARKERS)],
@@ -159,8 +158,12 @@ def _set_log_percent(axis, values: Sequence[float]) -> None:
   axis.minorticks_off()
 
 
-def _scaled(result: fill.Result, value: float) -> float:
-  return render.scale(result.figure) * value
+def _done(own: Sequence[fill.Result]) -> list[fill.Result]:
+  return [result for result in own if result.status == 'done']
+
+
+def _scaled(result: fill.Result, value: float | None) -> float:
+  return math.nan if value is None else render.scale(result.figure) * value
 
 
 def _worth(result: fill.Result) -> float:

@@ -12,6 +12,13 @@ FORMATS = {
 }  # fmt: skip
 _PERCENT = (100, 2)
 
+LABELS = {
+  'accuracy': 'test accuracy [%]',
+  'average_accuracy': 'average accuracy [%]',
+  'bits_per_character': 'bits per character',
+  'perplexity': 'perplexity',
+}
+
 # Columns that belong to a whole row: heading, and the text from its results.
 EXTRA = {
   'train_share': (

@@ -145,9 +145,8 @@ def panels_of(
 def _draw(
   panels: Panels, metric: str, ylabel: str, scale: float, lowest: float = 0
 ) -> Any:
-  if not any(
-    _track(n, metric) for p in panels.values() for o in p.values() for n in o
-  ):
+  every = [n for p in panels.values() for found in p.values() for n in found]
+  if not any(_track(n, metric) for n in every):
     return None
   columns = min(3, len(panels))
   rows = -(-len(panels) // columns)
@@ -168,9 +167,17 @@ def _draw(
       values = np.maximum(scale * values, lowest)
       axis.plot(steps, values, label=label, color=f'C{i % 10}', ls=_style(i))
     axis.set(title=title, xlabel='step', yscale='log')
-    axis.legend(fontsize=6)
   for row in axes:
     row[0].set_ylabel(ylabel)
+  lines = {
+    line.get_label(): line for axis in axes.flat for line in axis.get_lines()
+  }
+  figure.legend(
+    [lines[label] for label in labels],
+    labels,
+    loc='outside right upper',
+    fontsize=7,
+  )
   return figure
 
 
