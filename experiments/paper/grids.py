@@ -110,20 +110,22 @@ def varying(sweep: overview.Sweep) -> dict[str, list[str]]:
   """
   configs = [seen.config or {} for seen in sweep.runs]
   flat = [collect.flatten(config) for config in configs]
-  facts = [{**one, **spec.facts(config)} for one, config in zip(flat, configs)]
+  pairs = zip(flat, configs, strict=True)
+  facts = [{**one, **spec.facts(config)} for one, config in pairs]
   chosen = dict.fromkeys(
     key.removeprefix('config.')
     for run in (sweep.plan or {}).get('runs', ())
     for key in run.get('overrides', ())
   )
-  if not chosen:
+  # Of variants the facts say how they differ.
+  if not chosen or 'config' in chosen:
     everywhere = [
       key
       for key in sorted(set().union(*flat))
       if key not in _HAVE_COLUMNS and not key.endswith('.name')
       if all(key in one for one in flat if one)
     ]
-    chosen = dict.fromkeys([*_FACTS, *everywhere])
+    chosen = dict.fromkeys([*_FACTS, *chosen, *everywhere])
   columns = {
     key: ['' if one.get(key) is None else str(one[key]) for one in facts]
     for key in chosen

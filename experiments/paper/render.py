@@ -140,8 +140,11 @@ def markdown(filled: fill.Filled) -> str:
   commands = [command for command in dict.fromkeys(empty) if command]
   if commands:
     parts.append('## Cells without runs, and what fills them\n')
-    if filled.table.sweep:
-      parts.append(f'All of them: `{filled.table.sweep}`\n')
+    if filled.table.sweeps:
+      parts.append(
+        'All of them:\n\n```\n' + '\n'.join(filled.table.sweeps) + '\n```\n'
+      )
+      parts.append('One by one:\n')
     parts.append('```\n' + ''.join(f'{c}\n' for c in commands) + '```\n')
   return '\n'.join(parts)
 

@@ -50,7 +50,7 @@ class Table(NamedTuple):
   lines: str = 'rows'  # of plots: 'rows' or 'columns'
   panel: int | None = None  # which label of a row chooses the panel of a plot
   extra: tuple[str, ...] = ()  # further columns, `render.EXTRA`
-  sweep: str | None = None  # the command that fills the whole table
+  sweeps: tuple[str, ...] = ()  # the commands that fill the whole table
 
 
 class Cell(NamedTuple):

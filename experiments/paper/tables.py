@@ -109,6 +109,7 @@ MNIST_PRUNING = spec.Table(
   _levels(_mnist_levels()),
   _accuracies('alpha', ALPHAS, 'alpha {:g}'),
   _POWERPROP,
+  sweeps=(f'{LAUNCH}mnist_powerprop.py --sweep=alphas{RUNS}powerprop',),
   against=({'alpha': 1.0},),
   lines='columns',
 )
@@ -143,7 +144,10 @@ MNIST_TOPKAST = spec.Table(
   against=({'alpha': 1.0},),
   lines='columns',
   extra=('train_share', 'minutes'),
-  sweep=f'{LAUNCH}mnist_topkast.py --sweep=densities{RUNS[:-1]}',
+  sweeps=(
+    f'{LAUNCH}mnist_powerprop.py --sweep=alphas{RUNS}powerprop',
+    f'{LAUNCH}mnist_topkast.py --sweep=densities{RUNS}topkast',
+  ),
 )
 
 MNIST_METHODS = spec.Table(
@@ -152,7 +156,7 @@ MNIST_METHODS = spec.Table(
   where={'data': 'mnist', 'model': 'lenet5', 'share': None},
   command=f'{LAUNCH}mnist_methods.py:{{method}},density={{density}},'
   f'alpha={{alpha}}{RUNS}methods/{{method}}_d{{density}}_a{{alpha}}',
-  sweep=f'{LAUNCH}mnist_methods.py --sweep=methods{RUNS[:-1]}',
+  sweeps=(f'{LAUNCH}mnist_methods.py --sweep=methods{RUNS}methods',),
   **_OF_METHODS,
 )
 
@@ -167,9 +171,10 @@ def _cifar(name: str, model: str) -> tuple[spec.Table, spec.Table]:
     ('level [%]',),
     {**where, 'method': 'dense'},
     _levels(_nominal_levels()),
-    _accuracies('alpha', (1.0, 2.0, 3.0), 'alpha {:g}'),
+    _accuracies('alpha', ALPHAS, 'alpha {:g}'),
     f'{LAUNCH}{name}.py:dense,density=1,backward_density=1,alpha={{alpha}}'
     f'{data}{RUNS}{name}/dense_d1_a{{alpha}}',
+    sweeps=(f'{LAUNCH}{name}.py --sweep=cifar10_pruning{data}{RUNS}{name}',),
     against=({'alpha': 1.0},),
     lines='columns',
   )
@@ -180,6 +185,7 @@ def _cifar(name: str, model: str) -> tuple[spec.Table, spec.Table]:
     command=f'{LAUNCH}{name}.py:{{method}},density={{density}},'
     f'backward_density={{twice}},alpha={{alpha}}{data}'
     f'{RUNS}{name}/{{method}}_d{{density}}_a{{alpha}}',
+    sweeps=(f'{LAUNCH}{name}.py --sweep=cifar10_methods{data}{RUNS}{name}',),
     **_OF_METHODS,
   )
   return curves, methods

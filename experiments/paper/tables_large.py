@@ -93,6 +93,11 @@ def _imagenet() -> spec.Table:
     '--workdir=runs/paper/imagenet/{name}',
     against=({'alpha': 1.0}, {'method': 'rigl', 'alpha': 1.0}),
     varies=('train.num_steps', 'optimizer.schedule.'),
+    sweeps=tuple(
+      f'{_LAUNCH}imagenet_resnet50.py --sweep=imagenet_{sweep} '
+      '--config.data.data_dir=DATA --workdir=runs/paper/imagenet'
+      for sweep in ('dense_to_sparse', 'sparse_to_sparse', 'extended')
+    ),
   )
 
 
@@ -120,6 +125,11 @@ def _text(
     # Each size has its recipe.
     varies=('model.', 'optimizer.', 'train.', 'evaluation.'),
     panel=1,
+    sweeps=tuple(
+      f'{_LAUNCH}{name}_transformer_xl.py:size={size} --sweep=language '
+      f'--config.data.path=PATH --workdir=runs/paper/{name}_{size}'
+      for size in widths
+    ),
   )
 
 

@@ -26,7 +26,13 @@ STRATEGIES = {
 
 
 def _table(
-  name: str, title: str, data: str, num_tasks: int, variant: str, more: str = ''
+  name: str,
+  title: str,
+  data: str,
+  num_tasks: int,
+  variant: str,
+  more: str = '',
+  sweep: str = 'strategies',
 ) -> spec.Table:
   rows = tuple(
     spec.Row((strategy, f'{alpha:g}'), {'strategy': strategy, 'alpha': alpha})
@@ -43,6 +49,10 @@ def _table(
     f'{_LAUNCH}{variant}strategy={{strategy}},alpha={{alpha}}{more} '
     f'--workdir=runs/paper/{name}/{{strategy}}_a{{alpha}}',
     against=({'alpha': 1.0}, {'strategy': 'packnet', 'alpha': 1.0}),
+    sweeps=(
+      f'{_LAUNCH}{variant.partition(":")[0]} --sweep={sweep}{more} '
+      f'--workdir=runs/paper/{name}',
+    ),
   )
 
 
@@ -60,6 +70,7 @@ TABLES = (
     'permuted_mnist',
     100,
     'permuted_mnist.py:hundred,',
+    sweep='hundred_tasks',
   ),
   _table(
     'split_mnist',
