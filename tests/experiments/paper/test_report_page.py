@@ -77,7 +77,7 @@ def browser():
 
 @pytest.fixture
 def open_page(browser, page_file):
-  """Returns what opens the page; it may neither complain nor ask the network."""
+  """Returns what opens the page; it may not complain."""
   contexts, complaints = [], []
 
   def open_page(**options):
