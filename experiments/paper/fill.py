@@ -201,7 +201,7 @@ def _result(table, cell, networks, notes) -> Result:
     command=cell.command,
   )
   for figure in published.printable(table.name):
-    if not figure.departs and spec.has(cell.where, figure.where):
+    if not figure.departs and spec.holds(cell, figure.where):
       result = result._replace(published=figure.value, source=figure.source)
   if not networks:
     return result

@@ -18,6 +18,7 @@ import jinja2
 import markupsafe
 from matplotlib import pyplot as plt
 
+from experiments import plots
 from experiments import results
 from experiments.common import run as run_lib
 from experiments.paper import collect
@@ -223,8 +224,16 @@ def draw_curve(rows: Sequence[results.Row]) -> Any:
       shown.append(('validation', metric, validation))
       break
   figure, axes = plt.subplots(
-    1, len(shown), figsize=(3.6 * len(shown), 2.2), sharex=True, squeeze=False
-  )
+    1,
+    len(shown),
+    figsize=(3.6 * len(shown), 2.2),
+    sharex=True,
+    squeeze=False,
+    layout='none',  # one that is solved takes most of the time
+    gridspec_kw={
+      'left': 0.1, 'bottom': 0.2, 'right': 0.98, 'top': 0.88, 'wspace': 0.25
+    },
+  )  # fmt: skip
   for axis, (split, metric, found) in zip(axes[0], shown, strict=True):
     members = dict.fromkeys((row['alpha'], row['seed']) for row in found)
     for alpha, seed in members:
@@ -239,7 +248,7 @@ def draw_curve(rows: Sequence[results.Row]) -> Any:
         axis.plot(*zip(*points, strict=True), lw=1, label=label, marker='.')
     axis.set(xlabel='step', title=f'{split} {metric}'.replace('_', ' '))
     axis.title.set_fontsize(9)
-  axes[0][0].set_yscale('log')
+  plots.set_log_y(axes[0][0])
   if len(axes[0][0].get_lines()) <= 6:
     axes[0][0].legend(fontsize=6)
   return figure

@@ -80,6 +80,12 @@ def is_possible(where: Mapping[str, Any]) -> bool:
   return (where['density'] == 1.0) == (where['method'] == 'dense')
 
 
+def holds(cell: Cell, where: Mapping[str, Any]) -> bool:
+  """Returns whether a cell can be filled, and is one of `where`."""
+  can_be = bool(cell.command) or not cell.row.is_ours
+  return can_be and has(cell.where, where)
+
+
 def has(facts: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
   """Returns whether `facts` include all of `where`.
 

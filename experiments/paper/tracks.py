@@ -98,7 +98,7 @@ def draw_histograms(
     found = [row for n in own for row in _histograms(n)]
     counts = np.mean([row['counts'] for row in found], 0)
     axis.stairs(counts, found[0]['edges'], color='C0')
-    axis.set_yscale('log')
+    plots.set_log_y(axis)
     axis.set_title(title, fontsize=8)
     axis.tick_params(labelsize=7)
   figure.supxlabel('theta (the outermost bins hold all beyond)', fontsize=8)
@@ -166,7 +166,8 @@ def _draw(
       i = labels.index(label)
       values = np.maximum(scale * values, lowest)
       axis.plot(steps, values, label=label, color=f'C{i % 10}', ls=_style(i))
-    axis.set(title=title, xlabel='step', yscale='log')
+    axis.set(title=title, xlabel='step')
+    plots.set_log_y(axis)
   for row in axes:
     row[0].set_ylabel(ylabel)
   lines = {

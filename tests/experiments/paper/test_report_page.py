@@ -173,7 +173,7 @@ def test_every_plot_is_there(open_page):
     box = kinds.nth(i).locator('svg').bounding_box()
     assert box['width'] > 300
     assert box['height'] > 100
-  assert page.locator('figure[data-curve]').count() == 6
+  assert page.locator('figure[data-curve]').count() == 7
 
 
 def test_a_run_shows_its_difference_and_how_it_is_run_again(open_page):
