@@ -46,6 +46,8 @@ def main(arguments: Sequence[str]) -> int:
   given = _parse(arguments)
   try:
     names = _check_names(given.table)
+    if given.readme:
+      pathlib.Path(given.readme).read_text()  # if not, nothing is written
     make = (
       _from_stored(given.stored) if given.stored else _from_runs(given.runs)
     )

@@ -135,11 +135,15 @@ def varying(sweep: overview.Sweep) -> dict[str, list[str]]:
   return {key: columns[key] for key in worth[:MAX_KEYS]}
 
 
+def _heading_of(key: str) -> Heading:
+  return Heading(key.removeprefix('method.').replace('_', ' '), True)
+
+
 def _headings(keys: Sequence[str], names: Sequence[str]) -> list[Heading]:
   return [
     Heading('run', True),
     Heading('status', True),
-    *(Heading(key.rpartition('method.')[2], True) for key in keys),
+    *(_heading_of(key) for key in keys),
     Heading('alpha'),
     *(
       Heading(render.LABELS.get(name, name.replace('_', ' '))) for name in names

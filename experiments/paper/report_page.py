@@ -39,7 +39,7 @@ CAPTIONS = {
   'flops': 'Against the FLOPs of training; in grey the Pareto front.',
   'tasks': 'Accuracy on the tasks so far, and whose the weights are.',
   'training': 'Training loss, means over seeds.',
-  'masks': 'Share of the weights seen that was replaced since the row before.',
+  'masks': 'Share of the weights seen that left the set since the row before.',
   'histograms': 'Weights after training.',
   'overlap': 'Masks before and after training.',
 }

@@ -45,10 +45,10 @@ def draw_training(
 def draw_mask_change(
   filled: fill.Filled, chosen: Sequence[Sequence[collect.Network]]
 ) -> Any:
-  """Draws which share of the weights seen is replaced, against steps.
+  """Draws which share of the weights seen leaves that set, against steps.
 
   Top-KAST's figure of how its masks settle: the share of the forward set that
-  has left it between two rows of metrics, means over seeds.
+  leaves it between two rows of metrics, means over seeds.
   """
   panels = {
     title: {
@@ -60,7 +60,7 @@ def draw_mask_change(
   }
   panels = {title: lines for title, lines in panels.items() if lines}
   return _draw(
-    panels, 'mask_change', 'of the weights seen, replaced [%]', 100, lowest=0.01
+    panels, 'mask_change', 'left the forward set [%]', 100, lowest=0.01
   )
 
 
