@@ -123,8 +123,9 @@ def train_steps(
     step_key = jax.random.fold_in(key, state.step)
     return step_lib.train_step(recipe, state, batch, step_key)
 
+  before = recipe.masks(state.opt_state)
   state, metrics = jax.lax.scan(body, state, batches)
-  return state, step_lib.summarize(recipe, state, metrics)
+  return state, step_lib.summarize(recipe, state, metrics, before)
 
 
 def _units(

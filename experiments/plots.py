@@ -156,6 +156,13 @@ def _draw_curves(rows, metric, ylabel, title, chance=False):
   return figure
 
 
+def set_log_y(axis: Any) -> None:
+  """Makes y logarithmic with plain numbers, which are drawn fast."""
+  axis.set_yscale('log')
+  axis.yaxis.set_major_formatter('{x:g}')
+  axis.yaxis.set_minor_formatter('')
+
+
 def draw_band(
   axis: Any,
   x: Sequence[float],

@@ -132,24 +132,29 @@ def from_stream(stream: dataset.Stream, steps: Steps, shape: Shape) -> Feed:
     key = jax.random.fold_in(_training_key(seed), state.step)
     return step_lib.train_step(recipe, state, batch, key)
 
-  def summarize_member(state, metrics):
-    return step_lib.summarize(steps.recipe(0), state, metrics)
+  def summarize_member(state, metrics, before):
+    return step_lib.summarize(steps.recipe(0), state, metrics, before)
+
+  def masks_member(state):
+    return steps.recipe(0).masks(state.opt_state)
 
   step_all = jax.jit(
     over_members(step_member, 2), donate_argnums=0, out_shardings=replicated
   )
   totals_all = jax.jit(over_members(steps.totals, 2), out_shardings=replicated)
-  summarize_all = jax.jit(over_members(summarize_member, 2))
+  summarize_all = jax.jit(over_members(summarize_member, 3))
+  masks_all = jax.jit(over_members(masks_member, 1))
 
   def train(state, seeds, first_step, num_steps):
     [seed] = seeds
+    before = masks_all(state)  # copies, for the state is given away
     rows = []
     for batch in reader.take(seed, first_step, num_steps):
       batch = distributed.to_devices(_batch(batch), over_data)
       state, metrics = step_all(state, _seed_array(seeds), batch)
       rows.append(metrics)
     metrics = jax.tree.map(lambda *xs: jnp.stack(xs, 1), *rows)
-    metrics = summarize_all(state, metrics)
+    metrics = summarize_all(state, metrics, before)
     metrics['quarantined'] = jnp.full((1,), float(stream.quarantined()))
     return state, metrics
 

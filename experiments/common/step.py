@@ -9,6 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+import sparsity
+from sparsity import select
+
 Metrics = dict[str, jax.Array]
 
 # (weights, network state, random key or None, batch, is_training)
@@ -89,22 +92,33 @@ def train_steps(
     step_key = jax.random.fold_in(key, state.step)
     return train_step(recipe, state, batch, step_key)
 
+  before = recipe.masks(state.opt_state)
   state, metrics = jax.lax.scan(body, state, indices)
-  return state, summarize(recipe, state, metrics)
+  return state, summarize(recipe, state, metrics, before)
 
 
-def summarize(recipe: Recipe, state: TrainState, metrics: Metrics) -> Metrics:
+def summarize(
+  recipe: Recipe, state: TrainState, metrics: Metrics, before: Any = None
+) -> Metrics:
   """Returns the metrics of T steps, each [T], as one row of figures.
 
   They are means; the loss is NaN if the parameters are no longer finite after
-  the steps, and the density is that after them.
+  the steps, and the density is that after them. With the masks `before` them,
+  `mask_change` is the share of the weights seen then that are no longer seen.
   """
   metrics = jax.tree.map(jnp.mean, metrics)
   finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state.params)]
   sound = jnp.all(jnp.stack(finite))
   loss = jnp.where(sound, metrics['loss'], jnp.nan)
   density = recipe.density(state.opt_state)
-  return {**metrics, 'loss': loss, 'density': density}
+  metrics = {**metrics, 'loss': loss, 'density': density}
+  if before is not None:
+    weights = [
+      select.selected_paths(masks, select.is_weight)
+      for masks in (before, recipe.masks(state.opt_state))
+    ]
+    metrics['mask_change'] = 1 - sparsity.overlap(*weights)
+  return metrics
 
 
 def seen_weights(recipe: Recipe, state: TrainState) -> Any:

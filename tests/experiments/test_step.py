@@ -93,6 +93,24 @@ def test_totals_leave_padding_out():
   )
 
 
+def test_the_change_of_masks_is_what_has_left_them():
+  rng = np.random.default_rng(0)
+  before, after = (
+    {'linear': {'w': rng.random((9, 7)) < 0.4, 'b': rng.random(7) < share}}
+    for share in (0.2, 0.9)
+  )
+  recipe = make_recipe()._replace(masks=lambda masks: masks)
+  state = step_lib.init_state(recipe, jax.random.key(1))
+  state = state._replace(opt_state=after)
+  losses = {'loss': jnp.ones(4)}
+  found = step_lib.summarize(recipe, state, losses, before)
+  a, b = before['linear']['w'], after['linear']['w']
+  expected = np.sum(a & ~b) / np.sum(a)  # of weights; no bias is counted
+  assert 0 < expected < 1
+  np.testing.assert_allclose(found['mask_change'], expected, rtol=1e-6)
+  assert 'mask_change' not in step_lib.summarize(recipe, state, losses)
+
+
 def test_parameters_that_are_not_finite_make_the_loss_nan():
   recipe = make_recipe()
   state = step_lib.init_state(recipe, jax.random.key(1))

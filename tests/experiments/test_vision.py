@@ -153,6 +153,7 @@ def test_imagenet_from_bytes_to_accuracy_and_to_a_file(imagenet_dir, tmp_path):
   assert splits[:4] == ['train', 'train', 'validation', 'test']
   assert rows[0]['quarantined'] == 0
   assert rows[0]['density'] == pytest.approx(0.1, abs=0.01)
+  assert 0 <= rows[0]['mask_change'] < 0.1
   file = tmp_path / 'net.safetensors'
   arguments = [f'--workdir={tmp_path / "run"}', f'--out={file}']
   assert export.main(arguments, table.EXPERIMENTS) == 0

@@ -1,0 +1,114 @@
+"""Tables as CSV, and in a README: what is kept when the runs are gone.
+
+A CSV file holds all that other forms show, a cell a line, so that they can be
+made again without the runs.
+"""
+
+from collections.abc import Mapping
+import csv
+import io
+import pathlib
+import re
+from typing import Any
+
+from experiments.common import run as run_lib
+from experiments.paper import fill
+from experiments.paper import render
+from experiments.paper import spec
+
+_MARKER = re.compile(
+  r'<!-- table: (?P<name>\w+) -->\n.*?<!-- end -->\n', re.DOTALL
+)
+_NUMBERS = {'num': int, 'num_bytes': int}
+_TEXTS = ('column', 'figure', 'status', 'source', 'command')
+
+
+def to_csv(filled: fill.Filled) -> str:
+  """Returns a line a cell, with all fields of `fill.Result`."""
+  file = io.StringIO()
+  writer = csv.writer(file, lineterminator='\n')
+  writer.writerow([*filled.table.headings, *fill.Result._fields[1:]])
+  for result in filled.results:
+    writer.writerow([*result.labels, *map(_to_field, result[1:])])
+  return file.getvalue()
+
+
+def from_csv(table: spec.Table, content: str) -> fill.Filled:
+  """Returns what `to_csv` wrote.
+
+  Raises:
+    ValueError: If the file is not of this table as it is now: other fields,
+      rows or columns.
+  """
+  header, *lines = csv.reader(io.StringIO(content))
+  num_labels = len(table.headings)
+  expected = [*table.headings, *fill.Result._fields[1:]]
+  if header != expected:
+    raise ValueError(
+      f'expected the fields {expected} of table {table.name}, got {header}; '
+      'make it again from the runs'
+    )
+  results = tuple(
+    fill.Result(
+      tuple(line[:num_labels]),
+      *map(_from_field, fill.Result._fields[1:], line[num_labels:]),
+    )
+    for line in lines
+  )
+  there = [(result.labels, result.column) for result in results]
+  now = [(c.row.labels, c.column.label) for c in spec.cells(table)]
+  if there != now:
+    raise ValueError(
+      f'expected the {len(now)} cells of table {table.name}, got {len(there)}, '
+      'or others; make it again from the runs'
+    )
+  return fill.Filled(table, results)
+
+
+def update_readme(path: pathlib.Path, blocks: Mapping[str, str]) -> None:
+  """Writes tables, as `marked`, in the place of those in a file.
+
+      <!-- table: NAME -->
+      <!-- end -->
+
+  Raises:
+    ValueError: If a table is in the file under no marker (nothing is changed).
+  """
+  content = path.read_text()
+  there = {match['name'] for match in _MARKER.finditer(content)}
+  missing = sorted(blocks.keys() - there)
+  if missing:
+    raise ValueError(
+      f'expected "<!-- table: {missing[0]} -->" and "<!-- end -->" on lines of '
+      f'their own in {path}, got the tables {sorted(there)}'
+    )
+  replaced = _MARKER.sub(
+    lambda match: blocks.get(match['name'], match[0]), content
+  )
+  run_lib.write_bytes(path, replaced.encode())
+
+
+def blocks_of(content: str) -> dict[str, str]:
+  """Returns the tables in a file by name, each with its markers."""
+  return {match['name']: match[0] for match in _MARKER.finditer(content)}
+
+
+def marked(filled: fill.Filled) -> str:
+  """Returns a table between its markers."""
+  table = render.block(filled)
+  return f'<!-- table: {filled.table.name} -->\n\n{table}\n<!-- end -->\n'
+
+
+def _to_field(value: Any) -> str:
+  if isinstance(value, tuple):
+    return ' '.join(map(repr, value))
+  return '' if value is None else str(value)
+
+
+def _from_field(name: str, field: str) -> Any:
+  if name in _TEXTS:
+    return field
+  if name in ('seeds', 'values'):
+    kind = int if name == 'seeds' else float
+    return tuple(map(kind, field.split()))
+  return _NUMBERS.get(name, float)(field) if field else None
