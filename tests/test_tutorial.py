@@ -5,6 +5,7 @@ import re
 
 import nbclient
 import nbformat
+import pytest
 
 DOCS = pathlib.Path(__file__).parent.parent / 'docs'
 SOURCE = DOCS / 'tutorial.ipynb'
@@ -32,6 +33,7 @@ def num_plots(notebook):
   )
 
 
+@pytest.mark.slow
 def test_the_tutorial_runs(monkeypatch):
   monkeypatch.setenv('TUTORIAL_STEPS', '60')
   monkeypatch.setenv('PYTHONPATH', str(DOCS.parent))
