@@ -1,7 +1,8 @@
 """All runs of a sweep, whatever their state: nothing is left out.
 
 The folder of a sweep holds a folder for each of its runs, and `sweep.json`:
-`{"config": FILE[:VARIANT], "sweep": NAME, "runs": [{"name", "overrides"}]}`.
+`{"config": FILE[:VARIANT], "sweep": NAME, "runs": [{"name", "overrides",
+"arguments"}]}`.
 Without that file every folder of a run below is taken.
 """
 
@@ -21,6 +22,8 @@ from experiments.paper import collect
 from experiments.paper import spec
 
 FILE = 'sweep.json'
+
+_OF_RUNS = {'arguments', 'name', 'overrides'}
 
 
 class Seen(NamedTuple):
@@ -116,9 +119,11 @@ def differences(
 def command(sweep: Sweep, seen: Seen) -> str:
   """Returns the command that runs a run again; '' if it cannot be known."""
   if sweep.plan is not None:
-    names = [run['name'] for run in sweep.plan['runs']]
-    if seen.name in names:
-      return f'{of_sweep(sweep)} --index={names.index(seen.name)}'
+    for run in sweep.plan['runs']:
+      if run['name'] == seen.name:
+        folder = shlex.quote(str(seen.path))
+        arguments = shlex.join(run['arguments'])
+        return f'python launch.py {arguments} --workdir={folder}'
   return ''
 
 
@@ -126,9 +131,22 @@ def of_sweep(sweep: Sweep) -> str:
   """Returns the command of a whole sweep; '' if there is no sweep.json."""
   if sweep.plan is None:
     return ''
-  return (
-    f'python launch.py --config={sweep.plan["config"]} '
-    f'--sweep={sweep.plan["sweep"]} --workdir={shlex.quote(str(sweep.path))}'
+  first = sweep.plan['runs'][0]
+  own = {f'--config.{key}' for key in first['overrides']}
+  shared = [
+    argument
+    for argument in first['arguments'][1:]  # the first is the run's config
+    if argument.partition('=')[0] not in own
+  ]
+  return shlex.join(
+    [
+      'python',
+      'launch.py',
+      f'--config={sweep.plan["config"]}',
+      f'--sweep={sweep.plan["sweep"]}',
+      *shared,
+      f'--workdir={sweep.path}',
+    ]
   )
 
 
@@ -161,9 +179,10 @@ def _read_plan(path: pathlib.Path) -> dict[str, Any] | None:
     return None
   plan = run_lib.read_json(file)
   is_plan = isinstance(plan, dict) and {*plan} >= {'config', 'sweep', 'runs'}
-  if not is_plan or not all('name' in run for run in plan['runs']):
+  if not is_plan or not all({*run} >= _OF_RUNS for run in plan['runs']):
     raise ValueError(
-      f"expected 'config', 'sweep' and 'runs' with names in {file}, got "
+      f"expected 'config', 'sweep' and 'runs', with {sorted(_OF_RUNS)} each, "
+      f'in {file}, got '
       f'{json.dumps(plan)[:200]}'
     )
   return plan

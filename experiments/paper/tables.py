@@ -165,6 +165,10 @@ def _cifar(name: str, model: str) -> tuple[spec.Table, spec.Table]:
   """Returns the curves of pruning and the methods, of one network."""
   where = {'data': 'cifar10', 'model': model}
   data = ' --config.data.data_dir=DATA'
+  sweeps = tuple(
+    f'{LAUNCH}{name}.py --sweep={sweep}{data}{RUNS}{name}/{sweep}'
+    for sweep in ('cifar10_pruning', 'cifar10_methods')
+  )
   curves = spec.Table(
     f'{name}_pruning',
     f'Powerpropagation on CIFAR-10, {model}: one-shot pruning, no retraining',
@@ -174,7 +178,7 @@ def _cifar(name: str, model: str) -> tuple[spec.Table, spec.Table]:
     _accuracies('alpha', ALPHAS, 'alpha {:g}'),
     f'{LAUNCH}{name}.py:dense,density=1,backward_density=1,alpha={{alpha}}'
     f'{data}{RUNS}{name}/dense_d1_a{{alpha}}',
-    sweeps=(f'{LAUNCH}{name}.py --sweep=cifar10_pruning{data}{RUNS}{name}',),
+    sweeps=sweeps[:1],
     against=({'alpha': 1.0},),
     lines='columns',
   )
@@ -185,7 +189,7 @@ def _cifar(name: str, model: str) -> tuple[spec.Table, spec.Table]:
     command=f'{LAUNCH}{name}.py:{{method}},density={{density}},'
     f'backward_density={{twice}},alpha={{alpha}}{data}'
     f'{RUNS}{name}/{{method}}_d{{density}}_a{{alpha}}',
-    sweeps=(f'{LAUNCH}{name}.py --sweep=cifar10_methods{data}{RUNS}{name}',),
+    sweeps=sweeps,
     **_OF_METHODS,
   )
   return curves, methods

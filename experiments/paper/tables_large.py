@@ -95,7 +95,7 @@ def _imagenet() -> spec.Table:
     varies=('train.num_steps', 'optimizer.schedule.'),
     sweeps=tuple(
       f'{_LAUNCH}imagenet_resnet50.py --sweep=imagenet_{sweep} '
-      '--config.data.data_dir=DATA --workdir=runs/paper/imagenet'
+      f'--config.data.data_dir=DATA --workdir=runs/paper/imagenet/{sweep}'
       for sweep in ('dense_to_sparse', 'sparse_to_sparse', 'extended')
     ),
   )

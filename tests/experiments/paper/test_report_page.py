@@ -41,7 +41,16 @@ def make_sweep(folder):
     'config': 'configs/mnist_methods.py',
     'sweep': 'some_methods',
     'runs': [
-      {'name': name, 'overrides': {'config': f':{name}'}} for name in runs
+      {
+        'name': name,
+        'overrides': {'config': f':{name}', 'train.log_every': 50},
+        'arguments': [
+          f'--config=configs/mnist_methods.py:{name}',
+          '--config.train.log_every=50',
+          '--config.seeds=(0, 1)',
+        ],
+      }
+      for name in runs
     ],
   }
   run_lib.write_json(folder / overview.FILE, plan)
@@ -185,8 +194,15 @@ def test_a_run_shows_its_difference_and_how_it_is_run_again(open_page):
   assert 'the loss is nan by step 2' in text
   assert 'method.drop_fraction' in text
   assert 'train.num_steps' not in text  # as in the base
-  assert '--sweep=some_methods' in text
-  assert '--index=3' in text
+  assert 'launch.py --config=configs/mnist_methods.py:set,0.05 ' in text
+  assert (
+    "--config.train.log_every=50 '--config.seeds=(0, 1)' --workdir=" in text
+  )
+  again = page.locator('pre').first.inner_text()
+  assert again.startswith(
+    'python launch.py --config=configs/mnist_methods.py --sweep=some_methods '
+    "'--config.seeds=(0, 1)' --workdir="
+  )
 
 
 def test_a_phone_shows_it_without_scrolling_sideways(open_page):

@@ -10,6 +10,7 @@ from experiments.paper import published
 from experiments.paper import render
 from experiments.paper import spec
 from experiments.paper import tables
+from experiments.sweeps import plan
 import launch
 
 
@@ -38,9 +39,32 @@ def test_the_command_of_a_cell_trains_its_networks(name, monkeypatch):
     facts = spec.facts(parsed.config.to_dict())
     alphas = parsed.config.powerprop.alphas
     for cell in cells:
-      share = {'share': cell.where.get('share')}  # of pruning, see below
+      share = {'share': cell.where.get('share')}  # of pruning
       own = [{**facts, **share, 'alpha': alpha} for alpha in alphas]
       assert any(spec.has(one, cell.where) for one in own), cell
+
+
+@pytest.mark.parametrize('name', tables.TABLES)
+def test_its_sweeps_fill_the_whole_table(name, monkeypatch):
+  monkeypatch.chdir(launch.__file__.rpartition('/')[0])
+  table = tables.TABLES[name]
+  facts, folders = [], set()
+  for command in table.sweeps:
+    arguments = shlex.split(command)[2:]
+    values = dict(argument.split('=', 1) for argument in arguments)
+    folders.add(values['--workdir'])
+    config = values['--config']
+    overrides = plan.collect(plan.find(values['--sweep'], config))
+    shared = [x for x in arguments if x.startswith('--config.')]
+    for run in plan.make_runs(overrides, config, shared):
+      parsed = launch.parse([*run.arguments, '--workdir=any']).config
+      own = spec.facts(parsed.to_dict())
+      facts += [{**own, 'alpha': alpha} for alpha in parsed.powerprop.alphas]
+  assert len(folders) == len(table.sweeps) > 0  # a folder is of one sweep
+  for _, cells in commands(table):
+    for cell in cells:
+      share = {'share': cell.where.get('share')}  # of pruning
+      assert any(spec.has({**one, **share}, cell.where) for one in facts), cell
 
 
 @pytest.mark.parametrize('name', tables.TABLES)
