@@ -60,9 +60,12 @@ def embed(document: str, prefix: str) -> str:
   element = re.sub(r'(xlink:)?href="#', f'href="#{prefix}', element)
   element = element.replace(_INK, 'currentColor')
   element = re.sub(r'<metadata>.*?</metadata>', '', element, flags=re.DOTALL)
-  # What the page scales needs no size of its own.
-  return re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1', element, count=1).replace(
-    ' height="', ' data-height="', 1
+  # The page scales it, but no small figure to the whole width.
+  return re.sub(
+    r' width="([\d.]+)pt" height="[\d.]+pt"',
+    lambda found: f' style="max-width: {1.2 * float(found[1]):.0f}pt"',
+    element,
+    count=1,
   )
 
 

@@ -180,7 +180,7 @@ def test_every_plot_is_there(open_page):
   assert found == ['density', 'flops', 'training', 'masks', 'histograms']
   for i in range(kinds.count()):
     box = kinds.nth(i).locator('svg').bounding_box()
-    assert box['width'] > 300
+    assert 300 < box['width'] < 1200
     assert box['height'] > 100
   assert page.locator('figure[data-curve]').count() == 7
 
