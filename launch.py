@@ -4,7 +4,8 @@ Any value of the config can be overridden: --config.section.key=value. The same
 command again goes on where the run was stopped. With --eval_only the networks
 in DIR are evaluated, with --dry_run the config is checked and its training step
 lowered for CPU, GPU and TPU, without data or device. With --sweep=NAME the runs
-of a sweep are trained: launch.py --sweep --help.
+of a sweep are trained: launch.py --sweep --help. With --processes,
+--distributed or --coordinator several processes make one run.
 """
 
 import argparse

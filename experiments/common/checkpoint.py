@@ -14,11 +14,9 @@ import os
 import pathlib
 import shutil
 from typing import Any
-import zlib
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 
 from experiments.common import processes
@@ -121,8 +119,8 @@ class Checkpoints:
     description = {
       'format': FORMAT,
       'keep_always': keep_always,
-      'leaves': _leaves(state),
-      'checksum': _checksum(state),
+      'leaves': stored.leaves(state),
+      'checksum': stored.checksum(state),
       'metadata': json.loads(run.to_json(metadata)),
     }
     if keep_always:
@@ -205,7 +203,7 @@ class Checkpoints:
       ),
     )
     state = _with_empty(restored, like)
-    if _checksum(state) != description['checksum']:
+    if stored.checksum(state) != description['checksum']:
       raise ValueError('its checksum is not the one saved')
     return (state,)  # Not the state itself, which may be None.
 
@@ -276,7 +274,7 @@ class _KeepNewest(ocp.checkpoint_managers.PreservationPolicy):
 def _check(description: dict[str, Any], like: Any, name: str) -> None:
   """Checks that a checkpoint fits `like`."""
   there = description['leaves']
-  expected = _leaves(like)
+  expected = stored.leaves(like)
   for path in [*expected, *there]:
     if there.get(path) != expected.get(path):
       raise run.FolderError(
@@ -284,34 +282,6 @@ def _check(description: dict[str, Any], like: Any, name: str) -> None:
         f'{there.get(path, "absent")} there, '
         f'{expected.get(path, "absent")} expected'
       )
-
-
-def _leaves(tree: Any) -> dict[str, str]:
-  """Returns the type of each leaf by path: `{'w': 'float32[300,100]'}`."""
-  leaves = {}
-  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-    name = jax.tree_util.keystr(path)
-    if not hasattr(leaf, 'shape') or not hasattr(leaf, 'dtype'):
-      raise ValueError(
-        f'expected arrays in the state, got {leaf!r} ({type(leaf).__name__}) '
-        f'at {name}'
-      )
-    leaves[name] = f'{leaf.dtype}[{",".join(map(str, leaf.shape))}]'
-  return leaves
-
-
-def _checksum(tree: Any) -> int | None:
-  """Returns the CRC-32 of all bytes; None if some are on other hosts."""
-  value = 0
-  for leaf in jax.tree.leaves(tree):
-    if isinstance(leaf, jax.Array):
-      if not leaf.is_fully_addressable and not leaf.is_fully_replicated:
-        return None
-      if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
-    array = np.ascontiguousarray(leaf)
-    value = zlib.crc32(array.reshape(-1).view(np.uint8), value)
-  return value
 
 
 def _first_line(error: Exception) -> str:

@@ -1,11 +1,45 @@
-"""What a checkpoint's files say of its arrays, before any memory is taken."""
+"""What is known of the arrays in a checkpoint: types, checksum, sizes."""
 
 import math
 from typing import Any
+import zlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
+
+
+def leaves(tree: Any) -> dict[str, str]:
+  """Returns the type of each leaf by path: `{'w': 'float32[300,100]'}`.
+
+  Raises:
+    ValueError: If one is not an array.
+  """
+  types = {}
+  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    name = jax.tree_util.keystr(path)
+    if not hasattr(leaf, 'shape') or not hasattr(leaf, 'dtype'):
+      raise ValueError(
+        f'expected arrays in the state, got {leaf!r} ({type(leaf).__name__}) '
+        f'at {name}'
+      )
+    types[name] = f'{leaf.dtype}[{",".join(map(str, leaf.shape))}]'
+  return types
+
+
+def checksum(tree: Any) -> int | None:
+  """Returns the CRC-32 of all bytes; None if some are on other hosts."""
+  value = 0
+  for leaf in jax.tree.leaves(tree):
+    if isinstance(leaf, jax.Array):
+      if not leaf.is_fully_addressable and not leaf.is_fully_replicated:
+        return None
+      if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    array = np.ascontiguousarray(leaf)
+    value = zlib.crc32(array.reshape(-1).view(np.uint8), value)
+  return value
 
 
 def check_sizes(metadata: Any, like: Any) -> None:
