@@ -4,15 +4,19 @@ Any value of the config can be overridden: --config.section.key=value. The same
 command again goes on where the run was stopped. With --eval_only the networks
 in DIR are evaluated, with --dry_run the config is checked and its training step
 lowered for CPU, GPU and TPU, without data or device. With --sweep=NAME the runs
-of a sweep are trained: launch.py --sweep --help.
+of a sweep are trained: launch.py --sweep --help. With --processes,
+--distributed or --coordinator several processes make one run.
 """
 
 import argparse
 from collections.abc import Sequence
+import contextlib
+import io
 import json
 import pathlib
 import signal
 import sys
+from typing import Any
 from typing import NamedTuple
 
 from absl import logging
@@ -25,13 +29,18 @@ from experiments import table
 from experiments.common import build
 from experiments.common import config as config_lib
 from experiments.common import experiment as experiment_lib
+from experiments.common import local
+from experiments.common import lock
 from experiments.common import loop
 from experiments.common import metrics
+from experiments.common import processes
 from experiments.common import run as run_lib
+from experiments.data import dataset
 from experiments.sweeps import command as sweep_lib
 
 USER_ERROR = 2  # exit codes; an interrupted run exits with 128 + signal
 DIVERGED = 3
+MACHINE = 4  # a full disk, a process that is lost: to be started again
 
 
 class Command(NamedTuple):
@@ -41,6 +50,8 @@ class Command(NamedTuple):
   workdir: str | None
   eval_only: bool
   dry_run: bool
+  place: processes.Placement | None  # among several processes
+  num_local: int | None  # processes to start here
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -49,22 +60,30 @@ def main(arguments: Sequence[str]) -> int:
   if sweep_lib.is_asked(arguments):
     program = sweep_lib.Program(pathlib.Path(__file__).resolve(), main, parse)
     return sweep_lib.main(arguments, program)
-  try:
-    command = parse(arguments)
-    if command.dry_run:
-      return _dry_run(command.config)
-    plain = json.loads(json.dumps(command.config.to_dict()))
-    run_lib.check_workdir(command.workdir, plain)
-    experiment = _of_experiment('build', command.config)
-    experiment.check(pathlib.Path(command.workdir))
-    if command.eval_only:
-      return _evaluate(experiment, command.workdir)
-    directory = run_lib.open_run(command.workdir, plain)
-    experiment.write(directory.workdir)
-  except (ValueError, OSError) as error:
-    print(f'launch.py: {error}', file=sys.stderr)
-    return USER_ERROR
-  return _train(experiment, directory)
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors='replace')  # where there is no UTF-8
+  local.exit_with_parent()
+  with contextlib.ExitStack() as stack:
+    try:
+      command = parse(arguments)
+      if command.num_local is not None:
+        return local.run(__file__, arguments, command.num_local)
+      processes.start(command.place)
+      if command.dry_run:
+        return _dry_run(command.config)
+      plain = json.loads(json.dumps(command.config.to_dict()))
+      experiment = processes.together(_prepare, command, plain)
+      if command.eval_only:
+        return _evaluate(experiment, command.workdir)
+      held = processes.in_first(lock.acquire, command.workdir)
+      if held is not None:
+        stack.callback(held.release)
+      processes.in_first(_open, experiment, command.workdir, plain)
+    except (ValueError, OSError) as error:
+      print(f'launch.py: {error}', file=sys.stderr)
+      return USER_ERROR
+    return _train(experiment, run_lib.Run(pathlib.Path(command.workdir)))
 
 
 def parse(arguments: Sequence[str]) -> Command:
@@ -89,11 +108,32 @@ def parse(arguments: Sequence[str]) -> Command:
   parser.add_argument(
     '--dry_run', action='store_true', help='check and lower; no data needed'
   )
+  processes.add_flags(parser)
   known, overrides = parser.parse_known_args(arguments)
   if known.workdir is None and not known.dry_run:
     raise ValueError('expected --workdir=DIR, the folder of the run, got none')
   config = config_lib.load(known.config, overrides)
-  return Command(config, known.workdir, known.eval_only, known.dry_run)
+  return Command(
+    config,
+    known.workdir,
+    known.eval_only,
+    known.dry_run,
+    processes.placement(known),
+    known.processes,
+  )
+
+
+def _prepare(command: Command, plain: Any) -> experiment_lib.Experiment:
+  """Returns the experiment, after every check; changes nothing."""
+  run_lib.check_workdir(command.workdir, plain)
+  experiment = _of_experiment('build', command.config)
+  experiment.check(pathlib.Path(command.workdir))
+  return experiment
+
+
+def _open(experiment: experiment_lib.Experiment, workdir: str, plain: Any):
+  run_lib.open_run(workdir, plain)
+  experiment.write(pathlib.Path(workdir))
 
 
 def _of_experiment(function: str, config: ml_collections.ConfigDict):
@@ -129,17 +169,40 @@ def _evaluate(experiment: experiment_lib.Experiment, workdir: str) -> int:
 
 def _train(experiment, directory: run_lib.Run) -> int:
   total = sum(unit.num_steps for unit in experiment.units)
-  directory.write_status('running', total_steps=total)
   try:
+    directory.write_status('running', total_steps=total)
     outcome = loop.run(
       experiment.units,
       experiment.schedule,
       directory,
       keep=experiment.keep,
     )
+    processes.wait()
+    return _conclude(experiment, directory, outcome)
   except BaseException as error:
-    directory.write_status('failed', message=f'{type(error).__name__}: {error}')
-    raise
+    error = processes.explained(error)
+    with contextlib.suppress(OSError):  # of a disk that is full
+      message = f'{type(error).__name__}: {error}'
+      directory.write_status('failed', message=message)
+    code = _failure(error)
+    if code is None:
+      processes.crash()
+      raise
+    print(f'Stopped: {error}', file=sys.stderr)
+    return processes.leave(code)
+
+
+def _failure(error: BaseException) -> int | None:
+  """Returns the exit code of what is no fault of this program, else None."""
+  if isinstance(error, (dataset.DataError, run_lib.FolderError)):
+    return USER_ERROR
+  if isinstance(error, (OSError, processes.LostError)):
+    return MACHINE
+  return None
+
+
+def _conclude(experiment, directory: run_lib.Run, outcome: loop.Outcome) -> int:
+  """Says how training ended, and returns the exit code."""
   directory.write_status(
     outcome.status,
     global_step=outcome.global_step,
@@ -162,7 +225,8 @@ def _train(experiment, directory: run_lib.Run) -> int:
       file=sys.stderr,
     )
     return DIVERGED
-  _report(experiment, directory, outcome)
+  if processes.is_first():
+    _report(experiment, directory, outcome)
   return 0
 
 

@@ -82,6 +82,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     eval_every=2_000,
     checkpoint_every=2_000,
     keep_checkpoints=2,
+    on_not_finite='stop',
   )
   config.prune = dict(
     lowest=0.01,

@@ -72,6 +72,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     eval_every=num_steps,
     checkpoint_every=num_steps,
     keep_checkpoints=2,
+    on_not_finite='stop',
   )
   config.test = dict(every=1, check_forgetting=True)
   return config

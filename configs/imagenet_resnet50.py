@@ -123,6 +123,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     eval_every=2_500,
     checkpoint_every=1_000,
     keep_checkpoints=2,
+    on_not_finite='stop',
   )
   config.prune = dict(
     lowest=0.05,

@@ -129,6 +129,7 @@ def sections(size: dict[str, Any], *, num_steps: int) -> dict[str, Any]:
       eval_every=4_000,
       checkpoint_every=1_000,
       keep_checkpoints=2,
+      on_not_finite='stop',
     ),
     evaluation=dict(
       batch_size=16,

@@ -48,6 +48,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     eval_every=2_500,
     checkpoint_every=2_500,
     keep_checkpoints=2,
+    on_not_finite='stop',
   )
   config.prune = dict(
     lowest=0.01,

@@ -73,6 +73,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     eval_every=750,
     checkpoint_every=250,
     keep_checkpoints=2,
+    on_not_finite='stop',
   )
   config.evaluation = dict(
     batch_size=16,

@@ -8,6 +8,7 @@ import numpy as np
 
 from experiments import export
 from experiments.common import build as build_lib
+from experiments.common import distributed
 from experiments.common import experiment as experiment_lib
 from experiments.common import step as step_lib
 from experiments.continual import learner as learner_lib
@@ -34,6 +35,7 @@ def build(**sections: Any) -> experiment_lib.Experiment:
     ValueError: If anything in a section is unknown, missing, mistyped or out of
       range, or the data are not there; before any training.
   """
+  distributed.check_one_process('continual_learning')
   plan = build_lib.call(plan_lib.make_plan, sections, name='config')
   tasks = tasks_lib.read(plan.settings[0].stream)
   smallest = min(len(rows['train']) for rows in tasks.rows)

@@ -104,15 +104,24 @@ def load(path: str | os.PathLike[str]) -> Exported:
   try:
     with safetensors.safe_open(os.fspath(path), 'numpy') as file:
       header = json.loads((file.metadata() or {})['sparse-training'])
-      tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-  except (OSError, KeyError, safetensors.SafetensorError) as error:
+      format_there = header['format']
+      names = list(file.keys())
+      # Its sizes are checked against that of the file before this.
+      tensors = {name: file.get_tensor(name) for name in names}
+  except (
+    OSError, ValueError, TypeError, KeyError, safetensors.SafetensorError,
+  ) as error:  # fmt: skip
     raise ValueError(
       f'expected an exported network in {path}, but it is none: {error}'
     ) from error
-  if header['format'] != FORMAT:
+  if format_there != FORMAT:
     raise ValueError(
-      f'expected format {FORMAT} in {path}, got {header["format"]}: export it '
+      f'expected format {FORMAT} in {path}, got {format_there}: export it '
       'with this version'
+    )
+  if others := {name.partition('/')[0] for name in names} - {*KINDS}:
+    raise ValueError(
+      f'expected tensors of the kinds {KINDS} in {path}, got {sorted(others)}'
     )
   trees: dict[str, Tree] = {kind: {} for kind in KINDS}
   for name, x in tensors.items():
@@ -143,7 +152,7 @@ def export(
     ValueError: If there is no such member, or no such checkpoint.
   """
   chosen = choose(trained, member)
-  checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints', 1)
+  checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints', None)
   state, _ = checkpoints.restore(
     chosen.like, chosen.position if step is None else step
   )

@@ -57,24 +57,13 @@ def make_loss(plan: plan_lib.Plan) -> Callable[[Any, np.ndarray], float]:
     while some := list(itertools.islice(batches, FETCH_EVERY)):
       sums = []
       for part in some:
-        memory, nll = step(memory, weights, place(part, over_data))
+        part = distributed.to_devices(part, over_data)
+        memory, nll = step(memory, weights, part)
         sums.append(nll)
       total += float(np.sum(np.array(jax.device_get(sums), np.float64)))
     return total / (len(tokens) - 1)
 
   return loss
-
-
-def place(tree: Any, sharding: jax.sharding.NamedSharding) -> Any:
-  """Returns arrays that every process has whole as global arrays."""
-  if jax.process_count() == 1:
-    return jax.device_put(tree, sharding)
-  return jax.tree.map(
-    lambda x: jax.make_array_from_callback(
-      x.shape, sharding, lambda index: x[index]
-    ),
-    tree,
-  )
 
 
 def figures(loss: Any, unit: str) -> dict[str, Any]:

@@ -160,7 +160,7 @@ def _units(
       )
       for step in range(first_step, first_step + num_steps)
     ]
-    batches = evaluation.place(
+    batches = distributed.to_devices(
       jax.tree.map(lambda *xs: np.stack(xs), *batches),
       distributed.over_data(training.mesh, 1),
     )

@@ -34,6 +34,7 @@ class Training(NamedTuple):
   mesh: jax.sharding.Mesh
   schedule: loop.Schedule
   keep: int
+  skips: bool
 
 
 class Evaluation(NamedTuple):
@@ -111,6 +112,7 @@ def make_plan(
       alpha=alpha,
       optimizer_in=optimizer_in,
       num_micro=training.num_micro,
+      skips=training.skips,
     )
     for alpha in alphas
   }
@@ -227,6 +229,7 @@ def _training(
   eval_every: int,
   checkpoint_every: int,
   keep_checkpoints: int,
+  on_not_finite: str,
 ) -> Training:
   for name, value in {
     'batch_size': batch_size,
@@ -254,6 +257,7 @@ def _training(
     mesh,
     schedule,
     keep_checkpoints,
+    step_lib.is_skipping(on_not_finite),
   )
 
 

@@ -35,7 +35,7 @@ def parameterization(
     raise ValueError(
       f'config.powerprop.alphas: expected different, got {alphas}'
     )
-  if bad := [alpha for alpha in alphas if not alpha >= 1]:
+  if bad := [alpha for alpha in alphas if not 1 <= alpha < np.inf]:
     raise ValueError(f'config.powerprop.alphas: expected alpha >= 1, got {bad}')
   if optimizer_in not in methods.SPACES:
     raise ValueError(
@@ -54,6 +54,7 @@ def make_recipe(
   alpha: float,
   optimizer_in: str,
   num_micro: int,
+  skips: bool = False,
 ) -> MakeRecipe:
   """Returns the function from a seed, and scores, to how a member is trained.
 
@@ -65,6 +66,7 @@ def make_recipe(
     alpha: of Powerpropagation; 1 for none.
     optimizer_in: 'theta' or 'phi', see `methods.make_optimizer`.
     num_micro: parts of a batch.
+    skips: steps whose loss or gradient is not finite.
   """
 
   def recipe(seed, scores=None):
@@ -85,6 +87,7 @@ def make_recipe(
         scores=scores,
       ),
       num_micro,
+      skips=skips,
     )
 
   return recipe
@@ -137,8 +140,8 @@ def make_units(
 
   # Of these every argument and result has members along its leading axis.
   init_all = jax.jit(jax.vmap(init), out_shardings=replicated)
-  see_vmapped = jax.jit(jax.vmap(see))
-  prune_all = jax.jit(jax.vmap(prune, (0, 0, None)))
+  see_vmapped = jax.jit(jax.vmap(see), out_shardings=replicated)
+  prune_all = jax.jit(jax.vmap(prune, (0, 0, None)), out_shardings=replicated)
 
   def see_all(state, seeds):
     return see_vmapped(state, np.array(seeds, np.uint32))

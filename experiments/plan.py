@@ -89,6 +89,7 @@ def make_plan(
       alpha=alpha,
       optimizer_in=optimizer_in,
       num_micro=training.num_micro,
+      skips=training.skips,
     )
     for alpha in alphas
   }
@@ -164,6 +165,7 @@ class _Training(NamedTuple):
   num_steps: int
   num_micro: int
   keep: int
+  skips: bool
 
 
 def _training(
@@ -177,6 +179,7 @@ def _training(
   eval_every: int,
   checkpoint_every: int,
   keep_checkpoints: int,
+  on_not_finite: str,
 ) -> _Training:
   for name, value in {
     'batch_size': batch_size,
@@ -196,4 +199,7 @@ def _training(
     checkpoint_every=checkpoint_every,
   )
   shape = feed_lib.Shape(batch_size, eval_batch_size, mesh)
-  return _Training(shape, schedule, num_steps, num_micro, keep_checkpoints)
+  skips = step_lib.is_skipping(on_not_finite)
+  return _Training(
+    shape, schedule, num_steps, num_micro, keep_checkpoints, skips
+  )

@@ -49,8 +49,9 @@ def make_levels(
     output_factor: how many times the share it keeps.
 
   Raises:
-    ValueError: If the shares are not 0 < lowest <= highest <= 1, the output
-      layer does not exist, or a layer would keep nothing (names it).
+    ValueError: If the shares are not 0 < lowest <= highest <= 1, a value is
+      out of range, the output layer does not exist, or a layer would keep
+      nothing (names it).
   """
   if not 0 < lowest <= highest <= 1:
     raise ValueError(
@@ -59,6 +60,10 @@ def make_levels(
     )
   if num_levels < 0:
     raise ValueError(f'expected num_levels >= 0, got {num_levels}')
+  if not 0 < output_factor < math.inf:
+    raise ValueError(
+      f'expected a finite output_factor over 0, got {output_factor}'
+    )
   sizes = {
     path: math.prod(x.shape)
     for path, x in select.selected_paths(params, sparsity.is_weight).items()

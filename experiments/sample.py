@@ -170,7 +170,7 @@ def _load(workdir: pathlib.Path, member: str | None, step: int | None):
   plan = build.call(plan_lib.make_plan, sections)
   path = workdir / language_modelling.VOCABULARY
   vocabulary = vocabulary_lib.read(path)
-  checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints', 1)
+  checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints', None)
   state, _ = checkpoints.restore(
     chosen.like, chosen.position if step is None else step
   )

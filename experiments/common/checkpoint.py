@@ -7,24 +7,29 @@ the newest checkpoint cannot be read, the one before it is used.
 """
 
 from collections.abc import Mapping
+import contextlib
 import json
 import logging
 import os
 import pathlib
 import shutil
 from typing import Any
-import zlib
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 
+from experiments.common import processes
 from experiments.common import run
+from experiments.common import stored
 
 FORMAT = 1  # Of what is saved beside the state; raise it when that changes.
 
 _logger = logging.getLogger(__name__)
+
+
+class SaveError(OSError):
+  """A checkpoint could not be written; those before it are as they were."""
 
 
 class Checkpoints:
@@ -41,25 +46,30 @@ class Checkpoints:
     ({'w': Array([300., 300.], dtype=float32)}, {'loss': 0.5})
   """
 
-  def __init__(self, directory: str | os.PathLike[str], keep: int):
+  def __init__(self, directory: str | os.PathLike[str], keep: int | None):
     """Opens the folder, and creates it if absent.
 
     Args:
       directory: Where the checkpoints are, each a folder named by its step.
-      keep: How many of those that may rotate are kept.
+      keep: How many of those that may rotate are kept. None: they are only
+        read, and nothing in the folder is touched, whoever trains there.
 
     Raises:
       ValueError: If `keep` is less than 1.
     """
-    if keep < 1:
+    if keep is not None and keep < 1:
       raise ValueError(f'expected keep >= 1, got {keep}')
     self._directory = pathlib.Path(directory).absolute()
-    self._policy = _KeepNewest(keep)
+    self._read_only = keep is None
+    self._policy = _KeepNewest(keep or 0)
     self._manager = ocp.CheckpointManager(
       self._directory,
       options=ocp.CheckpointManagerOptions(
         enable_async_checkpointing=False,
-        cleanup_tmp_directories=True,
+        read_only=self._read_only,
+        save_interval_steps=0 if self._read_only else 1,
+        create=not self._read_only,
+        cleanup_tmp_directories=not self._read_only,
         preservation_policy=self._policy,
       ),
       item_handlers=ocp.PyTreeCheckpointHandler(),
@@ -98,6 +108,7 @@ class Checkpoints:
     Raises:
       ValueError: If the step is not later, or a leaf is not an array.
       TypeError: If `metadata` is not plain data.
+      SaveError: If it could not be written.
     """
     latest = self.latest()
     if latest is not None and step <= latest:
@@ -108,18 +119,28 @@ class Checkpoints:
     description = {
       'format': FORMAT,
       'keep_always': keep_always,
-      'leaves': _leaves(state),
-      'checksum': _checksum(state),
+      'leaves': stored.leaves(state),
+      'checksum': stored.checksum(state),
       'metadata': json.loads(run.to_json(metadata)),
     }
     if keep_always:
       self._policy.kept.add(step)
-    self._manager.save(
-      step,
-      args=ocp.args.PyTreeSave(_without_empty(state)),
-      custom_metadata=description,
-      force=True,
-    )
+    try:
+      with _quiet():
+        self._manager.save(
+          step,
+          args=ocp.args.PyTreeSave(_without_empty(state)),
+          custom_metadata=description,
+          force=True,
+        )
+    except Exception as error:  # Orbax raises many kinds for a full disk.
+      lost = processes.explained(error)
+      if lost is not error:
+        raise lost from error
+      raise SaveError(
+        f'expected to write checkpoint {step} in {self._directory}, but: '
+        f'{_first_line(error)}; make room there'
+      ) from error
 
   def restore(
     self, like: Any, step: int | None = None
@@ -133,13 +154,15 @@ class Checkpoints:
         cannot are set aside as `unreadable-STEP`, and logged.
 
     Raises:
-      ValueError: If there is none, none can be read, it is of another format,
-        or it does not fit `like`; the first difference is named.
+      ValueError: If there is none, none can be read (one of another format
+        cannot), or it does not fit `like`; the first difference is named.
     """
     steps = self.steps()
     if not steps or (step is not None and step not in steps):
       asked = 'a checkpoint' if step is None else f'a checkpoint of step {step}'
-      raise ValueError(f'expected {asked} in {self._directory}; got {steps}')
+      raise run.FolderError(
+        f'expected {asked} in {self._directory}; got {steps}'
+      )
     failures: dict[int, str] = {}
     for candidate in reversed(steps) if step is None else [step]:
       description = self._attempt(failures, candidate, self._describe)
@@ -153,7 +176,7 @@ class Checkpoints:
         self._set_aside(failures)
         return state[0], description['metadata']
     reasons = '\n  '.join(f'step {s}: {why}' for s, why in failures.items())
-    raise ValueError(
+    raise run.FolderError(
       f'expected a readable checkpoint in {self._directory}; got\n  {reasons}'
     )
 
@@ -162,10 +185,16 @@ class Checkpoints:
     description = self._manager.metadata(step).custom_metadata
     if not description or 'format' not in description:
       raise ValueError('the description of its contents is missing')
+    if description['format'] != FORMAT:
+      raise ValueError(
+        f'expected format {FORMAT}, got {description["format"]}; another '
+        'version of this program saved it'
+      )
     return description
 
   def _read(self, step: int, like: Any, description: dict) -> tuple[Any]:
     target = jax.tree.map(_with_sharding, _without_empty(like))
+    stored.check_sizes(self._manager.item_metadata(step).tree, target)
     restored = self._manager.restore(
       step,
       args=ocp.args.PyTreeRestore(
@@ -174,32 +203,56 @@ class Checkpoints:
       ),
     )
     state = _with_empty(restored, like)
-    if _checksum(state) != description['checksum']:
+    if stored.checksum(state) != description['checksum']:
       raise ValueError('its checksum is not the one saved')
     return (state,)  # Not the state itself, which may be None.
 
   def _attempt(self, failures, step, function, *args):
-    """Returns `function(step, *args)`, or None and a note in `failures`."""
+    """Returns `function(step, *args)`, or None and a note in `failures`.
+
+    With several processes all get the one or all get the other.
+    """
+    result = None
     try:
-      return function(step, *args)
+      with _quiet():
+        result = function(step, *args)
     except Exception as error:  # Orbax raises many kinds for a broken file.
-      first_line = str(error).strip().partition('\n')[0]
-      failures[step] = f'{type(error).__name__}: {first_line[:200]}'
+      failures[step] = _first_line(error)
+    if not processes.is_true_of_all(result is not None):
+      failures.setdefault(step, 'another process cannot read it')
       return None
+    return result
 
   def _set_aside(self, failures: dict[int, str]) -> None:
     """Renames checkpoints that cannot be read, so that they are not found."""
+    if self._read_only:
+      _logger.warning('Going back before what cannot be read: %s', failures)
+      return
     for step, why in failures.items():
       aside = self._directory / f'unreadable-{step}'
-      shutil.rmtree(aside, ignore_errors=True)
-      (self._directory / str(step)).rename(aside)
+      if processes.is_first():
+        shutil.rmtree(aside, ignore_errors=True)
+        (self._directory / str(step)).rename(aside)
       self._policy.kept.discard(step)
       _logger.warning(
         'Checkpoint %d cannot be read and is now %s; going back to the one '
         'before it. (%s)', step, aside, why,
       )  # fmt: skip
     if failures:
+      processes.wait()
       self._manager.reload()
+
+
+@contextlib.contextmanager
+def _quiet():
+  """Keeps Orbax from logging errors, with tracebacks, that it raises too."""
+  logger = logging.getLogger('absl')
+  level = logger.level
+  logger.setLevel(logging.CRITICAL + 1)
+  try:
+    yield
+  finally:
+    logger.setLevel(level)
 
 
 class _KeepNewest(ocp.checkpoint_managers.PreservationPolicy):
@@ -219,49 +272,21 @@ class _KeepNewest(ocp.checkpoint_managers.PreservationPolicy):
 
 
 def _check(description: dict[str, Any], like: Any, name: str) -> None:
-  """Checks that a checkpoint is of this format and fits `like`."""
-  if description['format'] != FORMAT:
-    raise ValueError(
-      f'{name}: expected format {FORMAT}, got {description["format"]}; it was '
-      'saved by another version of this program'
-    )
+  """Checks that a checkpoint fits `like`."""
   there = description['leaves']
-  expected = _leaves(like)
+  expected = stored.leaves(like)
   for path in [*expected, *there]:
     if there.get(path) != expected.get(path):
-      raise ValueError(
+      raise run.FolderError(
         f'{name} does not fit: {path or "the state"} is '
         f'{there.get(path, "absent")} there, '
         f'{expected.get(path, "absent")} expected'
       )
 
 
-def _leaves(tree: Any) -> dict[str, str]:
-  """Returns the type of each leaf by path: `{'w': 'float32[300,100]'}`."""
-  leaves = {}
-  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-    name = jax.tree_util.keystr(path)
-    if not hasattr(leaf, 'shape') or not hasattr(leaf, 'dtype'):
-      raise ValueError(
-        f'expected arrays in the state, got {leaf!r} ({type(leaf).__name__}) '
-        f'at {name}'
-      )
-    leaves[name] = f'{leaf.dtype}[{",".join(map(str, leaf.shape))}]'
-  return leaves
-
-
-def _checksum(tree: Any) -> int | None:
-  """Returns the CRC-32 of all bytes; None if some are on other hosts."""
-  value = 0
-  for leaf in jax.tree.leaves(tree):
-    if isinstance(leaf, jax.Array):
-      if not leaf.is_fully_addressable:
-        return None
-      if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
-    array = np.ascontiguousarray(leaf)
-    value = zlib.crc32(array.reshape(-1).view(np.uint8), value)
-  return value
+def _first_line(error: Exception) -> str:
+  line = str(error).strip().partition('\n')[0]
+  return f'{type(error).__name__}: {line[:200]}'
 
 
 def _without_empty(tree: Any) -> Any:

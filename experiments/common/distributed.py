@@ -27,14 +27,22 @@ def make_mesh(
     devices: out of which; by default all of this program.
 
   Raises:
-    ValueError: If there are not as many.
+    ValueError: If there are not as many; or if they are not all there are, with
+      several processes, of which each has its share of a batch.
   """
-  devices = jax.devices() if devices is None else devices
+  if devices is None:
+    # Those of a process side by side: its share of a batch is consecutive.
+    devices = sorted(jax.devices(), key=lambda x: (x.process_index, x.id))
   if num_devices is not None:
     if not 1 <= num_devices <= len(devices):
       raise ValueError(
         f'expected num_devices from 1 to {len(devices)}, the number there is, '
         f'got {num_devices}'
+      )
+    if jax.process_count() > 1 and num_devices != len(devices):
+      raise ValueError(
+        f'expected num_devices={len(devices)} or None, all devices of '
+        f'{jax.process_count()} processes, got {num_devices}'
       )
     devices = devices[:num_devices]
   return Mesh(np.array(devices), (DATA,))
@@ -65,13 +73,39 @@ def check_batch_size(batch_size: int, mesh: Mesh, num_micro: int = 1) -> None:
 
 
 def to_devices(tree: Any, sharding: NamedSharding) -> Any:
-  """Returns arrays of this process as its share of global arrays."""
+  """Returns arrays that every process has whole as global arrays."""
+  if jax.process_count() == 1:
+    return jax.device_put(tree, sharding)
+  return jax.tree.map(
+    lambda x: jax.make_array_from_callback(
+      np.shape(x), sharding, lambda index: x[index]
+    ),
+    tree,
+  )
+
+
+def from_shares(tree: Any, sharding: NamedSharding) -> Any:
+  """Returns global arrays of which this process has its share."""
   if jax.process_count() == 1:
     return jax.device_put(tree, sharding)
   return jax.tree.map(
     lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)),
     tree,
   )
+
+
+def check_one_process(experiment: str) -> None:
+  """Raises with several processes, for an experiment that is for one.
+
+  Raises:
+    ValueError: If there are several.
+  """
+  if jax.process_count() > 1:
+    raise ValueError(
+      f'expected one process with {experiment}, which does not divide its '
+      f'batches, got {jax.process_count()}; start it without --processes, '
+      '--distributed and --coordinator'
+    )
 
 
 def with_sharding(tree: Any, sharding: NamedSharding) -> Any:

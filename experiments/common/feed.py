@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.common import distributed
+from experiments.common import processes
 from experiments.common import step as step_lib
 from experiments.data import dataset
 from experiments.data import order
@@ -142,20 +143,25 @@ def from_stream(stream: dataset.Stream, steps: Steps, shape: Shape) -> Feed:
     over_members(step_member, 2), donate_argnums=0, out_shardings=replicated
   )
   totals_all = jax.jit(over_members(steps.totals, 2), out_shardings=replicated)
-  summarize_all = jax.jit(over_members(summarize_member, 3))
-  masks_all = jax.jit(over_members(masks_member, 1))
+  summarize_all = jax.jit(
+    over_members(summarize_member, 3), out_shardings=replicated
+  )
+  masks_all = jax.jit(over_members(masks_member, 1), out_shardings=replicated)
 
   def train(state, seeds, first_step, num_steps):
     [seed] = seeds
     before = masks_all(state)  # copies, for the state is given away
     rows = []
+    skipped = stream.skipped()
     for batch in reader.take(seed, first_step, num_steps):
-      batch = distributed.to_devices(_batch(batch), over_data)
+      batch = distributed.from_shares(_batch(batch), over_data)
       state, metrics = step_all(state, _seed_array(seeds), batch)
       rows.append(metrics)
     metrics = jax.tree.map(lambda *xs: jnp.stack(xs, 1), *rows)
     metrics = summarize_all(state, metrics, before)
-    metrics['quarantined'] = jnp.full((1,), float(stream.quarantined()))
+    # Of these steps alone, so that it is the same in a run that was resumed.
+    skipped = processes.total(stream.skipped() - skipped)
+    metrics['quarantined'] = np.full(1, skipped, np.float32)
     return state, metrics
 
   def evaluate(weights, net_state, split):
@@ -163,7 +169,7 @@ def from_stream(stream: dataset.Stream, steps: Steps, shape: Shape) -> Feed:
     for examples, counts in stream.evaluate(
       split=split, batch_size=shape.eval_batch_size, **_processes()
     ):
-      part = distributed.to_devices((_batch(examples), counts), over_data)
+      part = distributed.from_shares((_batch(examples), counts), over_data)
       more = totals_all(weights, net_state, *part)
       sums = more if sums is None else jax.tree.map(jnp.add, sums, more)
     return steps.means(sums)

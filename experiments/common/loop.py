@@ -20,6 +20,7 @@ import numpy as np
 
 from experiments.common import checkpoint
 from experiments.common import metrics as metrics_lib
+from experiments.common import processes
 from experiments.common import progress as progress_lib
 from experiments.common import run as run_lib
 
@@ -110,8 +111,8 @@ def run(
     position, seconds = metadata['global_step'], metadata['seconds']
   offsets = _offsets(units)
   with (
-    metrics_lib.Writer(directory.workdir, position) as writer,
-    progress_lib.Progress(offsets[-1], position) as progress,
+    _writer(directory, position) as writer,
+    _progress(offsets[-1], position) as progress,
     run_lib.Interrupt() as interrupt,
   ):
     session = _Session(
@@ -159,7 +160,7 @@ def evaluate(
     raise ValueError(
       f'expected a checkpoint in {folder}, got none: train first'
     )
-  checkpoints = checkpoint.Checkpoints(folder, 1)
+  checkpoints = checkpoint.Checkpoints(folder, None)
   saved, offsets = checkpoints.steps(), _offsets(units)
   wanted = [p for p in offsets[1:] if p in saved]
   if saved[-1] not in wanted:
@@ -196,19 +197,25 @@ class _Session(NamedTuple):
       num_steps = min(schedule.log_every, unit.num_steps - step)
       state, values = unit.train(state, step, num_steps)
       values = jax.device_get(values)
+      if 'skipped' in values:  # a share; rows have the number of steps
+        values['skipped'] = np.round(values['skipped'] * num_steps)
       if problem := _not_finite(unit, values, step + num_steps):
         return state, self.outcome('diverged', offset + step, message=problem)
       step += num_steps
       position, is_last = offset + step, step == unit.num_steps
       self.write(unit, position, step, 'train', values)
       self.progress.update(position, _mean(values), _describe(unit))
-      if is_last or step % schedule.eval_every == 0:
+      is_saved = is_last or step % schedule.checkpoint_every == 0
+      is_evaluated = is_last or step % schedule.eval_every == 0
+      if is_saved or is_evaluated:
+        processes.check_same(state)
+      if is_evaluated:
         evaluated = jax.device_get(unit.evaluate(state))
         self.write(unit, position, step, 'validation', evaluated)
       if is_last:
         state = self.finish(unit, position, step, state)
-      stop = self.interrupt.signal is not None and position < self.total
-      if stop or is_last or step % schedule.checkpoint_every == 0:
+      stop = self.interrupt.agree() and position < self.total
+      if stop or is_saved:
         self.save(position, state, keep_always=is_last)
       if stop:
         return state, self.outcome('interrupted', position)
@@ -243,6 +250,18 @@ class _Session(NamedTuple):
     """Returns how it ended, there."""
     seconds = self.clock.seconds()
     return Outcome(status, position, seconds, self.interrupt.signal, message)
+
+
+def _writer(directory: run_lib.Run, position: int) -> Any:
+  if processes.is_first():
+    return metrics_lib.Writer(directory.workdir, position)
+  return processes.Silent()
+
+
+def _progress(num_steps: int, position: int) -> Any:
+  if processes.is_first():
+    return progress_lib.Progress(num_steps, position)
+  return processes.Silent()
 
 
 class _Clock:

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import pathlib
+import threading
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,10 @@ class Writer:
     if path.exists():
       _truncate(path, self._resume_from)
     self._file = path.open('a', encoding='utf-8')
+    # TensorBoard's events are written by threads, whose errors nobody sees.
+    self._failure: OSError | None = None
+    self._hook = threading.excepthook
+    threading.excepthook = self._note
 
   def __enter__(self) -> 'Writer':
     return self
@@ -78,7 +83,10 @@ class Writer:
 
     Raises:
       ValueError: If a field is given twice.
+      OSError: If it, or one before, cannot be written.
     """
+    if self._failure is not None:
+      raise self._failure
     member = member or {}
     twice = ({'global_step'} | member.keys()) & values.keys()
     if twice or 'global_step' in member:
@@ -105,11 +113,26 @@ class Writer:
         board.add_scalar(tag, float(value), step)
 
   def close(self) -> None:
-    """Writes out and closes everything."""
+    """Writes out and closes everything.
+
+    Raises:
+      OSError: If something could not be written.
+    """
+    # A thread that ended with an error would be waited for without end, and one
+    # that still has it before it would print it: these are left.
     self._file.close()
+    if self._failure is not None:
+      raise self._failure
     for board in self._boards.values():
       board.close()
     self._boards.clear()
+    threading.excepthook = self._hook
+
+  def _note(self, args: Any) -> None:
+    if isinstance(args.exc_value, OSError):
+      self._failure = args.exc_value
+    else:
+      self._hook(args)
 
   def _board(
     self, member: Mapping[str, Any], global_step: int, step: int
@@ -156,7 +179,7 @@ def _rows(path: pathlib.Path) -> list[tuple[bytes, dict[str, Any]]]:
     if row is not None:
       rows.append((line, row))
     elif number < len(lines):
-      raise ValueError(
+      raise run.FolderError(
         f"expected a JSON object with 'global_step' in {path}, line {number}; "
         f'got {line[:80]!r}'
       )

@@ -5,6 +5,7 @@ traced, so that networks that differ in them are trained side by side.
 """
 
 from collections.abc import Callable
+import math
 import numbers
 from typing import Any
 
@@ -33,6 +34,8 @@ def piecewise(
   _check_warmup(warmup_steps)
   if list(boundaries) != sorted(set(boundaries)) or min((1, *boundaries)) < 1:
     raise ValueError(f'expected ascending boundaries >= 1, got {boundaries}')
+  if not 0 < factor <= 1:
+    raise ValueError(f'expected factor in (0, 1], got {factor}')
 
   def schedule(step):
     passed = sum((jnp.asarray(step) >= at).astype(int) for at in boundaries)
@@ -44,6 +47,8 @@ def piecewise(
 def cosine(*, warmup_steps: int, num_steps: int, final: float) -> Schedule:
   """Returns factors from 1 to `final` along half a cosine, after a warm-up."""
   _check_warmup(warmup_steps)
+  if not 0 <= final <= 1:
+    raise ValueError(f'expected final in [0, 1], got {final}')
   if num_steps <= warmup_steps:
     raise ValueError(
       f'expected num_steps over warmup_steps={warmup_steps}, got {num_steps}'
@@ -95,7 +100,12 @@ def sgd(
   """Returns SGD; the decay is added to the gradient, as an L2 penalty is.
 
   Only weights decay, not biases or normalization.
+
+  Raises:
+    ValueError: If a value is out of range.
   """
+  if not 0 <= momentum < 1:
+    raise ValueError(f'expected momentum in [0, 1), got {momentum}')
   return optax.chain(
     _clip(clip_norm),
     _decay(weight_decay),
@@ -113,7 +123,16 @@ def adam(
   weight_decay: float,
   clip_norm: float | None,
 ) -> optax.GradientTransformation:
-  """Returns Adam; the decay of weights is decoupled, as in AdamW."""
+  """Returns Adam; the decay of weights is decoupled, as in AdamW.
+
+  Raises:
+    ValueError: If a value is out of range.
+  """
+  for name, value in {'b1': b1, 'b2': b2}.items():
+    if not 0 <= value < 1:
+      raise ValueError(f'expected {name} in [0, 1), got {value}')
+  if not 0 <= eps < math.inf:
+    raise ValueError(f'expected a finite eps >= 0, got {eps}')
   return optax.chain(
     _clip(clip_norm),
     optax.scale_by_adam(b1, b2, eps),
@@ -126,8 +145,11 @@ OPTIMIZERS = {'adam': adam, 'sgd': sgd}
 
 
 def _rate(learning_rate: float, schedule: dict) -> Any:
-  if isinstance(learning_rate, numbers.Real) and not learning_rate >= 0:
-    raise ValueError(f'expected learning_rate >= 0, got {learning_rate}')
+  is_known = isinstance(learning_rate, numbers.Real)
+  if is_known and not 0 <= learning_rate < math.inf:
+    raise ValueError(
+      f'expected a finite learning_rate >= 0, got {learning_rate}'
+    )
   factor = build.build(SCHEDULES, schedule, name='config.optimizer.schedule')
   if schedule['name'] == 'constant' and not schedule['warmup_steps']:
     return learning_rate
@@ -144,7 +166,10 @@ def _check_warmup(warmup_steps: int) -> None:
 
 
 def _decay(weight_decay: float) -> optax.GradientTransformation:
-  if isinstance(weight_decay, numbers.Real) and not weight_decay:
+  is_known = isinstance(weight_decay, numbers.Real)
+  if is_known and not 0 <= weight_decay < math.inf:
+    raise ValueError(f'expected a finite weight_decay >= 0, got {weight_decay}')
+  if is_known and not weight_decay:
     return optax.identity()
   return optax.add_decayed_weights(
     weight_decay,
@@ -155,6 +180,6 @@ def _decay(weight_decay: float) -> optax.GradientTransformation:
 def _clip(clip_norm: float | None) -> optax.GradientTransformation:
   if clip_norm is None:
     return optax.identity()
-  if not clip_norm > 0:
-    raise ValueError(f'expected clip_norm over 0, got {clip_norm}')
+  if not 0 < clip_norm < math.inf:
+    raise ValueError(f'expected a finite clip_norm over 0, got {clip_norm}')
   return optax.clip_by_global_norm(clip_norm)

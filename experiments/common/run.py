@@ -29,10 +29,16 @@ import jax
 import numpy as np
 
 from experiments.common import build
+from experiments.common import lock
+from experiments.common import processes
 
 STATUSES = ('running', 'done', 'diverged', 'interrupted', 'failed')
 
 _LIBRARIES = ('jax', 'jaxlib', 'dm-haiku', 'optax', 'numpy')
+
+
+class FolderError(ValueError):
+  """A run cannot go on from what its folder holds; the message says why."""
 
 
 class Run(NamedTuple):
@@ -48,6 +54,8 @@ class Run(NamedTuple):
     """
     if status not in STATUSES:
       raise ValueError(f'expected a status of {STATUSES}, got {status!r}')
+    if not processes.is_first():
+      return
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
     value = {'status': status, 'updated': now, **fields}
     write_json(self.workdir / 'status.json', value)
@@ -97,7 +105,11 @@ def check_workdir(
     raise ValueError(f'expected a folder for the run, got the file {workdir}')
   if not path.exists():
     # A process that was killed in its first write may leave a temporary file.
-    others = [p for p in workdir.iterdir() if not _is_temporary(p, path)]
+    others = [
+      p
+      for p in workdir.iterdir()
+      if not _is_temporary(p, path) and p.name != lock.FILE
+    ]
     if others:
       raise ValueError(
         f'expected a new or empty folder, or one with a config.json, but '
@@ -199,6 +211,13 @@ class Interrupt:
   def __init__(self):
     self.signal: int | None = None
     self._previous: dict[int, Any] = {}
+
+  def agree(self) -> bool:
+    """Returns whether a signal came, to any of the processes of a run."""
+    number = processes.largest(self.signal or 0)
+    if number:
+      self.signal = number
+    return bool(number)
 
   def __enter__(self) -> 'Interrupt':
     if threading.current_thread() is threading.main_thread():

@@ -12,6 +12,8 @@ import optax
 import sparsity
 from sparsity import select
 
+ON_NOT_FINITE = ('stop', 'skip')
+
 Metrics = dict[str, jax.Array]
 
 # (weights, network state, random key or None, batch, is_training)
@@ -47,6 +49,7 @@ class Recipe(NamedTuple):
   masks: Callable[[optax.OptState], Any]  # of the weights seen; None: dense
   optimizer: optax.GradientTransformationExtraArgs
   num_micro: int = 1  # parts of a batch whose gradients are averaged
+  skips: bool = False  # steps whose loss or gradient is not finite
 
 
 def init_state(recipe: Recipe, key: jax.Array) -> TrainState:
@@ -57,10 +60,28 @@ def init_state(recipe: Recipe, key: jax.Array) -> TrainState:
   return TrainState(jnp.zeros([], jnp.int32), params, net_state, opt_state)
 
 
+def is_skipping(on_not_finite: str) -> bool:
+  """Returns whether steps are skipped whose loss or gradient is not finite.
+
+  Raises:
+    ValueError: If `on_not_finite` is not among `ON_NOT_FINITE`.
+  """
+  if on_not_finite not in ON_NOT_FINITE:
+    raise ValueError(
+      f'config.train.on_not_finite: expected one of {ON_NOT_FINITE}, got '
+      f'{on_not_finite!r}'
+    )
+  return on_not_finite == 'skip'
+
+
 def train_step(
   recipe: Recipe, state: TrainState, batch: Any, key: jax.Array
 ) -> tuple[TrainState, Metrics]:
-  """Returns the next state, and the loss and other metrics on the batch."""
+  """Returns the next state, and the loss and other metrics on the batch.
+
+  A step that is skipped leaves everything as it was but the number of the step;
+  its metrics are 0, and `skipped` is 1.
+  """
   weights = seen_weights(recipe, state)
   gradients, metrics, net_state = _gradients(
     recipe, weights, state.net_state, batch, key
@@ -69,7 +90,17 @@ def train_step(
     gradients, state.opt_state, state.params
   )
   params = optax.apply_updates(state.params, updates)
-  return TrainState(state.step + 1, params, net_state, opt_state), metrics
+  following = TrainState(state.step + 1, params, net_state, opt_state)
+  if not recipe.skips:
+    return following, metrics
+  is_finite = _is_finite((metrics['loss'], gradients))
+  following = jax.tree.map(
+    lambda new, old: jnp.where(is_finite, new, old),
+    following,
+    state._replace(step=state.step + 1),
+  )
+  metrics = {name: jnp.where(is_finite, x, 0) for name, x in metrics.items()}
+  return following, {**metrics, 'skipped': jnp.float32(~is_finite)}
 
 
 def train_steps(
@@ -102,11 +133,17 @@ def summarize(
 ) -> Metrics:
   """Returns the metrics of T steps, each [T], as one row of figures.
 
-  They are means; the loss is NaN if the parameters are no longer finite after
-  the steps, and the density is that after them. With the masks `before` them,
-  `mask_change` is the share of the weights seen then that are no longer seen.
+  They are means over the steps that were not skipped, NaN if all were, and
+  `skipped` is the share of those; the loss is NaN if the parameters are no
+  longer finite after the steps, and the density is that after them.
+  With the masks `before` the steps, `mask_change` is the share of the weights
+  seen then that are no longer seen.
   """
   metrics = jax.tree.map(jnp.mean, metrics)
+  if recipe.skips:
+    made = 1 - metrics['skipped']
+    made = {name: x / made for name, x in metrics.items()}
+    metrics = {**made, 'skipped': metrics['skipped']}
   finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state.params)]
   sound = jnp.all(jnp.stack(finite))
   loss = jnp.where(sound, metrics['loss'], jnp.nan)
@@ -124,6 +161,12 @@ def summarize(
 def seen_weights(recipe: Recipe, state: TrainState) -> Any:
   """Returns what the network sees: theta on the forward set."""
   return recipe.see(recipe.to_weights(state.params), state.opt_state)
+
+
+def _is_finite(tree: Any) -> jax.Array:
+  """Returns whether every number of a tree is finite, bool []."""
+  finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]
+  return jnp.all(jnp.stack(finite))
 
 
 def _gradients(recipe: Recipe, weights, net_state, batch, key):

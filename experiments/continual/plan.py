@@ -11,6 +11,7 @@ from experiments.common import build as build_lib
 from experiments.common import loop
 from experiments.common import methods
 from experiments.common import optimizer as optimizers
+from experiments.common import step as step_lib
 from experiments.continual import packing
 from experiments.continual import state as state_lib
 from experiments.continual import strategies
@@ -106,6 +107,7 @@ def make_plan(
       build_lib.call(_loss, loss, name='config.loss'),
       training.batch_size,
       training.eval_batch_size,
+      training.skips,
     )
     for alpha in alphas
   )
@@ -139,7 +141,8 @@ def _make_network(model: dict, heads: str, stream) -> heads_lib.Heads:
 def _make_strategy(section: dict, heads, num_tasks) -> strategies.Strategy:
   """Returns the strategy; some need to know how many tasks there are."""
   more: dict[str, Any] = {'heads': heads}
-  if section.get('name') in ('packnet', 'efficient_packnet'):
+  name = section.get('name') if hasattr(section, 'keys') else None
+  if name in ('packnet', 'efficient_packnet'):
     more['num_tasks'] = num_tasks
   return build_lib.build(STRATEGIES, section, name='config.strategy', **more)
 
@@ -157,6 +160,7 @@ class _Training(NamedTuple):
   eval_batch_size: int
   num_steps: int
   keep: int
+  skips: bool
 
 
 def _training(
@@ -168,6 +172,7 @@ def _training(
   eval_every: int,
   checkpoint_every: int,
   keep_checkpoints: int,
+  on_not_finite: str,
 ) -> _Training:
   for name, value in {
     'batch_size': batch_size,
@@ -183,7 +188,12 @@ def _training(
     checkpoint_every=checkpoint_every,
   )
   return _Training(
-    schedule, batch_size, eval_batch_size, num_steps, keep_checkpoints
+    schedule,
+    batch_size,
+    eval_batch_size,
+    num_steps,
+    keep_checkpoints,
+    step_lib.is_skipping(on_not_finite),
   )
 
 

@@ -39,6 +39,7 @@ class Settings(NamedTuple):
   label_smoothing: float
   batch_size: int
   eval_batch_size: int
+  skips: bool = False  # steps whose loss or gradient is not finite
 
 
 Draw = Callable[[Any, Any], strategies.Network]  # of a seed and a task

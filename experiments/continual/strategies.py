@@ -8,6 +8,7 @@ Shapes:
 """
 
 from collections.abc import Callable
+import math
 from typing import Any
 from typing import NamedTuple
 
@@ -177,8 +178,8 @@ def l2(
 
 
 def _anchored(strength, importance, keep_optimizer, heads) -> Strategy:
-  if not strength >= 0:
-    raise ValueError(f'expected strength >= 0, got {strength}')
+  if not 0 <= strength < math.inf:
+    raise ValueError(f'expected a finite strength >= 0, got {strength}')
 
   def finish(network, tools, task):
     weights = tools.weights(network.params)

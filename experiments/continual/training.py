@@ -105,6 +105,7 @@ def make_recipe(
     lambda state: sparsity.density(masks(state)),
     masks,
     settings.optimizer,
+    skips=settings.skips,
   )
 
 

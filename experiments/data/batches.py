@@ -18,6 +18,7 @@ import cv2
 import grain
 import numpy as np
 
+from experiments.data import dataset
 from experiments.data import images
 from experiments.data import order
 from experiments.data import tfds_source
@@ -60,22 +61,22 @@ def read(
     steps: Consecutive.
     num_workers: Processes; 0: a thread of this one.
   """
-  dataset = (
+  loaded = (
     grain.MapDataset.range(steps.start, steps.stop)
     .map(load)
     .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
   )
-  dataset = grain.experimental.WithOptionsIterDataset(
-    dataset, grain.experimental.DatasetOptions(min_shm_size=_SMALL)
+  loaded = grain.experimental.WithOptionsIterDataset(
+    loaded, grain.experimental.DatasetOptions(min_shm_size=_SMALL)
   )
   if num_workers:
     if not flags.FLAGS.is_parsed():  # Grain reads absl's flags; we have none.
       flags.FLAGS.mark_as_parsed()
-    dataset = dataset.mp_prefetch(
+    loaded = loaded.mp_prefetch(
       grain.MultiprocessingOptions(num_workers=num_workers),
       worker_init_fn=_init_worker,
     )
-  iterator = iter(dataset)
+  iterator = iter(loaded)
   try:
     yield from iterator
   finally:
@@ -98,7 +99,7 @@ def train(
     step: From 0, in all epochs.
 
   Raises:
-    ValueError: If a record does not decode and none is to be skipped, if none
+    DataError: If a record does not decode and none is to be skipped, if none
       decodes, or if a label is out of range.
   """
   step = int(step)
@@ -113,7 +114,7 @@ def train(
         break
       skipped.append(index)
     else:
-      raise ValueError(
+      raise dataset.DataError(
         f'expected records that decode in the split {split.source.split!r}, '
         f'got none among {split.num}'
       )
@@ -127,7 +128,7 @@ def evaluate(split: Split, batch_size: int, rows: range, step: int) -> Batch:
   do not decode and are to be skipped.
 
   Raises:
-    ValueError: If a record does not decode and none is to be skipped, or if a
+    DataError: If a record does not decode and none is to be skipped, or if a
       label is out of range.
   """
   view = functools.partial(images.evaluation_view, recipe=split.recipe)
@@ -184,13 +185,13 @@ def _load(
   if image is None:
     if split.skip:
       return False
-    raise ValueError(
+    raise dataset.DataError(
       'expected a record that decodes, got '
       f'{tfds_source.locate(split.source, index)}: {reason}; copy the file '
       "again, or set on_bad_record to 'skip'"
     )
   if not 0 <= example['label'] < split.num_classes:
-    raise ValueError(
+    raise dataset.DataError(
       f'expected a label from 0 to {split.num_classes - 1}, got '
       f'{example["label"]} in {tfds_source.locate(split.source, index)}; '
       'prepare the data set again'

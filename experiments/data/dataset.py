@@ -11,6 +11,10 @@ import jax
 import numpy as np
 
 
+class DataError(ValueError):
+  """What a file holds is not as it should be; the message names the record."""
+
+
 class Examples(NamedTuple):
   """Some inputs and their labels."""
 
@@ -50,5 +54,7 @@ class Stream(NamedTuple):
   # process's share of the split 'validation' or 'test', each example once, in
   # batches of one size and weights, float32 [B]: 0 where the last are padding.
   evaluate: Callable[..., Iterator[tuple[Examples, np.ndarray]]]
-  # How many records were skipped so far because they did not decode.
+  # How many different records were skipped so far as they did not decode ...
   quarantined: Callable[[], int]
+  # ... and how many times one was.
+  skipped: Callable[[], int] = lambda: 0

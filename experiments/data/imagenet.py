@@ -4,6 +4,7 @@ What a batch holds depends on the seed and the step alone, whatever was read
 before and however many workers read.
 """
 
+import collections
 from collections.abc import Callable
 from collections.abc import Iterator
 import functools
@@ -92,7 +93,7 @@ def imagenet(
   )
   train, validation = _hold_out(train, num_validation)
   splits = {'validation': validation or test, 'test': test}
-  bad = set()
+  bad = collections.Counter()
   return dataset.Stream(
     num_train=train.num,
     num_classes=NUM_CLASSES,
@@ -100,6 +101,7 @@ def imagenet(
     train=functools.partial(_train, train, num_workers, bad),
     evaluate=functools.partial(_evaluate, splits, num_workers, bad),
     quarantined=lambda: len(bad),
+    skipped=bad.total,
   )
 
 
@@ -137,7 +139,7 @@ def _hold_out(
 def _train(
   split: batches.Split,
   num_workers: int,
-  bad: set,
+  bad: collections.Counter,
   *,
   seed: int,
   first_step: int,
@@ -157,7 +159,7 @@ def _train(
 def _evaluate(
   splits: dict[str, batches.Split],
   num_workers: int,
-  bad: set,
+  bad: collections.Counter,
   *,
   split: str,
   batch_size: int,
@@ -204,15 +206,15 @@ def _to_examples(batch: batches.Batch) -> dataset.Examples:
 def _watch(
   read: Iterator[batches.Batch],
   source: Any,
-  bad: set,
+  bad: collections.Counter,
   convert: Callable[[batches.Batch], Any],
 ) -> Iterator[Any]:
-  """Yields every batch converted; logs what was skipped, and adds it to bad."""
+  """Yields every batch converted; counts in `bad` and logs what was skipped."""
   try:
     for batch in read:
       for index in batch.skipped.tolist():
-        if (source.split, index) not in bad:
-          bad.add((source.split, index))
+        bad[source.split, index] += 1
+        if bad[source.split, index] == 1:
           logging.warning(
             'Skipped %s: it does not decode', tfds_source.locate(source, index)
           )

@@ -45,6 +45,8 @@ def _cifar(
 
 def _imagenet(*, data_dir: str | None, image_size: int, **_) -> Spec:
   del data_dir
+  if image_size < 1:
+    raise ValueError(f'expected image_size >= 1, got {image_size}')
   shape = (image_size, image_size, 3)
   return Spec(shape, imagenet.NUM_CLASSES, is_stream=True, augment=None)
 

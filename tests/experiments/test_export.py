@@ -1,6 +1,8 @@
 """A trained network goes to a file and back with equal outputs."""
 
 import json
+import resource
+import struct
 
 import jax
 import jax.numpy as jnp
@@ -141,4 +143,52 @@ def test_a_file_of_another_format_is_refused(tmp_path):
     content.replace(b'\\"format\\": 1', b'\\"format\\": 9')
   )
   with pytest.raises(ValueError, match=r'expected format 1 .* got 9'):
+    export.load(tmp_path / 'net')
+
+
+def forged(length, header=b'{}', data=b''):
+  """A file whose first 8 bytes say how long its header is."""
+  return struct.pack('<Q', length) + header + data
+
+
+def header(**tensors):
+  content = {'__metadata__': {'sparse-training': '{"format": 1}'}, **tensors}
+  return json.dumps(content).encode()
+
+
+def tensor(dtype, size, num_bytes):
+  return {'dtype': dtype, 'shape': [size], 'data_offsets': [0, num_bytes]}
+
+
+HUGE = header(**{'weights/w': tensor('F32', 2**40, 2**42)})
+OTHER = header(**{'../../w': tensor('U8', 1, 1)})
+
+
+@pytest.mark.parametrize(
+  'content',
+  [
+    forged(2**62),
+    forged(2**62 + 2, b'{}' * 100),
+    forged(2, b'[]'),
+    forged(len(HUGE), HUGE),
+    forged(len(HUGE), HUGE, b'0' * 16),
+    forged(len(OTHER), OTHER, b'0'),
+    forged(24, b'{"__metadata__":{"a":""}}'[:24]),
+  ],
+)
+def test_a_forged_file_is_refused_before_memory_is_taken(tmp_path, content):
+  path = tmp_path / 'net'
+  path.write_bytes(content)
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  with pytest.raises(ValueError, match='expected'):
+    export.load(path)
+  after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  assert after - before < 50_000  # KiB
+
+
+@pytest.mark.parametrize('text', ['[]', '3', '{}', '{"form', '{"format": []}'])
+def test_a_header_that_is_none_is_refused(tmp_path, text):
+  content = json.dumps({'__metadata__': {'sparse-training': text}}).encode()
+  (tmp_path / 'net').write_bytes(forged(len(content), content))
+  with pytest.raises(ValueError, match='expected'):
     export.load(tmp_path / 'net')

@@ -1,5 +1,7 @@
 """The step: micro-batches, and figures over steps."""
 
+import functools
+
 import haiku as hk
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ BATCH = step_lib.Batch(
 )
 
 
-def make_recipe(num_micro=1, smoothing=0.0, augment=None):
+def make_recipe(num_micro=1, smoothing=0.0, augment=None, skips=False):
   return step_lib.Recipe(
     init=lambda key: NETWORK.init(key, BATCH.inputs, True),
     objective=classification.make_objective(
@@ -30,6 +32,7 @@ def make_recipe(num_micro=1, smoothing=0.0, augment=None):
     masks=lambda _: None,
     optimizer=optax.with_extra_args_support(optax.adam(0.1)),
     num_micro=num_micro,
+    skips=skips,
   )
 
 
@@ -120,3 +123,60 @@ def test_parameters_that_are_not_finite_make_the_loss_nan():
   losses = {'loss': jnp.ones(4)}
   assert step_lib.summarize(recipe, state, losses)['loss'] == 1
   assert np.isnan(step_lib.summarize(recipe, bad, losses)['loss'])
+
+
+def broken(where):
+  """A batch with one number that is not finite."""
+  return BATCH._replace(inputs=BATCH.inputs.at[3, 2].set(where))
+
+
+@pytest.mark.parametrize('where', [jnp.nan, jnp.inf])
+def test_a_step_that_is_not_finite_changes_nothing_if_skipped(where):
+  recipe = make_recipe(skips=True)
+  state, _ = take_steps(recipe, 2)
+  step = jax.jit(functools.partial(step_lib.train_step, recipe))
+  after, metrics = step(state, broken(where), jax.random.key(2))
+  assert metrics == {'loss': 0, 'accuracy': 0, 'skipped': 1}
+  assert after.step == state.step + 1
+  same = after._replace(step=state.step)
+  jax.tree.map(np.testing.assert_array_equal, same, state)
+
+
+def test_a_gradient_that_is_not_finite_counts_though_the_loss_is():
+  def objective(weights, net_state, *_):
+    roots = [jnp.sum(jnp.sqrt(0 * x)) for x in jax.tree.leaves(weights)]
+    return sum(roots), ({}, net_state)
+
+  recipe = make_recipe(skips=True)._replace(objective=objective)
+  state = step_lib.init_state(recipe, jax.random.key(1))
+  after, metrics = step_lib.train_step(recipe, state, BATCH, None)
+  assert metrics == {'loss': 0, 'skipped': 1}
+  jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
+
+
+def test_steps_that_are_finite_are_the_same_whether_others_are_skipped():
+  plain, _ = take_steps(make_recipe())
+  skipping, metrics = take_steps(make_recipe(skips=True))
+  assert metrics['skipped'] == 0
+  jax.tree.map(np.testing.assert_array_equal, plain, skipping)
+
+
+def test_figures_are_means_over_the_steps_that_were_made():
+  recipe = make_recipe(skips=True)
+  state = step_lib.init_state(recipe, jax.random.key(1))
+  figures = step_lib.summarize(
+    recipe,
+    state,
+    {'loss': jnp.array([3.0, 0.0, 5.0]), 'skipped': jnp.array([0.0, 1.0, 0.0])},
+  )
+  np.testing.assert_allclose(figures['loss'], 4, rtol=1e-6)
+  np.testing.assert_allclose(figures['skipped'], 1 / 3, rtol=1e-6)
+  none = {'loss': jnp.zeros(3), 'skipped': jnp.ones(3)}
+  assert np.isnan(step_lib.summarize(recipe, state, none)['loss'])
+
+
+def test_what_to_do_with_what_is_not_finite_is_one_of_two():
+  assert step_lib.is_skipping('skip')
+  assert not step_lib.is_skipping('stop')
+  with pytest.raises(ValueError, match=r"on_not_finite: .* got 'go on'"):
+    step_lib.is_skipping('go on')

@@ -1,0 +1,112 @@
+"""Records that are damaged: what the command makes of them."""
+
+import json
+import pathlib
+
+import pytest
+
+from experiments.common import metrics
+import launch
+from tests import photographs
+
+REPOSITORY = pathlib.Path(launch.__file__).parent
+DAMAGED = {3, 7, 14}  # of 12 images for training and 6 for testing
+CONFIG = """
+import ml_collections
+from configs import imagenet_resnet50
+
+
+def get_config():
+  config = imagenet_resnet50.get_config('dense,batch_size=4')
+  config.model = dict(name='lenet', hidden=(2,))
+  config.prune.output_layer = 'linear_1/w'
+  config.data.update(image_size=16, resize=18, num_workers=0)
+  config.optimizer.schedule = dict(name='constant', warmup_steps=0)
+  config.optimizer.learning_rate = 1e-3
+  config.train.update(
+    eval_batch_size=2, num_devices=1, num_steps=6, log_every=2, eval_every=6,
+    checkpoint_every=2,
+  )
+  return config
+"""
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  """ImageNet with images that are truncated."""
+
+  def example(index):
+    made = photographs.imagenet_example(index)
+    if index in DAMAGED:
+      made['image'] = made['image'][: len(made['image']) // 2]
+    return made
+
+  folder = tmp_path_factory.mktemp('damaged')
+  photographs.write_imagenet(
+    folder, num_train=12, num_validation=6, example=example
+  )
+  return folder
+
+
+def run(tmp_path, data_dir, *more):
+  file = tmp_path / 'config.py'
+  file.write_text(CONFIG)
+  flags = [f'--config={file}', f'--config.data.data_dir={data_dir}', *more]
+  return launch.main([*flags, f'--workdir={tmp_path / "run"}'])
+
+
+@pytest.mark.parametrize('num_workers', [0, 1])
+def test_a_damaged_record_ends_the_run_with_its_name(
+  tmp_path, data_dir, capsys, num_workers
+):
+  code = run(tmp_path, data_dir, f'--config.data.num_workers={num_workers}')
+  assert code == launch.USER_ERROR
+  error = capsys.readouterr().err
+  assert 'Stopped: expected a record that decodes, got ' in error
+  assert '.array_record-0000' in error
+  assert 'record ' in error
+  assert "set on_bad_record to 'skip'" in error
+  assert 'Traceback' not in error
+  status = json.loads((tmp_path / 'run' / 'status.json').read_text())
+  assert status['status'] == 'failed'
+  assert 'DataError: expected a record that decodes' in status['message']
+
+
+def test_skipped_records_are_counted_alike_after_a_resumption(
+  tmp_path, data_dir
+):
+  skip = '--config.data.on_bad_record=skip'
+  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+  for folder in (whole, parts):
+    folder.mkdir()
+    assert run(folder, data_dir, skip) == 0
+  rows = [r for r in metrics.read(whole / 'run') if r['split'] == 'train']
+  # Each epoch of 3 steps meets both, and once more where one replaces another.
+  assert sum(row['quarantined'] for row in rows) >= 4
+  forget_after(parts / 'run', 4)
+  assert run(parts, data_dir, skip) == 0
+  files = [folder / 'run' / metrics.FILE for folder in (whole, parts)]
+  assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def forget_after(workdir, step):
+  """Leaves a run as it was when it had saved a step."""
+  for folder in (workdir / 'checkpoints').iterdir():
+    if folder.name.isdigit() and int(folder.name) > step:
+      folder.rename(workdir / f'later-{folder.name}')
+
+
+def test_a_missing_shard_is_named_before_the_run_begins(
+  tmp_path, data_dir, capsys
+):
+  folder = tmp_path / 'data'
+  [source] = data_dir.glob('imagenet2012/*')
+  copy = folder / source.relative_to(data_dir)
+  copy.mkdir(parents=True)
+  for path in source.iterdir():
+    if not path.name.endswith('train.array_record-00001-of-00003'):
+      (copy / path.name).write_bytes(path.read_bytes())
+  assert run(tmp_path, folder) == launch.USER_ERROR
+  error = capsys.readouterr().err
+  assert 'missing imagenet2012-train.array_record-00001-of-00003' in error
+  assert not (tmp_path / 'run').exists()
