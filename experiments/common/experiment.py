@@ -11,6 +11,7 @@ import jax
 import rich.console
 
 from experiments.common import loop
+import sparsity
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 
@@ -52,9 +53,11 @@ def dry_run(outline: Outline) -> list[str]:
   Raises:
     Exception: Whatever lowering the step raises.
   """
-  exported = jax.export.export(jax.jit(outline.step), platforms=PLATFORMS)(
-    *outline.arguments
-  )
+  # Of compact weights only the kernels in JAX can be exported.
+  with sparsity.kernels.use('xla'):
+    exported = jax.export.export(jax.jit(outline.step), platforms=PLATFORMS)(
+      *outline.arguments
+    )
   state, *inputs = outline.arguments
   return [
     outline.title,

@@ -102,7 +102,7 @@ def make_recipe(
     lambda phi: powerprop.to_weights(phi, alpha),
     lambda theta: powerprop.from_weights(theta, alpha),
     sparsity.forward_weights,
-    lambda state: sparsity.density(masks(state)),
+    lambda _, state: sparsity.density(masks(state)),
     masks,
     settings.optimizer,
   )

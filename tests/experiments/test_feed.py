@@ -61,7 +61,7 @@ def stream_of(arrays):
   return dataset.Stream(50, 3, (6, 6, 1), train, evaluate, lambda: 2)
 
 
-def make(make_feed, source, num_devices=1, num_micro=1):
+def make(make_feed, source, num_devices=1, num_micro=1, storage='masked'):
   mesh = distributed.make_mesh(num_devices)
   recipe = members.make_recipe(
     lambda key: NETWORK.init(key, ARRAYS.train.inputs[:1], True),
@@ -72,6 +72,7 @@ def make(make_feed, source, num_devices=1, num_micro=1):
       forward_density=0.3, backward_density=0.5, refresh_every=2,
       stop_refresh_at=None, distribution='uniform', scope='layer', dense=(),
       exclude=(), exploration='topk', penalty=1e-3, penalty_kind='l2',
+      storage=storage,
     ),
     optax.sgd(0.1, 0.9),
     alpha=2.0,

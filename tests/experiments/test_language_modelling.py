@@ -322,8 +322,9 @@ def test_bad_input_is_refused_before_training(path, changes, message):
 
 def test_a_method_that_needs_scores_is_refused(path):
   method = dict(
-    name='snip', density=0.1, num_batches=1, scope='layer', dense=(),
-    distribution='uniform', exclude=(), pattern={'name': 'unstructured'},
+    name='snip', storage='masked', density=0.1, num_batches=1, scope='layer',
+    dense=(), distribution='uniform', exclude=(),
+    pattern={'name': 'unstructured'},
   )  # fmt: skip
   with pytest.raises(ValueError, match="got 'snip'"):
     make(path, method=method)

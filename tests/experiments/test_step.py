@@ -26,7 +26,7 @@ def make_recipe(num_micro=1, smoothing=0.0, augment=None):
     to_weights=lambda phi: phi,
     from_weights=lambda theta: theta,
     see=lambda weights, _: weights,
-    density=lambda _: jnp.ones([]),
+    density=lambda *_: jnp.ones([]),
     masks=lambda _: None,
     optimizer=optax.with_extra_args_support(optax.adam(0.1)),
     num_micro=num_micro,
