@@ -80,6 +80,8 @@ def assert_same_rows(found, expected):
     # Weights at the edge of a bin fall to either side of it.
     assert row.pop('edges', None) == other.pop('edges', None)
     assert sum(row.pop('counts', [])) == sum(other.pop('counts', []))
+    for name in ('split', 'when'):
+      assert row.pop(name, None) == other.pop(name, None)
     assert row == pytest.approx(other, rel=1e-3, abs=1e-4)
 
 

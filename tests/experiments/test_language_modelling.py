@@ -209,6 +209,7 @@ def test_compact_weights_train_as_masked_ones(path, variant, num_micro):
   ):
     np.testing.assert_allclose(x[mask], y[mask], atol=2e-5)
   [[row]], [[other]] = compact.report(packed), masked.report(expected)
+  assert row.pop('split') == other.pop('split')
   assert row == pytest.approx(other, rel=1e-4)
 
 

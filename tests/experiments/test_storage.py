@@ -85,20 +85,25 @@ def assert_equal(a, b):
 
 
 @pytest.mark.parametrize(
-  ('name', 'alpha'),
+  ('name', 'alpha', 'chunks'),
   [
-    ('topkast', 1.0), ('topkast', 2.0), ('rigl', 2.0), ('set', 1.0),
-    ('snip', 1.0), ('static', 2.0),
+    ('topkast', 2.0, [(0, 10), (10, 10)]),
+    ('rigl', 1.0, [(0, 10), (10, 10)]),
+    # Weights that grow to the same value tie soon after but for rounding.
+    ('rigl', 2.0, [(0, 2), (2, 3)]),
+    ('set', 1.0, [(0, 10), (10, 10)]),
+    ('snip', 1.0, [(0, 5)]),
+    ('static', 2.0, [(0, 5)]),
   ],
-)  # fmt: skip
-def test_compact_training_equals_masked_training(name, alpha):
+)
+def test_compact_training_equals_masked_training(name, alpha, chunks):
   masked = make_unit(name, 'masked', alpha)
   compact = make_unit(name, 'compact', alpha)
-  expected, expected_rows = trained(masked)
-  packed, rows = trained(compact)
+  expected, expected_rows = trained(masked, chunks)
+  packed, rows = trained(compact, chunks)
   assert_close(rows, expected_rows, rtol=1e-4)
   found = unpack(make_config(name, 'compact', alpha), packed)
-  assert found.step == NUM_STEPS
+  assert found.step == sum(num_steps for _, num_steps in chunks)
   assert_equal(found.opt_state.sets, expected.opt_state.sets)
   if name in ('snip', 'static'):  # what never existed is not kept
     expected = expected._replace(
@@ -113,7 +118,9 @@ def test_compact_training_equals_masked_training(name, alpha):
   assert_close(evaluated, masked.evaluate(expected), rtol=1e-4)
   [rows], [expected_rows] = compact.report(packed), masked.report(expected)
   for row, other in zip(rows, expected_rows, strict=True):
-    if row['split'] != 'histogram':
+    split = row.pop('split')
+    assert split == other.pop('split')
+    if split != 'histogram':
       assert row == pytest.approx(other, rel=1e-4)
 
 
@@ -191,7 +198,7 @@ def test_a_dry_run_tells_device_and_host_apart():
   # Values, momentum and one index of B; two indices of A: half of B.
   num_active = round(0.2 * SIZE)
   assert numbers['compact'] == pytest.approx(16 * num_active, rel=0.2)
-  assert numbers['masked'] > 3 * numbers['compact']
+  assert numbers['masked'] > 2.5 * numbers['compact']
   assert f'{4 * (SIZE + 160):,} bytes, seen by refreshes' in lines['compact'][4]
   assert len(lines['masked']) == len(lines['compact']) - 1
 
