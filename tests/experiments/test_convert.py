@@ -14,6 +14,7 @@ from experiments import table
 from experiments.common import build
 from experiments.common import checkpoint
 from experiments.common import metrics
+from experiments.common import storage as storage_lib
 import launch
 
 CONFIGS = pathlib.Path(launch.__file__).parent / 'configs'
@@ -61,12 +62,18 @@ def exported(workdir, out, *more):
 
 
 def states(workdir):
-  """Returns the states of all checkpoints."""
+  """Returns all checkpoints: what the device had, and the same as masked."""
   config = json.loads((workdir / 'config.json').read_text())
   modules = {name: module.trained for name, module in table.EXPERIMENTS.items()}
-  like = build.build(modules, config, key='experiment')[0].like
+  one = build.build(modules, config, key='experiment')[0]
   checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints', 9)
-  return {step: checkpoints.restore(like, step) for step in checkpoints.steps()}
+  found = {}
+  for step in checkpoints.steps():
+    state, metadata = checkpoints.restore(one.like, step)
+    # What is stored of active entries may be old.
+    held = storage_lib.on_device(state)
+    found[step] = (held, one.storage.unpack(state), metadata)
+  return found
 
 
 def assert_equal(a, b):
