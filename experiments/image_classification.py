@@ -143,7 +143,7 @@ def _extraction(recipe: step_lib.Recipe, index: int):
     state = jax.tree.map(lambda x: x[index], states)
     state = recipe.storage.unpack(state)
     weights = step_lib.seen_weights(recipe, state)
-    return weights, recipe.masks(state.opt_state), state.net_state
+    return weights, recipe.masks(state.params, state.opt_state), state.net_state
 
   return extract
 

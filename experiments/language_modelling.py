@@ -130,8 +130,9 @@ def _units(
     recipe, _shardings(storage_lib.on_device(like)), replicated
   )
   summarize = jax.jit(
-    lambda state, metrics: step_lib.summarize(recipe(0), state, metrics)
+    lambda *args: step_lib.summarize(recipe(0), *args),
   )
+  masks = jax.jit(lambda state: recipe(0).masks(state.params, state.opt_state))
   storages = functools.cache(lambda seed: recipe(seed).storage)
   loss = evaluation.make_loss(plan)
 
@@ -146,6 +147,7 @@ def _units(
       jax.tree.map(lambda *xs: np.stack(xs), *batches),
       distributed.over_data(training.mesh, 1),
     )
+    before = storages(seed).keep(masks(storage_lib.on_device(state)))
     state, sums = storage_lib.make_steps(
       storages(seed),
       language_steps.of_chunk(compiled, np.uint32(seed), batches),
@@ -154,7 +156,7 @@ def _units(
       num_steps,
     )
     metrics = jax.tree.map(lambda x: x / num_steps, sums)
-    metrics = summarize(storage_lib.on_device(state), metrics)
+    metrics = summarize(storage_lib.on_device(state), metrics, before)
     return state, metrics | evaluation.figures(metrics['loss'], unit)
 
   def evaluate(state):
@@ -196,7 +198,7 @@ def _extraction(recipe: step_lib.Recipe):
   def extract(state):
     state = recipe.storage.unpack(state)
     weights = step_lib.seen_weights(recipe, state)
-    return weights, recipe.masks(state.opt_state), {}
+    return weights, recipe.masks(state.params, state.opt_state), {}
 
   return extract
 

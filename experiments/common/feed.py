@@ -94,7 +94,8 @@ def from_arrays(arrays: dataset.Arrays, steps: Steps, shape: Shape) -> Feed:
     jax.jit(over_members(fn, 3), donate_argnums=0, out_shardings=replicated)
     for fn in (train_member, measure_member)
   )
-  summarize_all = jax.jit(over_members(_summary(steps), 2))
+  summarize_all = jax.jit(over_members(_summary(steps), 3))
+  masks_all = jax.jit(over_members(_masks(steps), 1))
   evaluate_all = jax.jit(
     over_members(evaluate_member, 2), out_shardings=replicated
   )
@@ -118,8 +119,10 @@ def from_arrays(arrays: dataset.Arrays, steps: Steps, shape: Shape) -> Feed:
     chosen = indices(seeds, first_step, num_steps)
     chosen = distributed.to_devices(chosen, indices_sharding)
     more = (_seed_array(seeds), chosen, train_split)
+    storage = storages(seeds[0])
+    before = storage.keep(masks_all(storage_lib.on_device(state)))
     state, sums = storage_lib.make_steps(
-      storages(seeds[0]),
+      storage,
       storage_lib.Steps(
         lambda state, first, last: train_all(state, *more, first, last),
         lambda state, i: measure_all(state, *more, i),
@@ -129,7 +132,7 @@ def from_arrays(arrays: dataset.Arrays, steps: Steps, shape: Shape) -> Feed:
       num_steps,
     )
     metrics = jax.tree.map(lambda x: x / num_steps, sums)
-    return state, summarize_all(storage_lib.on_device(state), metrics)
+    return state, summarize_all(storage_lib.on_device(state), metrics, before)
 
   def first_batches(seeds, num):
     chosen = indices(seeds, 0, num)
@@ -165,7 +168,8 @@ def from_stream(stream: dataset.Stream, steps: Steps, shape: Shape) -> Feed:
     for fn in (step_member, measure_member)
   )
   totals_all = jax.jit(over_members(steps.totals, 2), out_shardings=replicated)
-  summarize_all = jax.jit(over_members(_summary(steps), 2))
+  summarize_all = jax.jit(over_members(_summary(steps), 3))
+  masks_all = jax.jit(over_members(_masks(steps), 1))
 
   def make_step(state, seed, step, batch):
     more = (_seed_array([seed]), batch)
@@ -177,7 +181,7 @@ def from_stream(stream: dataset.Stream, steps: Steps, shape: Shape) -> Feed:
 
   def train(state, seeds, first_step, num_steps):
     [seed] = seeds
-    before = masks_all(state)  # copies, for the state is given away
+    before = storages(seed).keep(masks_all(storage_lib.on_device(state)))
     rows = []
     batches = reader.take(seed, first_step, num_steps)
     for step, batch in enumerate(batches, first_step):
@@ -270,9 +274,14 @@ def _measure(steps: Steps, state, seed, batch):
 
 
 def _summary(steps: Steps):
-  return lambda state, metrics: step_lib.summarize(
-    steps.recipe(0), state, metrics
+  return lambda state, metrics, before: step_lib.summarize(
+    steps.recipe(0), state, metrics, before
   )
+
+
+def _masks(steps: Steps):
+  """Returns the masks of a state: copies, for the state is given away."""
+  return lambda state: steps.recipe(0).masks(state.params, state.opt_state)
 
 
 def _storages(steps: Steps) -> Callable[[int], storage_lib.Storage]:

@@ -37,7 +37,7 @@ class Method(NamedTuple):
   wrap: Callable[[Optimizer, Any, Any], Any]  # (inner, seed, scores) -> tx
   weights: Callable[[Any, Any], Any]  # (weights, optimizer state) -> weights
   density: Callable[[Any, Any], Any]  # (params, state) -> share of them seen
-  masks: Callable[[Any], Any]  # optimizer state -> masks of these, or None
+  masks: Callable[[Any, Any], Any]  # (params, state) -> their masks, or None
   link: Optimizer  # goes before the optimizer, in theta
   # Batches whose mean gradient at the start gives the scores; 0: no scores.
   num_score_batches: int = 0
@@ -61,7 +61,7 @@ def dense(*, storage: str) -> Method:
     wrap=lambda inner, *_: inner,
     weights=lambda weights, _: weights,
     density=lambda *_: jnp.ones([]),
-    masks=lambda _: None,
+    masks=lambda *_: None,
     link=optax.identity(),
   )
 
@@ -110,7 +110,7 @@ def _method(make) -> Callable[..., Method]:
       wrap,
       sparsity.forward_weights,
       _density,
-      lambda state: sparsity.active_sets(state).forward,
+      lambda params, state: sparsity.active_sets(state, params).forward,
       optax.identity(),
       exclude=exclude,
       storage=storage,

@@ -47,7 +47,7 @@ class Recipe(NamedTuple):
   from_weights: Callable[[Any], Any]  # theta -> phi
   see: Callable[[Any, optax.OptState], Any]  # theta -> theta on A
   density: Callable[[Any, optax.OptState], jax.Array]  # of the weights seen
-  masks: Callable[[optax.OptState], Any]  # of the weights seen; None: dense
+  masks: Callable[[Any, optax.OptState], Any]  # of the same; None: dense
   optimizer: optax.GradientTransformationExtraArgs
   num_micro: int = 1  # parts of a batch whose gradients are averaged
   storage: storage_lib.Storage = storage_lib.MASKED

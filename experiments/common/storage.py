@@ -27,6 +27,8 @@ class Storage(NamedTuple):
   is_due: Callable[[np.ndarray], np.ndarray]
   # (state, stored, dense gradients or None) -> state, stored
   refresh: Callable[[Any, Any, Any], tuple[Any, Any]]
+  # Has masks where they take no memory that steps need.
+  keep: Callable[[Any], Any]
   # Whether a refresh is in place of a step and needs gradients of all weights.
   needs_gradients: bool
   is_compact: bool
@@ -48,6 +50,7 @@ MASKED = Storage(
   unpack=lambda state: state,
   is_due=lambda counts: np.zeros(len(counts), bool),
   refresh=lambda state, stored, gradients: (state, stored),
+  keep=lambda masks: masks,
   needs_gradients=False,
   is_compact=False,
 )
@@ -95,6 +98,7 @@ def compact(
       unpack,
       lambda counts: np.asarray(tx.method.is_due(counts)),
       refresh,
+      jax.device_get,
       training.needs_gradients,
       is_compact=True,
     )

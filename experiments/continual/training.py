@@ -103,7 +103,7 @@ def make_recipe(
     lambda theta: powerprop.from_weights(theta, alpha),
     sparsity.forward_weights,
     lambda _, state: sparsity.density(masks(state)),
-    masks,
+    lambda _, state: masks(state),
     settings.optimizer,
   )
 
