@@ -69,6 +69,7 @@ bench: $(STAMP) $(KERNELS)
 	$(RUN) -m benchmarks.loop
 	$(RUN) -m benchmarks.kernels
 	$(RUN) -m benchmarks.compact
+	$(RUN) -m benchmarks.storage
 	$(RUN) -m benchmarks.inference
 	$(RUN) -m benchmarks.input
 	$(RUN) -m benchmarks.vision

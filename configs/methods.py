@@ -26,6 +26,7 @@ def section(
   exclude: tuple[str, ...] = (),
   backward_density: float | None = None,
   grow_at: float = 0.0,
+  storage: str = 'masked',
 ) -> dict[str, Any]:
   """Returns the section `config.method`.
 
@@ -39,6 +40,7 @@ def section(
     backward_density: of Top-KAST; None: twice the forward density, at most 1.
     grow_at: where SET and RigL let weights start: over 0 with
       Powerpropagation, in which a weight at zero stays there.
+    storage: 'masked', or 'compact' for what keeps its numbers of weights.
   """
   shared = dict(
     density=density, distribution=distribution, dense=(), exclude=exclude
@@ -98,4 +100,4 @@ def section(
       penalty_kind='l2',
     ),
   }
-  return dict(name=name, **sections[name])
+  return dict(name=name, storage=storage, **sections[name])

@@ -27,7 +27,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
   )
   config.model = dict(name='lenet', hidden=(300, 100))
   config.powerprop = dict(alphas=(1.0,), optimizer_in='theta')
-  config.method = dict(name='dense')
+  config.method = dict(name='dense', storage='masked')
   config.optimizer = dict(
     name='sgd',
     learning_rate=0.1,

@@ -7,6 +7,8 @@ With and without Powerpropagation (alpha 1 and 2), otherwise trained as
 
   --config.method.forward_density=0.05 --config.method.backward_density=0.1
 
+`--config.method.storage=compact` trains the same on active weights alone.
+
 Jayakumar et al., 2020, https://arxiv.org/abs/2106.03517, has no experiment on
 MNIST: the method is theirs, the protocol is that of Powerpropagation.
 """
@@ -23,6 +25,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
   config.powerprop.alphas = (1.0, 2.0)
   config.method = dict(
     name='topkast',
+    storage='masked',
     forward_density=0.1,
     backward_density=0.2,
     refresh_every=100,

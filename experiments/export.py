@@ -1,12 +1,15 @@
 """A trained network as one file, for other programs.
 
   python -m experiments.export --workdir=DIR --out=FILE \
-      [--member=alpha=2,seed=0] [--step=N]
+      [--member=alpha=2,seed=0] [--step=N] [--compact]
 
 The file is in the format safetensors: `weights/PATH`, theta, zero where the
 network does not see an entry; `masks/PATH`, which entries it sees; and
-`state/PATH`, batch statistics and the like. Its header names the densities, the
-config and the member. Reading it runs no code. No data are needed.
+`state/PATH`, batch statistics and the like. With --compact a sparse layer has
+in place of the first two `values/PATH`, the entries that the network sees, and
+`places/PATH`, where they are in the flattened weight. The header names the
+densities, the shapes of compact layers, the config and the member. Reading it
+runs no code. No data are needed.
 """
 
 import argparse
@@ -28,10 +31,11 @@ from safetensors import numpy as safetensors_numpy
 from experiments.common import build
 from experiments.common import checkpoint
 from experiments.common import run as run_lib
+from experiments.common import storage as storage_lib
 import sparsity
 
 FORMAT = 1
-KINDS = ('weights', 'masks', 'state')
+KINDS = ('weights', 'masks', 'state', 'values', 'places')
 
 Tree = dict[str, dict[str, np.ndarray]]  # by module, then by name
 
@@ -44,6 +48,7 @@ class Trained(NamedTuple):
   like: Any  # shapes of what the checkpoint holds
   # What the checkpoint holds -> theta as seen, masks or None, network's state.
   extract: Callable[[Any], tuple[Any, Any, Any]]
+  storage: storage_lib.Storage = storage_lib.MASKED  # of the checkpoint
 
 
 class Exported(NamedTuple):
@@ -63,6 +68,7 @@ def save(
   *,
   config: Any,
   member: dict[str, Any],
+  compact: bool = False,
 ) -> None:
   """Writes a network, all of it or nothing.
 
@@ -73,7 +79,9 @@ def save(
     state: the network's state, arrays by module and name.
     config: plain data.
     member: such as {'alpha': 2.0, 'seed': 0}.
+    compact: whether of sparse layers only what the network sees is written.
   """
+  flat = _flatten(weights)
   flat_masks = {
     path: mask
     for path, mask in (_flatten(masks) if masks else {}).items()
@@ -84,11 +92,21 @@ def save(
     'config': config,
     'member': member,
     'densities': {path: float(x.mean()) for path, x in flat_masks.items()},
+    'shapes': {},
   }
-  parts = (_flatten(weights), flat_masks, _flatten(state))
+  parts = {'weights': flat, 'masks': flat_masks, 'state': _flatten(state)}
+  if compact:
+    header['shapes'] = {path: x.shape for path, x in flat_masks.items()}
+    places = {path: _places(x) for path, x in flat_masks.items()}
+    parts |= {
+      'weights': {path: x for path, x in flat.items() if path not in places},
+      'masks': {},
+      'values': {path: flat[path].ravel()[at] for path, at in places.items()},
+      'places': places,
+    }
   tensors = {
     f'{kind}/{path}': np.ascontiguousarray(x)
-    for kind, part in zip(KINDS, parts, strict=True)
+    for kind, part in parts.items()
     for path, x in part.items()
   }
   content = safetensors_numpy.save(tensors, {'sparse-training': _json(header)})
@@ -123,12 +141,18 @@ def load(path: str | os.PathLike[str]) -> Exported:
     raise ValueError(
       f'expected tensors of the kinds {KINDS} in {path}, got {sorted(others)}'
     )
-  trees: dict[str, Tree] = {kind: {} for kind in KINDS}
+  parts: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in KINDS}
   for name, x in tensors.items():
     kind, _, path_in_tree = name.partition('/')
-    module, _, leaf = path_in_tree.rpartition('/')
-    trees[kind].setdefault(module, {})[leaf] = x
-  return Exported(*trees.values(), header)
+    parts[kind][path_in_tree] = x
+  for path, at in parts['places'].items():
+    x = parts['values'][path]
+    for kind, dtype, seen in (('weights', x.dtype, x), ('masks', bool, True)):
+      dense = np.zeros(header['shapes'][path], dtype)
+      dense.flat[at] = seen
+      parts[kind][path] = dense
+  trees = [_unflatten(parts[kind]) for kind in KINDS[:3]]
+  return Exported(*trees, header)
 
 
 def export(
@@ -138,6 +162,7 @@ def export(
   *,
   member: str | None,
   step: int | None,
+  compact: bool = False,
 ) -> dict[str, Any]:
   """Writes one member of a run; returns which.
 
@@ -147,6 +172,7 @@ def export(
     out: the file.
     member: such as 'alpha=2,seed=0'; None if there is only one.
     step: global step of the checkpoint; None: after the member's last step.
+    compact: see `save`.
 
   Raises:
     ValueError: If there is no such member, or no such checkpoint.
@@ -161,6 +187,7 @@ def export(
     *jax.device_get(chosen.extract(state)),
     config=run_lib.read_json(workdir / 'config.json'),
     member=chosen.member,
+    compact=compact,
   )
   return chosen.member
 
@@ -205,6 +232,19 @@ def _flatten(tree: Any) -> dict[str, np.ndarray]:
   }
 
 
+def _unflatten(flat: dict[str, np.ndarray]) -> Tree:
+  tree: Tree = {}
+  for path, x in flat.items():
+    module, _, name = path.rpartition('/')
+    tree.setdefault(module, {})[name] = x
+  return tree
+
+
+def _places(mask: np.ndarray) -> np.ndarray:
+  places = np.flatnonzero(mask)
+  return places.astype(np.int32 if mask.size < 2**31 else np.int64)
+
+
 def _json(value: Any) -> str:
   return run_lib.to_json(value)
 
@@ -221,6 +261,9 @@ def main(arguments: Sequence[str], modules: dict[str, Any]) -> int:
   parser.add_argument('--out', required=True, help='file to write')
   parser.add_argument('--member', help='which network, as alpha=2,seed=0')
   parser.add_argument('--step', type=int, help='global step of a checkpoint')
+  parser.add_argument(
+    '--compact', action='store_true', help='write what is not zero alone'
+  )
   given = parser.parse_args(arguments)
   workdir = pathlib.Path(given.workdir)
   try:
@@ -228,7 +271,12 @@ def main(arguments: Sequence[str], modules: dict[str, Any]) -> int:
     table = {name: module.trained for name, module in modules.items()}
     members = build.build(table, config, key='experiment')
     member = export(
-      members, workdir, given.out, member=given.member, step=given.step
+      members,
+      workdir,
+      given.out,
+      member=given.member,
+      step=given.step,
+      compact=given.compact,
     )
   except (ValueError, OSError) as error:
     print(f'experiments.export: {error}', file=sys.stderr)

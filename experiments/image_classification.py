@@ -13,6 +13,7 @@ from experiments.common import distributed
 from experiments.common import experiment as experiment_lib
 from experiments.common import feed as feed_lib
 from experiments.common import step as step_lib
+from experiments.common import storage as storage_lib
 from experiments.data import table as data_table
 
 
@@ -46,7 +47,7 @@ def build(
   plan = build_lib.call(
     plan_lib.make_plan, {'data': data, **sections}, name='config'
   )
-  groups = plan_lib.groups(seeds, side_by_side, plan.spec.is_stream)
+  groups = plan_lib.groups(plan, seeds, side_by_side)
   source = build_lib.build(data_table.DATA, data, name='config.data')
   num_train = (
     source.num_train if plan.spec.is_stream else len(source.train.labels)
@@ -97,7 +98,7 @@ def trained(
     ValueError: As `build`.
   """
   plan = build_lib.call(plan_lib.make_plan, sections, name='config')
-  groups = plan_lib.groups(seeds, side_by_side, plan.spec.is_stream)
+  groups = plan_lib.groups(plan, seeds, side_by_side)
   found = []
   for alpha in plan.alphas:
     one = plan_lib.state_shapes(plan, alpha)
@@ -111,6 +112,7 @@ def trained(
           position,
           like,
           _extraction(plan.recipes[alpha](0), i),
+          feed_lib.of_members(plan.recipes[alpha](0).storage),
         )
         for i, seed in enumerate(group)
       ]
@@ -129,16 +131,19 @@ def _make_feed(plan: plan_lib.Plan, source, recipe) -> feed_lib.Feed:
 
 
 def _stacked(tree, num: int):
-  return jax.tree.map(
+  """Returns the shapes of several states, side by side."""
+  stacked = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct((num, *x.shape), x.dtype), tree
   )
+  return storage_lib.on_host(stacked)
 
 
 def _extraction(recipe: step_lib.Recipe, index: int):
   def extract(states):
     state = jax.tree.map(lambda x: x[index], states)
+    state = recipe.storage.unpack(state)
     weights = step_lib.seen_weights(recipe, state)
-    return weights, recipe.masks(state.opt_state), state.net_state
+    return weights, recipe.masks(state.params, state.opt_state), state.net_state
 
   return extract
 
@@ -150,6 +155,7 @@ def _outline(plan: plan_lib.Plan, alpha: float) -> experiment_lib.Outline:
     key = jax.random.key(seed)
     return step_lib.train_step(plan.recipes[alpha](seed), state, batch, key)
 
+  state = plan_lib.state_shapes(plan, alpha)
   return experiment_lib.Outline(
     f'alpha = {alpha:g}, batch of {plan.shape.batch_size} on {mesh.size} '
     'device(s)',
@@ -157,11 +163,12 @@ def _outline(plan: plan_lib.Plan, alpha: float) -> experiment_lib.Outline:
     step,
     (
       distributed.with_sharding(
-        plan_lib.state_shapes(plan, alpha), distributed.replicated(mesh)
+        storage_lib.on_device(state), distributed.replicated(mesh)
       ),
       jax.ShapeDtypeStruct((), jnp.uint32),
       distributed.with_sharding(
         plan_lib.batch_shapes(plan), distributed.over_data(mesh)
       ),
     ),
+    storage_lib.describe(state),
   )

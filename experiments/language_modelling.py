@@ -6,6 +6,7 @@ goes on with the same numbers.
 """
 
 from collections.abc import Iterator
+import functools
 import pathlib
 from typing import Any
 
@@ -17,6 +18,7 @@ from experiments import export
 from experiments import language_evaluation as evaluation
 from experiments import language_plan as plan_lib
 from experiments import language_report
+from experiments import language_steps
 from experiments import members
 from experiments.common import build as build_lib
 from experiments.common import distributed
@@ -24,6 +26,7 @@ from experiments.common import experiment as experiment_lib
 from experiments.common import loop
 from experiments.common import run as run_lib
 from experiments.common import step as step_lib
+from experiments.common import storage as storage_lib
 from experiments.data import segments
 from experiments.data import text
 from experiments.data import vocabulary as vocabulary_lib
@@ -101,31 +104,10 @@ def trained(
       (i + 1) * plan.training.num_steps,
       plan_lib.state_shapes(plan, alpha),
       _extraction(plan.recipes[alpha](0)),
+      plan.recipes[alpha](0).storage,
     )
     for i, (alpha, seed) in enumerate(pairs)
   ]
-
-
-def train_steps(
-  recipe: step_lib.Recipe,
-  state: step_lib.TrainState,
-  batches: segments.Segments,
-  key: jax.Array,
-) -> tuple[step_lib.TrainState, step_lib.Metrics]:
-  """Makes S steps in one dispatch.
-
-  Shapes:
-    batches: leaves [S, B, ...].
-    metrics: [], as of `step.summarize`.
-  """
-
-  def body(state, batch):
-    step_key = jax.random.fold_in(key, state.step)
-    return step_lib.train_step(recipe, state, batch, step_key)
-
-  before = recipe.masks(state.opt_state)
-  state, metrics = jax.lax.scan(body, state, batches)
-  return state, step_lib.summarize(recipe, state, metrics, before)
 
 
 def _units(
@@ -133,24 +115,25 @@ def _units(
 ) -> Iterator[loop.Unit]:
   """Yields the units of one alpha; they share what is compiled."""
   recipe, training = plan.recipes[alpha], plan.training
-  like = plan_lib.state_shapes(plan, alpha)
-  shardings = jax.tree.map(lambda x: x.sharding, like)
+  like, masked = (
+    shapes(plan, alpha)
+    for shapes in (plan_lib.state_shapes, plan_lib.masked_shapes)
+  )
   replicated = distributed.replicated(training.mesh)
   unit = corpus.vocabulary.unit
-
-  def make_steps(state, seed, batches):
-    key = jax.random.fold_in(jax.random.key(seed), 1)
-    state, metrics = train_steps(recipe(seed), state, batches, key)
-    return state, metrics | evaluation.figures(metrics['loss'], unit)
-
-  make_steps = jax.jit(
-    make_steps, donate_argnums=0, out_shardings=(shardings, replicated)
-  )
   init = jax.jit(
-    lambda seed: members.init_state(recipe, seed), out_shardings=shardings
+    lambda seed: members.init_state(recipe, seed),
+    out_shardings=_shardings(masked),
   )
   see = jax.jit(lambda state: step_lib.seen_weights(recipe(0), state))
-  density = jax.jit(lambda state: recipe(0).density(state.opt_state))
+  compiled = language_steps.compile_steps(
+    recipe, _shardings(storage_lib.on_device(like)), replicated
+  )
+  summarize = jax.jit(
+    lambda *args: step_lib.summarize(recipe(0), *args),
+  )
+  masks = jax.jit(lambda state: recipe(0).masks(state.params, state.opt_state))
+  storages = functools.cache(lambda seed: recipe(seed).storage)
   loss = evaluation.make_loss(plan)
 
   def train(state, seed, first_step, num_steps):
@@ -164,25 +147,42 @@ def _units(
       jax.tree.map(lambda *xs: np.stack(xs), *batches),
       distributed.over_data(training.mesh, 1),
     )
-    return make_steps(state, np.uint32(seed), batches)
+    before = storages(seed).keep(masks(storage_lib.on_device(state)))
+    state, sums = storage_lib.make_steps(
+      storages(seed),
+      language_steps.of_chunk(compiled, np.uint32(seed), batches),
+      state,
+      first_step,
+      num_steps,
+    )
+    metrics = jax.tree.map(lambda x: x / num_steps, sums)
+    metrics = summarize(storage_lib.on_device(state), metrics, before)
+    return state, metrics | evaluation.figures(metrics['loss'], unit)
 
   def evaluate(state):
-    found = loss(see(state), corpus.validation)
+    found = loss(see(storage_lib.on_device(state)), corpus.validation)
     return evaluation.figures(found, unit)
 
   def report(state):
+    state = storage_lib.on_device(state)
     weights = see(state)
     test = evaluation.figures(loss(weights, corpus.test), unit)
     validation = evaluation.figures(loss(weights, corpus.validation), unit)
-    row = {'split': 'test', **test, 'density': float(density(state))}
+    row = {'split': 'test', **test, 'density': density(state)}
     row |= {f'validation_{name}': x for name, x in validation.items()}
     return [[row]]
+
+  def density(state):
+    return float(recipe(0).density(state.params, state.opt_state))
+
+  def start(seed):
+    return storages(seed).pack(init(np.uint32(seed)))
 
   for seed in seeds:
     yield loop.Unit(
       members=({'alpha': alpha, 'seed': seed},),
       num_steps=training.num_steps,
-      init=lambda _, seed=seed: init(np.uint32(seed)),
+      init=lambda _, seed=seed: start(seed),
       train=lambda state, *steps, seed=seed: train(state, seed, *steps),
       evaluate=evaluate,
       report=report,
@@ -190,10 +190,15 @@ def _units(
     )
 
 
+def _shardings(state: Any) -> Any:
+  return jax.tree.map(lambda x: x.sharding, state)
+
+
 def _extraction(recipe: step_lib.Recipe):
   def extract(state):
+    state = recipe.storage.unpack(state)
     weights = step_lib.seen_weights(recipe, state)
-    return weights, recipe.masks(state.opt_state), {}
+    return weights, recipe.masks(state.params, state.opt_state), {}
 
   return extract
 
@@ -205,16 +210,18 @@ def _outline(plan: plan_lib.Plan, alpha: float) -> experiment_lib.Outline:
     key = jax.random.key(seed)
     return step_lib.train_step(plan.recipes[alpha](seed), state, batch, key)
 
+  state = plan_lib.state_shapes(plan, alpha)
   return experiment_lib.Outline(
     f'alpha = {alpha:g}, batch of {training.batch_size} x '
     f'{training.segment_len} on {training.mesh.size} device(s)',
     plan.params,
     step,
     (
-      plan_lib.state_shapes(plan, alpha),
+      storage_lib.on_device(state),
       jax.ShapeDtypeStruct((), jnp.uint32),
       plan_lib.batch_shapes(plan),
     ),
+    storage_lib.describe(state),
   )
 
 

@@ -18,6 +18,7 @@ from experiments.common import methods
 from experiments.common import optimizer as optimizers
 from experiments.common import sharding
 from experiments.common import step as step_lib
+from experiments.common import storage as storage_lib
 from experiments.data import segments
 from experiments.data import text
 from experiments.models import transformer_xl
@@ -126,8 +127,11 @@ def make_plan(
     shape,
     params,
   )
+  _check_storage(made_method.storage, train['model_devices'])
   for alpha in alphas:
-    state_shapes(plan, alpha)  # so that a bad density is an error now
+    # So that a bad density is an error now, or a layer that cannot be compact.
+    state = state_shapes(plan, alpha)
+    members.check_model(recipes[alpha], state, batch_shapes(plan))
   return plan
 
 
@@ -172,22 +176,38 @@ def forget(
 
 
 def state_shapes(plan: Plan, alpha: float) -> step_lib.TrainState:
-  """Returns the shapes of a member's training state, with their shardings.
+  """Returns the shapes of a member's training state, with their shardings."""
+  return storage_lib.shapes(
+    plan.recipes[alpha](0).storage.pack,
+    masked_shapes(plan, alpha),
+    lambda state: _divided(plan, state),
+  )
+
+
+def masked_shapes(plan: Plan, alpha: float) -> step_lib.TrainState:
+  """Returns the same of the state that a member begins with, masked."""
+  return _divided(
+    plan,
+    jax.eval_shape(lambda: members.init_state(plan.recipes[alpha], 0)),
+  )
+
+
+def _divided(plan: Plan, state: step_lib.TrainState) -> step_lib.TrainState:
+  """Returns the shapes of a state, divided among devices.
 
   The memory is divided as the batch is; parameters, the optimizer's state and
   the active sets among the devices of a model.
   """
-  shapes = jax.eval_shape(lambda: members.init_state(plan.recipes[alpha], 0))
   mesh = plan.training.mesh
   divided = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(
       x.shape, x.dtype, sharding=sharding.over_model(mesh, x.shape)
     ),
-    shapes,
+    state,
   )
   return divided._replace(
     net_state=distributed.with_sharding(
-      shapes.net_state, distributed.over_data(mesh, 1)
+      state.net_state, distributed.over_data(mesh, 1)
     )
   )
 
@@ -283,6 +303,14 @@ def _evaluation(
   distributed.check_batch_size(batch_size, sharding.data_mesh(mesh))
   shape = Evaluation(batch_size, segment_len, memory_len, num_tokens)
   return shape, clamp_len, same_length
+
+
+def _check_storage(storage: str, model_devices: int) -> None:
+  if storage == 'compact' and model_devices > 1:
+    raise ValueError(
+      "config.train.model_devices: expected 1 with storage='compact', whose "
+      f'weights are whole on each device, got {model_devices}'
+    )
 
 
 def _check_memory(section: str, memory_len: int, same_length: bool) -> None:

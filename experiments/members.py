@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import functools
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from experiments.common import feed as feed_lib
 from experiments.common import loop
 from experiments.common import methods
 from experiments.common import step as step_lib
+from experiments.common import storage as storage_lib
 import powerprop as powerprop_lib
 import sparsity
 
@@ -70,6 +72,16 @@ def make_recipe(
   """
 
   def recipe(seed, scores=None):
+    tx, storage = storage_lib.STORAGES[method.storage](
+      methods.make_optimizer(
+        method,
+        optimizer,
+        alpha=alpha,
+        optimizer_in=optimizer_in,
+        seed=seed,
+        scores=scores,
+      )
+    )
     return step_lib.Recipe(
       init,
       objective,
@@ -78,25 +90,49 @@ def make_recipe(
       method.weights,
       method.density,
       method.masks,
-      methods.make_optimizer(
-        method,
-        optimizer,
-        alpha=alpha,
-        optimizer_in=optimizer_in,
-        seed=seed,
-        scores=scores,
-      ),
+      tx,
       num_micro,
-      skips=skips,
+      storage,
+      skips,
     )
 
   return recipe
 
 
 def init_state(make: MakeRecipe, seed, scores=None) -> step_lib.TrainState:
-  """Returns a member's state before the first step."""
+  """Returns a member's state before the first step, masked."""
   key = jax.random.fold_in(jax.random.key(seed), 0)
   return step_lib.init_state(make(seed, scores), key)
+
+
+def check_model(make: MakeRecipe, state: Any, batch: Any) -> None:
+  """Checks that each layer can be held as the method's storage says.
+
+  Args:
+    make: how a member is trained.
+    state: shapes of its state.
+    batch: shapes.
+
+  Raises:
+    ValueError: If a layer cannot; names it.
+  """
+  recipe = make(0)
+  if not recipe.storage.is_compact:
+    return
+  weights = jax.eval_shape(
+    functools.partial(step_lib.seen_weights, recipe),
+    storage_lib.on_device(state),
+  )
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  gradients = functools.partial(step_lib.compute_gradients, recipe)
+  try:
+    sparsity.compact.check_model(
+      gradients, weights, state.net_state, batch, key
+    )
+  except ValueError as error:
+    raise ValueError(
+      f"config.method.storage: 'compact' cannot serve this model: {error}"
+    ) from error
 
 
 def make_units(
@@ -125,6 +161,7 @@ def make_units(
     seed_of: from what `make` and `groups` have for seeds, to the seed.
   """
   replicated = distributed.replicated(mesh)
+  storage = feed_lib.of_members(make(0).storage)
 
   def see(state, seed):
     return step_lib.seen_weights(make(seed), state)
@@ -154,7 +191,8 @@ def make_units(
 
   def report(seeds, state):
     """Returns the final rows of each member."""
-    before, after = see_all(start(seeds), seeds), see_all(state, seeds)
+    before = see_all(start(seeds), seeds)
+    after = see_all(storage.unpack(state), seeds)
     test = jax.device_get(feed.evaluate(after, state.net_state, 'test'))
     rows = [
       [{'split': 'test', **_of_member(test, i)}] for i in range(len(seeds))
@@ -180,14 +218,18 @@ def make_units(
     return loop.Unit(
       members=tuple({'alpha': alpha, 'seed': seed} for seed in seeds),
       num_steps=num_steps,
-      init=lambda _: start(seeds),
+      init=lambda _: storage.pack(start(seeds)),
       train=lambda state, *steps: feed.train(state, seeds, *steps),
       evaluate=lambda state: feed.evaluate(
-        see_all(state, seeds), state.net_state, 'validation'
+        see_all(storage_lib.on_device(state), seeds),
+        state.net_state,
+        'validation',
       ),
       report=lambda state: report(seeds, state),
-      like=lambda: distributed.with_sharding(
-        jax.eval_shape(lambda: start(seeds)), replicated
+      like=lambda: storage_lib.shapes(
+        storage.pack,
+        jax.eval_shape(lambda: start(seeds)),
+        lambda tree: distributed.with_sharding(tree, replicated),
       ),
     )
 

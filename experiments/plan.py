@@ -17,6 +17,7 @@ from experiments.common import loop
 from experiments.common import methods
 from experiments.common import optimizer as optimizers
 from experiments.common import step as step_lib
+from experiments.common import storage as storage_lib
 from experiments.data import table as data_table
 from experiments.models import table as model_table
 
@@ -108,16 +109,20 @@ def make_plan(
     net_state,
   )
   for alpha in alphas:
-    state_shapes(plan, alpha)  # so that a bad density is an error now
+    # So that a bad density is an error now, or a layer that cannot be compact.
+    state = state_shapes(plan, alpha)
+    members.check_model(plan.recipes[alpha], state, batch_shapes(plan))
   return plan
 
 
 def state_shapes(plan: Plan, alpha: float) -> Any:
   """Returns the shapes of a member's training state."""
   scores = plan.params if plan.num_score_batches else None
-  return jax.eval_shape(
+  state = jax.eval_shape(
     lambda scores: members.init_state(plan.recipes[alpha], 0, scores), scores
   )
+  storage = plan.recipes[alpha](0).storage
+  return storage_lib.shapes(storage.pack, state, lambda tree: tree)
 
 
 def batch_shapes(plan: Plan) -> Any:
@@ -129,25 +134,29 @@ def batch_shapes(plan: Plan) -> Any:
   )
 
 
-def groups(seeds, side_by_side: str, is_stream: bool) -> list[tuple[int, ...]]:
+def groups(plan: Plan, seeds, side_by_side: str) -> list[tuple[int, ...]]:
   """Returns which seeds are trained at once.
 
   On a CPU one after another was measured faster (benchmarks/loop.py); an
   accelerator is idle most of the time with one small network.
   """
+  is_compact = plan.recipes[plan.alphas[0]](0).storage.is_compact
   if side_by_side not in ('auto', 'always', 'never'):
     raise ValueError(
       "config.side_by_side: expected 'auto', 'always' or 'never', got "
       f'{side_by_side!r}'
     )
-  if is_stream and side_by_side == 'always':
-    raise ValueError(
-      "config.side_by_side: expected 'never' with data that are read while "
-      "training, got 'always'"
-    )
+  for name, excludes in (
+    ('data that are read while training', plan.spec.is_stream),
+    ("config.method.storage='compact'", is_compact),
+  ):
+    if excludes and side_by_side == 'always':
+      raise ValueError(
+        f"config.side_by_side: expected 'never' with {name}, got 'always'"
+      )
   on_cpu = jax.default_backend() == 'cpu'
   together = side_by_side == 'always' or (
-    side_by_side == 'auto' and not on_cpu and not is_stream
+    side_by_side == 'auto' and not (on_cpu or plan.spec.is_stream or is_compact)
   )
   return [tuple(seeds)] if together else [(seed,) for seed in seeds]
 

@@ -7,6 +7,7 @@ weights and metrics.
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
+import functools
 from typing import Any
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ import numpy as np
 from experiments.common import distributed
 from experiments.common import processes
 from experiments.common import step as step_lib
+from experiments.common import storage as storage_lib
 from experiments.data import dataset
 from experiments.data import order
 
@@ -56,6 +58,7 @@ class Shape(NamedTuple):
 def from_arrays(arrays: dataset.Arrays, steps: Steps, shape: Shape) -> Feed:
   """Returns the feed of data that lie on the device: many steps a dispatch."""
   replicated = distributed.replicated(shape.mesh)
+  storages = _storages(steps)
   num_train = len(arrays.train.labels)
   train_split = distributed.to_devices(_batch(arrays.train), replicated)
   splits = {
@@ -66,14 +69,21 @@ def from_arrays(arrays: dataset.Arrays, steps: Steps, shape: Shape) -> Feed:
     for name in ('validation', 'test')
   }
 
-  def train_member(state, seed, indices, examples):
+  def batch_at(i, indices, examples):
+    return jax.tree.map(lambda x: x[indices[i]], examples)
+
+  def train_member(state, seed, indices, examples, first, last):
     return step_lib.train_steps(
       steps.recipe(seed),
       state,
-      examples,
-      indices,
+      functools.partial(batch_at, indices=indices, examples=examples),
       _training_key(steps.seed_of(seed)),
+      first,
+      last,
     )
+
+  def measure_member(state, seed, indices, examples, i):
+    return _measure(steps, state, seed, batch_at(i, indices, examples))
 
   def evaluate_member(weights, net_state, split):
     sums = jax.lax.map(
@@ -81,9 +91,11 @@ def from_arrays(arrays: dataset.Arrays, steps: Steps, shape: Shape) -> Feed:
     )
     return steps.means(jax.tree.map(lambda x: jnp.sum(x, 0), sums))
 
-  train_all = jax.jit(
-    over_members(train_member, 3), donate_argnums=0, out_shardings=replicated
+  train_all, measure_all = (
+    jax.jit(over_members(fn, 3), donate_argnums=0, out_shardings=replicated)
+    for fn in (train_member, measure_member)
   )
+  summarize_all, masks_all = _figures(steps, replicated)
   evaluate_all = jax.jit(
     over_members(evaluate_member, 2), out_shardings=replicated
   )
@@ -106,7 +118,21 @@ def from_arrays(arrays: dataset.Arrays, steps: Steps, shape: Shape) -> Feed:
   def train(state, seeds, first_step, num_steps):
     chosen = indices(seeds, first_step, num_steps)
     chosen = distributed.to_devices(chosen, indices_sharding)
-    return train_all(state, _seed_array(seeds), chosen, train_split)
+    more = (_seed_array(seeds), chosen, train_split)
+    storage = storages(seeds[0])
+    before = storage.keep(masks_all(storage_lib.on_device(state)))
+    state, sums = storage_lib.make_steps(
+      storage,
+      storage_lib.Steps(
+        lambda state, first, last: train_all(state, *more, first, last),
+        lambda state, i: measure_all(state, *more, i),
+      ),
+      state,
+      first_step,
+      num_steps,
+    )
+    metrics = jax.tree.map(lambda x: x / num_steps, sums)
+    return state, summarize_all(storage_lib.on_device(state), metrics, before)
 
   def first_batches(seeds, num):
     chosen = indices(seeds, 0, num)
@@ -126,6 +152,7 @@ def from_stream(stream: dataset.Stream, steps: Steps, shape: Shape) -> Feed:
   """
   replicated = distributed.replicated(shape.mesh)
   over_data = distributed.over_data(shape.mesh)
+  storages = _storages(steps)
   reader = _Reader(stream, shape.batch_size)
 
   def step_member(state, seed, batch):
@@ -133,32 +160,36 @@ def from_stream(stream: dataset.Stream, steps: Steps, shape: Shape) -> Feed:
     key = jax.random.fold_in(_training_key(seed), state.step)
     return step_lib.train_step(recipe, state, batch, key)
 
-  def summarize_member(state, metrics, before):
-    return step_lib.summarize(steps.recipe(0), state, metrics, before)
+  def measure_member(state, seed, batch):
+    return _measure(steps, state, seed, batch)
 
-  def masks_member(state):
-    return steps.recipe(0).masks(state.opt_state)
-
-  step_all = jax.jit(
-    over_members(step_member, 2), donate_argnums=0, out_shardings=replicated
+  step_all, measure_all = (
+    jax.jit(over_members(fn, 2), donate_argnums=0, out_shardings=replicated)
+    for fn in (step_member, measure_member)
   )
   totals_all = jax.jit(over_members(steps.totals, 2), out_shardings=replicated)
-  summarize_all = jax.jit(
-    over_members(summarize_member, 3), out_shardings=replicated
-  )
-  masks_all = jax.jit(over_members(masks_member, 1), out_shardings=replicated)
+  summarize_all, masks_all = _figures(steps, replicated)
+
+  def make_step(state, seed, step, batch):
+    more = (_seed_array([seed]), batch)
+    one = storage_lib.Steps(
+      lambda state, *_: step_all(state, *more),
+      lambda state, _: measure_all(state, *more),
+    )
+    return storage_lib.make_steps(storages(seed), one, state, step, 1)
 
   def train(state, seeds, first_step, num_steps):
     [seed] = seeds
-    before = masks_all(state)  # copies, for the state is given away
+    before = storages(seed).keep(masks_all(storage_lib.on_device(state)))
     rows = []
     skipped = stream.skipped()
-    for batch in reader.take(seed, first_step, num_steps):
+    batches = reader.take(seed, first_step, num_steps)
+    for step, batch in enumerate(batches, first_step):
       batch = distributed.from_shares(_batch(batch), over_data)
-      state, metrics = step_all(state, _seed_array(seeds), batch)
+      state, metrics = make_step(state, seed, step, batch)
       rows.append(metrics)
     metrics = jax.tree.map(lambda *xs: jnp.stack(xs, 1), *rows)
-    metrics = summarize_all(state, metrics, before)
+    metrics = summarize_all(storage_lib.on_device(state), metrics, before)
     # Of these steps alone, so that it is the same in a run that was resumed.
     skipped = processes.total(stream.skipped() - skipped)
     metrics['quarantined'] = np.full(1, skipped, np.float32)
@@ -209,6 +240,17 @@ class _Reader:
       yield batch
 
 
+def of_members(storage: storage_lib.Storage) -> storage_lib.Storage:
+  """Returns what the host does to states of members; compact, of one."""
+  if not storage.is_compact:
+    return storage
+  return storage._replace(
+    pack=over_members(storage.pack, 1),
+    unpack=over_members(storage.unpack, 1),
+    refresh=over_members(storage.refresh, 3),
+  )
+
+
 def over_members(fn, num_mapped: int):
   """Returns `fn` over the leading axis of its first arguments.
 
@@ -225,6 +267,36 @@ def over_members(fn, num_mapped: int):
     return jax.tree.map(lambda x: x[None], result)
 
   return over_members
+
+
+def _measure(steps: Steps, state, seed, batch):
+  recipe = steps.recipe(seed)
+  key = jax.random.fold_in(_training_key(seed), state.step)
+  return step_lib.measure_step(recipe, state, batch, key)
+
+
+def _figures(steps: Steps, replicated: jax.sharding.Sharding):
+  """Returns functions of members: their rows, and their masks.
+
+  Masks are copies, for the state is given away.
+  """
+  recipe = steps.recipe(0)
+
+  def summarize(state, metrics, before):
+    return step_lib.summarize(recipe, state, metrics, before)
+
+  def masks(state):
+    return recipe.masks(state.params, state.opt_state)
+
+  return (
+    jax.jit(over_members(summarize, 3), out_shardings=replicated),
+    jax.jit(over_members(masks, 1), out_shardings=replicated),
+  )
+
+
+def _storages(steps: Steps) -> Callable[[int], storage_lib.Storage]:
+  """Returns a function of a seed, whose refreshes are compiled once."""
+  return functools.cache(lambda seed: of_members(steps.recipe(seed).storage))
 
 
 def _training_key(seed):

@@ -2,7 +2,7 @@
 
 What all of them share: `exclude`, regular expressions of layers that are not of
 the method's business: they stay dense and do not count in its densities, unlike
-those in `dense`.
+those in `dense`; and `storage`, 'masked' or 'compact': how weights are held.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from experiments.common import build
+from experiments.common import storage as storage_lib
 import powerprop
 import sparsity
 import topkast
@@ -35,21 +36,32 @@ class Method(NamedTuple):
 
   wrap: Callable[[Optimizer, Any, Any], Any]  # (inner, seed, scores) -> tx
   weights: Callable[[Any, Any], Any]  # (weights, optimizer state) -> weights
-  density: Callable[[Any], Any]  # optimizer state -> share of weights seen
-  masks: Callable[[Any], Any]  # optimizer state -> masks of these, or None
+  density: Callable[[Any, Any], Any]  # (params, state) -> share of them seen
+  masks: Callable[[Any, Any], Any]  # (params, state) -> their masks, or None
   link: Optimizer  # goes before the optimizer, in theta
   # Batches whose mean gradient at the start gives the scores; 0: no scores.
   num_score_batches: int = 0
   exclude: tuple[str, ...] = ()
+  storage: str = 'masked'
 
 
-def dense() -> Method:
-  """Returns the method that leaves every weight active."""
+def dense(*, storage: str) -> Method:
+  """Returns the method that leaves every weight active.
+
+  Raises:
+    ValueError: If `storage` is not 'masked'.
+  """
+  _check_storage(storage)
+  if storage != 'masked':
+    raise ValueError(
+      "config.method.storage: expected 'masked' of the dense method, for all "
+      f'entries are active, got {storage!r}'
+    )
   return Method(
     wrap=lambda inner, *_: inner,
     weights=lambda weights, _: weights,
-    density=lambda _: jnp.ones([]),
-    masks=lambda _: None,
+    density=lambda *_: jnp.ones([]),
+    masks=lambda *_: None,
     link=optax.identity(),
   )
 
@@ -59,7 +71,7 @@ def _method(make) -> Callable[..., Method]:
 
   Its arguments are the keywords of `make`, all of them and without defaults,
   but for `seed` and `select`, which the program gives, and `scores`, which come
-  from data; and `exclude`. A pattern is a section of its own.
+  from data; and `exclude` and `storage`. A pattern is a section of its own.
   """
   known = inspect.signature(make).parameters
   own = [
@@ -71,7 +83,10 @@ def _method(make) -> Callable[..., Method]:
     if name not in ('inner', 'seed', 'select', 'scores')
   ]
 
-  def construct(*, exclude, **options):
+  def construct(*, exclude, storage, **options):
+    _check_storage(storage)
+    if storage == 'compact':
+      storage_lib.check_sets(make.__name__, options)
     if 'pattern' in options:
       options['pattern'] = build.build(
         PATTERNS, options['pattern'], name='config.method.pattern'
@@ -85,21 +100,25 @@ def _method(make) -> Callable[..., Method]:
       given = {name: x for name, x in given.items() if name in known}
       return make(inner, select=select, **options, **given)
 
-    wrap(
-      optax.identity(), 0, None
-    )  # so that a bad argument is an error at once
+    # So that a bad argument is an error at once.
+    tx = wrap(optax.identity(), 0, None)
+    try:
+      storage_lib.STORAGES[storage](tx)
+    except ValueError as error:
+      raise ValueError(f'config.method.storage: {error}') from error
     return Method(
       wrap,
       sparsity.forward_weights,
       _density,
-      lambda state: sparsity.active_sets(state).forward,
+      lambda params, state: sparsity.active_sets(state, params).forward,
       optax.identity(),
       exclude=exclude,
+      storage=storage,
     )
 
   construct.__name__ = make.__name__
   construct.__doc__ = f'See `{make.__module__}.{make.__name__}`.'
-  construct.__signature__ = _and(own, exclude=tuple[str, ...])
+  construct.__signature__ = _and(own, exclude=tuple[str, ...], storage=str)
   return construct
 
 
@@ -208,7 +227,25 @@ def make_optimizer(
   return method.wrap(inner, seed, scores)
 
 
-def _density(opt_state):
-  forward = sparsity.active_sets(opt_state).forward
-  weights = sparsity.select.selected_paths(forward, sparsity.is_weight)
-  return sparsity.density(weights)
+def _density(params, opt_state):
+  """Returns the share of weights that the network sees, masked or compact."""
+  if not isinstance(opt_state, sparsity.compact.CompactState):
+    forward = sparsity.active_sets(opt_state).forward
+    weights = sparsity.select.selected_paths(forward, sparsity.is_weight)
+    return sparsity.density(weights)
+  weights = sparsity.select.selected_paths(params, sparsity.is_weight)
+  numbers = {path: (x.size, x.size) for path, x in weights.items()}
+  numbers |= {
+    path: (entries.num_forward, entries.size)
+    for path, entries in opt_state.entries.items()
+  }
+  seen, sizes = zip(*numbers.values(), strict=True)
+  return jnp.float32(sum(seen) / sum(sizes))
+
+
+def _check_storage(storage: str) -> None:
+  if storage not in storage_lib.STORAGES:
+    raise ValueError(
+      'config.method.storage: expected one of '
+      f'{tuple(storage_lib.STORAGES)}, got {storage!r}'
+    )

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from experiments.common import storage as storage_lib
 import sparsity
 from sparsity import select
 
@@ -35,6 +36,8 @@ class TrainState(NamedTuple):
   params: Any  # phi, the raw parameters
   net_state: Any  # Haiku state, such as batch statistics
   opt_state: optax.OptState  # with the active sets
+  # Of compact storage, dense parameters by path: NumPy arrays, on the host.
+  stored: dict[str, Any] | None = None
 
 
 class Recipe(NamedTuple):
@@ -45,15 +48,16 @@ class Recipe(NamedTuple):
   to_weights: Callable[[Any], Any]  # phi -> theta
   from_weights: Callable[[Any], Any]  # theta -> phi
   see: Callable[[Any, optax.OptState], Any]  # theta -> theta on A
-  density: Callable[[optax.OptState], jax.Array]  # of the weights seen
-  masks: Callable[[optax.OptState], Any]  # of the weights seen; None: dense
+  density: Callable[[Any, optax.OptState], jax.Array]  # of the weights seen
+  masks: Callable[[Any, optax.OptState], Any]  # of the same; None: dense
   optimizer: optax.GradientTransformationExtraArgs
   num_micro: int = 1  # parts of a batch whose gradients are averaged
+  storage: storage_lib.Storage = storage_lib.MASKED
   skips: bool = False  # steps whose loss or gradient is not finite
 
 
 def init_state(recipe: Recipe, key: jax.Array) -> TrainState:
-  """Returns the state before the first step; theta is drawn as usual."""
+  """Returns the state before the first step, masked; theta is as drawn."""
   weights, net_state = recipe.init(key)
   params = recipe.from_weights(weights)
   opt_state = recipe.optimizer.init(params)
@@ -83,14 +87,19 @@ def train_step(
   its metrics are 0, and `skipped` is 1.
   """
   weights = seen_weights(recipe, state)
-  gradients, metrics, net_state = _gradients(
+  gradients, metrics, net_state = compute_gradients(
     recipe, weights, state.net_state, batch, key
   )
   updates, opt_state = recipe.optimizer.update(
     gradients, state.opt_state, state.params
   )
   params = optax.apply_updates(state.params, updates)
-  following = TrainState(state.step + 1, params, net_state, opt_state)
+  following = state._replace(
+    step=state.step + 1,
+    params=params,
+    net_state=net_state,
+    opt_state=opt_state,
+  )
   if not recipe.skips:
     return following, metrics
   is_finite = _is_finite((metrics['loss'], gradients))
@@ -106,32 +115,77 @@ def train_step(
 def train_steps(
   recipe: Recipe,
   state: TrainState,
-  examples: Any,
-  indices: jax.Array,
+  batch_at: Callable[[jax.Array], Any],
   key: jax.Array,
+  first: jax.Array,
+  last: jax.Array,
 ) -> tuple[TrainState, Metrics]:
-  """Makes many steps in one dispatch, on data that lies on the device.
+  """Makes some steps of a chunk in one dispatch.
 
-  Shapes:
-    examples: a tree, all of them, [N, ...].
-    indices: int32 [T, B], which examples each of the T steps sees.
-    metrics: [], as of `summarize`.
+  How many they are is no part of the program: one is compiled for all.
+
+  Args:
+    recipe: how the network is trained.
+    state: before the steps.
+    batch_at: from the number of a step in the chunk to its batch.
+    key: of the chunk's network; each step has its own by its number.
+    first: the first step, int [].
+    last: the first that is not made, over `first`.
+
+  Returns:
+    The state after the steps, and sums of their metrics.
   """
 
-  def body(state, step_indices):
-    batch = jax.tree.map(lambda x: x[step_indices], examples)
+  # Inlined, and traced once though it is asked for twice.
+  @functools.partial(jax.jit, inline=True)
+  def step(state, i):
     step_key = jax.random.fold_in(key, state.step)
-    return train_step(recipe, state, batch, step_key)
+    return train_step(recipe, state, batch_at(i), step_key)
 
-  before = recipe.masks(state.opt_state)
-  state, metrics = jax.lax.scan(body, state, indices)
-  return state, summarize(recipe, state, metrics, before)
+  def body(i, carry):
+    state, sums = carry
+    state, metrics = step(state, i)
+    return state, jax.tree.map(jnp.add, sums, metrics)
+
+  first = jnp.asarray(first, jnp.int32)
+  shapes = jax.eval_shape(step, state, first)[1]
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  return jax.lax.fori_loop(
+    first, jnp.asarray(last, jnp.int32), body, (state, zeros)
+  )
+
+
+def measure_step(
+  recipe: Recipe, state: TrainState, batch: Any, key: jax.Array
+) -> tuple[TrainState, Metrics, Any]:
+  """Returns what a refresh by gradients needs, of compact weights.
+
+  These are the state after a step that leaves the parameters as they are, the
+  metrics, and the gradients with respect to all weights, dense.
+  """
+  weights = sparsity.compact.unpack(seen_weights(recipe, state))
+  gradients, metrics, net_state = compute_gradients(
+    recipe, weights, state.net_state, batch, key
+  )
+  following = state._replace(step=state.step + 1, net_state=net_state)
+  if not recipe.skips:
+    return following, metrics, gradients
+  # Nothing grows by gradients that are not finite: they count as zeros.
+  is_finite = _is_finite((metrics['loss'], gradients))
+  keep = lambda tree, other: jax.tree.map(  # noqa: E731
+    lambda x, y: jnp.where(is_finite, x, y), tree, other
+  )
+  zeros = jax.tree.map(jnp.zeros_like, (metrics, gradients))
+  metrics, gradients = keep((metrics, gradients), zeros)
+  following = following._replace(net_state=keep(net_state, state.net_state))
+  skipped = jnp.float32(~is_finite)
+  return following, {**metrics, 'skipped': skipped}, gradients
 
 
 def summarize(
   recipe: Recipe, state: TrainState, metrics: Metrics, before: Any = None
 ) -> Metrics:
-  """Returns the metrics of T steps, each [T], as one row of figures.
+  """Returns the metrics of steps, each [T] or a mean, as one row of figures.
 
   They are means over the steps that were not skipped, NaN if all were, and
   `skipped` is the share of those; the loss is NaN if the parameters are no
@@ -147,19 +201,22 @@ def summarize(
   finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state.params)]
   sound = jnp.all(jnp.stack(finite))
   loss = jnp.where(sound, metrics['loss'], jnp.nan)
-  density = recipe.density(state.opt_state)
+  density = recipe.density(state.params, state.opt_state)
   metrics = {**metrics, 'loss': loss, 'density': density}
   if before is not None:
     weights = [
       select.selected_paths(masks, select.is_weight)
-      for masks in (before, recipe.masks(state.opt_state))
+      for masks in (before, recipe.masks(state.params, state.opt_state))
     ]
     metrics['mask_change'] = 1 - sparsity.overlap(*weights)
   return metrics
 
 
 def seen_weights(recipe: Recipe, state: TrainState) -> Any:
-  """Returns what the network sees: theta on the forward set."""
+  """Returns what the network sees: theta on the forward set.
+
+  Of a compact state the sparse layers are `sparsity.CompactWeights`.
+  """
   return recipe.see(recipe.to_weights(state.params), state.opt_state)
 
 
@@ -169,13 +226,14 @@ def _is_finite(tree: Any) -> jax.Array:
   return jnp.all(jnp.stack(finite))
 
 
-def _gradients(recipe: Recipe, weights, net_state, batch, key):
+def compute_gradients(recipe: Recipe, weights, net_state, batch, key):
   """Returns gradients and metrics, means over the batch, and the net state.
 
   With several micro-batches the network's state goes through one after another,
-  and only one of them takes memory at a time.
+  and only one of them takes memory at a time. Of compact weights the gradients
+  are arrays of their active entries.
   """
-  gradient = jax.value_and_grad(recipe.objective, has_aux=True)
+  gradient = sparsity.value_and_grad(recipe.objective, has_aux=True)
   if recipe.num_micro == 1:
     (loss, (metrics, net_state)), gradients = gradient(
       weights, net_state, key, batch, True
@@ -194,7 +252,7 @@ def _gradients(recipe: Recipe, weights, net_state, batch, key):
   parts = jax.tree.map(
     functools.partial(split_batch, num=recipe.num_micro), batch
   )
-  zeros = jax.tree.map(jnp.zeros_like, weights)
+  zeros = jax.tree.map(jnp.zeros_like, sparsity.compact.values(weights))
   (total, net_state), metrics = jax.lax.scan(
     body, (zeros, net_state), (parts, jnp.arange(recipe.num_micro))
   )

@@ -149,7 +149,11 @@ def _make_strategy(section: dict, heads, num_tasks) -> strategies.Strategy:
 
 def _make_optimizer(inner, alpha: float, optimizer_in: str):
   optimizer = methods.make_optimizer(
-    methods.dense(), inner, alpha=alpha, optimizer_in=optimizer_in, seed=0
+    methods.dense(storage='masked'),
+    inner,
+    alpha=alpha,
+    optimizer_in=optimizer_in,
+    seed=0,
   )
   return packnet.freeze(optimizer)
 

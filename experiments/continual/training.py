@@ -102,8 +102,8 @@ def make_recipe(
     lambda phi: powerprop.to_weights(phi, alpha),
     lambda theta: powerprop.from_weights(theta, alpha),
     sparsity.forward_weights,
-    lambda state: sparsity.density(masks(state)),
-    masks,
+    lambda _, state: sparsity.density(masks(state)),
+    lambda _, state: masks(state),
     settings.optimizer,
     skips=settings.skips,
   )

@@ -15,15 +15,16 @@ from experiments.common import feed as feed_lib
 from experiments.common import methods
 from experiments.data import dataset
 from experiments.data import order
+import sparsity
 
 BATCH_SIZE = 8
 RANDOM = np.random.default_rng(0)
 
 
 def net(images, is_training):
-  x = hk.Conv2D(4, 3, with_bias=False)(images)
+  x = sparsity.modules.Conv2D(4, 3, with_bias=False)(images)
   x = hk.BatchNorm(True, True, 0.9)(x, is_training)
-  return hk.Linear(3)(jax.nn.relu(x).mean((1, 2)))
+  return sparsity.modules.Linear(3)(jax.nn.relu(x).mean((1, 2)))
 
 
 NETWORK = hk.transform_with_state(net)
@@ -66,7 +67,7 @@ def stream_of(arrays):
   )
 
 
-def make(make_feed, source, num_devices=1, num_micro=1):
+def make(make_feed, source, num_devices=1, num_micro=1, storage='masked'):
   mesh = distributed.make_mesh(num_devices)
   recipe = members.make_recipe(
     lambda key: NETWORK.init(key, ARRAYS.train.inputs[:1], True),
@@ -77,6 +78,7 @@ def make(make_feed, source, num_devices=1, num_micro=1):
       forward_density=0.3, backward_density=0.5, refresh_every=2,
       stop_refresh_at=None, distribution='uniform', scope='layer', dense=(),
       exclude=(), exploration='topk', penalty=1e-3, penalty_kind='l2',
+      storage=storage,
     ),
     optax.sgd(0.1, 0.9),
     alpha=2.0,
@@ -96,13 +98,15 @@ def make(make_feed, source, num_devices=1, num_micro=1):
     lambda: jax.tree.map(lambda x: x[None], members.init_state(recipe, 3)),
     out_shardings=distributed.replicated(mesh),
   )()
-  return feed, state
+  return feed, state, feed_lib.of_members(recipe(3).storage)
 
 
 def trained(make_feed, source, chunks=((0, 5),), **options):
-  feed, state = make(make_feed, source, **options)
+  feed, state, storage = make(make_feed, source, **options)
+  state = storage.pack(state)
   for first_step, num_steps in chunks:
     state, metrics = feed.train(state, (3,), first_step, num_steps)
+  state = storage.unpack(state)
   params = jax.tree.map(lambda x: np.asarray(x), state.params)
   figures = feed.evaluate(params, state.net_state, 'test')
   return jax.device_get((state, metrics, figures))
@@ -140,8 +144,21 @@ def test_several_devices_equal_one(make_feed, num_devices):
   assert_close(one, many)  # with a batch norm, and the sets
 
 
+@pytest.mark.parametrize('options', [{'num_micro': 2}, {'num_devices': 2}])
+@pytest.mark.parametrize('make_feed', ['arrays', 'stream'])
+def test_compact_weights_train_as_masked_ones(make_feed, options):
+  make_feed, source = {
+    'arrays': (feed_lib.from_arrays, ARRAYS),
+    'stream': (feed_lib.from_stream, stream_of(ARRAYS)),
+  }[make_feed]
+  masked = trained(make_feed, source, **options)
+  compact = trained(make_feed, source, storage='compact', **options)
+  assert jax.tree.structure(masked) == jax.tree.structure(compact)
+  assert_close(masked, compact)
+
+
 def test_each_device_computes_a_share_of_the_batch():
-  feed, state = make(feed_lib.from_arrays, ARRAYS, num_devices=4)
+  feed, state, _ = make(feed_lib.from_arrays, ARRAYS, num_devices=4)
   state, _ = feed.train(state, (3,), 0, 1)
   for x in jax.tree.leaves(state):
     assert x.sharding.is_fully_replicated
@@ -149,7 +166,7 @@ def test_each_device_computes_a_share_of_the_batch():
 
 
 def test_evaluation_counts_every_example_once():
-  feed, state = make(feed_lib.from_arrays, ARRAYS)
+  feed, state, _ = make(feed_lib.from_arrays, ARRAYS)
   figures = feed.evaluate(state.params, state.net_state, 'validation')
   params, net_state = jax.tree.map(lambda x: x[0], state[1:3])
   logits, _ = NETWORK.apply(
@@ -160,8 +177,8 @@ def test_evaluation_counts_every_example_once():
 
 
 def test_first_batches_are_those_of_training():
-  arrays_feed, _ = make(feed_lib.from_arrays, ARRAYS)
-  stream_feed, _ = make(feed_lib.from_stream, stream_of(ARRAYS))
+  arrays_feed, *_ = make(feed_lib.from_arrays, ARRAYS)
+  stream_feed, *_ = make(feed_lib.from_stream, stream_of(ARRAYS))
   one, other = (feed.first_batches((3,), 2) for feed in (
     arrays_feed, stream_feed,
   ))  # fmt: skip

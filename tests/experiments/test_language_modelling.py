@@ -19,6 +19,7 @@ from experiments.common import loop
 from experiments.common import metrics
 from experiments.common import run as run_lib
 from experiments.models import transformer_xl
+import sparsity
 import topkast
 
 B, T, M = 4, 5, 6
@@ -176,6 +177,87 @@ def test_micro_batches_equal_the_whole_batch(path):
       np.testing.assert_allclose(x[0, row], y[row % 2, row // 2], atol=2e-5)
 
 
+def make_stored(path, variant, storage, **changes):
+  """Returns the unit of a small model with the given storage, and itself."""
+  config = make_config(path, variant, **changes)
+  config['method'].update(storage=storage)
+  if variant == 'rigl':
+    config['method'].update(refresh_every=3, stop_refresh_at=100)
+  [unit] = build.call(language_modelling.build, config).units
+  [one] = build.call(language_modelling.trained, config)
+  return unit, one
+
+
+@pytest.mark.parametrize(
+  ('variant', 'num_micro'), [('topkast', 2), ('rigl', 1), ('static', 1)]
+)
+def test_compact_weights_train_as_masked_ones(path, variant, num_micro):
+  changes = {'train': {'num_micro': num_micro}, 'model': {'dropout': 0.1}}
+  (masked, _), (compact, one) = (
+    make_stored(path, variant, storage, **changes)
+    for storage in ('masked', 'compact')
+  )
+  expected, expected_values = train(masked, 8)
+  packed, values = train(compact, 8)
+  assert_close(values, expected_values, rtol=1e-4)
+  found = one.storage.unpack(jax.tree.map(jnp.asarray, packed))
+  assert_equal(found.opt_state.sets, expected.opt_state.sets)
+  assert_close(found.net_state, expected.net_state, atol=1e-4)
+  sets = expected.opt_state.sets.backward
+  for x, y, mask in zip(
+    *map(jax.tree.leaves, (found.params, expected.params, sets)), strict=True
+  ):
+    np.testing.assert_allclose(x[mask], y[mask], atol=2e-5)
+  [[row]], [[other]] = compact.report(packed), masked.report(expected)
+  assert row.pop('split') == other.pop('split')
+  assert row == pytest.approx(other, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_compact_weights_are_masked_ones_over_200_steps(path):
+  changes = {
+    'model': {'d_model': 32, 'd_embed': 32, 'd_head': 16, 'd_inner': 48},
+    'powerprop': {'alphas': (1.375,)},
+  }
+  (masked, _), (compact, one) = (
+    make_stored(path, 'topkast', storage, **changes)
+    for storage in ('masked', 'compact')
+  )
+  expected, packed, first = masked.init(None), compact.init(None), None
+  for step in range(0, 200, 20):
+    expected, expected_values = masked.train(expected, step, 20)
+    packed, values = compact.train(packed, step, 20)
+    assert_close(values, expected_values, rtol=1e-2)
+    first = first or values['loss']
+  assert values['loss'] < 0.8 * first
+  found = one.storage.unpack(packed)
+  overlap = (
+    topkast.active_sets(found.opt_state),
+    topkast.active_sets(expected.opt_state),
+  )
+  assert sparsity.overlap(*(sets.forward for sets in overlap)) > 0.999
+
+
+def test_a_compact_run_goes_on_from_a_checkpoint_bit_for_bit(path, tmp_path):
+  unit, _ = make_stored(path, 'topkast', 'compact')
+  whole, _ = train(unit, 6)
+  half, _ = unit.train(unit.init(None), 0, 4)
+  checkpoints = checkpoint.Checkpoints(tmp_path / 'checkpoints', 1)
+  checkpoints.save(4, half, {})
+  again, _ = checkpoints.restore(unit.like())
+  end, _ = unit.train(again, 4, 2)
+  assert_equal(end, whole)
+
+
+def test_devices_that_hold_a_model_together_are_refused_with_compact(path):
+  config = make_config(
+    path, 'topkast', train=dict(num_devices=4, model_devices=2)
+  )
+  config['method'].update(storage='compact')
+  with pytest.raises(ValueError, match='model_devices: expected 1 with'):
+    build.call(language_modelling.build, config)
+
+
 @pytest.mark.parametrize('model_devices', [1, 2])
 def test_several_devices_equal_one(path, model_devices):
   [one] = make(path, 'topkast').units
@@ -322,8 +404,9 @@ def test_bad_input_is_refused_before_training(path, changes, message):
 
 def test_a_method_that_needs_scores_is_refused(path):
   method = dict(
-    name='snip', density=0.1, num_batches=1, scope='layer', dense=(),
-    distribution='uniform', exclude=(), pattern={'name': 'unstructured'},
+    name='snip', storage='masked', density=0.1, num_batches=1, scope='layer',
+    dense=(), distribution='uniform', exclude=(),
+    pattern={'name': 'unstructured'},
   )  # fmt: skip
   with pytest.raises(ValueError, match="got 'snip'"):
     make(path, method=method)

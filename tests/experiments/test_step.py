@@ -28,8 +28,8 @@ def make_recipe(num_micro=1, smoothing=0.0, augment=None, skips=False):
     to_weights=lambda phi: phi,
     from_weights=lambda theta: theta,
     see=lambda weights, _: weights,
-    density=lambda _: jnp.ones([]),
-    masks=lambda _: None,
+    density=lambda *_: jnp.ones([]),
+    masks=lambda *_: None,
     optimizer=optax.with_extra_args_support(optax.adam(0.1)),
     num_micro=num_micro,
     skips=skips,
@@ -102,7 +102,7 @@ def test_the_change_of_masks_is_what_has_left_them():
     {'linear': {'w': rng.random((9, 7)) < 0.4, 'b': rng.random(7) < share}}
     for share in (0.2, 0.9)
   )
-  recipe = make_recipe()._replace(masks=lambda masks: masks)
+  recipe = make_recipe()._replace(masks=lambda _, masks: masks)
   state = step_lib.init_state(recipe, jax.random.key(1))
   state = state._replace(opt_state=after)
   losses = {'loss': jnp.ones(4)}
