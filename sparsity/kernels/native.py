@@ -134,6 +134,7 @@ def weight_gradient(
   """Returns dvalues [k_B] in float32."""
   s = structure
   shape = s.columns.shape
+  indices = (s.rows, s.split, s.columns)
   return _call(
-    'weight_gradient', shape, jnp.float32, window, x, dy, s.rows, s.columns
+    'weight_gradient', shape, jnp.float32, window, x, dy, *indices
   )

@@ -1,8 +1,10 @@
 // The operations for AVX2 with FMA.
 #include "panel.h"
+#include "strips.h"
 
 namespace sparsity {
 
-extern const Kernels kAvx2 = {"avx2", pack, gather, product, sample};
+extern const Kernels kAvx2 = {"avx2", pack, gather, product, sample,
+                                strip_product, strip_sample};
 
 }  // namespace sparsity

@@ -124,18 +124,20 @@ ffi::Error input_gradient_impl(ffi::ThreadPool threads, ffi::AnyBuffer dy,
 
 ffi::Error weight_gradient_impl(ffi::ThreadPool threads, ffi::AnyBuffer x,
                                 ffi::AnyBuffer dy, Indices rows,
-                                Indices columns,
+                                Indices split, Indices columns,
                                 ffi::Result<Gradient> values,
                                 Numbers window, int64_t isa) {
   if (auto error = check(isa, window, x, dy); error.failure()) return error;
   int64_t num_rows = dy.dimensions()[3];
   if (values->element_count() != columns.element_count() ||
-      static_cast<int64_t>(rows.element_count()) != num_rows + 1) {
+      static_cast<int64_t>(rows.element_count()) != num_rows + 1 ||
+      static_cast<int64_t>(split.element_count()) != num_rows) {
     return invalid("the structure does not match the shapes");
   }
   weight_gradient(kernels_of(isa), pool_of(threads), image_of(x),
-                  image_of(dy), rows.typed_data(), columns.typed_data(),
-                  columns.element_count(), window_of(window),
+                  image_of(dy), rows.typed_data(), split.typed_data(),
+                  columns.typed_data(), columns.element_count(),
+                  window_of(window),
                   values->typed_data());
   return ffi::Error::Success();
 }
@@ -180,6 +182,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(sparsity_weight_gradient,
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<ffi::AnyBuffer>()
                                   .Arg<ffi::AnyBuffer>()
+                                  .Arg<sparsity::Indices>()
                                   .Arg<sparsity::Indices>()
                                   .Arg<sparsity::Indices>()
                                   .Ret<sparsity::Gradient>()

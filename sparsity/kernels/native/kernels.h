@@ -18,8 +18,11 @@ namespace sparsity {
 
 enum class Type { kFloat32, kBFloat16 };
 
-// Lanes of a panel: one of 16, 32 and 64.
-constexpr int kMaxLanes = 64;
+// Lanes of a panel: one of 16, 32 and 64; 128 for the gradient of weights.
+constexpr int kMaxLanes = 128;
+
+// Rows of a product whose entries are put in order together.
+constexpr int kOrderRows = 128;
 
 // Writes channels of `lanes` rows as [channels, lanes]; null rows are zero.
 struct Pack {
@@ -72,12 +75,54 @@ struct Sample {
   float* values;
 };
 
+// An entry in the order of strips. Its row of the panel begins at `offset`.
+struct Entry {
+  float value;
+  int32_t offset;
+};
+
+struct Place {
+  int32_t entry;  // in the structure
+  int32_t offset;
+};
+
+// A block's rows in the order of strips: for each strip of the panel the
+// entries of each row that read it; see `order.h`.
+template <typename T>
+struct Strips {
+  const T* entries;
+  const int32_t* counts;  // [strips, kOrderRows]
+  int num_strips;
+  int64_t first_row, last_row;
+};
+
+// As Product, of one block.
+struct StripProduct {
+  Strips<Entry> strips;
+  const float* panel;
+  int lanes;
+  void* const* outputs;
+  Type output_type;
+};
+
+// As Sample, of one block; sums[i] is that of its i-th entry.
+struct StripSample {
+  Strips<Place> strips;
+  const float* inputs;
+  const float* outputs;
+  int lanes;
+  bool add;
+  float* sums;
+};
+
 struct Kernels {
   const char* name;
   void (*pack)(const Pack&);
   void (*gather)(const Gather&);
   void (*product)(const Product&);
   void (*sample)(const Sample&);
+  void (*strip_product)(const StripProduct&);
+  void (*strip_sample)(const StripSample&);
 };
 
 extern const Kernels kPortable;

@@ -42,9 +42,9 @@ void input_gradient(const Kernels& kernels, const Pool& pool, const Image& dy,
                     int64_t num_entries, const Window& window,
                     const Image& dx);
 
-// dW at the entries.
+// dW at the entries; those of A end at split[output].
 void weight_gradient(const Kernels& kernels, const Pool& pool, const Image& x,
-                     const Image& dy, const int32_t* rows,
+                     const Image& dy, const int32_t* rows, const int32_t* split,
                      const int32_t* columns, int64_t num_entries,
                      const Window& window, float* values);
 

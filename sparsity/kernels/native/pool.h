@@ -13,6 +13,9 @@
 
 namespace sparsity {
 
+// To move a number costs about as much as so many multiplications.
+constexpr int64_t kMove = 8;
+
 // Runs a function's calls on several threads. The threads are those that XLA
 // runs this program with: no more than the processor has, and no others.
 class Pool {

@@ -4,8 +4,6 @@ namespace sparsity {
 
 namespace {
 
-constexpr int64_t kPanelBytes = 768 << 10;  // of a core's second-level cache
-
 char* pixel(const Image& image, int64_t n, int64_t h, int64_t w) {
   int64_t index = ((n * image.height + h) * image.width + w) * image.channels;
   int64_t bytes = image.type == Type::kFloat32 ? 4 : 2;
@@ -44,7 +42,7 @@ class Walk {
 
 // A wide panel uses the registers best, a narrow one leaves fewer lanes empty
 // at the end of the pixels, and it has to fit the cache.
-int choose_lanes(int64_t num_rows, int64_t num_pixels) {
+int choose_lanes(int64_t num_rows, int64_t num_pixels, int64_t most_bytes) {
   struct Choice {
     int lanes;
     double cost;  // of a lane; measured
@@ -52,7 +50,7 @@ int choose_lanes(int64_t num_rows, int64_t num_pixels) {
   int best = 16;
   double lowest = 1e300;
   for (Choice choice : {Choice{64, 1.0}, Choice{32, 1.1}, Choice{16, 1.4}}) {
-    if (choice.lanes > 16 && num_rows * choice.lanes * 4 > kPanelBytes) continue;
+    if (choice.lanes > 16 && num_rows * choice.lanes * 4 > most_bytes) continue;
     double tiles = (num_pixels + choice.lanes - 1) / choice.lanes;
     double cost = tiles * choice.lanes * choice.cost;
     if (cost < lowest) {

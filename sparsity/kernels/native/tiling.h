@@ -9,14 +9,12 @@
 
 namespace sparsity {
 
+constexpr int64_t kPanelBytes = 768 << 10;  // of a core's second-level cache
 constexpr int64_t kSharedBytes = 4 << 20;  // of the last-level cache
 constexpr int64_t kRowBlock = 64;          // rows of a product in one task
 
-// To move a number costs about as much as so many multiplications.
-constexpr int64_t kMove = 8;
-
 // Returns the lanes of a panel of so many rows, for so many pixels in all.
-int choose_lanes(int64_t num_rows, int64_t num_pixels);
+int choose_lanes(int64_t num_rows, int64_t num_pixels, int64_t most_bytes);
 
 // One place of the kernel's window: where it reads, seen from a pixel.
 struct Tap {
