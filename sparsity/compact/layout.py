@@ -1,8 +1,9 @@
 """From masks to index arrays and back, twice: within jit and on the host.
 
 Sets change at a refresh only, and there the arrays that are as large as the
-dense weight are gone through. Traced, that is JAX; otherwise NumPy, which on
-the host is several times faster at it. Both give the same, bit for bit.
+dense weight are gone through. Traced, that is JAX; otherwise C++ where the
+native kernels are built, and NumPy where not, both several times faster at it
+on the host. All give the same, bit for bit.
 
 Shapes: in, out: the weight's two axes as a matrix; k_A, k_B: entries of A, B.
 """
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsity import kernels
+from sparsity.kernels import host
 
 _LARGEST = np.iinfo(np.int32).max
 
@@ -103,6 +105,17 @@ def put(dense: jax.Array, at: jax.Array, values: jax.Array) -> jax.Array:
   return flat.reshape(dense.shape)
 
 
+def write_back(
+  dense: jax.Array, structure: kernels.Structure, values: jax.Array
+) -> jax.Array:
+  """Returns `dense`, of any shape, with the values [k_B] of the entries."""
+  if not is_traced((dense, structure, values)) and host.is_available():
+    dense = np.asarray(dense)
+    if dense.dtype == values.dtype == np.float32:
+      return host.put(dense, structure, values)
+  return put(dense, places(structure), values)
+
+
 def take(dense: jax.Array, at: jax.Array) -> jax.Array:
   """Returns the entries of `dense`, of any shape, at flat places."""
   if is_traced((dense, at)):
@@ -120,6 +133,8 @@ def origins(
     new: the structure from now on.
     shape: (in, out) of the dense weight.
   """
+  if not is_traced((old, new)) and host.is_available():
+    return host.origins(old, new, shape[0])
   # By output first, as entries are: there memory is gone through in order.
   before, after = (_transposed_places(s, shape) for s in (old, new))
   xp = jnp if is_traced((before, after)) else np
@@ -136,7 +151,10 @@ def move(x: jax.Array, origin: jax.Array, fresh: jax.Array) -> jax.Array:
   """
   if is_traced((x, origin, fresh)):
     return jnp.where(origin >= 0, take(x, jnp.maximum(origin, 0)), fresh)
-  moved = np.take(np.asarray(x), origin, mode='clip')
+  x = np.asarray(x)
+  if x.dtype == np.float32 and host.is_available():
+    return host.move(x, origin, fresh)
+  moved = np.take(x, origin, mode='clip')
   enter = np.flatnonzero(origin < 0)
   moved[enter] = np.asarray(fresh)[enter]
   return moved
@@ -162,16 +180,30 @@ def _outputs(s):
 
 
 def _build(forward, backward, num_forward, num_backward):
-  num_inputs, num_outputs = forward.shape
-  if np.any(forward & ~backward):
-    raise ValueError('expected every entry of forward to be one of backward')
+  expected = (num_forward, num_backward)
+  if host.is_available():
+    structure, found = host.build(forward, backward, expected)
+    _check_sets(found, expected)
+    return structure
+  is_within = not np.any(forward & ~backward)
   found = (np.count_nonzero(forward), np.count_nonzero(backward))
-  if found != (num_forward, num_backward):
+  _check_sets(found if is_within else None, expected)
+  return _build_slowly(forward, backward)
+
+
+def _check_sets(found, expected):
+  if found is None:
+    raise ValueError('expected every entry of forward to be one of backward')
+  if found != expected:
     raise ValueError(
-      f'expected {num_forward} and {num_backward} entries in the forward and '
+      f'expected {expected[0]} and {expected[1]} entries in the forward and '
       f'backward sets, got {found[0]} and {found[1]}: compact storage needs '
       'numbers that never change, masked storage serves any'
     )
+
+
+def _build_slowly(forward, backward):
+  num_inputs, num_outputs = forward.shape
   # Sorted by input, and within by output; then stably by output.
   inputs, outputs = _entries(forward)
   order = _order(outputs, num_outputs)
@@ -184,15 +216,15 @@ def _build(forward, backward, num_forward, num_backward):
   split = rows[:-1] + num_a
   # A row of A's list begins at _starts(num_a), and in the values at rows.
   shift = (rows[:-1] - _starts(num_a)[:-1]).astype(np.int32)
-  at = np.arange(num_forward, dtype=np.int32) + np.repeat(shift, num_a)
+  at = np.arange(len(inputs), dtype=np.int32) + np.repeat(shift, num_a)
   shift = (split - _starts(num_more)[:-1]).astype(np.int32)
   more_at = np.arange(len(more_inputs), dtype=np.int32)
   more_at += np.repeat(shift, num_more)
 
-  columns = np.empty(num_backward, np.int32)
+  columns = np.empty(len(at) + len(more_at), np.int32)
   columns[at] = inputs[order]
   columns[more_at] = more_inputs[more_order]
-  t_entries = np.empty(num_forward, np.int32)
+  t_entries = np.empty(len(at), np.int32)
   t_entries[order] = at
   t_rows = _starts(np.bincount(inputs, minlength=num_inputs))
   arrays = (rows, split, columns, t_rows, outputs, t_entries)

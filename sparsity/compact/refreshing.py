@@ -40,8 +40,8 @@ def make_refresh(method: state_lib.SparseMethod) -> Callable[..., Any]:
     gradients = select.pick(gradients or {}, entries)
     rows = select.pick(params, entries)
     dense = {
-      path: layout.put(
-        x, layout.places(entries[path].structure), rows[path].reshape(-1)
+      path: layout.write_back(
+        x, entries[path].structure, rows[path].reshape(-1)
       )
       for path, x in stored.items()
     }

@@ -50,6 +50,11 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
   return library, ''
 
 
+def library() -> ctypes.CDLL | None:
+  """Returns the library; None if it cannot be used."""
+  return _load()[0]
+
+
 def problem() -> str:
   """Returns why the kernels cannot be used; '' if they can."""
   return _load()[1]
@@ -135,6 +140,4 @@ def weight_gradient(
   s = structure
   shape = s.columns.shape
   indices = (s.rows, s.split, s.columns)
-  return _call(
-    'weight_gradient', shape, jnp.float32, window, x, dy, *indices
-  )
+  return _call('weight_gradient', shape, jnp.float32, window, x, dy, *indices)
