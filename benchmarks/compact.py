@@ -4,8 +4,9 @@
 
 Top-KAST with Adam, forward / backward density in each layer: the dense Optax
 step, the same masked, and compact, with each implementation of the kernels that
-is there. The cases are timed in turns, in one run; the ratio is the median of
-those within a round, and has a refresh in it every 100 steps.
+is there. The cases are timed in turns, in one run, each step after one of its
+own kind, as in training; the ratio is the median of those within a round, and
+has a refresh in it every 100 steps.
 
   time      of a step, as a multiple of the dense step
   to ideal  time over the ideal, the share of the dense step's FLOPs (2 f_A +
@@ -177,7 +178,7 @@ def compare(problem, pairs, implementations, rounds: int) -> None:
       name: min(case.refresh() for _ in range(2))
       for name, case in cases.items()
     }
-    seconds = timing.interleave({'dense': dense, **cases}, rounds)
+    seconds = timing.interleave({'dense': dense, **cases}, rounds, warm_ups=1)
     best = ideal(problem, densities)
     middle = statistics.median(seconds['dense'])
     print(f'{"dense":>10}  {1e3 * middle:14.1f} ms {1:8.3f}{"":>17} {1:6.2f}'

@@ -13,12 +13,15 @@ def interleave(
   functions: Mapping[str, Callable[[], Any]],
   repeats: int,
   clock: Callable[[], float] = time.perf_counter,
+  warm_ups: int = 0,
 ) -> dict[str, list[float]]:
   """Returns the seconds of each call, the functions taking turns.
 
   Every function is called once before the clock starts, to compile. Results
   are waited for, so that a call is timed and not its dispatch. With the clock
-  `time.process_time` they are seconds of all cores together.
+  `time.process_time` they are seconds of all cores together. Each turn begins
+  with `warm_ups` calls that do not count, after which the caches hold what they
+  hold if a function is called over and over.
 
   Example:
     >>> seconds = interleave({'a': lambda: 1, 'b': lambda: 2}, repeats=3)
@@ -30,6 +33,8 @@ def interleave(
   seconds: dict[str, list[float]] = {name: [] for name in functions}
   for _ in range(repeats):
     for name, function in functions.items():
+      for _ in range(warm_ups):
+        jax.block_until_ready(function())
       start = clock()
       jax.block_until_ready(function())
       seconds[name].append(clock() - start)

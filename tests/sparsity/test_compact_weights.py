@@ -88,6 +88,60 @@ def test_structures_of_the_host_and_of_jit_are_those_of_the_kernels():
       np.testing.assert_array_equal(a, c)
 
 
+@pytest.fixture(params=['built', 'not built'])
+def native_is(request, monkeypatch):
+  """With the native kernels, where they are, and as if they were not."""
+  if request.param == 'not built':
+    monkeypatch.setattr(layout.host, 'is_available', lambda: False)
+
+
+@pytest.mark.usefixtures('native_is')
+def test_what_a_refresh_does_on_the_host_is_what_it_does_under_jit():
+  shape = (301, 243)  # enough for several threads
+  masks = [make_masks(shape, seed) for seed in (0, 1)]
+  counts = tuple(
+    min(mask.sum() for mask in pair) for pair in zip(*masks, strict=True)
+  )
+  counts = tuple(map(int, counts))
+  for pair in masks:
+    extra = np.flatnonzero(pair[0])[counts[0] :]
+    pair[0].reshape(-1)[extra] = False
+    extra = np.flatnonzero(pair[1] & ~pair[0])[counts[1] - counts[0] :]
+    pair[1].reshape(-1)[extra] = False
+  dense = np.random.default_rng(2).normal(size=shape).astype(np.float32)
+
+  def refresh(masks, dense):
+    old, new = (layout.build(*pair, *counts) for pair in masks)
+    at = layout.places(old)
+    origin = layout.origins(old, new, shape)
+    values = layout.take(dense, at)
+    moved = layout.move(values, origin, layout.take(dense, layout.places(new)))
+    return old, new, origin, moved, layout.write_back(dense, old, 2 * values)
+
+  on_host = refresh(masks, dense)
+  for a, b in zip(
+    jax.tree.leaves(on_host),
+    jax.tree.leaves(jax.jit(refresh)(masks, dense)),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(a, b)
+  np.testing.assert_array_equal(
+    on_host[3], dense.reshape(-1)[layout.places(on_host[1])]
+  )
+  expected = np.where(masks[0][1], 2 * dense, dense)
+  np.testing.assert_array_equal(on_host[4], expected)
+
+
+@pytest.mark.usefixtures('native_is')
+def test_sets_of_other_sizes_are_refused():
+  forward, backward = make_masks((19, 23))
+  counts = int(forward.sum()), int(backward.sum())
+  with pytest.raises(ValueError, match='numbers that never change'):
+    layout.build(forward, backward, counts[0], counts[1] + 1)
+  with pytest.raises(ValueError, match='every entry of forward'):
+    layout.build(backward, forward, counts[1], counts[0])
+
+
 def test_origins_say_where_entries_were():
   structures = [
     kernels.from_masks(*make_masks((19, 23), seed)) for seed in (0, 1)

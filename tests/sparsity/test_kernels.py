@@ -130,6 +130,20 @@ def test_what_exceeds_the_cache_is_taken_in_rounds(case):
   check_products('native', *case)
 
 
+@pytest.mark.parametrize(
+  'case',
+  [
+    ((260,), 300, 310, 0.1, 0.2),
+    ((1100,), 300, 270, 0.2, 0.4),
+    ((1030,), 520, 20, 0.04, 1.0),
+  ],
+  ids=['few', 'many', 'long'],
+)
+def test_products_in_strips_equal_the_dense_ones(implementation, case):
+  if implementation == 'native':  # others have no strips
+    check_products(implementation, *case)
+
+
 def dense_forward(values, structure, shape):
   """Returns W_A, entry by entry."""
   structure = jax.tree.map(np.asarray, structure)
@@ -141,6 +155,7 @@ def dense_forward(values, structure, shape):
 
 
 WINDOWS = [  # image, channels in and out, kernel, stride, padding
+  ((12, 11), 40, 33, (3, 3), 1, 'SAME'),
   ((8, 7), 5, 6, (3, 3), 1, 'SAME'),
   ((8, 7), 5, 18, (3, 3), 2, 'SAME'),
   ((9, 9), 20, 17, (3, 3), 2, 'VALID'),
