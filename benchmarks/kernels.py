@@ -9,8 +9,11 @@ milliseconds, the ratio to the dense product (the median of the ratios of the
 single rounds), and billions of useful operations a second: two for each entry
 and example.
 
-`native` is bound by the second-level cache: an entry costs the reading of one
-row of a panel, 256 bytes for 64 examples, and 32 bytes a cycle can be read.
+`native` is bound by the second-level cache where examples are few: an entry
+costs the reading of one row of a panel, 256 bytes for 64 examples, and 32 bytes
+a cycle can be read. With 256 examples or more (1024 for dW) entries are put in
+the order of strips that fit the first-level cache, at the cost of a pass over
+them.
 """
 
 import argparse
