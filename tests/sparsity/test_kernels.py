@@ -133,7 +133,7 @@ def test_what_exceeds_the_cache_is_taken_in_rounds(case):
 @pytest.mark.parametrize(
   'case',
   [
-    ((260,), 300, 310, 0.1, 0.2),
+    ((251,), 300, 310, 0.1, 0.2),
     ((1100,), 300, 270, 0.2, 0.4),
     ((1030,), 520, 20, 0.04, 1.0),
   ],
