@@ -36,7 +36,7 @@ def make_units(side_by_side: str):
 
 def train(units, chunk: int, num_steps: int):
   """Returns a function that makes `num_steps` steps of each unit."""
-  states = [unit.init() for unit in units]
+  states = [unit.init(None) for unit in units]
 
   def run():
     for i, unit in enumerate(units):
