@@ -132,6 +132,15 @@ def language_backward(add):
       add(_language_topkast('topkast', density, backward))
 
 
+def text(add):
+  """text_transformer_xl.py: the table of the text that comes with this."""
+  add({'config': ':dense'})
+  for forward, backward in ((0.2, 0.4), (0.1, 0.2), (0.1, 1.0), (0.05, 0.1)):
+    add(_language_topkast('topkast', forward, backward))
+  add(_language_topkast('powerprop_topkast', 0.2, 0.4))
+  add({'config': ':static,density=0.2'})
+
+
 def strategies(add):
   """permuted_mnist.py, split_mnist.py, cifar_tasks.py: against forgetting."""
   _strategies(add, '')

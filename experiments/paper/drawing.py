@@ -19,7 +19,9 @@ from experiments.paper import spec
 MARKERS = 'os^vDP*X'
 _SHOWN = ('done', 'diverged')
 # Of these less is better.
-DESCENDING = ('bits_per_character', 'loss', 'perplexity')
+DESCENDING = (
+  'bits_per_character', 'loss', 'perplexity', 'validation_bits_per_character',
+)  # fmt: skip
 
 # By panel, the lines of a plot by their label, each with its cells.
 Panels = dict[str, dict[str, list[fill.Result]]]

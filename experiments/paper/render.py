@@ -8,19 +8,33 @@ from experiments.paper import published
 
 # By figure: what it is multiplied by, and how many digits follow the point.
 FORMATS = {
-  'bits_per_character': (1, 3), 'kept': (1, 1), 'perplexity': (1, 2)
-}  # fmt: skip
+  'bits_per_character': (1, 3),
+  'validation_bits_per_character': (1, 3),
+  'kept': (1, 1),
+  'perplexity': (1, 2),
+}
 _PERCENT = (100, 2)
 
 LABELS = {
   'accuracy': 'test accuracy [%]',
   'average_accuracy': 'average accuracy [%]',
   'bits_per_character': 'bits per character',
+  'validation_bits_per_character': 'bits per character of validation',
   'perplexity': 'perplexity',
 }
 
 # Columns that belong to a whole row: heading, and the text from its results.
 EXTRA = {
+  'active': (
+    'active parameters',
+    lambda found: f'{found[0].density:.1%}' if found[0].density else '',
+  ),
+  'inference_share': (
+    'inference FLOPs / dense',
+    lambda found: (
+      f'{found[0].inference_share:.2f}' if found[0].inference_share else ''
+    ),
+  ),
   'train_share': (
     'training FLOPs / dense',
     lambda found: f'{found[0].train_share:.2f}' if found[0].train_share else '',

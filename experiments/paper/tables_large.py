@@ -133,8 +133,52 @@ def _text(
   )
 
 
+def _small_text() -> spec.Table:
+  """Returns the table of a small model on the text that comes with this."""
+  topkast, powered = dict(_METHODS[0][2]), dict(_METHODS[1][2])
+  rows = [spec.Row(('dense', ''), {**_DENSE, 'density': 1.0}, 'dense')]
+  for name, variant, where, forward, backward in (
+    ('Top-KAST', 'topkast', topkast, 0.2, 0.4),
+    ('Top-KAST', 'topkast', topkast, 0.1, 0.2),
+    ('Top-KAST', 'topkast', topkast, 0.1, 1.0),
+    ('Top-KAST', 'topkast', topkast, 0.05, 0.1),
+    ('Top-KAST + Powerprop.', 'powerprop_topkast', powered, 0.2, 0.4),
+  ):
+    sets = {'density': forward, 'backward_density': backward}
+    where = {**where, **sets, 'backward_ratio': round(backward / forward, 6)}
+    rows.append(
+      spec.Row(
+        (name, f'{100 * forward:g}% / {100 * backward:g}%'),
+        where,
+        f'{variant},density={forward:g},backward_density={backward:g}',
+      )
+    )
+  static = {'method': 'static', **_PLAIN, 'density': 0.2}
+  rows.append(spec.Row(('static', '20%'), static, 'static,density=0.2'))
+  return spec.Table(
+    'text',
+    'A small Transformer-XL on the King James text',
+    ('method', 'D / B'),
+    {'data': 'kjv'},
+    tuple(rows),
+    (
+      spec.Column('test, bits per character', {}, 'bits_per_character'),
+      spec.Column('validation', {}, 'validation_bits_per_character'),
+    ),
+    f'{_LAUNCH}text_transformer_xl.py:{{variant}} '
+    "'--config.seeds=(0,1,2)' --workdir=runs/paper/text/{name}",
+    against=({'method': 'dense'},),
+    extra=('active', 'inference_share', 'train_share'),
+    sweeps=(
+      f'{_LAUNCH}text_transformer_xl.py --sweep=text '
+      "'--config.seeds=(0,1,2)' --workdir=runs/paper/text",
+    ),
+  )
+
+
 TABLES = (
   _imagenet(),
+  _small_text(),
   _text(
     'enwik8',
     'enwik8',
