@@ -191,6 +191,12 @@ def check_sets(name: str, options: dict[str, Any]) -> None:
   Raises:
     ValueError: If it does not.
   """
+  if jax.process_count() > 1:
+    raise ValueError(
+      "config.method.storage: expected 'masked' with several processes, got "
+      "'compact', whose refreshes are of one; start it without --processes, "
+      '--distributed and --coordinator'
+    )
   pattern = options.get('pattern', {'name': 'unstructured'})['name']
   scope = options.get('scope', 'layer')
   for key, value, needed in (
