@@ -63,6 +63,8 @@ def load(
   """
   if not 0 <= pad <= shape[0]:
     raise ValueError(f'expected a pad from 0 to {shape[0]}, got {pad}')
+  if num_validation < 1:
+    raise ValueError(f'expected num_validation >= 1, got {num_validation}')
   builder = tfds_source.open_builder(name, data_dir)
   train, test = (
     _read(builder, split, num_classes, shape) for split in ('train', 'test')
