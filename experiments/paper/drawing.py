@@ -19,9 +19,7 @@ from experiments.paper import spec
 MARKERS = 'os^vDP*X'
 _SHOWN = ('done', 'diverged')
 # Of these less is better.
-DESCENDING = (
-  'bits_per_character', 'loss', 'perplexity', 'validation_bits_per_character',
-)  # fmt: skip
+DESCENDING = ('bits_per_character', 'loss', 'perplexity')
 
 # By panel, the lines of a plot by their label, each with its cells.
 Panels = dict[str, dict[str, list[fill.Result]]]

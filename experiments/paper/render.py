@@ -9,7 +9,6 @@ from experiments.paper import published
 # By figure: what it is multiplied by, and how many digits follow the point.
 FORMATS = {
   'bits_per_character': (1, 3),
-  'validation_bits_per_character': (1, 3),
   'kept': (1, 1),
   'perplexity': (1, 2),
 }
@@ -19,7 +18,6 @@ LABELS = {
   'accuracy': 'test accuracy [%]',
   'average_accuracy': 'average accuracy [%]',
   'bits_per_character': 'bits per character',
-  'validation_bits_per_character': 'bits per character of validation',
   'perplexity': 'perplexity',
 }
 

@@ -161,10 +161,7 @@ def _small_text() -> spec.Table:
     ('method', 'D / B'),
     {'data': 'kjv'},
     tuple(rows),
-    (
-      spec.Column('test, bits per character', {}, 'bits_per_character'),
-      spec.Column('validation', {}, 'validation_bits_per_character'),
-    ),
+    (spec.Column('bits per character', {}, 'bits_per_character'),),
     f'{_LAUNCH}text_transformer_xl.py:{{variant}} '
     "'--config.seeds=(0,1,2)' --workdir=runs/paper/text/{name}",
     against=({'method': 'dense'},),
