@@ -102,9 +102,9 @@ def _panels(filled: fill.Filled, cost: str) -> Panels:
       continue
     title, label = _title_and_label(table, cell)
     panels.setdefault(title, {}).setdefault(label, []).append(result)
-  if not any(
-    len(_done(own)) > 1 for p in panels.values() for own in p.values()
-  ):
+  every = [_done(own) for p in panels.values() for own in p.values()]
+  # Of one column, the rows of a method are its line.
+  if len(table.columns) > 1 and not any(len(own) > 1 for own in every):
     return {}
   for lines in panels.values():
     for own in lines.values():
@@ -117,6 +117,8 @@ def _title_and_label(table: spec.Table, cell: spec.Cell) -> tuple[str, str]:
     return '', cell.column.label
   labels = list(cell.row.labels)
   title = ''
+  if len(table.columns) == 1:
+    return title, labels[0]
   if table.panel is not None:
     title = f'{table.headings[table.panel]} {labels.pop(table.panel)}'
   return title, ' '.join(filter(None, labels))
