@@ -74,7 +74,9 @@ def test_the_lock_of_a_killed_process_does_not_count(tmp_path, holder):
 @pytest.mark.parametrize('content', ['', '{"host": ', '[3]'])
 def test_a_half_written_lock_does_not_count(tmp_path, content):
   (tmp_path / lock.FILE).write_text(content)
-  lock.acquire(tmp_path).release()
+  held = lock.acquire(tmp_path)
+  assert json.loads((tmp_path / lock.FILE).read_text())['pid'] == os.getpid()
+  held.release()
 
 
 def test_a_lock_of_another_host_that_is_touched_is_refused(tmp_path):
