@@ -7,7 +7,6 @@ the newest checkpoint cannot be read, the one before it is used.
 """
 
 from collections.abc import Mapping
-import contextlib
 import json
 import logging
 import os
@@ -20,6 +19,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from experiments.common import processes
+from experiments.common import quiet
 from experiments.common import run
 from experiments.common import stored
 
@@ -126,7 +126,7 @@ class Checkpoints:
     if keep_always:
       self._policy.kept.add(step)
     try:
-      with _quiet():
+      with quiet.quiet():
         self._manager.save(
           step,
           args=ocp.args.PyTreeSave(_without_empty(state)),
@@ -214,7 +214,7 @@ class Checkpoints:
     """
     result = None
     try:
-      with _quiet():
+      with quiet.quiet():
         result = function(step, *args)
     except Exception as error:  # Orbax raises many kinds for a broken file.
       failures[step] = _first_line(error)
@@ -241,18 +241,6 @@ class Checkpoints:
     if failures:
       processes.wait()
       self._manager.reload()
-
-
-@contextlib.contextmanager
-def _quiet():
-  """Keeps Orbax from logging errors, with tracebacks, that it raises too."""
-  logger = logging.getLogger('absl')
-  level = logger.level
-  logger.setLevel(logging.CRITICAL + 1)
-  try:
-    yield
-  finally:
-    logger.setLevel(level)
 
 
 class _KeepNewest(ocp.checkpoint_managers.PreservationPolicy):
