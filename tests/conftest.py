@@ -5,10 +5,13 @@ import pathlib
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
 
-# Before JAX starts: several CPU devices, so that sharded code is really run.
+# Before JAX starts: several CPU devices, so that sharded code is really run; and
+# little optimization, for most of the programs are run for a moment only.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = (
-  os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=4'
+  '--xla_backend_optimization_level=0 '
+  + os.environ.get('XLA_FLAGS', '')
+  + ' --xla_force_host_platform_device_count=4'
 )
 os.environ.setdefault(
   'JAX_COMPILATION_CACHE_DIR', str(REPOSITORY / '.cache/jax')

@@ -32,6 +32,9 @@ FILE = 'sweep.json'
 
 Overrides = dict[str, Any]
 
+# What else a sweep's folder holds: no run is named so.
+TAKEN = (FILE, 'jobs', 'logs', 'packs')
+
 _LENGTH = 120  # of a name; file systems end at 255
 _UNSAFE = re.compile(r'[^A-Za-z0-9._=,+-]')
 
@@ -158,8 +161,8 @@ def name_of(overrides: Overrides) -> str:
     if key != 'config'
   ]
   raw = ','.join(parts) or 'base'
-  name = _UNSAFE.sub('_', raw).lstrip('.-')[:_LENGTH]
-  if name == raw:
+  name = _UNSAFE.sub('_', raw).lstrip('.-')[:_LENGTH] or 'run'
+  if name == raw and name not in TAKEN:
     return name
   content = json.dumps(overrides, sort_keys=True, default=str)
   return f'{name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}'

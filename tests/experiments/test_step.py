@@ -142,6 +142,45 @@ def test_a_step_that_is_not_finite_changes_nothing_if_skipped(where):
   jax.tree.map(np.testing.assert_array_equal, same, state)
 
 
+@pytest.mark.parametrize('skips', [False, True])
+def test_a_measured_step_gives_gradients_and_leaves_the_parameters(skips):
+  recipe = make_recipe(skips=skips)
+  state, _ = take_steps(recipe, 2)
+  key = jax.random.key(2)
+  after, metrics, gradients = step_lib.measure_step(recipe, state, BATCH, key)
+  expected, made, _ = step_lib.compute_gradients(
+    recipe, state.params, state.net_state, BATCH, key
+  )
+  assert metrics == {**made, **({'skipped': 0} if skips else {})}
+  jax.tree.map(np.testing.assert_array_equal, gradients, expected)
+  assert after.step == state.step + 1
+  same = after._replace(step=state.step)
+  jax.tree.map(np.testing.assert_array_equal, same, state)
+
+
+def test_nothing_grows_by_a_measured_gradient_that_is_not_finite():
+  # A network state that a skipped step must not keep.
+  def objective(weights, net_state, key, batch, is_training):
+    loss, (metrics, _) = make_recipe().objective(
+      weights, {}, key, batch, is_training
+    )
+    return loss, (metrics, {'seen': net_state['seen'] + 1})
+
+  recipe = make_recipe(skips=True)._replace(objective=objective)
+  state, _ = take_steps(make_recipe(), 2)
+  state = state._replace(net_state={'seen': jnp.float32(2)})
+  key = jax.random.key(2)
+  fine, _, _ = step_lib.measure_step(recipe, state, BATCH, key)
+  assert fine.net_state['seen'] == 3
+  after, metrics, gradients = step_lib.measure_step(
+    recipe, state, broken(jnp.nan), key
+  )
+  assert metrics == {'loss': 0, 'accuracy': 0, 'skipped': 1}
+  assert not any(jnp.any(x) for x in jax.tree.leaves(gradients))
+  assert after.net_state['seen'] == 2
+  assert after.step == state.step + 1
+
+
 def test_a_gradient_that_is_not_finite_counts_though_the_loss_is():
   def objective(weights, net_state, *_):
     roots = [jnp.sum(jnp.sqrt(0 * x)) for x in jax.tree.leaves(weights)]

@@ -1,15 +1,21 @@
 """What a sweep consists of."""
 
 import json
+import os
 import pathlib
 import re
 
+import hypothesis
+from hypothesis import strategies
 import pytest
 
 from configs import sweeps
 from experiments.common import run as run_lib
 from experiments.sweeps import check
+from experiments.sweeps import executors
 from experiments.sweeps import plan
+from experiments.sweeps import runner
+from experiments.sweeps import unpacking
 import launch
 
 ROOT = pathlib.Path(launch.__file__).parent
@@ -65,6 +71,39 @@ def test_what_is_no_file_name_is_replaced_and_told_apart():
   assert len(names) == 2
   assert max(map(len, names)) < 140
   assert not plan.name_of({'config': ':../..'}).startswith('.')
+
+
+def test_no_run_is_named_as_what_else_a_sweep_keeps():
+  kept = (plan.FILE, runner.LOGS, executors.FOLDER, unpacking.FOLDER)
+  assert set(kept) == set(plan.TAKEN)
+  for name in kept:
+    assert plan.name_of({'config': f'{name}.py'}) not in kept
+    assert plan.name_of({'config': f':{name}'}) not in kept
+
+
+OVERRIDES = strategies.dictionaries(
+  strategies.text(),
+  strategies.recursive(
+    strategies.text() | strategies.integers() | strategies.floats(),
+    lambda values: strategies.tuples(values, values),
+    max_leaves=4,
+  ),
+  max_size=4,
+)
+
+
+@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.given(
+  OVERRIDES, strategies.none() | strategies.text('./\\:a~\0 ', max_size=9)
+)
+def test_no_name_leaves_the_folder_of_the_sweep(overrides, chosen):
+  if chosen is not None:
+    overrides['config'] = chosen
+  name = plan.name_of(overrides)
+  assert re.fullmatch(r'[A-Za-z0-9_=,+][A-Za-z0-9._=,+-]*', name)
+  assert len(name) < 140
+  folder = pathlib.Path('/sweep')
+  assert pathlib.Path(os.path.normpath(folder / name)).parent == folder
 
 
 def test_a_sweep_is_a_function_of_the_config_or_of_the_file_beside_it(tmp_path):
