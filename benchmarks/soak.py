@@ -7,8 +7,8 @@ Trains as launch.py does, without end; sets are refreshed every 100 steps, and
 every 1,000 steps the network is evaluated and saved. Every few seconds the
 resident memory of the process, the files in its folder and its step are noted.
 At the end it gets SIGTERM, and has to save. Slopes are of least squares over
-the second half: before that buffers fill. Needs /proc, so Linux. Overrides change
-how often all that happens, as they do for launch.py.
+the second half: before that buffers fill. Needs /proc, so Linux. Overrides say
+how often all that happens, as for launch.py.
 """
 
 import argparse

@@ -5,8 +5,8 @@ import pathlib
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
 
-# Before JAX starts: several CPU devices, so that sharded code is really run; and
-# little optimization, for most of the programs are run for a moment only.
+# Before JAX starts: several CPU devices, so that sharded code really runs, and
+# little optimization, because most of the programs run for a moment.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = (
   '--xla_backend_optimization_level=0 '
