@@ -52,7 +52,7 @@ from sparsity.state import SparseState
 from sparsity.state import SparseTransformation
 from sparsity.state import layer_keys
 from sparsity.state import sparse_state
-from sparsity.state import sparsify
+from sparsity.wrapper import sparsify
 
 __all__ = [
   'ActiveSets',

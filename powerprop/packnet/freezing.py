@@ -11,6 +11,7 @@ from powerprop.packnet import ownership
 from sparsity import counts as counts_lib
 from sparsity import select as select_lib
 from sparsity import state as state_lib
+from sparsity import wrapper
 
 
 def freeze(
@@ -43,7 +44,7 @@ def freeze(
   Returns:
     A transformation that has to be the outermost, see `sparsity.sparsify`.
   """
-  return state_lib.sparsify(
+  return wrapper.sparsify(
     inner,
     state_lib.Rule(init=_everything, refresh=lambda now, _: now.sets),
     _count_all,

@@ -14,6 +14,7 @@ from sparsity import schedules
 from sparsity import select as select_lib
 from sparsity import state as state_lib
 from sparsity import units
+from sparsity import wrapper
 
 # Of parameters and gradients of a layer; entries are ranked by |score|.
 Score = Callable[[jax.Array, jax.Array], jax.Array]
@@ -68,7 +69,7 @@ def magnitude(
   """
   if at < 1:
     raise ValueError(f'expected at >= 1, got {at}')
-  return state_lib.sparsify(
+  return wrapper.sparsify(
     inner,
     _make_rule(pattern, score, lambda count, k, size: k),
     units.make_counts(
@@ -150,7 +151,7 @@ def gradual(
     more = jnp.round((size - k) * (left / (end - start)) ** 3)
     return k + more.astype(jnp.int32)
 
-  return state_lib.sparsify(
+  return wrapper.sparsify(
     inner,
     _make_rule(pattern, score, num_kept),
     units.make_counts(

@@ -8,8 +8,8 @@ import optax
 from sparsity import distributions
 from sparsity import patterns
 from sparsity import select as select_lib
-from sparsity import state as state_lib
 from sparsity import units
+from sparsity import wrapper
 from sparsity.methods import rewiring
 
 
@@ -85,7 +85,7 @@ def set_(
     return jnp.where(params < 0, -grow_at, grow_at)
 
   share = rewiring.make_share(drop_fraction, anneal, stop_refresh_at)
-  return state_lib.sparsify(
+  return wrapper.sparsify(
     inner,
     rewiring.make_rule(pattern, share, grow, values, steps=True),
     units.make_counts(

@@ -14,6 +14,7 @@ from sparsity import patterns
 from sparsity import select as select_lib
 from sparsity import state as state_lib
 from sparsity import units
+from sparsity import wrapper
 
 
 def saliency(
@@ -124,7 +125,7 @@ def snip(
     )
     return state_lib.ActiveSets(best, jax.tree.map(jnp.copy, best))
 
-  return state_lib.sparsify(
+  return wrapper.sparsify(
     inner,
     state_lib.Rule(init, lambda now, _: now.sets, changes='nothing'),
     units.make_counts(

@@ -10,6 +10,7 @@ from sparsity import counts as counts_lib
 from sparsity import masks
 from sparsity import select as select_lib
 from sparsity import state as state_lib
+from sparsity import wrapper
 
 
 def static(
@@ -45,7 +46,7 @@ def static(
   Raises:
     ValueError: If `density` is outside (0, 1] or an option is unknown.
   """
-  return state_lib.sparsify(
+  return wrapper.sparsify(
     inner,
     state_lib.Rule(_draw, lambda now, _: now.sets, changes='nothing'),
     counts_lib.make_counts(
