@@ -10,41 +10,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from experiments import language_sections as sections
 from experiments import members
 from experiments.common import build as build_lib
 from experiments.common import distributed
-from experiments.common import loop
 from experiments.common import methods
 from experiments.common import optimizer as optimizers
 from experiments.common import sharding
 from experiments.common import step as step_lib
 from experiments.common import storage as storage_lib
 from experiments.data import segments
-from experiments.data import text
 from experiments.models import transformer_xl
-
-
-class Training(NamedTuple):
-  """The section `train`, checked."""
-
-  batch_size: int
-  segment_len: int
-  memory_len: int
-  num_micro: int
-  num_steps: int
-  mesh: jax.sharding.Mesh
-  schedule: loop.Schedule
-  keep: int
-  skips: bool
-
-
-class Evaluation(NamedTuple):
-  """The section `evaluation`, checked, without what the model is given."""
-
-  batch_size: int
-  segment_len: int
-  memory_len: int
-  num_tokens: int | None  # of a split, the first ones; None: all
 
 
 class Plan(NamedTuple):
@@ -55,8 +31,8 @@ class Plan(NamedTuple):
   num_layers: int
   vocab_size: int
   recipes: dict[float, members.MakeRecipe]  # by alpha
-  training: Training
-  evaluation: Evaluation
+  training: sections.Training
+  evaluation: sections.Evaluation
   params: Any  # shapes of theta
 
 
@@ -76,23 +52,26 @@ def make_plan(
     ValueError: If anything in a section is unknown, missing, mistyped or out of
       range.
   """
-  build_lib.build(_CHECKS, data, name='config.data')
+  build_lib.build(sections.TEXTS, data, name='config.data')
   alphas, optimizer_in = build_lib.call(
     members.parameterization, powerprop, name='config.powerprop'
   )
-  training = build_lib.call(_training, train, name='config.train')
+  training = build_lib.call(sections.training, train, name='config.train')
   trained = build_lib.call(
     transformer_xl.transformer_xl, model, name='config.model'
   )
   shape, clamp_len, same_length = build_lib.call(
-    _evaluation, evaluation, name='config.evaluation', mesh=training.mesh
+    sections.evaluation,
+    evaluation,
+    name='config.evaluation',
+    mesh=training.mesh,
   )
   changed = {**model, 'clamp_len': clamp_len, 'same_length': same_length}
   evaluated = build_lib.call(
     transformer_xl.transformer_xl, changed, name='config.evaluation'
   )
-  _check_memory('train', training.memory_len, model['same_length'])
-  _check_memory('evaluation', shape.memory_len, same_length)
+  sections.check_memory('train', training.memory_len, model['same_length'])
+  sections.check_memory('evaluation', shape.memory_len, same_length)
   made_method = build_lib.build(methods.METHODS, method, name='config.method')
   if made_method.num_score_batches:
     raise ValueError(
@@ -127,7 +106,7 @@ def make_plan(
     shape,
     params,
   )
-  _check_storage(made_method.storage, train['model_devices'])
+  sections.check_storage(made_method.storage, train['model_devices'])
   for alpha in alphas:
     # So that a bad density is an error now, or a layer that cannot be compact.
     state = state_shapes(plan, alpha)
@@ -226,7 +205,7 @@ def batch_shapes(plan: Plan) -> segments.Segments:
   return distributed.with_sharding(shapes, distributed.over_data(training.mesh))
 
 
-def _init(model, training: Training, key):
+def _init(model, training: sections.Training, key):
   """Returns theta, and a memory of each micro-batch that holds nothing."""
   num = training.num_micro
   memory = model.memory(training.batch_size, training.memory_len)
@@ -234,102 +213,3 @@ def _init(model, training: Training, key):
     lambda x: jnp.reshape(x, (num, -1, *x.shape[1:])), memory
   )
   return model.init(key), memory
-
-
-def _training(
-  *,
-  batch_size: int,
-  segment_len: int,
-  memory_len: int,
-  num_micro: int,
-  num_devices: int | None,
-  model_devices: int,
-  num_steps: int,
-  log_every: int,
-  eval_every: int,
-  checkpoint_every: int,
-  keep_checkpoints: int,
-  on_not_finite: str,
-) -> Training:
-  for name, value in {
-    'batch_size': batch_size,
-    'segment_len': segment_len,
-    'num_micro': num_micro,
-    'model_devices': model_devices,
-    'num_steps': num_steps,
-    'keep_checkpoints': keep_checkpoints,
-  }.items():
-    if value < 1:
-      raise ValueError(f'config.train.{name}: expected >= 1, got {value}')
-  mesh = sharding.make_mesh(num_devices, model_devices)
-  distributed.check_batch_size(batch_size, sharding.data_mesh(mesh), num_micro)
-  schedule = loop.make_schedule(
-    log_every=log_every,
-    eval_every=eval_every,
-    checkpoint_every=checkpoint_every,
-  )
-  return Training(
-    batch_size,
-    segment_len,
-    memory_len,
-    num_micro,
-    num_steps,
-    mesh,
-    schedule,
-    keep_checkpoints,
-    step_lib.is_skipping(on_not_finite),
-  )
-
-
-def _evaluation(
-  *,
-  batch_size: int,
-  segment_len: int,
-  memory_len: int,
-  clamp_len: int | None,
-  same_length: bool,
-  num_tokens: int | None,
-  mesh: jax.sharding.Mesh,
-) -> tuple[Evaluation, int | None, bool]:
-  for name, value, least in (
-    ('batch_size', batch_size, 1),
-    ('segment_len', segment_len, 1),
-    ('num_tokens', num_tokens, 2),
-  ):
-    if value is not None and value < least:
-      raise ValueError(
-        f'config.evaluation.{name}: expected >= {least}, got {value}'
-      )
-  distributed.check_batch_size(batch_size, sharding.data_mesh(mesh))
-  shape = Evaluation(batch_size, segment_len, memory_len, num_tokens)
-  return shape, clamp_len, same_length
-
-
-def _check_storage(storage: str, model_devices: int) -> None:
-  if storage == 'compact' and model_devices > 1:
-    raise ValueError(
-      "config.train.model_devices: expected 1 with storage='compact', whose "
-      f'weights are whole on each device, got {model_devices}'
-    )
-
-
-def _check_memory(section: str, memory_len: int, same_length: bool) -> None:
-  least = 1 if same_length else 0
-  if memory_len < least:
-    raise ValueError(
-      f'config.{section}.memory_len: expected >= {least} with '
-      f'same_length={same_length}, got {memory_len}'
-    )
-
-
-def _check_only(source):
-  """Returns a function with the arguments of `source`, that reads nothing."""
-
-  @functools.wraps(source)
-  def check(**section):
-    del section
-
-  return check
-
-
-_CHECKS = {name: _check_only(source) for name, source in text.TEXTS.items()}

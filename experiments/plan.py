@@ -190,15 +190,15 @@ def _training(
   keep_checkpoints: int,
   on_not_finite: str,
 ) -> _Training:
-  for name, value in {
-    'batch_size': batch_size,
-    'eval_batch_size': eval_batch_size,
-    'num_micro': num_micro,
-    'num_steps': num_steps,
-    'keep_checkpoints': keep_checkpoints,
-  }.items():
-    if value < 1:
-      raise ValueError(f'config.train.{name}: expected >= 1, got {value}')
+  build_lib.check_least(
+    'config.train',
+    1,
+    batch_size=batch_size,
+    eval_batch_size=eval_batch_size,
+    num_micro=num_micro,
+    num_steps=num_steps,
+    keep_checkpoints=keep_checkpoints,
+  )
   mesh = distributed.make_mesh(num_devices)
   distributed.check_batch_size(batch_size, mesh, num_micro)
   distributed.check_batch_size(eval_batch_size, mesh)

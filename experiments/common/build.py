@@ -100,6 +100,23 @@ def check_keys(section: Any, expected: Iterable[str], name: str) -> None:
   _check_keys(_plain(section, name), expected, expected, name, keys)
 
 
+def check_least(name: str, least: int, **values: int | None) -> None:
+  """Checks that values of a section are no less than they can be.
+
+  Example:
+    >>> check_least('config.train', 1, batch_size=0)
+    Traceback (most recent call last):
+      ...
+    ValueError: config.train.batch_size: expected >= 1, got 0
+
+  Raises:
+    ValueError: If one is less; None is not.
+  """
+  for key, value in values.items():
+    if value is not None and value < least:
+      raise ValueError(f'{name}.{key}: expected >= {least}, got {value}')
+
+
 def differences(there: Mapping, now: Mapping) -> list[str]:
   """Returns what differs between two nested dicts, a line for each value.
 

@@ -178,14 +178,14 @@ def _training(
   keep_checkpoints: int,
   on_not_finite: str,
 ) -> _Training:
-  for name, value in {
-    'batch_size': batch_size,
-    'eval_batch_size': eval_batch_size,
-    'num_steps': num_steps,
-    'keep_checkpoints': keep_checkpoints,
-  }.items():
-    if value < 1:
-      raise ValueError(f'config.train.{name}: expected >= 1, got {value}')
+  build_lib.check_least(
+    'config.train',
+    1,
+    batch_size=batch_size,
+    eval_batch_size=eval_batch_size,
+    num_steps=num_steps,
+    keep_checkpoints=keep_checkpoints,
+  )
   schedule = loop.make_schedule(
     log_every=log_every,
     eval_every=eval_every,
@@ -202,8 +202,7 @@ def _training(
 
 
 def _testing(*, every: int, check_forgetting: bool) -> units_lib.Testing:
-  if every < 1:
-    raise ValueError(f'config.test.every: expected >= 1, got {every}')
+  build_lib.check_least('config.test', 1, every=every)
   return units_lib.Testing(every, check_forgetting)
 
 

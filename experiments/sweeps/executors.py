@@ -16,6 +16,7 @@ from typing import NamedTuple
 import submitit
 from submitit.core import utils as submitit_lib
 
+from experiments.common import build as build_lib
 from experiments.common import run as run_lib
 from experiments.sweeps import job as job_lib
 from experiments.sweeps import runner
@@ -73,21 +74,20 @@ def make_cluster(
   Raises:
     ValueError: If a number is too small.
   """
-  for name, value in {
-    'time_min': time_min,
-    'nodes': nodes,
-    'tasks_per_node': tasks_per_node,
-    'signal_delay_s': signal_delay_s,
-  }.items():
-    if value < 1:
-      raise ValueError(f'cluster.{name}: expected >= 1, got {value}')
+  build_lib.check_least(
+    'cluster',
+    1,
+    time_min=time_min,
+    nodes=nodes,
+    tasks_per_node=tasks_per_node,
+    signal_delay_s=signal_delay_s,
+  )
+  build_lib.check_least('cluster', 0, num_requeues=num_requeues)
   if signal_delay_s >= 60 * time_min:
     raise ValueError(
       'cluster.signal_delay_s: expected less than the time of a job, '
       f'{60 * time_min} s, got {signal_delay_s}'
     )
-  if num_requeues < 0:
-    raise ValueError(f'cluster.num_requeues: expected >= 0, got {num_requeues}')
   path = shlex.quote(str(_ROOT))
   path = f'export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}'
   optional = {
