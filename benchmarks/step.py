@@ -1,12 +1,13 @@
 """What a training step costs, as a multiple of the dense Optax step.
 
-  python benchmarks/step.py [--quick]
+  python benchmarks/step.py [--quick] [--only=lenet|mlp|resnet50]
 
 Two networks on random data: LeNet-300-100 with batches of 60, and a perceptron
 of 16 million weights (1024-3072-3072-1024) with batches of 128. A call makes
 100 steps under one scan; Top-KAST refreshes its sets once in it, so that the
 refresh is amortized over 100 steps. The cases of a network are timed in turns;
-the multiple is the median of those of the single rounds.
+the multiple is the median of those of the single rounds. ResNet-50 takes
+minutes and runs only if it is asked for; it is that of benchmarks/vision.py.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import jax.numpy as jnp
 import optax
 
 from benchmarks import timing
+from benchmarks import vision
 import powerprop
 import topkast
 
@@ -136,9 +138,14 @@ def compare(title: str, cases, batches, repeats: int):
 def main() -> None:
   parser = argparse.ArgumentParser(description='Times training steps.')
   parser.add_argument('--quick', action='store_true', help='noisy')
-  parser.add_argument('--only', choices=('lenet', 'mlp'), help='one network')
+  parser.add_argument(
+    '--only', choices=('lenet', 'mlp', 'resnet50'), help='one network'
+  )
   arguments = parser.parse_args()
   quick, only = arguments.quick, arguments.only
+  if only == 'resnet50':
+    vision.main(['--rounds=1'] if quick else ['--rounds=9'])
+    return
   sgd, adam = optax.sgd(0.1), optax.adam(1e-3)
   if only != 'mlp':
     lenet = make_problem(LENET)

@@ -9,6 +9,7 @@ cases are timed in turns; medians of ratios within a round.
 """
 
 import argparse
+from collections.abc import Sequence
 import functools
 import json
 import pathlib
@@ -76,11 +77,11 @@ def make_cases(batch_size: int):
   return cases
 
 
-def main():
+def main(arguments: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--batch_size', type=int, default=8)
   parser.add_argument('--rounds', type=int, default=5)
-  given = parser.parse_args()
+  given = parser.parse_args(arguments)
   seconds = timing.interleave(make_cases(given.batch_size), given.rounds)
   print(f'ResNet-50, batch of {given.batch_size}, {given.rounds} rounds')
   for name, times in seconds.items():
