@@ -1,13 +1,14 @@
 """Tables and plots of the papers, from the folders of runs.
 
-  python -m experiments.paper --runs=DIR --out=DIR [--table=NAME ...]
-      [--readme=FILE]
+  python -m experiments.paper --runs=DIR --out=DIR [--stored=DIR]
+      [--table=NAME ...] [--readme=FILE]
 
 Reads the folders of runs below `--runs` and writes, for each table, NAME.md,
 NAME.csv, NAME.tex and its plots NAME_*.png into `--out`: the tables of
 `--table`, or else all that have a run. A cell without runs is empty, and
 NAME.md says the command that fills it. `--stored=DIR` in the place of `--runs`
-reads the CSV files of an earlier call. `--readme` puts the tables between their
+reads the CSV files of an earlier call; with both, the cells that no run fills
+are those of the files. `--readme` puts the tables between their
 markers in a file, `<!-- table: NAME -->` and `<!-- end -->`.
 """
 
@@ -48,9 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     names = _check_names(given.table)
     if given.readme:
       pathlib.Path(given.readme).read_text()  # if not, nothing is written
-    make = (
-      _from_stored(given.stored) if given.stored else _from_runs(given.runs)
-    )
+    make = _source(given.runs, given.stored)
   except (ValueError, OSError) as error:
     print(f'experiments.paper: {error}', file=sys.stderr)
     return USER_ERROR
@@ -100,6 +99,20 @@ def write(filled: fill.Filled, networks: Networks, out: pathlib.Path) -> None:
         plt.close(figure)
 
 
+def _source(runs: str | None, directory: str | None) -> Fill:
+  if not directory:
+    return _from_runs(runs)
+  if not runs:
+    return _from_stored(directory)
+  new, old = _from_runs(runs), _from_stored(directory)
+
+  def make(table):
+    filled, networks = new(table)
+    return stored.complete(filled, old(table)[0]), networks
+
+  return make
+
+
 def _from_runs(directory: str) -> Fill:
   records, left = collect.read_runs(directory)
   networks = gather.networks(records)
@@ -146,15 +159,17 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  source = parser.add_mutually_exclusive_group(required=True)
-  source.add_argument('--runs', help='folder of the runs')
-  source.add_argument('--stored', help='folder of CSV files')
+  parser.add_argument('--runs', help='folder of the runs')
+  parser.add_argument('--stored', help='folder of CSV files')
   parser.add_argument('--out', required=True, help='folder to write to')
   parser.add_argument(
     '--table', action='append', default=[], help='which; may be repeated'
   )
   parser.add_argument('--readme', help='file to put the tables into')
-  return parser.parse_args(arguments)
+  given = parser.parse_args(arguments)
+  if not given.runs and not given.stored:
+    parser.error('expected --runs or --stored, got neither')
+  return given
 
 
 if __name__ == '__main__':

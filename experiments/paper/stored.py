@@ -65,6 +65,20 @@ def from_csv(table: spec.Table, content: str) -> fill.Filled:
   return fill.Filled(table, results)
 
 
+def complete(filled: fill.Filled, kept: fill.Filled) -> fill.Filled:
+  """Returns a table whose empty cells are those of the same table, kept."""
+  results = tuple(
+    old if new.status == 'empty' else new
+    for new, old in zip(filled.results, kept.results, strict=True)
+  )
+  num = sum(
+    result is old and old.status != 'empty'
+    for result, old in zip(results, kept.results, strict=True)
+  )
+  notes = (f'{num} cells are of earlier runs.',) if num else ()
+  return filled._replace(results=results, notes=filled.notes + notes)
+
+
 def update_readme(path: pathlib.Path, blocks: Mapping[str, str]) -> None:
   """Writes tables, as `marked`, in the place of those in a file.
 

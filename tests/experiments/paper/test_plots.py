@@ -154,6 +154,36 @@ def test_the_command_writes_every_form_and_plot(runs, tmp_path, capsys):
   ).read_bytes()
 
 
+def test_cells_that_no_run_fills_are_those_of_earlier_ones(
+  runs, tmp_path, capsys
+):
+  kept, new, out = (tmp_path / name for name in ('kept', 'new', 'out'))
+  table = '--table=mnist_methods'
+  assert paper.main([f'--runs={runs}', f'--out={kept}', table]) == 0
+  config = folders.methods('topkast,density=0.2')
+  folders.write(new / 'a', config, lambda *_: 0.5)
+  command = [f'--runs={new}', f'--stored={kept}', f'--out={out}', table]
+  assert paper.main(command) == 0
+  before, after = (
+    (folder / 'mnist_methods.csv').read_text().splitlines()
+    for folder in (kept, out)
+  )
+  [(old, line)] = [
+    pair for pair in zip(before, after, strict=True) if len(set(pair)) > 1
+  ]
+  assert line.startswith('topkast,1,20%,accuracy,done,0.5,')
+  assert old.startswith('topkast,1,20%,accuracy,done,0.9')
+  num = sum(',done,' in l or ',diverged,' in l for l in before)
+  text = (out / 'mnist_methods.md').read_text()
+  assert f'{num - 1} cells are of earlier runs.' in text
+
+
+def test_without_runs_or_files_there_is_nothing_to_do(tmp_path, capsys):
+  with pytest.raises(SystemExit, match='2'):
+    paper.main([f'--out={tmp_path}'])
+  assert 'expected --runs or --stored' in capsys.readouterr().err
+
+
 def test_a_curve_of_pruning_has_its_overlap(tmp_path, capsys):
   config = folders.powerprop(seeds=[0, 1], powerprop__alphas=[1.0, 2.0])
   folders.write(tmp_path / 'a', config, lambda alpha, seed: 0.9 + seed / 100)
