@@ -11,6 +11,7 @@ import matplotlib
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
+from matplotlib import ticker
 
 from experiments.paper import fill
 from experiments.paper import render
@@ -80,6 +81,7 @@ def draw_flops(filled: fill.Filled) -> Any:
       label='Pareto front',
     )
     axis.set(xlabel='FLOPs of training', title=title, xscale='log')
+    _set_log_flops(axis, costs)
   axes[-1].legend(fontsize=7)
   return figure
 
@@ -158,6 +160,20 @@ def _set_log_percent(axis, values: Sequence[float]) -> None:
   axis.set_xscale('log')
   axis.set_xticks(ticks, [f'{tick:g}' for tick in ticks])
   axis.minorticks_off()
+
+
+def _set_log_flops(axis, costs: set[float]) -> None:
+  is_long = max(costs) > 100 * min(costs)
+  locator = ticker.LogLocator(subs=(1,) if is_long else (1, 2, 5))
+  axis.xaxis.set_major_locator(locator)
+  axis.xaxis.set_major_formatter(ticker.FuncFormatter(_in_powers))
+  axis.minorticks_off()
+
+
+def _in_powers(value: float, _: int) -> str:
+  factor, power = f'{value:.0e}'.split('e')
+  shown = '' if factor == '1' else rf'{factor} \cdot '
+  return f'${shown}10^{{{int(power)}}}$'
 
 
 def _done(own: Sequence[fill.Result]) -> list[fill.Result]:
