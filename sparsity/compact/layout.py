@@ -2,7 +2,7 @@
 
 Sets change at a refresh only, and there the arrays that are as large as the
 dense weight are gone through. Traced, that is JAX; otherwise C++ where the
-native kernels are built, and NumPy where not, both several times faster at it
+native kernels are built, and NumPy where not, both faster at it
 on the host. All give the same, bit for bit.
 
 Shapes: in, out: the weight's two axes as a matrix; k_A, k_B: entries of A, B.
