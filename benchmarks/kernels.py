@@ -9,11 +9,9 @@ milliseconds, the ratio to the dense product (the median of the ratios of the
 single rounds), and billions of useful operations a second: two for each entry
 and example.
 
-`native` is bound by the second-level cache where examples are few: an entry
-costs the reading of one row of a panel, 256 bytes for 64 examples, and 32 bytes
-a cycle can be read. With 256 examples or more (1024 for dW) entries are put in
-the order of strips that fit the first-level cache, at the cost of a pass over
-them.
+An entry costs `native` the reading of one row of a panel, 256 bytes for 64
+examples. Entries are stored strip by strip, so that most rows are read from
+the first-level cache; the second-level one gives 32 bytes a cycle at most.
 """
 
 import argparse

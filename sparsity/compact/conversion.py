@@ -71,7 +71,9 @@ def to_masked(
 ) -> tuple[Any, state_lib.SparseState]:
   """Returns dense parameters and the state of masked training."""
   entries = state.entries
-  places = {path: layout.places(e.structure) for path, e in entries.items()}
+  places = {
+    path: layout.places(e.structure, e.shape) for path, e in entries.items()
+  }
 
   def grow(path, old, new):
     if old.size != entries[path].num_backward:
@@ -135,7 +137,10 @@ def take_rows(dense: dict[str, Any], entries: dict[str, Any]):
   """Returns by path the active entries of dense arrays, [1, ..., 1, k_B]."""
   return {
     path: weights_lib.row(
-      jnp.array(layout.take(x, layout.places(entries[path].structure))), x.ndim
+      jnp.array(
+        layout.take(x, layout.places(entries[path].structure, x.shape))
+      ),
+      x.ndim,
     )
     for path, x in dense.items()
   }

@@ -2,12 +2,13 @@
 
 Sets change at a refresh only, and there the arrays that are as large as the
 dense weight are gone through. Traced, that is JAX; otherwise C++ where the
-native kernels are built, and NumPy where not, both several times faster at it
+native kernels are built, and NumPy where not, both faster at it
 on the host. All give the same, bit for bit.
 
 Shapes: in, out: the weight's two axes as a matrix; k_A, k_B: entries of A, B.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -47,7 +48,7 @@ def build(
   """
   check_size(forward.shape)
   if is_traced((forward, backward)):
-    return _build_traced(forward, backward, num_forward, num_backward)
+    return _build_with(jnp, forward, backward, num_forward, num_backward)
   return _build(
     np.asarray(forward), np.asarray(backward), num_forward, num_backward
   )
@@ -68,25 +69,24 @@ def check_size(shape: tuple[int, ...]) -> None:
     )
 
 
-def places(structure: kernels.Structure) -> jax.Array:
-  """Returns int32 [k_B]: where the entries are in the flattened [in, out]."""
-  s, num_outputs = structure, np.int32(structure.split.shape[0])
+def places(structure: kernels.Structure, shape: tuple[int, ...]) -> jax.Array:
+  """Returns int32 [k_B]: where the entries are in the flattened weight."""
+  s, num_outputs = structure, np.int32(shape[-1])
   columns = s.columns if is_traced(s) else np.asarray(s.columns)
-  return columns * num_outputs + _outputs(s)
+  return columns * num_outputs + _outputs(s, shape)
 
 
 def in_forward(structure: kernels.Structure) -> jax.Array:
   """Returns bool [k_B]: which entries of B are in A."""
-  s = structure
-  member = jnp.zeros(s.columns.shape, bool)
-  return member.at[s.t_entries].set(True, mode='promise_in_bounds')
+  num_backward, num_forward = structure.columns.size, structure.t_columns.size
+  return jnp.arange(num_backward, dtype=jnp.int32) < num_forward
 
 
 def masks(
   structure: kernels.Structure, shape: tuple[int, ...]
 ) -> tuple[jax.Array, jax.Array]:
   """Returns the masks of A and of B, of a weight's shape."""
-  at = places(structure)
+  at = places(structure, shape)
   empty = jnp.zeros(shape, bool)
   forward = put(empty, at, jnp.asarray(in_forward(structure)))
   return forward, put(empty, at, jnp.ones(at.shape, bool))
@@ -113,7 +113,7 @@ def write_back(
     dense = np.asarray(dense)
     if dense.dtype == values.dtype == np.float32:
       return host.put(dense, structure, values)
-  return put(dense, places(structure), values)
+  return put(dense, places(structure, dense.shape), values)
 
 
 def take(dense: jax.Array, at: jax.Array) -> jax.Array:
@@ -161,22 +161,14 @@ def move(x: jax.Array, origin: jax.Array, fresh: jax.Array) -> jax.Array:
 
 
 def _transposed_places(s, shape):
-  outputs = _outputs(s)
   columns = s.columns if is_traced(s) else np.asarray(s.columns)
-  return outputs * np.int32(shape[0]) + columns
+  return _outputs(s, shape) * np.int32(shape[0]) + columns
 
 
-def _outputs(s):
+def _outputs(s, shape):
   """Returns int32 [k_B], the output of each entry."""
-  num_outputs = s.split.shape[0]
-  if is_traced(s):
-    return jnp.repeat(
-      jnp.arange(num_outputs, dtype=jnp.int32),
-      jnp.diff(s.rows),
-      total_repeat_length=s.columns.shape[0],
-    )
-  outputs = np.arange(num_outputs, dtype=np.int32)
-  return np.repeat(outputs, np.diff(np.asarray(s.rows)))
+  shape = (math.prod(shape[:-1]), shape[-1])
+  return kernels.outputs_of(s, shape, jnp if is_traced(s) else np)
 
 
 def _build(forward, backward, num_forward, num_backward):
@@ -188,7 +180,7 @@ def _build(forward, backward, num_forward, num_backward):
   is_within = not np.any(forward & ~backward)
   found = (np.count_nonzero(forward), np.count_nonzero(backward))
   _check_sets(found if is_within else None, expected)
-  return _build_slowly(forward, backward)
+  return _build_with(np, forward, backward, *expected)
 
 
 def _check_sets(found, expected):
@@ -202,85 +194,62 @@ def _check_sets(found, expected):
     )
 
 
-def _build_slowly(forward, backward):
-  num_inputs, num_outputs = forward.shape
-  # Sorted by input, and within by output; then stably by output.
-  inputs, outputs = _entries(forward)
-  order = _order(outputs, num_outputs)
-  more_inputs, more_outputs = _entries(backward & ~forward)
-  more_order = _order(more_outputs, num_outputs)
+def _build_with(xp, forward, backward, num_forward, num_backward):
+  """Returns the structure, by NumPy or by JAX."""
+  shape = forward.shape
+  strip = kernels.strip_size(shape, num_forward)
+  a, more = (_arrange(xp, x.T, strip) for x in (forward, backward & ~forward))
+  t = _arrange(xp, forward, strip)
 
-  num_a = np.bincount(outputs, minlength=num_outputs)
-  num_more = np.bincount(more_outputs, minlength=num_outputs)
-  rows = _starts(num_a + num_more)
-  split = rows[:-1] + num_a
-  # A row of A's list begins at _starts(num_a), and in the values at rows.
-  shift = (rows[:-1] - _starts(num_a)[:-1]).astype(np.int32)
-  at = np.arange(len(inputs), dtype=np.int32) + np.repeat(shift, num_a)
-  shift = (split - _starts(num_more)[:-1]).astype(np.int32)
-  more_at = np.arange(len(more_inputs), dtype=np.int32)
-  more_at += np.repeat(shift, num_more)
+  def entries(mask, number):  # where they are in it, and their columns
+    at = xp.flatnonzero(mask, **({} if xp is np else {'size': number}))
+    strips = mask.shape[1]
+    return at, at // (kernels.BLOCK * strip) % strips * strip + at % strip
 
-  columns = np.empty(len(at) + len(more_at), np.int32)
-  columns[at] = inputs[order]
-  columns[more_at] = more_inputs[more_order]
-  t_entries = np.empty(len(at), np.int32)
-  t_entries[order] = at
-  t_rows = _starts(np.bincount(inputs, minlength=num_inputs))
-  arrays = (rows, split, columns, t_rows, outputs, t_entries)
+  _, columns = entries(a, num_forward)
+  _, more_columns = entries(more, num_backward - num_forward)
+  t_at, t_columns = entries(t, num_forward)
+  # How many entries come before each, where it is in the other arrangement.
+  rank = xp.cumsum(a.reshape(-1), dtype=np.int32) - 1
+  rank = _restore(rank.reshape(a.shape), shape[::-1]).T
+  t_entries = _arrange(xp, rank, strip).reshape(-1)[t_at]
+  counts = [_counts(xp, x, shape[1]) for x in (a, more)]
+  arrays = (
+    _starts(xp, xp.concatenate(counts)),
+    xp.concatenate([columns, more_columns]),
+    _starts(xp, _counts(xp, t, shape[0])),
+    t_columns,
+    t_entries,
+  )
   return kernels.Structure(*(array.astype(np.int32) for array in arrays))
 
 
-def _entries(mask):
-  """Returns the inputs and the outputs of the entries of a mask."""
-  # Half the width where it fits: there sorting is by counting, and much faster.
-  places = np.flatnonzero(mask).astype(np.int32)
-  inputs = places // np.int32(mask.shape[1])
-  return inputs, places - inputs * np.int32(mask.shape[1])
+def _arrange(xp, x, strip):
+  """Returns [rows, columns] as [blocks, strips, BLOCK, strip], filled up."""
+  sizes = (kernels.BLOCK, strip)
+  numbers = [-(-n // size) for n, size in zip(x.shape, sizes, strict=True)]
+  extra = [(0, -n % size) for n, size in zip(x.shape, sizes, strict=True)]
+  x = xp.pad(x, extra).reshape(numbers[0], sizes[0], numbers[1], sizes[1])
+  return x.swapaxes(1, 2)
 
 
-def _order(outputs, num_outputs):
-  kind = np.uint16 if num_outputs <= 2**16 else np.int32
-  return np.argsort(outputs.astype(kind), kind='stable')
+def _restore(x, shape):
+  """Returns the array [rows, columns] of which `_arrange` made `x`."""
+  x = x.swapaxes(1, 2)
+  x = x.reshape(x.shape[0] * x.shape[1], x.shape[2] * x.shape[3])
+  return x[: shape[0], : shape[1]]
 
 
-def _starts(counts):
-  return np.concatenate([[0], np.cumsum(counts)])
+def _counts(xp, mask, num_rows):
+  """Returns how many entries each cell has."""
+  counts = mask.sum(-1, dtype=np.int32)  # [blocks, strips, BLOCK]
+  size = num_rows % kernels.BLOCK  # of the last block, if it is not full
+  if not size:
+    return counts.reshape(-1)
+  last = counts[-1, :, :size].reshape(-1)
+  return xp.concatenate([counts[:-1].reshape(-1), last])
 
 
-def _build_traced(forward, backward, num_forward, num_backward):
-  def starts(counts):
-    total = jnp.cumsum(counts, dtype=jnp.int32)
-    return jnp.concatenate([jnp.zeros(1, jnp.int32), total])
-
-  def rank(mask, axis):  # among the entries before it, of its row or column
-    return jnp.cumsum(mask, axis, dtype=jnp.int32) - 1
-
-  only = backward & ~forward
-  num_a = jnp.sum(forward, 0, dtype=jnp.int32)
-  rows = starts(num_a + jnp.sum(only, 0, dtype=jnp.int32))
-  split = rows[:-1] + num_a
-  shape = forward.shape
-  at = jnp.where(
-    forward,
-    rank(forward, 0) + jnp.broadcast_to(rows[:-1], shape),
-    rank(only, 0) + jnp.broadcast_to(split, shape),
-  )
-  inputs, outputs = (
-    jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1)
-  )
-  t_rows = starts(jnp.sum(forward, 1, dtype=jnp.int32))
-  t_at = rank(forward, 1) + jnp.broadcast_to(t_rows[:-1, None], shape)
-
-  def compress(mask, at, values, length):
-    at = jnp.where(mask, at, length)  # out of bounds, and so dropped
-    return jnp.zeros(length, jnp.int32).at[at].set(values, mode='drop')
-
-  return kernels.Structure(
-    rows,
-    split,
-    compress(backward, at, inputs, num_backward),
-    t_rows,
-    compress(forward, t_at, outputs, num_forward),
-    compress(forward, t_at, at, num_forward),
-  )
+def _starts(xp, counts):
+  total = xp.cumsum(counts, dtype=np.int32)
+  return xp.concatenate([xp.zeros(1, np.int32), total])

@@ -190,13 +190,14 @@ def _pack_leaf(name, x, forward, backward):
   counts = int(forward.sum()), int(backward.sum())
   entries = make_entries(name, forward, backward, counts)
   entries = jax.tree.map(jnp.asarray, entries)
-  values = layout.take(x, layout.places(entries.structure))
+  values = layout.take(x, layout.places(entries.structure, entries.shape))
   values = weights_lib.row(jnp.asarray(values), x.ndim)
   return weights_lib.CompactWeights(values, entries)
 
 
 def _unpack_leaf(w):
-  s, at = w.entries.structure, layout.places(w.entries.structure)
+  s = w.entries.structure
+  at = layout.places(s, w.shape)
   seen = jnp.where(layout.in_forward(s), w.values.reshape(-1), 0)
   return jnp.asarray(layout.put(jnp.zeros(w.shape, w.dtype), at, seen))
 

@@ -124,7 +124,7 @@ class _Shape:
 
 def _entering(dense, entries, origin):
   """Returns [k_B], right where entries are new: what was stored of them."""
-  places = layout.places(entries.structure)
+  places = layout.places(entries.structure, entries.shape)
   if layout.is_traced((dense, places)):
     return layout.take(dense, places)
   fresh = np.empty(places.shape, dense.dtype)

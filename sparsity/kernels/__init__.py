@@ -20,11 +20,15 @@ from sparsity.kernels.products import conv_dx
 from sparsity.kernels.products import matmul
 from sparsity.kernels.products import matmul_dw
 from sparsity.kernels.products import matmul_dx
+from sparsity.kernels.structure import BLOCK
 from sparsity.kernels.structure import Structure
 from sparsity.kernels.structure import check
 from sparsity.kernels.structure import from_masks
+from sparsity.kernels.structure import outputs_of
+from sparsity.kernels.structure import strip_size
 
 __all__ = [
+  'BLOCK',
   'Structure',
   'check',
   'conv',
@@ -36,5 +40,7 @@ __all__ = [
   'matmul',
   'matmul_dw',
   'matmul_dx',
+  'outputs_of',
+  'strip_size',
   'use',
 ]

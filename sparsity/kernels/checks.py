@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 
 from sparsity.kernels.geometry import Window
-from sparsity.kernels.structure import Structure
+from sparsity.kernels.structure import expected_shapes
 
 FLOATS = (jnp.float32, jnp.bfloat16)
 
@@ -14,16 +14,8 @@ def check_weight(structure, shape, values=None):
   """Raises unless structure and values fit an [in, out] weight."""
   if len(shape) != 2:
     raise ValueError(f'expected the shape (in, out) of a weight, got {shape}')
-  num_inputs, num_outputs = shape
-  num_backward, num_forward = structure.columns.shape, structure.t_columns.shape
-  expected = Structure(
-    rows=(num_outputs + 1,),
-    split=(num_outputs,),
-    columns=num_backward,
-    t_rows=(num_inputs + 1,),
-    t_columns=num_forward,
-    t_entries=num_forward,
-  )
+  num_backward, num_forward = structure.columns.size, structure.t_columns.size
+  expected = expected_shapes(shape, num_forward, num_backward)
   for field, array in structure._asdict().items():
     if array.shape != getattr(expected, field) or array.dtype != jnp.int32:
       raise ValueError(
@@ -32,9 +24,10 @@ def check_weight(structure, shape, values=None):
       )
   if values is not None:
     check_float('values', values)
-    if values.shape != num_backward:
+    if values.shape != structure.columns.shape:
       raise ValueError(
-        f'expected values of shape {num_backward}, got {values.shape}'
+        f'expected values of shape {structure.columns.shape}, got '
+        f'{values.shape}'
       )
 
 

@@ -6,13 +6,17 @@ native kernels (`native.problem`), on whatever device the training is.
 """
 
 import ctypes
+import math
 import os
 
 import numpy as np
 
 from sparsity.kernels import native
 from sparsity.kernels.structure import Structure
+from sparsity.kernels.structure import expected_shapes
+from sparsity.kernels.structure import strip_size
 
+ALIGNMENT = 64  # bytes
 _SMALL = 1 << 16  # things that one thread does in less time than two start
 
 
@@ -35,21 +39,14 @@ def build(
     The structure, None if the numbers are others; and the numbers, None if A
     is not within B.
   """
-  num_inputs, num_outputs = forward.shape
   forward, backward = _as(forward, bool), _as(backward, bool)
-  arrays = Structure(
-    *(
-      np.empty(size, np.int32)
-      for size in (
-        *(num_outputs + 1, num_outputs, counts[1]),
-        *(num_inputs + 1, counts[0], counts[0]),
-      )
-    )
-  )
+  strip = strip_size(forward.shape, counts[0])
+  shapes = expected_shapes(forward.shape, *counts)
+  arrays = Structure(*(_empty(shape, np.int32) for shape in shapes))
   expected, found = np.array(counts, np.int64), np.zeros(2, np.int64)
   is_outside = _call(
     'build',
-    *(forward, backward, num_inputs, num_outputs, expected),
+    *(forward, backward, *forward.shape, strip, expected),
     *(_num_tasks(forward.size), found, *arrays),
   )
   if is_outside:
@@ -61,12 +58,12 @@ def build(
 def origins(old: Structure, new: Structure, num_inputs: int) -> np.ndarray:
   """Returns int32 [k_B]: which entry each new one was, -1 if it is new."""
   size = len(new.columns)
-  result = np.empty(size, np.int32)
-  indices = (old.rows, old.columns, new.rows, new.columns)
+  result = _empty((size,), np.int32)
+  indices = (old.cells, old.columns, new.cells, new.columns)
   indices = (_as(array, np.int32) for array in indices)
   _call(
     'origins',
-    *(*indices, num_inputs, len(new.split), _num_tasks(size), result),
+    *(*indices, num_inputs, len(new.cells) // 2, _num_tasks(size), result),
   )
   return result
 
@@ -75,26 +72,35 @@ def put(
   dense: np.ndarray, structure: Structure, values: np.ndarray
 ) -> np.ndarray:
   """Returns `dense`, float32, with the values [k_B] at the entries."""
-  num_outputs = len(structure.split)
-  result = np.empty(dense.shape, np.float32)
+  shape = dense.size // dense.shape[-1], dense.shape[-1]
+  strip = strip_size(shape, len(structure.t_columns))
+  result = _empty(dense.shape, np.float32)
   _call(
     'put',
     *(_as(dense, np.float32), _as(values, np.float32)),
-    *(_as(structure.rows, np.int32), _as(structure.columns, np.int32)),
-    *(dense.size // num_outputs, num_outputs, _num_tasks(dense.size), result),
+    *(_as(structure.cells, np.int32), _as(structure.columns, np.int32)),
+    *(*shape, strip, _num_tasks(dense.size), result),
   )
   return result
 
 
 def move(x: np.ndarray, origin: np.ndarray, fresh: np.ndarray) -> np.ndarray:
   """Returns entries of x, float32, where they are now; `fresh` where new."""
-  result = np.empty(origin.shape, np.float32)
+  result = _empty(origin.shape, np.float32)
   _call(
     'move',
     *(_as(x, np.float32), _as(origin, np.int32), _as(fresh, np.float32)),
     *(origin.size, _num_tasks(origin.size), result),
   )
   return result
+
+
+def _empty(shape, dtype):
+  """Returns an array that begins where JAX need not copy it to read it."""
+  size = math.prod(shape) * np.dtype(dtype).itemsize
+  room = np.empty(size + ALIGNMENT, np.uint8)
+  start = -room.ctypes.data % ALIGNMENT
+  return room[start : start + size].view(dtype).reshape(shape)
 
 
 def _num_tasks(size: int) -> int:

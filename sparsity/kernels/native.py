@@ -15,6 +15,7 @@ import numpy as np
 
 from sparsity.kernels.geometry import Window
 from sparsity.kernels.structure import Structure
+from sparsity.kernels.structure import strip_size
 
 # In order of need; the place is what the kernels are told.
 ISAS = ('portable', 'avx2', 'avx512')
@@ -94,7 +95,7 @@ def num_threads() -> int:
     return int(jax.jit(lambda: call())())
 
 
-def _call(target, shape, dtype, window, *arguments):
+def _call(target, shape, dtype, window, strip, *arguments):
   (height, width), stride, ((top, _), (left, _)) = window
   call = jax.ffi.ffi_call(
     f'sparsity_{target}',
@@ -102,20 +103,34 @@ def _call(target, shape, dtype, window, *arguments):
     vmap_method='sequential',
   )
   numbers = np.array([height, width, *stride, top, left], np.int64)
-  return call(*arguments, window=numbers, isa=np.int64(ISAS.index(isa())))
+  return call(
+    *arguments,
+    window=numbers,
+    strip=np.int64(strip),
+    isa=np.int64(ISAS.index(isa())),
+  )
+
+
+def _strip(s, window, num_inputs, num_outputs):
+  shape = (window.size[0] * window.size[1] * num_inputs, num_outputs)
+  return strip_size(shape, len(s.t_columns))
 
 
 def forward(
-  x: jax.Array, values: jax.Array, structure: Structure, window: Window
+  x: jax.Array,
+  values: jax.Array,
+  structure: Structure,
+  window: Window,
+  num_outputs: int,
 ) -> jax.Array:
   """Returns y [batch, height, width, out]."""
   s = structure
+  strip = _strip(s, window, x.shape[-1], num_outputs)
   size = window.output_size(*x.shape[1:3])
-  shape = (x.shape[0], *size, len(s.split))
+  shape = (x.shape[0], *size, num_outputs)
   dtype = jnp.result_type(x, values)
-  return _call(
-    'forward', shape, dtype, window, x, values, s.rows, s.split, s.columns
-  )
+  indices = (s.cells, s.columns)
+  return _call('forward', shape, dtype, window, strip, x, values, *indices)
 
 
 def input_gradient(
@@ -127,10 +142,11 @@ def input_gradient(
 ) -> jax.Array:
   """Returns dx [batch, *image]."""
   s = structure
-  indices = (s.t_rows, s.t_columns, s.t_entries)
+  strip = _strip(s, window, image[-1], dy.shape[-1])
   shape = (dy.shape[0], *image)
   dtype = jnp.result_type(dy, values)
-  return _call('input_gradient', shape, dtype, window, dy, values, *indices)
+  arguments = (dy, values, s.t_cells, s.t_columns, s.t_entries)
+  return _call('input_gradient', shape, dtype, window, strip, *arguments)
 
 
 def weight_gradient(
@@ -138,6 +154,7 @@ def weight_gradient(
 ) -> jax.Array:
   """Returns dvalues [k_B] in float32."""
   s = structure
-  shape = s.columns.shape
-  indices = (s.rows, s.split, s.columns)
-  return _call('weight_gradient', shape, jnp.float32, window, x, dy, *indices)
+  strip = _strip(s, window, x.shape[-1], dy.shape[-1])
+  shape, dtype = s.columns.shape, jnp.float32
+  arguments = (x, dy, s.cells, s.columns)
+  return _call('weight_gradient', shape, dtype, window, strip, *arguments)

@@ -58,7 +58,7 @@ def matmul(
   """
   checks.check_weight(structure, shape, values=values)
   checks.check_last('x', x, shape[0])
-  y = _forward(_pixels(x), values, structure, PIXEL, implementation)
+  y = _forward(_pixels(x), values, structure, PIXEL, shape[1], implementation)
   return y.reshape(*x.shape[:-1], shape[1])
 
 
@@ -155,7 +155,7 @@ def conv(
   checks.check_conv(structure, shape, values=values)
   checks.check_image('x', x, shape[2])
   window = make_window(x.shape[1:3], shape[:2], stride, padding)
-  return _forward(x, values, structure, window, implementation)
+  return _forward(x, values, structure, window, shape[3], implementation)
 
 
 def conv_dx(
@@ -219,13 +219,15 @@ def conv_dw(
   return _weight_gradient(x, dy, structure, window, implementation)
 
 
-def _forward(x, values, structure, window, name):
+def _forward(x, values, structure, window, num_outputs, name):
   def call(module):
-    return lambda *args: module.forward(*args, window).astype(dtype)
+    return lambda *args: module.forward(*args, window, num_outputs).astype(
+      dtype
+    )
 
   dtype = jnp.result_type(x, values)
   size = window.output_size(*x.shape[1:3])
-  shape = (x.shape[0], *size, len(structure.split))
+  shape = (x.shape[0], *size, num_outputs)
   return _dispatch(name, call, shape, dtype, x, values, structure)
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from sparsity.kernels.geometry import Window
 from sparsity.kernels.structure import Structure
+from sparsity.kernels.structure import outputs_of
 
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
@@ -23,27 +24,30 @@ def convolve(x: jax.Array, weight: jax.Array, window: Window) -> jax.Array:
   )
 
 
-def densify(values: jax.Array, s: Structure, num_inputs: int) -> jax.Array:
+def densify(
+  values: jax.Array, s: Structure, shape: tuple[int, int]
+) -> jax.Array:
   """Returns the dense [in, out] weight with the entries of A."""
-  num_outputs = len(s.split)
-  places = jnp.arange(len(s.columns))
-  outputs = jnp.searchsorted(s.rows, places, side='right') - 1
-  in_forward = places < s.split[outputs]
-  weight = jnp.zeros((num_inputs, num_outputs), values.dtype)
-  return weight.at[s.columns, outputs].set(jnp.where(in_forward, values, 0))
+  num_forward = len(s.t_columns)
+  at = s.columns[:num_forward], outputs_of(s, shape)[:num_forward]
+  return jnp.zeros(shape, values.dtype).at[at].set(values[:num_forward])
 
 
-def _weight(values, structure, num_channels, window):
-  num_inputs = window.size[0] * window.size[1] * num_channels
-  weight = densify(values.astype(jnp.float32), structure, num_inputs)
+def _weight(values, structure, num_channels, num_outputs, window):
+  shape = (window.size[0] * window.size[1] * num_channels, num_outputs)
+  weight = densify(values.astype(jnp.float32), structure, shape)
   return weight.reshape(*window.size, num_channels, -1)
 
 
 def forward(
-  x: jax.Array, values: jax.Array, structure: Structure, window: Window
+  x: jax.Array,
+  values: jax.Array,
+  structure: Structure,
+  window: Window,
+  num_outputs: int,
 ) -> jax.Array:
   """Returns y [batch, height, width, out] in float32."""
-  weight = _weight(values, structure, x.shape[-1], window)
+  weight = _weight(values, structure, x.shape[-1], num_outputs, window)
   return convolve(x.astype(jnp.float32), weight, window)
 
 
@@ -55,7 +59,7 @@ def input_gradient(
   image: tuple[int, int, int],
 ) -> jax.Array:
   """Returns dx [batch, *image] in float32."""
-  weight = _weight(values, structure, image[-1], window)
+  weight = _weight(values, structure, image[-1], dy.shape[-1], window)
   x = jax.ShapeDtypeStruct((dy.shape[0], *image), jnp.float32)
   pull = jax.linear_transpose(lambda x: convolve(x, weight, window), x)
   return pull(dy.astype(jnp.float32))[0]
@@ -72,6 +76,4 @@ def weight_gradient(
     jax.ShapeDtypeStruct(shape, jnp.float32),
   )
   gradient = pull(dy.astype(jnp.float32))[0].reshape(-1, dy.shape[-1])
-  places = jnp.arange(len(structure.columns))
-  outputs = jnp.searchsorted(structure.rows, places, side='right') - 1
-  return gradient[structure.columns, outputs]
+  return gradient[structure.columns, outputs_of(structure, gradient.shape)]

@@ -7,6 +7,8 @@ the CSR format beats that at low densities, it takes its place.
 """
 
 from collections.abc import Callable
+import functools
+from typing import NamedTuple
 
 import jax
 from jax.experimental import sparse
@@ -14,7 +16,12 @@ import jax.numpy as jnp
 
 from sparsity.kernels import reference
 from sparsity.kernels.geometry import Window
+from sparsity.kernels.structure import BLOCK
 from sparsity.kernels.structure import Structure
+from sparsity.kernels.structure import cell_of
+from sparsity.kernels.structure import num_strips
+from sparsity.kernels.structure import outputs_of
+from sparsity.kernels.structure import strip_size
 
 BLOCK_SIZE = 2**20  # weights written out at once
 CHUNK = 2**14  # entries of a block handled at once
@@ -25,21 +32,32 @@ CSR_DENSITY = 0.2
 def _block_rows(num_inputs: int, num_outputs: int) -> int:
   """Returns how many outputs make a block: at most an eighth of them."""
   rows = min(BLOCK_SIZE // max(num_inputs, 1), -(-num_outputs // 8))
-  return max(rows, 1)
+  # Whole blocks of the structure, or entries of others are gone through too.
+  return rows // BLOCK * BLOCK if rows > BLOCK else max(rows, 1)
 
 
-def _outputs(s: Structure) -> jax.Array:
-  """Returns the output of each entry, [k_B]."""
-  return jnp.repeat(
-    jnp.arange(len(s.split), dtype=jnp.int32),
-    jnp.diff(s.rows),
-    total_repeat_length=len(s.columns),
-  )
+class _Weight(NamedTuple):
+  """A structure, and what has to be known of it besides."""
+
+  structure: Structure
+  shape: tuple[int, int]  # (in, out)
+  outputs: jax.Array  # [k_B], of each entry
+
+  @property
+  def strips(self) -> int:
+    """How many cells an output has."""
+    strip = strip_size(self.shape, len(self.structure.t_columns))
+    return num_strips(self.shape[0], strip)
+
+
+def _weight(s: Structure, window: Window, num_channels: int, num_outputs: int):
+  shape = (window.size[0] * window.size[1] * num_channels, num_outputs)
+  return _Weight(s, shape, outputs_of(s, shape))
 
 
 def _visit(
-  s: Structure,
-  outputs: jax.Array,
+  w: _Weight,
+  part: int,
   first: jax.Array,
   num_rows: int,
   visit: Callable,
@@ -47,40 +65,52 @@ def _visit(
 ):
   """Folds `visit(state, begin, row, column)` over the entries of a block.
 
-  Entries come in chunks of constant size, so the last chunk of a block runs
-  over into the next block; there `row` is at least `num_rows`.
+  Entries come in chunks of constant size, so there are some that are not of the
+  block; there `row` is at least `num_rows`.
+
+  Args:
+    w: the weight.
+    part: 0 for the entries of A, 1 for those of B only.
+    first: output of the block.
+    num_rows: outputs of the block.
+    visit: function to the next state.
+    state: to begin with.
   """
+  s, num_outputs = w.structure, w.shape[1]
   num_entries = len(s.columns)
   chunk = min(CHUNK, num_entries)
-  last = jnp.minimum(first + num_rows, len(s.split))
+  # The blocks of the structure that have the outputs.
+  last = jnp.minimum(-(-(first + num_rows) // BLOCK) * BLOCK, num_outputs)
+  start, end = (
+    s.cells[(part * num_outputs + output) * w.strips]
+    for output in (first // BLOCK * BLOCK, last)
+  )
 
   def step(carry):
     start, state = carry
     # The last chunk of all begins earlier, or it would reach beyond the end.
     begin = jnp.minimum(start, num_entries - chunk)
-    row = jax.lax.dynamic_slice(outputs, (begin,), (chunk,)) - first
+    row = jax.lax.dynamic_slice(w.outputs, (begin,), (chunk,)) - first
     column = jax.lax.dynamic_slice(s.columns, (begin,), (chunk,))
-    row = jnp.where(row < 0, num_rows, row)  # of the block before
+    row = jnp.where(row < 0, num_rows, row)
     return start + chunk, visit(state, begin, row, column)
 
   if not num_entries:
     return state
-  carry = (s.rows[first], state)
-  return jax.lax.while_loop(lambda c: c[0] < s.rows[last], step, carry)[1]
+  return jax.lax.while_loop(lambda c: c[0] < end, step, (start, state))[1]
 
 
-def _dense_rows(values, s, outputs, first, num_rows, num_inputs):
+def _dense_rows(values, w, first, num_rows):
   """Returns [num_inputs, num_rows] of the weight, zero but for A."""
 
   def write(block, begin, row, column):
     chunk = jax.lax.dynamic_slice(values, (begin,), row.shape)
     place = begin + jnp.arange(len(row), dtype=jnp.int32)
-    in_forward = place < s.split[jnp.minimum(row + first, len(s.split) - 1)]
-    row = jnp.where(in_forward, row, num_rows)
+    row = jnp.where(place < len(w.structure.t_columns), row, num_rows)
     return block.at[row, column].set(chunk, mode='drop')
 
-  block = jnp.zeros((num_rows, num_inputs), jnp.float32)
-  return _visit(s, outputs, first, num_rows, write, block).T
+  block = jnp.zeros((num_rows, w.shape[0]), jnp.float32)
+  return _visit(w, 0, first, num_rows, write, block).T
 
 
 def _blocks(num_inputs, num_outputs):
@@ -100,37 +130,63 @@ def _is_plain(window: Window) -> bool:
   )
 
 
-def _uses_csr(s: Structure, num_inputs: int) -> bool:
-  size = num_inputs * len(s.split)
-  return 0 < len(s.t_columns) <= CSR_DENSITY * size
+def _uses_csr(s: Structure, num_inputs: int, num_outputs: int) -> bool:
+  return 0 < len(s.t_columns) <= CSR_DENSITY * num_inputs * num_outputs
+
+
+def _by_row(cells: jax.Array, size: int, shape: tuple[int, int]):
+  """Returns where rows begin, and the places of their entries, row by row.
+
+  Args:
+    cells: where the cells of A begin, and the last one ends.
+    size: k_A.
+    shape: of the weight, or of the transposed one: rows and columns.
+  """
+  strip = strip_size(shape, size)
+  row = jnp.arange(shape[0], dtype=jnp.int32)[:, None]
+  strips = num_strips(shape[1], strip)
+  column = jnp.arange(strips, dtype=jnp.int32)[None] * strip
+  cell = cell_of(
+    *jnp.broadcast_arrays(row, column), shape=shape, strip=strip
+  ).reshape(-1)
+  begins, counts = cells[cell], cells[cell + 1] - cells[cell]
+  starts = jnp.concatenate(
+    [jnp.zeros(1, jnp.int32), jnp.cumsum(counts, dtype=jnp.int32)]
+  )
+  moves = jnp.repeat(begins - starts[:-1], counts, total_repeat_length=size)
+  return starts[::strips], jnp.arange(size, dtype=jnp.int32) + moves
 
 
 def forward(
-  x: jax.Array, values: jax.Array, structure: Structure, window: Window
+  x: jax.Array,
+  values: jax.Array,
+  structure: Structure,
+  window: Window,
+  num_outputs: int,
 ) -> jax.Array:
   """Returns y [batch, height, width, out] in float32."""
   x, values = x.astype(jnp.float32), values.astype(jnp.float32)
-  if _is_plain(window) and _uses_csr(structure, x.shape[-1]):
+  blocks = functools.partial(
+    _forward_blocks, window=window, num_outputs=num_outputs
+  )
+  if _is_plain(window) and _uses_csr(structure, x.shape[-1], num_outputs):
     return jax.lax.platform_dependent(
-      x, values, structure, cpu=_forward_csr, default=_forward_plain
+      x,
+      values,
+      structure,
+      cpu=functools.partial(_forward_csr, num_outputs=num_outputs),
+      default=blocks,
     )
-  return _forward_blocks(x, values, structure, window)
+  return blocks(x, values, structure)
 
 
-def _forward_plain(x, values, s):
-  window = Window((1, 1), (1, 1), ((0, 0), (0, 0)))
-  return _forward_blocks(x, values, s, window)
-
-
-def _forward_blocks(x, values, s, window):
-  channels, num_outputs = x.shape[-1], len(s.split)
-  num_inputs = window.size[0] * window.size[1] * channels
-  num_rows, firsts = _blocks(num_inputs, num_outputs)
-  outputs = _outputs(s)
+def _forward_blocks(x, values, s, *, window, num_outputs):
+  w = _weight(s, window, x.shape[-1], num_outputs)
+  num_rows, firsts = _blocks(*w.shape)
 
   def multiply(first):
-    weight = _dense_rows(values, s, outputs, first, num_rows, num_inputs)
-    weight = weight.reshape(*window.size, channels, num_rows)
+    weight = _dense_rows(values, w, first, num_rows)
+    weight = weight.reshape(*window.size, x.shape[-1], num_rows)
     return reference.convolve(x, weight, window)
 
   y = jax.lax.map(multiply, firsts)  # [blocks, batch, height, width, rows]
@@ -138,24 +194,12 @@ def _forward_blocks(x, values, s, window):
   return y.reshape(*y.shape[:3], -1)[..., :num_outputs]
 
 
-def _forward_csr(x, values, s):
-  num_inputs, num_outputs = x.shape[-1], len(s.split)
-  counts = s.split - s.rows[:-1]
-  ends = jnp.cumsum(counts, dtype=jnp.int32)
-  starts = jnp.concatenate([jnp.zeros(1, jnp.int32), ends])
-  num_forward = len(s.t_columns)
-  output = jnp.repeat(
-    jnp.arange(num_outputs, dtype=jnp.int32),
-    counts,
-    total_repeat_length=num_forward,
-  )
-  places = jnp.arange(num_forward, dtype=jnp.int32)
-  places = places + (s.rows[:-1] - starts[:-1])[output]
-  weight = sparse.BCSR(
-    (values[places], s.columns[places], starts),
-    shape=(num_outputs, num_inputs),
-  )
-  y = weight @ x.reshape(-1, num_inputs).T
+def _forward_csr(x, values, s, *, num_outputs):
+  shape = (num_outputs, x.shape[-1])
+  size = len(s.t_columns)
+  rows, places = _by_row(s.cells[: (len(s.cells) + 1) // 2], size, shape)
+  weight = sparse.BCSR((values[places], s.columns[places], rows), shape=shape)
+  y = weight @ x.reshape(-1, shape[1]).T
   return y.T.reshape(*x.shape[:-1], num_outputs)
 
 
@@ -168,36 +212,35 @@ def input_gradient(
 ) -> jax.Array:
   """Returns dx [batch, *image] in float32."""
   dy, values = dy.astype(jnp.float32), values.astype(jnp.float32)
-  if _is_plain(window) and _uses_csr(structure, image[-1]):
+  blocks = functools.partial(_input_gradient_blocks, window=window, image=image)
+  if _is_plain(window) and _uses_csr(structure, image[-1], dy.shape[-1]):
     return jax.lax.platform_dependent(
       dy,
       values,
       structure,
-      cpu=_input_gradient_csr,
-      default=lambda *args: _input_gradient_blocks(*args, window, image),
+      cpu=functools.partial(_input_gradient_csr, num_inputs=image[-1]),
+      default=blocks,
     )
-  return _input_gradient_blocks(dy, values, structure, window, image)
+  return blocks(dy, values, structure)
 
 
-def _input_gradient_csr(dy, values, s):
-  num_inputs, num_outputs = len(s.t_rows) - 1, len(s.split)
-  weight = sparse.BCSR(
-    (values[s.t_entries], s.t_columns, s.t_rows),
-    shape=(num_inputs, num_outputs),
-  )
-  dx = weight @ dy.reshape(-1, num_outputs).T
+def _input_gradient_csr(dy, values, s, *, num_inputs):
+  shape = (num_inputs, dy.shape[-1])
+  rows, places = _by_row(s.t_cells, len(s.t_columns), shape)
+  entries = values[s.t_entries[places]]
+  weight = sparse.BCSR((entries, s.t_columns[places], rows), shape=shape)
+  dx = weight @ dy.reshape(-1, shape[1]).T
   return dx.T.reshape(*dy.shape[:-1], num_inputs)
 
 
-def _input_gradient_blocks(dy, values, s, window, image):
-  num_inputs = window.size[0] * window.size[1] * image[-1]
-  num_rows, firsts = _blocks(num_inputs, len(s.split))
+def _input_gradient_blocks(dy, values, s, *, window, image):
+  w = _weight(s, window, image[-1], dy.shape[-1])
+  num_rows, firsts = _blocks(*w.shape)
   dy = _padded(dy, num_rows)
   x = jax.ShapeDtypeStruct((dy.shape[0], *image), jnp.float32)
-  outputs = _outputs(s)
 
   def add(dx, first):
-    weight = _dense_rows(values, s, outputs, first, num_rows, num_inputs)
+    weight = _dense_rows(values, w, first, num_rows)
     weight = weight.reshape(*window.size, image[-1], num_rows)
     part = jax.lax.dynamic_slice_in_dim(dy, first, num_rows, axis=3)
     pull = jax.linear_transpose(
@@ -212,22 +255,20 @@ def weight_gradient(
   x: jax.Array, dy: jax.Array, structure: Structure, window: Window
 ) -> jax.Array:
   """Returns dvalues [k_B] in float32."""
-  s = structure
   x, dy = x.astype(jnp.float32), dy.astype(jnp.float32)
-  num_inputs = window.size[0] * window.size[1] * x.shape[-1]
-  num_rows, firsts = _blocks(num_inputs, len(s.split))
+  w = _weight(structure, window, x.shape[-1], dy.shape[-1])
+  num_rows, firsts = _blocks(*w.shape)
   dy = _padded(dy, num_rows)
   weight = jax.ShapeDtypeStruct(
     (*window.size, x.shape[-1], num_rows), jnp.float32
   )
-  outputs = _outputs(s)
 
   def sample(dvalues, first):
     part = jax.lax.dynamic_slice_in_dim(dy, first, num_rows, axis=3)
     pull = jax.linear_transpose(
       lambda weight: reference.convolve(x, weight, window), weight
     )
-    block = pull(part)[0].reshape(num_inputs, num_rows)
+    block = pull(part)[0].reshape(w.shape[0], num_rows)
 
     def read(dvalues, begin, row, column):
       old = jax.lax.dynamic_slice(dvalues, (begin,), row.shape)
@@ -235,7 +276,9 @@ def weight_gradient(
       new = jnp.where(row < num_rows, new, old)
       return jax.lax.dynamic_update_slice(dvalues, new, (begin,))
 
-    return _visit(s, outputs, first, num_rows, read, dvalues), None
+    for part in (0, 1):
+      dvalues = _visit(w, part, first, num_rows, read, dvalues)
+    return dvalues, None
 
-  dvalues = jnp.zeros(s.columns.shape, jnp.float32)
+  dvalues = jnp.zeros(structure.columns.shape, jnp.float32)
   return jax.lax.scan(sample, dvalues, firsts)[0]

@@ -120,9 +120,9 @@ def test_the_instruction_set_can_be_chosen(monkeypatch):
 
 def test_shapes_that_do_not_match_are_named(structure):
   values, x = jnp.ones(3), jnp.ones((2, 3))
-  with pytest.raises(ValueError, match='expected rows int32'):
+  with pytest.raises(ValueError, match='expected cells int32'):
     kernels.matmul(x, values, structure, (3, 4))
-  with pytest.raises(ValueError, match='expected t_rows int32'):
+  with pytest.raises(ValueError, match='expected t_cells int32'):
     kernels.matmul(x, values, structure, (4, 3))
   with pytest.raises(ValueError, match='expected values of shape'):
     kernels.matmul(x, jnp.ones(4), structure, (3, 3))

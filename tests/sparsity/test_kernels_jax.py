@@ -25,10 +25,9 @@ def make_weight(shape, forward, backward):
   structure = kernels.from_masks(scores < forward, scores < backward)
   values = rng.normal(size=structure.columns.shape)
   weight = np.zeros(shape)
-  rows, split, columns = map(np.asarray, structure[:3])
-  for output in range(shape[1]):
-    front = slice(rows[output], split[output])
-    weight[columns[front], output] = values[front]
+  front = len(structure.t_columns)
+  columns, outputs = structure.columns, kernels.outputs_of(structure, shape)
+  weight[columns[:front], outputs[:front]] = values[:front]
   return structure, jnp.asarray(values, jnp.float32), weight
 
 

@@ -4,7 +4,6 @@
 
 namespace sparsity {
 
-extern const Kernels kAvx2 = {"avx2", pack, gather, product, sample,
-                                strip_product, strip_sample};
+extern const Kernels kAvx2 = {"avx2", pack, gather, product, sample};
 
 }  // namespace sparsity

@@ -4,7 +4,6 @@
 
 namespace sparsity {
 
-extern const Kernels kAvx512 = {"avx512", pack, gather, product, sample,
-                                strip_product, strip_sample};
+extern const Kernels kAvx512 = {"avx512", pack, gather, product, sample};
 
 }  // namespace sparsity

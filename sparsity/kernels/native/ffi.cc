@@ -84,60 +84,72 @@ ffi::Error check(int64_t isa, Numbers window, const ffi::AnyBuffer& x,
   return ffi::Error::Success();
 }
 
+// The cells that the arrays describe: `parts` times as many as a weight of
+// [rows, columns] has.
+ffi::ErrorOr<Cells> cells_of(Indices begins, Indices columns, int64_t num_rows,
+                             int64_t num_columns, int64_t strip, int parts) {
+  if (strip > 0) {
+    const Cells cells{begins.typed_data(), columns.typed_data(), num_rows,
+                      num_columns, strip};
+    const int64_t expected = parts * cells.size() + 1;
+    if (static_cast<int64_t>(begins.element_count()) == expected) return cells;
+  }
+  return ffi::Unexpected(invalid("the structure does not match the shapes"));
+}
+
 ffi::Error forward_impl(ffi::ThreadPool threads, ffi::AnyBuffer x,
-                        ffi::AnyBuffer values, Indices rows, Indices split,
-                        Indices columns, ffi::Result<ffi::AnyBuffer> y,
-                        Numbers window, int64_t isa) {
+                        ffi::AnyBuffer values, Indices begins, Indices columns,
+                        ffi::Result<ffi::AnyBuffer> y, Numbers window,
+                        int64_t strip, int64_t isa) {
   if (auto error = check(isa, window, x, *y); error.failure()) return error;
-  int64_t num_rows = y->dimensions()[3];
+  const int64_t num_inputs = window[0] * window[1] * x.dimensions()[3];
+  const auto cells = cells_of(begins, columns, y->dimensions()[3], num_inputs,
+                              strip, 2);
+  if (cells.has_error()) return cells.error();
   if (!is_number(values) ||
-      values.element_count() != columns.element_count() ||
-      static_cast<int64_t>(rows.element_count()) != num_rows + 1 ||
-      static_cast<int64_t>(split.element_count()) != num_rows) {
-    return invalid("the structure does not match the shapes");
+      values.element_count() != columns.element_count()) {
+    return invalid("the values do not match the structure");
   }
   forward(kernels_of(isa), pool_of(threads), image_of(x),
-          {values.untyped_data(), type_of(values)}, rows.typed_data(),
-          split.typed_data(), columns.typed_data(), columns.element_count(),
-          window_of(window), image_of(*y));
+          {values.untyped_data(), type_of(values)}, *cells, window_of(window),
+          image_of(*y));
   return ffi::Error::Success();
 }
 
 ffi::Error input_gradient_impl(ffi::ThreadPool threads, ffi::AnyBuffer dy,
-                               ffi::AnyBuffer values, Indices rows,
+                               ffi::AnyBuffer values, Indices begins,
                                Indices columns, Indices entries,
                                ffi::Result<ffi::AnyBuffer> dx, Numbers window,
-                               int64_t isa) {
+                               int64_t strip, int64_t isa) {
   if (auto error = check(isa, window, dy, *dx); error.failure()) return error;
-  int64_t num_rows = window[0] * window[1] * dx->dimensions()[3];
+  const int64_t num_inputs = window[0] * window[1] * dx->dimensions()[3];
+  const auto cells = cells_of(begins, columns, num_inputs, dy.dimensions()[3],
+                              strip, 1);
+  if (cells.has_error()) return cells.error();
   if (!is_number(values) ||
-      entries.element_count() != columns.element_count() ||
-      static_cast<int64_t>(rows.element_count()) != num_rows + 1) {
-    return invalid("the structure does not match the shapes");
+      entries.element_count() != columns.element_count()) {
+    return invalid("the values do not match the structure");
   }
   input_gradient(kernels_of(isa), pool_of(threads), image_of(dy),
-                 {values.untyped_data(), type_of(values)}, rows.typed_data(),
-                 columns.typed_data(), entries.typed_data(),
-                 entries.element_count(), window_of(window), image_of(*dx));
+                 {values.untyped_data(), type_of(values)}, *cells,
+                 entries.typed_data(), window_of(window), image_of(*dx));
   return ffi::Error::Success();
 }
 
 ffi::Error weight_gradient_impl(ffi::ThreadPool threads, ffi::AnyBuffer x,
-                                ffi::AnyBuffer dy, Indices rows,
-                                Indices split, Indices columns,
-                                ffi::Result<Gradient> values,
-                                Numbers window, int64_t isa) {
+                                ffi::AnyBuffer dy, Indices begins,
+                                Indices columns, ffi::Result<Gradient> values,
+                                Numbers window, int64_t strip, int64_t isa) {
   if (auto error = check(isa, window, x, dy); error.failure()) return error;
-  int64_t num_rows = dy.dimensions()[3];
-  if (values->element_count() != columns.element_count() ||
-      static_cast<int64_t>(rows.element_count()) != num_rows + 1 ||
-      static_cast<int64_t>(split.element_count()) != num_rows) {
-    return invalid("the structure does not match the shapes");
+  const int64_t num_inputs = window[0] * window[1] * x.dimensions()[3];
+  const auto cells = cells_of(begins, columns, dy.dimensions()[3], num_inputs,
+                              strip, 2);
+  if (cells.has_error()) return cells.error();
+  if (values->element_count() != columns.element_count()) {
+    return invalid("the values do not match the structure");
   }
   weight_gradient(kernels_of(isa), pool_of(threads), image_of(x),
-                  image_of(dy), rows.typed_data(), split.typed_data(),
-                  columns.typed_data(), columns.element_count(),
-                  window_of(window),
+                  image_of(dy), *cells, window_of(window),
                   values->typed_data());
   return ffi::Error::Success();
 }
@@ -151,16 +163,17 @@ ffi::Error num_threads_impl(ffi::ThreadPool threads,
 }  // namespace
 }  // namespace sparsity
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(sparsity_forward, sparsity::forward_impl,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(sparsity_forward,
+                              sparsity::forward_impl,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<ffi::AnyBuffer>()
                                   .Arg<ffi::AnyBuffer>()
                                   .Arg<sparsity::Indices>()
                                   .Arg<sparsity::Indices>()
-                                  .Arg<sparsity::Indices>()
                                   .Ret<ffi::AnyBuffer>()
                                   .Attr<sparsity::Numbers>("window")
+                                  .Attr<int64_t>("strip")
                                   .Attr<int64_t>("isa"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(sparsity_input_gradient,
@@ -174,6 +187,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(sparsity_input_gradient,
                                   .Arg<sparsity::Indices>()
                                   .Ret<ffi::AnyBuffer>()
                                   .Attr<sparsity::Numbers>("window")
+                                  .Attr<int64_t>("strip")
                                   .Attr<int64_t>("isa"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(sparsity_weight_gradient,
@@ -184,9 +198,9 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(sparsity_weight_gradient,
                                   .Arg<ffi::AnyBuffer>()
                                   .Arg<sparsity::Indices>()
                                   .Arg<sparsity::Indices>()
-                                  .Arg<sparsity::Indices>()
                                   .Ret<sparsity::Gradient>()
                                   .Attr<sparsity::Numbers>("window")
+                                  .Attr<int64_t>("strip")
                                   .Attr<int64_t>("isa"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(

@@ -26,27 +26,38 @@ void divide(int64_t num_tasks, int64_t size, int64_t step,
   for (std::thread& thread : threads) thread.join();
 }
 
-// The entries of A and of B only, of each output.
-struct Counts {
-  explicit Counts(int64_t num_outputs) : forward(num_outputs), more(num_outputs) {}
-  std::vector<int32_t> forward, more;
-};
+constexpr int64_t kBlock = 128;  // outputs; see `structure.py`
 
-// Adds an input's to the counts; returns whether A is within B.
-bool add(const uint8_t* forward, const uint8_t* backward, int64_t num_outputs,
-         Counts& counts, int32_t& num_forward) {
-  uint8_t outside = 0;
+int64_t strips_of(int64_t size, int64_t strip) {
+  return (size + strip - 1) / strip;
+}
+
+// Adds an input's entries to those of a block's outputs, in A and in B only,
+// and returns how many are in A; `outside` becomes 1 if some are not in B.
+int32_t add(const uint8_t* forward, const uint8_t* backward, int64_t size,
+            int32_t* counts, int32_t* more, uint8_t& outside) {
   int32_t number = 0;
-  int32_t* const in_forward = counts.forward.data();
-  int32_t* const in_more = counts.more.data();
-  for (int64_t o = 0; o < num_outputs; ++o) {
-    outside |= forward[o] & ~backward[o];
+  uint8_t any = 0;
+  for (int64_t o = 0; o < size; ++o) {
+    any |= forward[o] & ~backward[o];
     number += forward[o];
-    in_forward[o] += forward[o];
-    in_more[o] += backward[o] - forward[o];
+    counts[o] += forward[o];
+    more[o] += backward[o] - forward[o];
   }
-  num_forward = number;
-  return outside == 0;
+  // Not written otherwise: those of other threads are on the same line.
+  if (any) outside = 1;
+  return number;
+}
+
+// From how many entries to where they begin.
+void to_starts(int32_t* counts, int64_t size) {
+  int32_t next = 0;
+  for (int64_t i = 0; i < size; ++i) {
+    const int32_t number = counts[i];
+    counts[i] = next;
+    next += number;
+  }
+  counts[size] = next;
 }
 
 // Calls each(o) for the outputs that are in a mask.
@@ -72,115 +83,139 @@ void for_each(const uint8_t* mask, int64_t num_outputs, const Each& each) {
 extern "C" {
 
 // Fills the arrays of a structure from masks [inputs, outputs] of zeros and
-// ones. Returns 0, or 1 if A is not within B; `found` are the numbers of entries
-// that there are; if they are not as expected, nothing is written.
+// ones. Returns 0, or 1 if A is not within B; `found` are the numbers of
+// entries that there are; if they are not as expected, none is written.
 int sparsity_build(const uint8_t* forward, const uint8_t* backward,
-                   int64_t num_inputs, int64_t num_outputs,
+                   int64_t num_inputs, int64_t num_outputs, int64_t strip,
                    const int64_t* expected, int64_t num_tasks, int64_t* found,
-                   int32_t* rows, int32_t* split, int32_t* columns,
-                   int32_t* t_rows, int32_t* t_columns, int32_t* t_entries) {
-  using sparsity::Counts;
-  std::vector<Counts> counts(num_tasks, Counts(num_outputs));
+                   int32_t* cells, int32_t* columns, int32_t* t_cells,
+                   int32_t* t_columns, int32_t* t_entries) {
+  using sparsity::kBlock;
+  const int64_t strips = sparsity::strips_of(num_inputs, strip);
+  const int64_t t_strips = sparsity::strips_of(num_outputs, strip);
+  const int64_t num_cells = strips * num_outputs;
+  // Calls visit(input, block) in the order of memory: within a strip of inputs
+  // for each of them all blocks of outputs. A task has whole strips of outputs,
+  // whose transposed cells are then its own.
+  struct Block {
+    int64_t task;
+    int64_t place;  // of its first output, in the masks
+    int64_t first, size;
+    int64_t cell;    // of its first output
+    int64_t t_cell;  // of the input
+  };
+  // Where the transposed cell of an input is.
+  const auto t_cell = [&](int64_t input, int64_t t_strip) {
+    const int64_t first = input / kBlock * kBlock;
+    const int64_t size = std::min(kBlock, num_inputs - first);
+    return first * t_strips + t_strip * size + input - first;
+  };
+
+  const auto for_each_block = [&](const auto& visit) {
+    sparsity::divide(num_tasks, num_outputs, strip, [&](int64_t task,
+                                                        int64_t first,
+                                                        int64_t last) {
+      for (int64_t i = 0; i < num_inputs; ++i) {
+        for (int64_t o = first; o < last; o += kBlock) {
+          const int64_t size = std::min(kBlock, num_outputs - o);
+          visit(i, Block{task, i * num_outputs + o, o, size,
+                         o * strips + i / strip * size, t_cell(i, o / strip)});
+        }
+      }
+    });
+  };
+
   std::vector<uint8_t> outside(num_tasks);
-  std::vector<int32_t> t_counts(num_inputs);
-  sparsity::divide(num_tasks, num_inputs, 1, [&](int64_t task, int64_t first,
-                                                 int64_t last) {
-    for (int64_t i = first; i < last; ++i) {
-      const int64_t row = i * num_outputs;
-      outside[task] |= !sparsity::add(forward + row, backward + row,
-                                      num_outputs, counts[task], t_counts[i]);
-    }
+  std::fill(cells, cells + 2 * num_cells, 0);
+  std::fill(t_cells, t_cells + num_inputs * t_strips, 0);
+  for_each_block([&](int64_t, const Block& b) {
+    t_cells[b.t_cell] += sparsity::add(
+        forward + b.place, backward + b.place, b.size, cells + b.cell,
+        cells + num_cells + b.cell, outside[b.task]);
   });
   if (std::any_of(outside.begin(), outside.end(), [](auto x) { return x; })) {
     return 1;
   }
-  found[0] = found[1] = 0;
-  for (const Counts& count : counts) {
-    for (int32_t number : count.forward) found[0] += number;
-    for (int32_t number : count.more) found[1] += number;
-  }
-  found[1] += found[0];
+  sparsity::to_starts(cells, 2 * num_cells);
+  sparsity::to_starts(t_cells, num_inputs * t_strips);
+  found[0] = cells[num_cells];
+  found[1] = cells[2 * num_cells];
   if (found[0] != expected[0] || found[1] != expected[1]) return 0;
 
-  // From how many entries to where each task's begin.
-  int32_t next = 0;
-  for (int64_t o = 0; o < num_outputs; ++o) {
-    rows[o] = next;
-    for (Counts& count : counts) {
-      const int32_t number = count.forward[o];
-      count.forward[o] = next;
-      next += number;
-    }
-    split[o] = next;
-    for (Counts& count : counts) {
-      const int32_t number = count.more[o];
-      count.more[o] = next;
-      next += number;
-    }
-  }
-  rows[num_outputs] = next;
-  t_rows[0] = 0;
-  for (int64_t i = 0; i < num_inputs; ++i) t_rows[i + 1] = t_rows[i] + t_counts[i];
-
-  sparsity::divide(num_tasks, num_inputs, 1, [&](int64_t task, int64_t first,
-                                                 int64_t last) {
-    int32_t* const in_forward = counts[task].forward.data();
-    int32_t* const in_more = counts[task].more.data();
-    for (int64_t i = first; i < last; ++i) {
-      const uint8_t* const is_forward = forward + i * num_outputs;
-      int32_t at = t_rows[i];
-      sparsity::for_each(backward + i * num_outputs, num_outputs, [&](int64_t o) {
-        if (!is_forward[o]) {
-          columns[in_more[o]++] = static_cast<int32_t>(i);
-          return;
-        }
-        const int32_t entry = in_forward[o]++;
-        columns[entry] = static_cast<int32_t>(i);
-        t_columns[at] = static_cast<int32_t>(o);
-        t_entries[at++] = entry;
-      });
-    }
+  // Where the next entry of each cell will be.
+  std::vector<int32_t> next(cells, cells + 2 * num_cells);
+  std::vector<int32_t> t_next(t_cells, t_cells + num_inputs * t_strips);
+  for_each_block([&](int64_t i, const Block& b) {
+    int32_t* const in_a = next.data() + b.cell;
+    int32_t* const in_more = in_a + num_cells;
+    int32_t at = t_next[b.t_cell];
+    sparsity::for_each(backward + b.place, b.size, [&](int64_t o) {
+      if (!forward[b.place + o]) {
+        columns[in_more[o]++] = static_cast<int32_t>(i);
+        return;
+      }
+      const int32_t entry = in_a[o]++;
+      columns[entry] = static_cast<int32_t>(i);
+      t_columns[at] = static_cast<int32_t>(b.first + o);
+      t_entries[at++] = entry;
+    });
+    t_next[b.t_cell] = at;
   });
   return 0;
 }
 
 // Fills `origins`: which entry of the old structure each of the new one was.
-void sparsity_origins(const int32_t* old_rows, const int32_t* old_columns,
-                      const int32_t* new_rows, const int32_t* new_columns,
-                      int64_t num_inputs, int64_t num_outputs,
-                      int64_t num_tasks, int32_t* origins) {
-  sparsity::divide(num_tasks, num_outputs, 1, [&](int64_t, int64_t first,
-                                                  int64_t last) {
+void sparsity_origins(const int32_t* old_cells, const int32_t* old_columns,
+                      const int32_t* new_cells, const int32_t* new_columns,
+                      int64_t num_inputs, int64_t num_cells, int64_t num_tasks,
+                      int32_t* origins) {
+  sparsity::divide(num_tasks, num_cells, 1, [&](int64_t, int64_t first,
+                                                int64_t last) {
     std::vector<int32_t> entry_at(num_inputs, -1);
-    for (int64_t o = first; o < last; ++o) {
-      for (int32_t e = old_rows[o]; e < old_rows[o + 1]; ++e) {
-        entry_at[old_columns[e]] = e;
+    // Calls each(entry, its place) for the entries of a cell, A's and others.
+    const auto visit = [&](const int32_t* cells, const int32_t* columns,
+                           int64_t cell, const auto& each) {
+      for (int64_t c : {cell, num_cells + cell}) {
+        for (int32_t e = cells[c]; e < cells[c + 1]; ++e) {
+          each(e, entry_at[columns[e]]);
+        }
       }
-      for (int32_t e = new_rows[o]; e < new_rows[o + 1]; ++e) {
-        origins[e] = entry_at[new_columns[e]];
-      }
-      for (int32_t e = old_rows[o]; e < old_rows[o + 1]; ++e) {
-        entry_at[old_columns[e]] = -1;
-      }
+    };
+    for (int64_t cell = first; cell < last; ++cell) {
+      visit(old_cells, old_columns, cell,
+            [](int32_t e, int32_t& at) { at = e; });
+      visit(new_cells, new_columns, cell,
+            [&](int32_t e, int32_t& at) { origins[e] = at; });
+      visit(old_cells, old_columns, cell,
+            [](int32_t, int32_t& at) { at = -1; });
     }
   });
 }
 
 // Copies `dense` [inputs, outputs] of float32, and writes the entries into it.
-void sparsity_put(const float* dense, const float* values, const int32_t* rows,
+void sparsity_put(const float* dense, const float* values, const int32_t* cells,
                   const int32_t* columns, int64_t num_inputs,
-                  int64_t num_outputs, int64_t num_tasks, float* result) {
+                  int64_t num_outputs, int64_t strip, int64_t num_tasks,
+                  float* result) {
+  using sparsity::kBlock;
   const int64_t size = num_inputs * num_outputs;
   sparsity::divide(num_tasks, size, 1024, [&](int64_t, int64_t first,
                                               int64_t last) {
     std::memcpy(result + first, dense + first, 4 * (last - first));
   });
-  // Outputs side by side are on one cache line: no two threads have the same.
-  sparsity::divide(num_tasks, num_outputs, 16, [&](int64_t, int64_t first,
-                                                   int64_t last) {
-    for (int64_t o = first; o < last; ++o) {
-      for (int32_t e = rows[o]; e < rows[o + 1]; ++e) {
-        result[columns[e] * num_outputs + o] = values[e];
+  const int64_t strips = sparsity::strips_of(num_inputs, strip);
+  sparsity::divide(num_tasks, num_outputs, kBlock, [&](int64_t, int64_t first,
+                                                       int64_t last) {
+    for (int64_t o = first; o < last; o += kBlock) {
+      const int64_t outputs = std::min(kBlock, num_outputs - o);
+      for (int64_t i = 0; i < strips * outputs; ++i) {
+        const int64_t cell = o * strips + i;
+        float* const to = result + o + i % outputs;
+        for (int64_t c : {cell, strips * num_outputs + cell}) {
+          for (int32_t e = cells[c]; e < cells[c + 1]; ++e) {
+            to[columns[e] * num_outputs] = values[e];
+          }
+        }
       }
     }
   });

@@ -3,7 +3,7 @@
 // A panel is [rows, lanes] float32: the rows are the inputs of a product (or
 // its outputs, for the gradient of the weights), the lanes some examples (or
 // pixels, in a convolution) side by side, so that one weight times a row is a
-// few vector instructions. Panels are made to stay in the core's own cache.
+// few vector instructions.
 //
 // The files of the instruction sets include nothing of the C++ library: its
 // inline functions, compiled for a new processor, could be the ones the linker
@@ -21,8 +21,10 @@ enum class Type { kFloat32, kBFloat16 };
 // Lanes of a panel: one of 16, 32 and 64; 128 for the gradient of weights.
 constexpr int kMaxLanes = 128;
 
-// Rows of a product whose entries are put in order together.
-constexpr int kOrderRows = 128;
+// Rows of a product that go through the strips together; a strip is some rows
+// of a panel that stay in the first-level cache meanwhile. The entries are in
+// this order; see `structure.py`.
+constexpr int kBlock = 128;
 
 // Writes channels of `lanes` rows as [channels, lanes]; null rows are zero.
 struct Pack {
@@ -33,15 +35,7 @@ struct Pack {
   float* panel;  // row 0 of it is channel 0
 };
 
-// One part of each row's entries: a convolution's input gradient has one for
-// each tap of the kernel, everything else has just one.
-struct Part {
-  const int32_t* begins;  // [rows]
-  const int32_t* ends;    // [rows]
-  const float* panel;     // what index 0 of the columns means
-};
-
-// to[i] = values[entries[i]], as float32.
+// to[i] = values[entries[i]], or values[i] if there are none, as float32.
 struct Gather {
   const void* values;
   Type type;
@@ -50,69 +44,40 @@ struct Gather {
   float* to;
 };
 
-// outputs[lane][row] = sum over entries of value * panel[column][lane].
+// Cells of one strip: some rows of a block, each with entries from begins[row]
+// to begins[row + 1].
+struct Piece {
+  const int32_t* begins;
+  int first_row, num_rows;  // of the block
+  int64_t panel_row;        // what index 0 of the columns means
+};
+
+// outputs[lane][row] = sum over entries of value * panel[column][lane], for the
+// rows of one block.
 struct Product {
-  const Part* parts;
-  int num_parts;
-  const void* values;
-  Type value_type;
+  const Piece* pieces;
+  int num_pieces;
+  const float* values;
   const int32_t* columns;
+  const float* panel;
   int lanes;
-  int64_t first_row, last_row;
+  int64_t first_row;
+  int num_rows;
   void* const* outputs;  // [lanes]; null: nobody wants this lane
   Type output_type;
 };
 
-// values[entry] (+)= sum over lanes of inputs[column] * outputs[row].
+// values[entry] (+)= sum over lanes of inputs[column] * outputs[row], for the
+// rows of one block.
 struct Sample {
-  const int32_t* rows;  // [rows + 1]
+  const int32_t* cells[2];  // [strips, rows] of A, and of B only
+  int num_strips, num_rows;
   const int32_t* columns;
   const float* inputs;
-  const float* outputs;
+  const float* outputs;  // of the block
   int lanes;
-  int64_t first_row, last_row;
   bool add;
   float* values;
-};
-
-// An entry in the order of strips. Its row of the panel begins at `offset`.
-struct Entry {
-  float value;
-  int32_t offset;
-};
-
-struct Place {
-  int32_t entry;  // in the structure
-  int32_t offset;
-};
-
-// A block's rows in the order of strips: for each strip of the panel the
-// entries of each row that read it; see `order.h`.
-template <typename T>
-struct Strips {
-  const T* entries;
-  const int32_t* counts;  // [strips, kOrderRows]
-  int num_strips;
-  int64_t first_row, last_row;
-};
-
-// As Product, of one block.
-struct StripProduct {
-  Strips<Entry> strips;
-  const float* panel;
-  int lanes;
-  void* const* outputs;
-  Type output_type;
-};
-
-// As Sample, of one block; sums[i] is that of its i-th entry.
-struct StripSample {
-  Strips<Place> strips;
-  const float* inputs;
-  const float* outputs;
-  int lanes;
-  bool add;
-  float* sums;
 };
 
 struct Kernels {
@@ -121,8 +86,6 @@ struct Kernels {
   void (*gather)(const Gather&);
   void (*product)(const Product&);
   void (*sample)(const Sample&);
-  void (*strip_product)(const StripProduct&);
-  void (*strip_sample)(const StripSample&);
 };
 
 extern const Kernels kPortable;

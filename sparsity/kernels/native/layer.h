@@ -29,24 +29,35 @@ struct Values {
   Type type;
 };
 
-// y = x W, of each output's entries from begins[output] to ends[output].
+// The entries of [rows, columns] in the order of strips: cells by block of
+// kBlock rows, by strip of columns, and by row; see `structure.py`.
+struct Cells {
+  const int32_t* begins;  // of each cell, and the end of the last one
+  const int32_t* columns;
+  int64_t num_rows, num_columns;
+  int64_t strip;  // columns of it
+
+  int64_t num_strips() const { return (num_columns + strip - 1) / strip; }
+  int64_t size() const { return num_rows * num_strips(); }
+  int64_t num_entries() const { return begins[size()]; }
+};
+
+// y = x W, by the cells of A.
 void forward(const Kernels& kernels, const Pool& pool, const Image& x,
-             const Values& values, const int32_t* begins, const int32_t* ends,
-             const int32_t* columns, int64_t num_entries, const Window& window,
+             const Values& values, const Cells& cells, const Window& window,
              const Image& y);
 
-// dx = dy W^T, by the transposed structure.
+// dx = dy W^T, by the transposed cells; entries[i] is the place of the i-th
+// entry in the values.
 void input_gradient(const Kernels& kernels, const Pool& pool, const Image& dy,
-                    const Values& values, const int32_t* rows,
-                    const int32_t* columns, const int32_t* entries,
-                    int64_t num_entries, const Window& window,
+                    const Values& values, const Cells& cells,
+                    const int32_t* entries, const Window& window,
                     const Image& dx);
 
-// dW at the entries; those of A end at split[output].
+// dW at the entries: after the cells of A are as many of B only.
 void weight_gradient(const Kernels& kernels, const Pool& pool, const Image& x,
-                     const Image& dy, const int32_t* rows, const int32_t* split,
-                     const int32_t* columns, int64_t num_entries,
-                     const Window& window, float* values);
+                     const Image& dy, const Cells& cells, const Window& window,
+                     float* values);
 
 }  // namespace sparsity
 

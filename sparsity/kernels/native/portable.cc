@@ -4,7 +4,6 @@
 
 namespace sparsity {
 
-extern const Kernels kPortable = {"portable", pack, gather, product, sample,
-                                strip_product, strip_sample};
+extern const Kernels kPortable = {"portable", pack, gather, product, sample};
 
 }  // namespace sparsity

@@ -1,4 +1,4 @@
-// The products of `kernels.h` whose entries are in the order of strips.
+// The products of `kernels.h`, in the vectors of the including file.
 #ifndef SPARSITY_STRIPS_H_
 #define SPARSITY_STRIPS_H_
 
@@ -7,10 +7,12 @@
 namespace sparsity {
 namespace {
 
-// Adds a row's entries of one strip to its sums, for some lanes.
-template <int kVectors>
-SPARSITY_INLINE void add_strip(const Entry* entries, int32_t count,
-                               const float* panel, float* sums) {
+// Adds the entries of a cell to its row's sums, for some lanes. With few
+// vectors a row, several entries are summed apart, or each would wait for the
+// one before.
+template <int kLanes, int kVectors>
+SPARSITY_INLINE void add_cell(const float* values, const int32_t* columns,
+                              int32_t count, const float* panel, float* sums) {
   constexpr int kApart = kVectors >= 4 ? 1 : 4 / kVectors;
   Vector sum[kVectors];
 #pragma GCC unroll 8
@@ -21,10 +23,10 @@ SPARSITY_INLINE void add_strip(const Entry* entries, int32_t count,
     for (; k + kApart <= count; k += kApart) {
 #pragma GCC unroll 4
       for (int j = 0; j < kApart; ++j) {
-        const float* x = panel + entries[k + j].offset;
+        const float* x = panel + static_cast<int64_t>(columns[k + j]) * kLanes;
 #pragma GCC unroll 8
         for (int i = 0; i < kVectors; ++i) {
-          apart[j][i] += entries[k + j].value * load<Vector>(x + i * kWidth);
+          apart[j][i] += values[k + j] * load<Vector>(x + i * kWidth);
         }
       }
     }
@@ -35,10 +37,10 @@ SPARSITY_INLINE void add_strip(const Entry* entries, int32_t count,
     }
   }
   for (; k < count; ++k) {
-    const float* x = panel + entries[k].offset;
+    const float* x = panel + static_cast<int64_t>(columns[k]) * kLanes;
 #pragma GCC unroll 8
     for (int i = 0; i < kVectors; ++i) {
-      sum[i] += entries[k].value * load<Vector>(x + i * kWidth);
+      sum[i] += values[k] * load<Vector>(x + i * kWidth);
     }
   }
 #pragma GCC unroll 8
@@ -46,35 +48,35 @@ SPARSITY_INLINE void add_strip(const Entry* entries, int32_t count,
 }
 
 template <int kLanes>
-void strip_product_lanes(const StripProduct& a) {
+void product_lanes(const Product& a) {
+  // Eight sums and what is added to them fit the registers of any processor.
   constexpr int kVectors = kLanes / kWidth < 8 ? kLanes / kWidth : 8;
-  alignas(64) float sums[kOrderRows * kLanes];
-  const Strips<Entry>& s = a.strips;
-  const int num_rows = static_cast<int>(s.last_row - s.first_row);
-  memset(sums, 0, sizeof(float) * kLanes * ((num_rows + 7) / 8 * 8));
-  const Entry* entries = s.entries;
-  for (int strip = 0; strip < s.num_strips; ++strip) {
-    const int32_t* counts = s.counts + strip * kOrderRows;
-    for (int row = 0; row < num_rows; ++row) {
-      const int32_t count = counts[row];
+  alignas(64) float sums[kBlock * kLanes];
+  memset(sums, 0, sizeof(float) * kLanes * ((a.num_rows + 7) / 8 * 8));
+  for (int i = 0; i < a.num_pieces; ++i) {
+    const Piece& piece = a.pieces[i];
+    const float* panel = a.panel + piece.panel_row * kLanes;
+    float* row_sums = sums + piece.first_row * kLanes;
+    for (int row = 0; row < piece.num_rows; ++row, row_sums += kLanes) {
+      const int32_t begin = piece.begins[row];
+      const int32_t count = piece.begins[row + 1] - begin;
       for (int lane = 0; lane < kLanes; lane += kVectors * kWidth) {
-        add_strip<kVectors>(entries, count, a.panel + lane,
-                            sums + row * kLanes + lane);
+        add_cell<kLanes, kVectors>(a.values + begin, a.columns + begin, count,
+                                   panel + lane, row_sums + lane);
       }
-      entries += count;
     }
   }
   if (a.output_type == Type::kFloat32) {
-    unpack<float>(sums, kLanes, s.first_row, num_rows, a.outputs);
+    unpack<float>(sums, kLanes, a.first_row, a.num_rows, a.outputs);
   } else {
-    unpack<BFloat16>(sums, kLanes, s.first_row, num_rows, a.outputs);
+    unpack<BFloat16>(sums, kLanes, a.first_row, a.num_rows, a.outputs);
   }
 }
 
-void strip_product(const StripProduct& a) {
-  if (a.lanes == 64) return strip_product_lanes<64>(a);
-  if (a.lanes == 32) return strip_product_lanes<32>(a);
-  return strip_product_lanes<16>(a);
+void product(const Product& a) {
+  if (a.lanes == 64) return product_lanes<64>(a);
+  if (a.lanes == 32) return product_lanes<32>(a);
+  return product_lanes<16>(a);
 }
 
 // Dots that are summed together, lane by lane until then.
@@ -104,16 +106,19 @@ SPARSITY_INLINE void sum_dots(const float* dots, int count, bool add,
   }
 }
 
-// dots[k] (+)= the products of an entry's row of the panel with a row of dy.
-template <int kVectors, bool kAdd>
-SPARSITY_INLINE void make_dots(const Place* entries, int count,
-                               const float* inputs, const float* outputs,
-                               float* dots) {
-  Wide dy[kVectors];
+template <int kVectors>
+SPARSITY_INLINE void load_row(const float* row, Wide vectors[kVectors]) {
 #pragma GCC unroll 8
-  for (int i = 0; i < kVectors; ++i) dy[i] = load<Wide>(outputs + i * kWide);
+  for (int i = 0; i < kVectors; ++i) vectors[i] = load<Wide>(row + i * kWide);
+}
+
+// dots[k] (+)= the products of an entry's row of the panel with a row of dy.
+template <int kLanes, int kVectors, bool kAdd>
+SPARSITY_INLINE void make_dots(const int32_t* columns, int count,
+                               const float* inputs, const Wide dy[kVectors],
+                               float* dots) {
   for (int k = 0; k < count; ++k) {
-    const float* x = inputs + entries[k].offset;
+    const float* x = inputs + static_cast<int64_t>(columns[k]) * kLanes;
     Wide dot = dy[0] * load<Wide>(x);
     if (kAdd) dot += load<Wide>(dots + k * kWide);
 #pragma GCC unroll 8
@@ -124,48 +129,62 @@ SPARSITY_INLINE void make_dots(const Place* entries, int count,
   }
 }
 
+// The dots of successive entries, and where their sums go.
+struct Dots {
+  alignas(64) float dots[kDots * kWide] = {};
+  int count = 0;
+  float* sums;
+
+  SPARSITY_INLINE void flush(bool add) {
+    sum_dots(dots, count, add, sums);
+    sums += count;
+    count = 0;
+  }
+};
+
 template <int kLanes>
-void strip_sample_lanes(const StripSample& a) {
+void sample_lanes(const Sample& a) {
   constexpr int kVectors = kLanes / kWide < 8 ? kLanes / kWide : 8;
   constexpr int kStep = kVectors * kWide;
-  alignas(64) float dots[kDots * kWide] = {};
-  int held = 0;  // dots that are not summed yet
-  const Strips<Place>& s = a.strips;
-  const int num_rows = static_cast<int>(s.last_row - s.first_row);
-  const float* const outputs = a.outputs + s.first_row * kLanes;
-  const Place* entries = s.entries;
-  float* sums = a.sums;
-  for (int strip = 0; strip < s.num_strips; ++strip) {
-    const int32_t* counts = s.counts + strip * kOrderRows;
-    for (int row = 0; row < num_rows; ++row) {
-      const float* dy = outputs + row * kLanes;
-      for (int32_t left = counts[row]; left > 0;) {
-        const int count = left < kDots - held ? left : kDots - held;
-        float* to = dots + held * kWide;
-        make_dots<kVectors, false>(entries, count, a.inputs, dy, to);
-        for (int lane = kStep; lane < kLanes; lane += kStep) {
-          make_dots<kVectors, true>(entries, count, a.inputs + lane, dy + lane,
-                                    to);
-        }
-        entries += count;
-        left -= count;
-        held += count;
-        if (held == kDots) {
-          sum_dots(dots, kDots, a.add, sums);
-          sums += kDots;
-          held = 0;
+  Dots parts[2];
+  for (int i = 0; i < 2; ++i) parts[i].sums = a.values + a.cells[i][0];
+  int cell = 0;
+  for (int strip = 0; strip < a.num_strips; ++strip) {
+    const float* outputs = a.outputs;
+    for (int row = 0; row < a.num_rows; ++row, ++cell, outputs += kLanes) {
+      Wide dy[kVectors];  // in registers for all entries of the row
+      load_row<kVectors>(outputs, dy);
+#pragma GCC unroll 2
+      for (int i = 0; i < 2; ++i) {
+        Dots& held = parts[i];
+        const int32_t end = a.cells[i][cell + 1];
+        for (int32_t entry = a.cells[i][cell]; entry < end;) {
+          const int left = end - entry, room = kDots - held.count;
+          const int count = left < room ? left : room;
+          const int32_t* columns = a.columns + entry;
+          float* to = held.dots + held.count * kWide;
+          make_dots<kLanes, kVectors, false>(columns, count, a.inputs, dy, to);
+          for (int lane = kStep; lane < kLanes; lane += kStep) {
+            Wide more[kVectors];
+            load_row<kVectors>(outputs + lane, more);
+            make_dots<kLanes, kVectors, true>(columns, count, a.inputs + lane,
+                                              more, to);
+          }
+          entry += count;
+          held.count += count;
+          if (held.count == kDots) held.flush(a.add);
         }
       }
     }
   }
-  sum_dots(dots, held, a.add, sums);
+  for (Dots& held : parts) held.flush(a.add);
 }
 
-void strip_sample(const StripSample& a) {
-  if (a.lanes == 128) return strip_sample_lanes<128>(a);
-  if (a.lanes == 64) return strip_sample_lanes<64>(a);
-  if (a.lanes == 32) return strip_sample_lanes<32>(a);
-  return strip_sample_lanes<16>(a);
+void sample(const Sample& a) {
+  if (a.lanes == 128) return sample_lanes<128>(a);
+  if (a.lanes == 64) return sample_lanes<64>(a);
+  if (a.lanes == 32) return sample_lanes<32>(a);
+  return sample_lanes<16>(a);
 }
 
 }  // namespace

@@ -40,22 +40,17 @@ class Walk {
 
 }  // namespace
 
-// A wide panel uses the registers best, a narrow one leaves fewer lanes empty
-// at the end of the pixels, and it has to fit the cache.
-int choose_lanes(int64_t num_rows, int64_t num_pixels, int64_t most_bytes) {
-  struct Choice {
-    int lanes;
-    double cost;  // of a lane; measured
-  };
-  int best = 16;
+// A wide panel uses the registers best, and a narrow one leaves fewer lanes
+// empty at the end of the pixels.
+int choose_lanes(const std::vector<Lanes>& choices, int64_t num_pixels) {
+  int best = 0;
   double lowest = 1e300;
-  for (Choice choice : {Choice{64, 1.0}, Choice{32, 1.1}, Choice{16, 1.4}}) {
-    if (choice.lanes > 16 && num_rows * choice.lanes * 4 > most_bytes) continue;
-    double tiles = (num_pixels + choice.lanes - 1) / choice.lanes;
-    double cost = tiles * choice.lanes * choice.cost;
+  for (const Lanes& lanes : choices) {
+    const int64_t tiles = (num_pixels + lanes.number - 1) / lanes.number;
+    const double cost = tiles * lanes.number * lanes.cost;
     if (cost < lowest) {
       lowest = cost;
-      best = choice.lanes;
+      best = lanes.number;
     }
   }
   return best;

@@ -9,12 +9,20 @@
 
 namespace sparsity {
 
-constexpr int64_t kPanelBytes = 768 << 10;  // of a core's second-level cache
 constexpr int64_t kSharedBytes = 4 << 20;  // of the last-level cache
-constexpr int64_t kRowBlock = 64;          // rows of a product in one task
 
-// Returns the lanes of a panel of so many rows, for so many pixels in all.
-int choose_lanes(int64_t num_rows, int64_t num_pixels, int64_t most_bytes);
+// How many lanes a panel may have, and what one of them costs; measured.
+struct Lanes {
+  int number;
+  double cost;
+};
+const std::vector<Lanes> kProductLanes = {{64, 1.0}, {32, 1.1}, {16, 1.4}};
+// The sum over the lanes costs the same for any number of them.
+const std::vector<Lanes> kSampleLanes = {
+    {128, 0.95}, {64, 1.0}, {32, 1.6}, {16, 2.8}};
+
+// Returns the best number of lanes for so many pixels in all.
+int choose_lanes(const std::vector<Lanes>& choices, int64_t num_pixels);
 
 // One place of the kernel's window: where it reads, seen from a pixel.
 struct Tap {
