@@ -1,4 +1,5 @@
 import collections
+import importlib.util
 import io
 import pathlib
 import shutil
@@ -23,7 +24,12 @@ def run(capsys, *arguments):
 
 @pytest.fixture
 def without_tensorflow(monkeypatch):
-  monkeypatch.setitem(sys.modules, 'tensorflow', None)
+  find = importlib.util.find_spec
+  monkeypatch.setattr(
+    importlib.util,
+    'find_spec',
+    lambda name, *more: None if name == 'tensorflow' else find(name, *more),
+  )
 
 
 @pytest.mark.usefixtures('without_tensorflow')
