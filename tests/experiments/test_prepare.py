@@ -3,7 +3,6 @@ import importlib.util
 import io
 import pathlib
 import shutil
-import sys
 import tarfile
 
 import pytest
