@@ -227,6 +227,9 @@ def test_compact_weights_are_masked_ones_over_200_steps(path):
   for step in range(0, 200, 20):
     expected, expected_values = masked.train(expected, step, 20)
     packed, values = compact.train(packed, step, 20)
+    # Rounding decides which of two entries of almost one size is in a set.
+    changes = (v.pop('mask_change') for v in (values, expected_values))
+    assert_close(*changes, atol=0.005)
     assert_close(values, expected_values, rtol=1e-2)
     first = first or values['loss']
   assert values['loss'] < 0.8 * first
