@@ -96,6 +96,7 @@ OVERRIDES = strategies.dictionaries(
 @hypothesis.given(
   OVERRIDES, strategies.none() | strategies.text('./\\:a~\0 ', max_size=9)
 )
+@hypothesis.example({}, ':.')
 def test_no_name_leaves_the_folder_of_the_sweep(overrides, chosen):
   if chosen is not None:
     overrides['config'] = chosen
