@@ -40,7 +40,8 @@ def section(
     backward_density: of Top-KAST; None: twice the forward density, at most 1.
     grow_at: where SET and RigL let weights start: over 0 with
       Powerpropagation, in which a weight at zero stays there.
-    storage: 'masked', or 'compact' for what keeps its numbers of weights.
+    storage: 'masked'; 'masked_products', whose products skip what is masked;
+      or 'compact', both for what keeps its numbers of weights.
   """
   shared = dict(
     density=density, distribution=distribution, dense=(), exclude=exclude

@@ -44,7 +44,7 @@ def convert(
     modules: the experiments by name.
     workdir: folder of the run.
     out: the new folder.
-    storage: 'masked' or 'compact'.
+    storage: 'masked', 'masked_products' or 'compact'.
 
   Raises:
     ValueError: If there is no run, its method cannot be stored so or is so

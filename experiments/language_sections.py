@@ -112,9 +112,9 @@ def evaluation(
 
 def check_storage(storage: str, model_devices: int) -> None:
   """Raises a `ValueError` if weights in this storage cannot be divided."""
-  if storage == 'compact' and model_devices > 1:
+  if storage != 'masked' and model_devices > 1:
     raise ValueError(
-      "config.train.model_devices: expected 1 with storage='compact', whose "
+      f'config.train.model_devices: expected 1 with storage={storage!r}, whose '
       f'weights are whole on each device, got {model_devices}'
     )
 

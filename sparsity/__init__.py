@@ -19,6 +19,8 @@ from sparsity.counts import make_counts
 from sparsity.distributions import erdos_renyi
 from sparsity.distributions import erdos_renyi_kernel
 from sparsity.distributions import uniform
+from sparsity.masked import MaskedWeights
+from sparsity.masked import masked_weights
 from sparsity.masks import density
 from sparsity.masks import nested_topk_masks
 from sparsity.masks import num_kept
@@ -58,6 +60,7 @@ __all__ = [
   'ActiveSets',
   'CompactWeights',
   'Counts',
+  'MaskedWeights',
   'Predicate',
   'Refresh',
   'Rule',
@@ -86,6 +89,7 @@ __all__ = [
   'layer_keys',
   'magnitude',
   'make_counts',
+  'masked_weights',
   'matching',
   'matmul',
   'methods',

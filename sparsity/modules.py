@@ -1,4 +1,4 @@
-"""Haiku layers whose weight may be dense or compact.
+"""Haiku layers whose weight may be dense, masked or compact.
 
 In place of `hk.Linear` and `hk.Conv2D`: the same parameters, names and initial
 values, and with dense weights the same outputs.
@@ -13,7 +13,7 @@ from sparsity.compact import products
 
 
 class Linear(hk.Linear):
-  """`hk.Linear` that also takes a `CompactWeights` as its `w`.
+  """`hk.Linear` that also takes `MaskedWeights` and `CompactWeights`.
 
   Example:
     >>> net = hk.without_apply_rng(hk.transform(lambda x: Linear(10)(x)))
@@ -38,7 +38,7 @@ class Linear(hk.Linear):
 
 
 class Conv2D(hk.Conv2D):
-  """`hk.Conv2D` that also takes a `CompactWeights` as its `w`.
+  """`hk.Conv2D` that also takes `MaskedWeights` and `CompactWeights`.
 
   Compact it has to be NHWC, without dilation, feature groups or a mask.
   """

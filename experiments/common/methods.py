@@ -2,7 +2,8 @@
 
 What all of them share: `exclude`, regular expressions of layers that are not of
 the method's business: they stay dense and do not count in its densities, unlike
-those in `dense`; and `storage`, 'masked' or 'compact': how weights are held.
+those in `dense`; and `storage`, 'masked', 'masked_products' or 'compact': how
+weights are held and multiplied.
 """
 
 from collections.abc import Callable
@@ -87,6 +88,8 @@ def _method(make) -> Callable[..., Method]:
     _check_storage(storage)
     if storage == 'compact':
       storage_lib.check_sets(make.__name__, options)
+    if storage == 'masked_products':
+      storage_lib.check_products()
     if 'pattern' in options:
       options['pattern'] = build.build(
         PATTERNS, options['pattern'], name='config.method.pattern'

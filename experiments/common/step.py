@@ -86,7 +86,8 @@ def train_step(
   A step that is skipped leaves everything as it was but the number of the step;
   its metrics are 0, and `skipped` is 1.
   """
-  weights = seen_weights(recipe, state)
+  see = recipe.storage.see or recipe.see
+  weights = see(recipe.to_weights(state.params), state.opt_state)
   gradients, metrics, net_state = compute_gradients(
     recipe, weights, state.net_state, batch, key
   )

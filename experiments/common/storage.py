@@ -1,11 +1,13 @@
 """How weights are held while they are trained: masked or compact.
 
-Masked, a compiled step does everything, and this does nothing. Compact, only
-active entries are on the device, and between compiled steps the host chooses
-the next sets with the dense parameters, which nothing else sees.
+Masked, a compiled step does everything, and this does nothing; its products are
+dense, or skip what is masked. Compact, only active entries are on the device,
+and between compiled steps the host chooses the next sets with the dense
+parameters, which nothing else sees.
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any
 from typing import NamedTuple
 
@@ -32,6 +34,9 @@ class Storage(NamedTuple):
   # Whether a refresh is in place of a step and needs gradients of all weights.
   needs_gradients: bool
   is_compact: bool
+  # (theta, optimizer's state) -> what the network is given in a training step;
+  # None: what it is given in every other place.
+  see: Callable[[Any, Any], Any] | None = None
 
 
 class Steps(NamedTuple):
@@ -61,6 +66,14 @@ def masked(
 ) -> tuple[optax.GradientTransformationExtraArgs, Storage]:
   """Returns the optimizer as it is, and what the host does: nothing."""
   return tx, MASKED
+
+
+def masked_products(
+  tx: optax.GradientTransformationExtraArgs,
+) -> tuple[optax.GradientTransformationExtraArgs, Storage]:
+  """Returns the same as `masked`, with products that skip what is masked."""
+  see = functools.partial(sparsity.masked_weights, tx)
+  return tx, MASKED._replace(see=see)
 
 
 def compact(
@@ -105,7 +118,11 @@ def compact(
   )
 
 
-STORAGES = {'masked': masked, 'compact': compact}
+STORAGES = {
+  'masked': masked,
+  'masked_products': masked_products,
+  'compact': compact,
+}
 
 
 def make_steps(
@@ -179,6 +196,21 @@ def describe(state: Any) -> tuple[str, ...]:
     return ()
   num_bytes = sparsity.compact.num_bytes(state.stored)
   return (f'on the host   {num_bytes:>16,} bytes, seen by refreshes only',)
+
+
+def check_products() -> None:
+  """Checks that products which skip masked weights have one device.
+
+  Raises:
+    ValueError: If there are several processes, each of which would compute the
+      whole batch.
+  """
+  if jax.process_count() > 1:
+    raise ValueError(
+      "config.method.storage: expected 'masked' with several processes, got "
+      "'masked_products', whose kernels would compute the whole batch in each; "
+      'start it without --processes, --distributed and --coordinator'
+    )
 
 
 def check_sets(name: str, options: dict[str, Any]) -> None:

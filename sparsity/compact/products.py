@@ -1,4 +1,4 @@
-"""Products with a weight that is dense or compact: one entrance for models."""
+"""Products with weights of every kind: one entrance for models."""
 
 from collections.abc import Sequence
 import functools
@@ -9,6 +9,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from sparsity import kernels
+from sparsity import masked
 from sparsity.compact import weights as weights_lib
 
 NHWC = ('NHWC', 'HWIO', 'NHWC')
@@ -16,11 +17,13 @@ NHWC = ('NHWC', 'HWIO', 'NHWC')
 
 def matmul(
   x: jax.Array,
-  w: jax.Array | weights_lib.CompactWeights,
+  w: jax.Array | masked.MaskedWeights | weights_lib.CompactWeights,
   *,
   precision: Any = None,
 ) -> jax.Array:
   """Returns x w, of a dense weight or of the active entries of one.
+
+  The gradient of a `MaskedWeights` is dense, that of the weight that is seen.
 
   The gradient of a `CompactWeights` is that of its values: x^T dy at every
   entry of B, nothing dense in between.
@@ -36,6 +39,8 @@ def matmul(
   Raises:
     ValueError: If the shapes do not match; names the layer.
   """
+  if masked.is_masked(w):
+    return masked.matmul(x, w)
   if not weights_lib.is_compact(w):
     return jnp.dot(x, w, precision=precision)
   if w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[0]:
@@ -49,7 +54,7 @@ def matmul(
 
 def conv(
   x: jax.Array,
-  w: jax.Array | weights_lib.CompactWeights,
+  w: jax.Array | masked.MaskedWeights | weights_lib.CompactWeights,
   *,
   stride: int | Sequence[int] = 1,
   padding: str | Sequence[tuple[int, int]] = 'SAME',
@@ -79,10 +84,17 @@ def conv(
       the layer. Masked storage serves it.
   """
   strides = (stride, stride) if isinstance(stride, int) else tuple(stride)
+  if not isinstance(padding, str):
+    padding = tuple(tuple(pair) for pair in padding)
+  unlike = []
+  if masked.is_masked(w) or weights_lib.is_compact(w):
+    unlike = _unlike(x, w, dilation, feature_group_count, dimension_numbers)
+  if masked.is_masked(w) and not unlike:
+    return masked.conv(x, w, strides, padding)
   if not weights_lib.is_compact(w):
     return lax.conv_general_dilated(
       x,
-      w,
+      jnp.asarray(w),
       strides,
       padding,
       rhs_dilation=tuple(dilation),
@@ -90,22 +102,12 @@ def conv(
       feature_group_count=feature_group_count,
       precision=precision,
     )
-  layout = lax.conv_dimension_numbers(x.shape, w.shape, dimension_numbers)
-  expected = lax.conv_dimension_numbers(x.shape, w.shape, NHWC)
-  for name, given, needed in (
-    ('dimensions', layout, expected),
-    ('feature groups', feature_group_count, 1),
-    ('dilation', tuple(dilation), (1, 1)),
-    ('channels', x.shape[-1], w.shape[-2]),
-  ):
-    if given != needed:
-      raise ValueError(
-        f'{w.entries.name}: expected {name} {needed} of a compact '
-        f'convolution, got {given}: use masked storage, or leave this layer '
-        'out of the selection'
-      )
-  if not isinstance(padding, str):
-    padding = tuple(tuple(pair) for pair in padding)
+  for name, given, needed in unlike:
+    raise ValueError(
+      f'{w.entries.name}: expected {name} {needed} of a compact '
+      f'convolution, got {given}: use masked storage, or leave this layer '
+      'out of the selection'
+    )
   entries = w.entries
   return _conv(
     x,
@@ -114,6 +116,19 @@ def conv(
     entries.shape,
     (strides, padding),
   )
+
+
+def _unlike(x, w, dilation, feature_group_count, dimension_numbers):
+  """Returns what the kernels do not serve: names, given, and needed."""
+  layout = lax.conv_dimension_numbers(x.shape, w.shape, dimension_numbers)
+  expected = lax.conv_dimension_numbers(x.shape, w.shape, NHWC)
+  facts = (
+    ('dimensions', layout, expected),
+    ('feature groups', feature_group_count, 1),
+    ('dilation', tuple(dilation), (1, 1)),
+    ('channels', x.shape[-1], w.shape[-2]),
+  )
+  return [fact for fact in facts if fact[1] != fact[2]]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from sparsity import kernels
+from sparsity import masked
 
 
 @jax.tree_util.register_dataclass
@@ -126,10 +127,14 @@ def is_compact(x: Any) -> bool:
   return isinstance(x, CompactWeights)
 
 
+def _has_values(x: Any) -> bool:
+  return is_compact(x) or masked.is_masked(x)
+
+
 def values(weights: Any) -> Any:
-  """Returns a tree of arrays: of each `CompactWeights` its values."""
+  """Returns a tree of arrays: of `CompactWeights` and the like their values."""
   return jax.tree.map(
-    lambda w: w.values if is_compact(w) else w, weights, is_leaf=is_compact
+    lambda w: w.values if _has_values(w) else w, weights, is_leaf=_has_values
   )
 
 
@@ -144,18 +149,19 @@ def with_values(weights: Any, new: Any) -> Any:
     Array([[2., 2.]], dtype=float32)
   """
   return jax.tree.map(
-    lambda w, x: CompactWeights(x, w.entries) if is_compact(w) else x,
+    lambda w, x: dataclasses.replace(w, values=x) if _has_values(w) else x,
     weights,
     new,
-    is_leaf=is_compact,
+    is_leaf=_has_values,
   )
 
 
 def value_and_grad(fun: Callable, has_aux: bool = False) -> Callable:
-  """Returns `jax.value_and_grad(fun)` for weights dense or compact.
+  """Returns `jax.value_and_grad(fun)` for weights dense, masked or compact.
 
-  Of `CompactWeights` in its first argument the gradient is that of the values,
-  an array like them. On a tree without any it is `jax.value_and_grad`.
+  Of `CompactWeights` and `MaskedWeights` in its first argument the gradient is
+  that of the values, an array like them. On a tree without any it is
+  `jax.value_and_grad`.
 
   Example:
     >>> from sparsity import compact
@@ -183,7 +189,7 @@ def value_and_grad(fun: Callable, has_aux: bool = False) -> Callable:
 
 
 def grad(fun: Callable, has_aux: bool = False) -> Callable:
-  """Returns `jax.grad(fun)` for weights dense or compact.
+  """Returns `jax.grad(fun)` for weights dense, masked or compact.
 
   See `value_and_grad`.
   """

@@ -14,6 +14,9 @@ under `jax.shard_map` each computes its part.
 from sparsity.kernels.choice import describe
 from sparsity.kernels.choice import implementation
 from sparsity.kernels.choice import use
+from sparsity.kernels.masked import dense_conv_dw
+from sparsity.kernels.masked import masked_conv
+from sparsity.kernels.masked import masked_conv_dx
 from sparsity.kernels.products import conv
 from sparsity.kernels.products import conv_dw
 from sparsity.kernels.products import conv_dx
@@ -34,9 +37,12 @@ __all__ = [
   'conv',
   'conv_dw',
   'conv_dx',
+  'dense_conv_dw',
   'describe',
   'from_masks',
   'implementation',
+  'masked_conv',
+  'masked_conv_dx',
   'matmul',
   'matmul_dw',
   'matmul_dx',

@@ -20,7 +20,10 @@ from sparsity.kernels.structure import strip_size
 # In order of need; the place is what the kernels are told.
 ISAS = ('portable', 'avx2', 'avx512')
 ISA_VARIABLE = 'SPARSITY_ISA'
-TARGETS = ('forward', 'input_gradient', 'weight_gradient', 'num_threads')
+TARGETS = (
+  *('forward', 'input_gradient', 'weight_gradient'),
+  *('masked_forward', 'masked_input_gradient', 'num_threads'),
+)
 HOW = 'run `python -m sparsity.kernels.build`'
 
 
@@ -95,25 +98,24 @@ def num_threads() -> int:
     return int(jax.jit(lambda: call())())
 
 
-def _call(target, shape, dtype, window, strip, *arguments):
+def _call(target, shape, dtype, window, *arguments, **numbers):
   (height, width), stride, ((top, _), (left, _)) = window
   call = jax.ffi.ffi_call(
     f'sparsity_{target}',
     jax.ShapeDtypeStruct(shape, dtype),
     vmap_method='sequential',
   )
-  numbers = np.array([height, width, *stride, top, left], np.int64)
   return call(
     *arguments,
-    window=numbers,
-    strip=np.int64(strip),
+    window=np.array([height, width, *stride, top, left], np.int64),
     isa=np.int64(ISAS.index(isa())),
+    **numbers,
   )
 
 
 def _strip(s, window, num_inputs, num_outputs):
   shape = (window.size[0] * window.size[1] * num_inputs, num_outputs)
-  return strip_size(shape, len(s.t_columns))
+  return np.int64(strip_size(shape, len(s.t_columns)))
 
 
 def forward(
@@ -130,7 +132,9 @@ def forward(
   shape = (x.shape[0], *size, num_outputs)
   dtype = jnp.result_type(x, values)
   indices = (s.cells, s.columns)
-  return _call('forward', shape, dtype, window, strip, x, values, *indices)
+  return _call(
+    'forward', shape, dtype, window, x, values, *indices, strip=strip
+  )
 
 
 def input_gradient(
@@ -146,7 +150,7 @@ def input_gradient(
   shape = (dy.shape[0], *image)
   dtype = jnp.result_type(dy, values)
   arguments = (dy, values, s.t_cells, s.t_columns, s.t_entries)
-  return _call('input_gradient', shape, dtype, window, strip, *arguments)
+  return _call('input_gradient', shape, dtype, window, *arguments, strip=strip)
 
 
 def weight_gradient(
@@ -157,4 +161,30 @@ def weight_gradient(
   strip = _strip(s, window, x.shape[-1], dy.shape[-1])
   shape, dtype = s.columns.shape, jnp.float32
   arguments = (x, dy, s.cells, s.columns)
-  return _call('weight_gradient', shape, dtype, window, strip, *arguments)
+  return _call('weight_gradient', shape, dtype, window, *arguments, strip=strip)
+
+
+def masked_forward(
+  x: jax.Array, weight: jax.Array, mask: jax.Array, window: Window
+) -> jax.Array:
+  """Returns y [batch, height, width, out] of a dense weight where a mask is."""
+  shape = (x.shape[0], *window.output_size(*x.shape[1:3]), mask.shape[-1])
+  dtype = jnp.result_type(x, weight)
+  matrix = mask.reshape(-1, mask.shape[-1])
+  return _call('masked_forward', shape, dtype, window, x, weight, matrix)
+
+
+def masked_input_gradient(
+  dy: jax.Array,
+  weight: jax.Array,
+  mask: jax.Array,
+  window: Window,
+  image: tuple[int, int, int],
+) -> jax.Array:
+  """Returns dx [batch, *image] of a dense weight where a mask is."""
+  shape = (dy.shape[0], *image)
+  dtype = jnp.result_type(dy, weight)
+  matrix = mask.reshape(-1, mask.shape[-1])
+  return _call(
+    'masked_input_gradient', shape, dtype, window, dy, weight, matrix
+  )

@@ -18,6 +18,7 @@ from experiments.common import feed
 from experiments.common import storage as storage_lib
 from experiments.models import layers
 import sparsity
+from sparsity import masked
 
 NUM_STEPS = 20
 SIZE = 784 * 16
@@ -179,6 +180,19 @@ def test_how_chunks_are_cut_changes_nothing():
   assert_equal(one, several)
 
 
+def test_products_that_skip_train_as_masked_ones(monkeypatch):
+  monkeypatch.setattr(masked, 'SMALLEST', 1)
+  rows, params = {}, {}
+  for storage in ('masked', 'masked_products'):
+    unit = make_unit('topkast', storage)
+    state, rows[storage] = trained(unit)
+    params[storage] = state.params
+  # Not the same kernels: not the same roundings.
+  assert not np.array_equal(*(jax.tree.leaves(p)[1] for p in params.values()))
+  for values in (rows, params):
+    assert_close(*values.values(), rtol=1e-3, atol=1e-5)
+
+
 def test_members_are_trained_one_by_one():
   config = make_config('topkast', 'compact', seeds=(0, 1), side_by_side='auto')
   units = build.call(image_classification.build, sections(config)).units
@@ -249,6 +263,6 @@ def test_an_unknown_storage_is_refused():
 
 def test_masked_storage_leaves_everything_to_the_step():
   state = make_unit('topkast', 'masked').init(None)
-  masked = feed.of_members(storage_lib.MASKED)
-  assert masked.pack(state) is masked.unpack(state) is state
+  storage = feed.of_members(storage_lib.MASKED)
+  assert storage.pack(state) is storage.unpack(state) is state
   assert state.stored is None

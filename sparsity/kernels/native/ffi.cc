@@ -4,6 +4,7 @@
 
 #include "kernels.h"
 #include "layer.h"
+#include "listing.h"
 #include "pool.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -154,6 +155,55 @@ ffi::Error weight_gradient_impl(ffi::ThreadPool threads, ffi::AnyBuffer x,
   return ffi::Error::Success();
 }
 
+using Mask = ffi::Buffer<ffi::PRED, 2>;
+
+// A weight of [inputs, outputs] and its mask.
+ffi::ErrorOr<MaskedWeight> masked_of(const ffi::AnyBuffer& weight,
+                                     Mask mask, int64_t num_inputs,
+                                     int64_t num_outputs) {
+  const auto d = mask.dimensions();
+  if (!is_number(weight) || d[0] != num_inputs || d[1] != num_outputs ||
+      weight.element_count() != mask.element_count()) {
+    return ffi::Unexpected(invalid("weight and mask do not match the shapes"));
+  }
+  return MaskedWeight{weight.untyped_data(), type_of(weight),
+                      reinterpret_cast<const uint8_t*>(mask.typed_data()),
+                      num_inputs, num_outputs};
+}
+
+ffi::Error masked_forward_impl(ffi::ThreadPool threads, ffi::AnyBuffer x,
+                               ffi::AnyBuffer weight, Mask mask,
+                               ffi::Result<ffi::AnyBuffer> y, Numbers window,
+                               int64_t isa) {
+  if (auto error = check(isa, window, x, *y); error.failure()) return error;
+  const auto masked =
+      masked_of(weight, mask, window[0] * window[1] * x.dimensions()[3],
+                y->dimensions()[3]);
+  if (masked.has_error()) return masked.error();
+  const Pool pool = pool_of(threads);
+  const Listed listed = list_by_output(kernels_of(isa), pool, *masked);
+  forward(kernels_of(isa), pool, image_of(x), listed.all(), listed.cells,
+          window_of(window), image_of(*y));
+  return ffi::Error::Success();
+}
+
+ffi::Error masked_input_gradient_impl(ffi::ThreadPool threads,
+                                      ffi::AnyBuffer dy, ffi::AnyBuffer weight,
+                                      Mask mask,
+                                      ffi::Result<ffi::AnyBuffer> dx,
+                                      Numbers window, int64_t isa) {
+  if (auto error = check(isa, window, dy, *dx); error.failure()) return error;
+  const auto masked =
+      masked_of(weight, mask, window[0] * window[1] * dx->dimensions()[3],
+                dy.dimensions()[3]);
+  if (masked.has_error()) return masked.error();
+  const Pool pool = pool_of(threads);
+  const Listed listed = list_by_input(kernels_of(isa), pool, *masked);
+  input_gradient(kernels_of(isa), pool, image_of(dy), listed.all(),
+                 listed.cells, nullptr, window_of(window), image_of(*dx));
+  return ffi::Error::Success();
+}
+
 ffi::Error num_threads_impl(ffi::ThreadPool threads,
                             ffi::Result<Count> result) {
   *result->typed_data() = static_cast<int32_t>(threads.num_threads());
@@ -201,6 +251,28 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(sparsity_weight_gradient,
                                   .Ret<sparsity::Gradient>()
                                   .Attr<sparsity::Numbers>("window")
                                   .Attr<int64_t>("strip")
+                                  .Attr<int64_t>("isa"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(sparsity_masked_forward,
+                              sparsity::masked_forward_impl,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<sparsity::Mask>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Attr<sparsity::Numbers>("window")
+                                  .Attr<int64_t>("isa"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(sparsity_masked_input_gradient,
+                              sparsity::masked_input_gradient_impl,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<sparsity::Mask>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Attr<sparsity::Numbers>("window")
                                   .Attr<int64_t>("isa"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(

@@ -80,12 +80,30 @@ struct Sample {
   float* values;
 };
 
+// Some rows and columns of a dense weight and of its mask. They are cells one
+// after the other: the columns are (`by_column`, of at most kBlock) or the rows.
+struct Patch {
+  const uint8_t* mask;  // 0 or 1
+  const void* weights;
+  Type type;
+  int64_t stride;  // from row to row
+  int num_rows, num_columns;
+  bool by_column;
+  int32_t first;    // what the first row (or column) of a cell is called
+  int32_t* begins;  // `count` writes how many entries a cell has, `list` reads
+                    // where they begin
+  int32_t* columns;
+  float* values;
+};
+
 struct Kernels {
   const char* name;
   void (*pack)(const Pack&);
   void (*gather)(const Gather&);
   void (*product)(const Product&);
   void (*sample)(const Sample&);
+  void (*count)(const Patch&);
+  void (*list)(const Patch&);
 };
 
 extern const Kernels kPortable;

@@ -13,8 +13,8 @@ constexpr size_t kHugePage = size_t{2} << 20;
 
 Scratch::~Scratch() { std::free(data_); }
 
-float* Scratch::get(size_t size) {
-  size_t bytes = (size * sizeof(float) + kHugePage - 1) / kHugePage * kHugePage;
+void* Scratch::get_bytes(size_t size) {
+  const size_t bytes = (size + kHugePage - 1) / kHugePage * kHugePage;
   if (bytes > bytes_) {
     std::free(data_);
     bytes_ = 0;
@@ -25,7 +25,7 @@ float* Scratch::get(size_t size) {
 #endif
     bytes_ = bytes;
   }
-  return static_cast<float*>(data_);
+  return data_;
 }
 
 Scratch& own_scratch() {
@@ -39,6 +39,16 @@ Scratch& shared_scratch() {
 }
 
 Scratch& value_scratch() {
+  static thread_local Scratch scratch;
+  return scratch;
+}
+
+Scratch& begin_scratch() {
+  static thread_local Scratch scratch;
+  return scratch;
+}
+
+Scratch& column_scratch() {
   static thread_local Scratch scratch;
   return scratch;
 }

@@ -80,10 +80,15 @@ class Scratch {
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
-  // Returns room for `size` floats; what was there before is lost.
-  float* get(size_t size);
+  // Returns room for `size` numbers; what was there before is lost.
+  template <typename T = float>
+  T* get(size_t size) {
+    return static_cast<T*>(get_bytes(size * sizeof(T)));
+  }
 
  private:
+  void* get_bytes(size_t size);
+
   void* data_ = nullptr;
   size_t bytes_ = 0;
 };
@@ -92,6 +97,8 @@ class Scratch {
 Scratch& own_scratch();     // panels it fills for itself
 Scratch& shared_scratch();  // panels it fills with the help of others
 Scratch& value_scratch();   // values in another order
+Scratch& begin_scratch();   // cells, and the columns of their entries, that
+Scratch& column_scratch();  // were made of a mask
 
 }  // namespace sparsity
 
