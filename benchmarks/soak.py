@@ -139,7 +139,7 @@ def saved_step(workdir: pathlib.Path) -> int:
   return status.get('global_step', 0)
 
 
-def memory(pid: int) -> float:
+def memory(pid: int | str) -> float:
   """Returns the resident memory of a process, in MiB."""
   pages = pathlib.Path(f'/proc/{pid}/statm').read_text().split()[1]
   return int(pages) * os.sysconf('SC_PAGESIZE') / MIB
