@@ -1,6 +1,7 @@
 """What a training step costs if only active entries exist, dense = 1.
 
-  python benchmarks/compact.py [--only=mlp] [--pairs 0.1/0.2 0.05/0.1]
+  python -m benchmarks.compact [--only=mlp] [--pairs 0.1/0.2 0.05/0.1]
+      [--record=DIR]
 
 Top-KAST with Adam, forward / backward density in each layer: the dense Optax
 step, the same masked, and compact, with each implementation of the kernels that
@@ -33,6 +34,7 @@ import jax.numpy as jnp
 import optax
 
 from benchmarks import networks
+from benchmarks import record
 from benchmarks import timing
 import sparsity
 from sparsity import flops
@@ -167,7 +169,7 @@ def ideal(problem, densities) -> float:
   return flops.train(network, *shares) / flops.train(network)
 
 
-def compare(problem, pairs, implementations, rounds: int) -> None:
+def compare(problem, pairs, implementations, rounds: int, figures) -> None:
   print(f'\n{problem.name}')
   print(f'{"A / B":>10}  {"":<20}{"time":>6}{"to ideal":>10}{"refresh":>9}'
         f'{"state":>7}{"peak MB":>9}')  # fmt: skip
@@ -183,6 +185,7 @@ def compare(problem, pairs, implementations, rounds: int) -> None:
     middle = statistics.median(seconds['dense'])
     print(f'{"dense":>10}  {1e3 * middle:14.1f} ms {1:8.3f}{"":>17} {1:6.2f}'
           f'{dense.peak_bytes() / 1e6:9.0f}')  # fmt: skip
+    figures.add(f'{problem.name}, dense', 'time', 1e3 * middle, 'ms', rounds)
     for name, case in cases.items():
       extra = refreshes[name] / REFRESH_EVERY
       ratio = statistics.median(
@@ -190,10 +193,16 @@ def compare(problem, pairs, implementations, rounds: int) -> None:
         for a, b in zip(seconds[name], seconds['dense'], strict=True)
       )
       state = case.state_bytes() / dense.state_bytes()
-      label = '{:g} / {:g} %'.format(*(100 * d for d in densities))
+      label = '{:g}% / {:g}%'.format(*(100 * d for d in densities))
       print(f'{label:>10}  {name:<18} {ratio:7.3f}{ratio / best:10.2f}'
             f'{refreshes[name]:8.2f}s {state:6.2f}'
             f'{case.peak_bytes() / 1e6:9.0f}', flush=True)  # fmt: skip
+      of = f'{problem.name}, {label}, {name}'
+      figures.add(of, 'ratio', ratio, rounds=rounds)
+      figures.add(of, 'to ideal', ratio / best, rounds=rounds)
+      figures.add(of, 'refresh', refreshes[name], 's')
+      figures.add(of, 'state', state)
+      figures.add(of, 'peak', case.peak_bytes() / 1e6, 'MB')
     del cases
     gc.collect()
 
@@ -209,14 +218,17 @@ def main() -> None:
   parser.add_argument('--pairs', nargs='*', type=_pair, help='such as 0.1/0.2')
   parser.add_argument('--kernels', nargs='*', choices=('native', 'xla'))
   parser.add_argument('--rounds', type=int)
+  record.add_argument(parser)
   arguments = parser.parse_args()
+  figures = record.Record('compact')
   print(kernels.describe())
   chosen = arguments.kernels or dict.fromkeys(['xla', kernels.implementation()])
   pairs = arguments.pairs or [_pair(text) for text in PAIRS]
   for name, make in networks.PROBLEMS.items():
     if arguments.only in (None, name):
       rounds = arguments.rounds or ROUNDS[name]
-      compare(make(), pairs, tuple(chosen), rounds)
+      compare(make(), pairs, tuple(chosen), rounds, figures)
+  figures.write(arguments.record)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """How the cost of a training step grows with density and with width.
 
-  python benchmarks/growth.py [--quick]
+  python -m benchmarks.growth [--quick] [--record=DIR]
 
 Draws docs/compact_cost.png and prints its figures: milliseconds of a step, and
 bytes of parameters, gradients and Adam's moments, of one layer [width, width]
@@ -22,6 +22,7 @@ import optax
 
 from benchmarks import compact as cases
 from benchmarks import networks
+from benchmarks import record
 from benchmarks import timing
 import sparsity
 from sparsity import kernels
@@ -34,7 +35,7 @@ WIDTHS = (512, 1024, 2048, 4096, 8192)
 FIGURE = pathlib.Path(__file__).parent.parent / 'docs' / 'compact_cost.png'
 
 
-def measure(width: int, density: float, rounds: int):
+def measure(width: int, density: float, rounds: int, figures):
   """Returns (milliseconds, megabytes) of the dense and of the compact step."""
   problem = networks.mlp((width, width))
   tx = topkast.topkast(
@@ -63,6 +64,11 @@ def measure(width: int, density: float, rounds: int):
     f'{ms / dense_ms:6.3f} x {mb / dense_mb:6.3f} x',
     flush=True,
   )
+  case = f'width {width}, density {density:g}'
+  for name, (milliseconds, megabytes) in found.items():
+    figures.add(case, f'{name} time', milliseconds, 'ms', rounds)
+    figures.add(case, f'{name} bytes', megabytes, 'MB')
+  figures.add(case, 'ratio', ms / dense_ms, rounds=rounds)
   return found
 
 
@@ -98,14 +104,17 @@ def draw(by_density, by_width) -> None:
 def main() -> None:
   parser = argparse.ArgumentParser(description='Draws the cost of a step.')
   parser.add_argument('--quick', action='store_true', help='noisy, no plot')
-  quick = parser.parse_args().quick
+  record.add_argument(parser)
+  given = parser.parse_args()
+  quick, figures = given.quick, record.Record('growth')
   rounds = 3 if quick else 15
   print(kernels.describe())
-  by_density = {d: measure(WIDTH, d, rounds) for d in DENSITIES}
+  by_density = {d: measure(WIDTH, d, rounds, figures) for d in DENSITIES}
   widths = WIDTHS[:3] if quick else WIDTHS
-  by_width = {w: measure(w, DENSITY, rounds) for w in widths}
+  by_width = {w: measure(w, DENSITY, rounds, figures) for w in widths}
   if not quick:
     draw(by_density, by_width)
+  figures.write(given.record)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
 """Latency of pruned networks on the CPU, dense XLA = 1.
 
-  python benchmarks/inference.py [--only=lenet] [--densities 0.1 0.05]
+  python -m benchmarks.inference [--only=lenet] [--densities 0.1 0.05]
+      [--record=DIR]
 
 LeNet-300-100 and ResNet-50 (224 pixels, the first convolution dense) at batch
 1 and 32, pruned by magnitude in each layer, by `sparsity.compile_inference`
@@ -20,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import record
 from benchmarks import timing
 from experiments.models import lenet
 from experiments.models import resnet
@@ -60,7 +62,7 @@ def prune(params, density: float, dense):
   return jax.tree.map(jnp.multiply, params, masks), masks
 
 
-def compare(name: str, densities, rounds: int) -> None:
+def compare(name: str, densities, rounds: int, figures) -> None:
   apply, params, shape = make(name)
   for batch_size in BATCHES:
     images = jax.random.normal(jax.random.key(1), (batch_size, *shape))
@@ -95,6 +97,10 @@ def compare(name: str, densities, rounds: int) -> None:
         f'{ratio:6.3f} x',
         flush=True,
       )
+      of = f'{name}, batch {batch_size}, density {density:g}'
+      for case, milliseconds in ms.items():
+        figures.add(of, f'{case} time', milliseconds, 'ms', rounds)
+      figures.add(of, 'ratio', ratio, rounds=rounds)
 
 
 def main() -> None:
@@ -102,11 +108,15 @@ def main() -> None:
   parser.add_argument('--only', choices=ROUNDS)
   parser.add_argument('--densities', nargs='*', type=float, default=DENSITIES)
   parser.add_argument('--rounds', type=int)
+  record.add_argument(parser)
   arguments = parser.parse_args()
+  figures = record.Record('inference')
   print(kernels.describe())
   for name, rounds in ROUNDS.items():
     if arguments.only in (None, name):
-      compare(name, arguments.densities, arguments.rounds or rounds)
+      rounds = arguments.rounds or rounds
+      compare(name, arguments.densities, rounds, figures)
+  figures.write(arguments.record)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """How many images of ImageNet's size one core prepares in a second.
 
-  python benchmarks/input.py [--quick]
+  python -m benchmarks.input [--quick] [--record=DIR]
 
 Photographs of 500 x 375 pixels and about 110 KB, as ImageNet's are, go all the
 way from array_record files to normalized batches; beside it, OpenCV only
@@ -21,6 +21,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 import cv2
 import numpy as np
 
+from benchmarks import record
 from benchmarks import timing
 from experiments.data import imagenet
 from tests import photographs
@@ -95,7 +96,9 @@ def decode(contents: list[bytes]):
 def main():
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--quick', action='store_true', help='fewer repeats')
-  quick = parser.parse_args().quick
+  record.add_argument(parser)
+  given = parser.parse_args()
+  quick, figures = given.quick, record.Record('input')
   num_batches, repeats = (8, 3) if quick else (32, 9)
   num = num_batches * BATCH_SIZE
   cv2.setNumThreads(1)  # as in a worker process
@@ -118,6 +121,9 @@ def main():
     ratio = statistics.median(a / b for a, b in zip(times, base, strict=True))
     speed = num / statistics.median(times)
     print(f'{name:30} {speed:6.0f} images a CPU second {ratio:6.2f} x the time')
+    figures.add(name, 'speed', speed, 'images/s', repeats)
+    figures.add(name, 'ratio', ratio, rounds=repeats)
+  figures.write(given.record)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,8 @@
 """The kernels of sparse layers against XLA's dense products.
 
-  python benchmarks/kernels.py [--quick] [--cases mlp transformer resnet]
+  python -m benchmarks.kernels [--quick] [--cases mlp transformer resnet]
       [--kernels native native-avx2 xla] [--densities 0.1/0.2 0.05/0.1]
+      [--record=DIR]
 
 For each layer: y = x W_A, dx = dy W_A^T and dW on B, at the densities of A and
 B. All cases of a layer take turns in one run; printed are the median
@@ -30,6 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import record
 from benchmarks import timing
 from sparsity import kernels
 from sparsity.kernels import native
@@ -178,11 +180,12 @@ def functions_of(layer, densities, names):
   return functions, dy.size // dy.shape[-1]
 
 
-def run(layer, densities, names, repeats):
+def run(layer, densities, names, repeats, figures):
   """Times one layer; prints a line for each implementation."""
   functions, num_pixels = functions_of(layer, densities, names)
   seconds = timing.interleave(functions, repeats)
-  print(f'{layer}, density {densities[0]:g}/{densities[1]:g}')
+  title = f'{layer}, density {densities[0]:g}/{densities[1]:g}'
+  print(title)
   operations = 2 * num_pixels * math.prod(layer.shape)
   for name in ('dense', *names):
     line = f'  {name:15s}'
@@ -196,6 +199,10 @@ def run(layer, densities, names, repeats):
       )
       milliseconds = 1e3 * statistics.median(times)
       line += f'  {product:>2s} {milliseconds:7.2f} ms {ratio:5.2f} {rate:4.0f}'
+      case = f'{title}, {name} {product}'
+      figures.add(case, 'time', milliseconds, 'ms', repeats)
+      figures.add(case, 'ratio', ratio, rounds=repeats)
+      figures.add(case, 'rate', rate, 'GFLOP/s', repeats)
     print(line, flush=True)
 
 
@@ -219,13 +226,16 @@ def main():
     type=parse_densities,
     default=[(0.1, 0.2), (0.05, 0.1)],
   )
+  record.add_argument(parser)
   args = parser.parse_args()
+  figures, repeats = record.Record('kernels'), 5 if args.quick else 21
   print(kernels.describe())
   print('milliseconds, ratio to dense, useful GFLOP/s')
   for case in args.cases:
     for layer in CASES[case]:
       for densities in args.densities:
-        run(layer, densities, args.kernels, 5 if args.quick else 21)
+        run(layer, densities, args.kernels, repeats, figures)
+  figures.write(args.record)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """Tokens a second of Transformer-XL's training step, and what methods cost.
 
-  python benchmarks/language.py [--quick]
+  python -m benchmarks.language [--quick] [--record=DIR]
 
 A model of 5 million parameters (6 layers, d_model 256), bytes, segments of 64
 with a memory of 64, batches of 8, Adam. `plain` is the same step with attention
@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks import record
 from benchmarks import timing
 from experiments.models import transformer_xl
 import topkast
@@ -220,7 +221,9 @@ def make_batches(num_steps: int):
 def main() -> None:
   parser = argparse.ArgumentParser(description='Times Transformer-XL.')
   parser.add_argument('--quick', action='store_true', help='noisy')
-  quick = parser.parse_args().quick
+  record.add_argument(parser)
+  given = parser.parse_args()
+  quick, figures = given.quick, record.Record('language')
   num_steps, repeats = (5, 5) if quick else (20, 11)
   batches = make_batches(num_steps)
   run = {
@@ -241,6 +244,9 @@ def main() -> None:
     )
     speed = num_steps * BATCH * SEGMENT / statistics.median(seconds[name])
     print(f'  {name:10} {speed:9.0f} tokens/s, time {ratio:5.2f} x {base}')
+    figures.add(name, 'speed', speed, 'tokens/s', repeats)
+    figures.add(name, 'ratio', ratio, f'x {base}', repeats)
+  figures.write(given.record)
 
 
 if __name__ == '__main__':

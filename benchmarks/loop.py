@@ -1,6 +1,6 @@
 """What the loop gains by many steps in one dispatch, and by members at once.
 
-  python benchmarks/loop.py [--quick]
+  python -m benchmarks.loop [--quick] [--record=DIR]
 
 LeNet-300-100 on MNIST as `configs/mnist_dense.py` trains it: the same steps in
 one dispatch (`lax.scan` over a chunk) and in one dispatch each, and five seeds
@@ -17,6 +17,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import jax
 
+from benchmarks import record
 from benchmarks import timing
 from configs import mnist_dense
 from experiments import image_classification
@@ -50,7 +51,9 @@ def train(units, chunk: int, num_steps: int):
 def main():
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--quick', action='store_true', help='fewer repeats')
-  quick = parser.parse_args().quick
+  record.add_argument(parser)
+  given = parser.parse_args()
+  quick, figures = given.quick, record.Record('loop')
   num_steps, repeats = (50, 3) if quick else (500, 9)
   one_by_one, together = make_units('never'), make_units('always')
   cases = {
@@ -66,6 +69,9 @@ def main():
     ratio = statistics.median(a / b for a, b in zip(times, base, strict=True))
     step = 1e3 * statistics.median(times) / num_steps
     print(f'{name:30} {step:8.3f} ms a step {ratio:8.2f} x')
+    figures.add(name, 'time', step, 'ms', repeats)
+    figures.add(name, 'ratio', ratio, rounds=repeats)
+  figures.write(given.record)
 
 
 if __name__ == '__main__':

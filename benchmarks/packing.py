@@ -1,6 +1,6 @@
 """What EfficientPackNet's search takes of the time of a task.
 
-  python benchmarks/packing.py [--quick]
+  python -m benchmarks.packing [--quick] [--record=DIR]
 
 One task of `configs/permuted_mnist.py`: its training, the search for its
 weights as configured, the ranking in it (each layer once for all densities),
@@ -16,6 +16,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import jax
 
+from benchmarks import record
 from benchmarks import timing
 from configs import permuted_mnist
 from experiments import continual_learning
@@ -29,7 +30,9 @@ CHUNK = 500  # steps
 def main():
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--quick', action='store_true', help='fewer repeats')
-  quick = parser.parse_args().quick
+  record.add_argument(parser)
+  given = parser.parse_args()
+  repeats, figures = 3 if given.quick else 9, record.Record('packing')
   config = permuted_mnist.get_config()
   sections = config.to_dict()
   sections.pop('experiment')
@@ -62,13 +65,17 @@ def main():
     'of it ranking and masks': rank,
     'validation': lambda: unit.evaluate(held[0]),
   }
-  medians = timing.medians(timing.interleave(cases, 3 if quick else 9))
+  medians = timing.medians(timing.interleave(cases, repeats))
   num_chunks = config.train.num_steps / CHUNK
   medians['training'] *= num_chunks
   whole = medians['training'] + medians['search and one test']
   print(f'{config.train.num_steps} steps, {len(densities)} densities')
   for name, seconds in medians.items():
-    print(f'{name:24} {seconds:8.3f} s {100 * seconds / whole:6.1f}%')
+    share = 100 * seconds / whole
+    print(f'{name:24} {seconds:8.3f} s {share:6.1f}%')
+    figures.add(name, 'time', seconds, 's', repeats)
+    figures.add(name, 'share', share, '%', repeats)
+  figures.write(given.record)
 
 
 if __name__ == '__main__':

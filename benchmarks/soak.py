@@ -1,7 +1,7 @@
 """A long run that is watched: memory, files and speed must stay as they are.
 
   python -m benchmarks.soak --minutes=30 [--config=FILE] [--workdir=DIR]
-      [--config.section.key=value ...]
+      [--record=DIR] [--config.section.key=value ...]
 
 Trains as launch.py does, without end; sets are refreshed every 100 steps, and
 every 1,000 steps the network is evaluated and saved. Every few seconds the
@@ -24,6 +24,8 @@ import time
 from typing import NamedTuple
 
 import numpy as np
+
+from benchmarks import record
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
 ENDLESS = [
@@ -55,6 +57,7 @@ def main(arguments: Sequence[str]) -> int:
   parser.add_argument('--every', type=float, default=2.0, help='seconds')
   parser.add_argument('--config', default='configs/mnist_topkast.py')
   parser.add_argument('--workdir', help='by default one that is removed')
+  record.add_argument(parser)
   given, overrides = parser.parse_known_args(arguments)
   with tempfile.TemporaryDirectory(prefix='soak-') as temporary:
     workdir = pathlib.Path(given.workdir or f'{temporary}/run')
@@ -77,6 +80,9 @@ def main(arguments: Sequence[str]) -> int:
     finally:
       process.kill()
       process.wait()
+  figures = record.Record('soak', arguments)
+  keep(figures, given.config, samples)
+  figures.write(given.record)
   return summarize(samples, code)
 
 
@@ -125,6 +131,30 @@ def summarize(samples: Sequence[Sample], code: int) -> int:
   return int(code != 128 + signal.SIGTERM)
 
 
+def keep(figures, case: str, samples: Sequence[Sample]) -> None:
+  """Adds what was seen to the figures of a record."""
+  half = samples[len(samples) // 2 :]
+  first, middle, last = samples[0], half[0], samples[-1]
+  seconds = [s.seconds for s in half]
+  slope = np.polyfit(seconds, [s.memory for s in half], 1)[0] * 3600
+  folders = [s.folders for s in samples]
+  for figure, value, unit in (
+    ('minutes', last.seconds / 60, 'min'),
+    ('steps', last.step, ''),
+    ('memory at first', first.memory, 'MiB'),
+    ('memory half way', middle.memory, 'MiB'),
+    ('memory at last', last.memory, 'MiB'),
+    ('growth', slope, 'MiB/h'),
+    ('fewest checkpoints', min(folders), ''),
+    ('most checkpoints', max(folders), ''),
+  ):
+    figures.add(case, figure, value, unit)
+  quarters = np.array_split(np.arange(len(samples)), 4)
+  for i, part in enumerate(quarters, 1):
+    pace = speed(samples[part[0]], samples[part[-1]])
+    figures.add(case, f'speed in quarter {i}', pace, 'steps/s')
+
+
 def speed(first: Sample, last: Sample) -> float:
   """Returns steps a second, of what is saved."""
   return (last.step - first.step) / max(last.seconds - first.seconds, 1e-9)
@@ -139,7 +169,7 @@ def saved_step(workdir: pathlib.Path) -> int:
   return status.get('global_step', 0)
 
 
-def memory(pid: int) -> float:
+def memory(pid: int | str) -> float:
   """Returns the resident memory of a process, in MiB."""
   pages = pathlib.Path(f'/proc/{pid}/statm').read_text().split()[1]
   return int(pages) * os.sysconf('SC_PAGESIZE') / MIB

@@ -1,6 +1,6 @@
 """What a training step costs, as a multiple of the dense Optax step.
 
-  python benchmarks/step.py [--quick] [--only=lenet|mlp|resnet50]
+  python -m benchmarks.step [--quick] [--only=lenet|mlp|resnet50] [--record=DIR]
 
 Two networks on random data: LeNet-300-100 with batches of 60, and a perceptron
 of 16 million weights (1024-3072-3072-1024) with batches of 128. A call makes
@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from benchmarks import record
 from benchmarks import timing
 from benchmarks import vision
 import powerprop
@@ -116,7 +117,7 @@ def masked(problem: Problem, inner):
   return make_case(problem, tx, problem.params, topkast.weights)
 
 
-def compare(title: str, cases, batches, repeats: int):
+def compare(title: str, cases, batches, repeats: int, figures):
   """Prints the cases; each is compared with the dense one before it."""
   num_steps = len(batches[0])
   run = {
@@ -133,6 +134,8 @@ def compare(title: str, cases, batches, repeats: int):
     ratio = statistics.median(a / b for a, b in zip(times, base, strict=True))
     ms = 1e3 * statistics.median(times) / num_steps
     print(f'  {name:28} {ms:9.3f} ms {ratio:6.2f} x', flush=True)
+    figures.add(f'{title}: {name}', 'time', ms, 'ms', repeats)
+    figures.add(f'{title}: {name}', 'ratio', ratio, rounds=repeats)
 
 
 def main() -> None:
@@ -141,10 +144,13 @@ def main() -> None:
   parser.add_argument(
     '--only', choices=('lenet', 'mlp', 'resnet50'), help='one network'
   )
+  record.add_argument(parser)
   arguments = parser.parse_args()
+  figures = record.Record('step')
   quick, only = arguments.quick, arguments.only
   if only == 'resnet50':
-    vision.main(['--rounds=1'] if quick else ['--rounds=9'])
+    kept = [f'--record={arguments.record}'] if arguments.record else []
+    vision.main([f'--rounds={1 if quick else 9}', *kept])
     return
   sgd, adam = optax.sgd(0.1), optax.adam(1e-3)
   if only != 'mlp':
@@ -167,6 +173,7 @@ def main() -> None:
       },
       make_batches(LENET, 60, REFRESH_EVERY),
       5 if quick else 31,
+      figures,
     )
   if only != 'lenet':
     mlp = make_problem(MLP)
@@ -180,7 +187,9 @@ def main() -> None:
       },
       make_batches(MLP, 128, REFRESH_EVERY),
       1 if quick else 5,
+      figures,
     )
+  figures.write(arguments.record)
 
 
 if __name__ == '__main__':

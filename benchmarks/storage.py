@@ -1,6 +1,7 @@
 """Training in an experiment with compact weights against masked ones.
 
   python -m benchmarks.storage [--quick] [--config=FILE[:VARIANT]]
+      [--record=DIR]
 
 The first member of a config makes the same steps with `method.storage` masked
 and compact, refreshes and all that the host does between dispatches included;
@@ -12,6 +13,7 @@ import statistics
 
 import jax
 
+from benchmarks import record
 from benchmarks import timing
 from experiments import table
 from experiments.common import build
@@ -45,7 +47,7 @@ def train(unit, num_steps: int):
   return run
 
 
-def compare(name: str, num_steps: int, repeats: int) -> None:
+def compare(name: str, num_steps: int, repeats: int, figures) -> None:
   """Prints the times of a config's steps, masked and compact."""
   seconds = timing.interleave(
     {
@@ -57,10 +59,12 @@ def compare(name: str, num_steps: int, repeats: int) -> None:
   ratio = statistics.median(
     a / b for a, b in zip(seconds['compact'], seconds['masked'], strict=True)
   )
-  times = (
-    f'{storage} {1e3 * statistics.median(x) / num_steps:.2f} ms a step'
-    for storage, x in seconds.items()
-  )
+  times = []
+  for storage, of_rounds in seconds.items():
+    ms = 1e3 * statistics.median(of_rounds) / num_steps
+    times.append(f'{storage} {ms:.2f} ms a step')
+    figures.add(name, f'{storage} time', ms, 'ms', repeats)
+  figures.add(name, 'ratio', ratio, rounds=repeats)
   print(f'{name}: {", ".join(times)}, ratio {ratio:.2f}', flush=True)
 
 
@@ -68,13 +72,16 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--quick', action='store_true', help='fewer repeats')
   parser.add_argument('--config', help='one config only')
+  record.add_argument(parser)
   given = parser.parse_args()
+  figures = record.Record('storage')
   repeats = 3 if given.quick else 9
   print(sparsity.kernels.describe())
   for name in (given.config,) if given.config else CONFIGS:
     # A multiple of every refresh: each round has as many.
     num_steps = 20 if 'transformer' in name else 100
-    compare(name, num_steps, repeats)
+    compare(name, num_steps, repeats, figures)
+  figures.write(given.record)
 
 
 if __name__ == '__main__':

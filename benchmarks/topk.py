@@ -1,6 +1,6 @@
 """Top-k masks by counting, by `jax.lax.top_k` and by `jnp.sort`.
 
-  python -m benchmarks.topk [--quick]
+  python -m benchmarks.topk [--quick] [--record=DIR]
 
 Prints the median time of each method, and how many times that of ours it is;
 the calls take turns in one run. All masks are checked to be the same, on
@@ -19,6 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
+from benchmarks import record
 from benchmarks import timing
 from sparsity import masks
 
@@ -67,10 +68,12 @@ def check(functions, x):
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--quick', action='store_true', help='small arrays only')
-  quick = parser.parse_args().quick
+  record.add_argument(parser)
+  given = parser.parse_args()
+  figures = record.Record('topk')
   print(f'{"shape":>12}  {"method":<20} {"median, ms":>10} {"ratio":>7}')
   for shape, repeats in SHAPES.items():
-    if quick and np.prod(shape) > 1e6:
+    if given.quick and np.prod(shape) > 1e6:
       continue
     k = masks.num_kept(DENSITY, int(np.prod(shape)))
     functions = {
@@ -89,6 +92,10 @@ def main():
       ratio = seconds / medians['counting']
       size = 'x'.join(map(str, shape))
       print(f'{size:>12}  {name:<20} {1e3 * seconds:>10.2f} {ratio:>7.1f}')
+      case = f'{size}, {name}'
+      figures.add(case, 'time', 1e3 * seconds, 'ms', repeats)
+      figures.add(case, 'ratio', ratio, rounds=repeats)
+  figures.write(given.record)
 
 
 if __name__ == '__main__':

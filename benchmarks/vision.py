@@ -1,6 +1,6 @@
 """What a sparse method adds to a training step of ResNet-50.
 
-  python benchmarks/vision.py [--batch_size=8] [--rounds=5]
+  python -m benchmarks.vision [--batch_size=8] [--rounds=9] [--record=DIR]
 
 Full images (224 pixels), float32, the recipe of `configs/imagenet_resnet50.py`,
 random data. A step that changes the sets is timed apart from one that does not;
@@ -22,6 +22,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 import jax
 import jax.numpy as jnp
 
+from benchmarks import record
 from benchmarks import timing
 from configs import imagenet_resnet50
 from experiments import members
@@ -80,12 +81,15 @@ def make_cases(batch_size: int):
 def main(arguments: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--batch_size', type=int, default=8)
-  parser.add_argument('--rounds', type=int, default=5)
+  parser.add_argument('--rounds', type=int, default=9)
+  record.add_argument(parser)
   given = parser.parse_args(arguments)
+  figures = record.Record('vision', arguments)
   seconds = timing.interleave(make_cases(given.batch_size), given.rounds)
   print(f'ResNet-50, batch of {given.batch_size}, {given.rounds} rounds')
   for name, times in seconds.items():
     print(f'  {name:26} {statistics.median(times):8.3f} s')
+    figures.add(name, 'time', statistics.median(times), 's', given.rounds)
   for variant in ('topkast', 'rigl'):
     ratio = statistics.median(
       ((EVERY - 1) * a + b) / EVERY / dense
@@ -97,6 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
       )
     )
     print(f'  {variant}, a change every {EVERY} steps: {ratio:.3f} x dense')
+    figures.add(variant, 'ratio', ratio, rounds=given.rounds)
+  figures.write(given.record)
 
 
 if __name__ == '__main__':

@@ -108,6 +108,16 @@ def imagenet_extended(add):
       add(_imagenet(name, density, 'erdos_renyi_kernel', length=5))
 
 
+def photographs(add):
+  """photographs_resnet50.py: every method, in float32 and in bfloat16."""
+  for name in (
+    'dense', 'static', 'set', 'rigl', 'magnitude', 'topkast',
+    'powerprop_magnitude', 'powerprop_topkast',
+  ):  # fmt: skip
+    for dtype in ('float32', 'bfloat16'):
+      add({'config': f':{name}', 'model.compute_dtype': dtype})
+
+
 def language(add):
   """enwik8_transformer_xl.py, wikitext103_transformer_xl.py and
   text_transformer_xl.py: methods at densities.

@@ -37,12 +37,14 @@ VARIANTS = {
   'mnist_powerprop': ('', 'demo', 'quick'),
   'mnist_topkast': ('', 'quick'),
   'permuted_mnist': (*STRATEGIES, '', 'hundred', 'quick'),
+  'photographs_resnet50': IMAGENET,
   'split_mnist': (*STRATEGIES, '', 'quick'),
   'text_transformer_xl': (*LANGUAGE, 'topkast,quick=1,path=text.gz'),
   'wikitext103_transformer_xl': (*LANGUAGE, 'dense,size=large'),
 }
 LARGE = {
-  'enwik8_transformer_xl', 'imagenet_resnet50', 'wikitext103_transformer_xl',
+  'enwik8_transformer_xl', 'imagenet_resnet50', 'photographs_resnet50',
+  'wikitext103_transformer_xl',
 }  # fmt: skip
 NOT_CONFIGS = {
   'arguments', 'cluster', 'language', 'methods', 'strategies', 'sweeps',

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from experiments.common import lean
 from experiments.common import processes
 from experiments.common import quiet
 from experiments.common import run
@@ -126,7 +127,7 @@ class Checkpoints:
     if keep_always:
       self._policy.kept.add(step)
     try:
-      with quiet.quiet():
+      with quiet.quiet(), lean.lean():
         self._manager.save(
           step,
           args=ocp.args.PyTreeSave(_without_empty(state)),
@@ -214,7 +215,7 @@ class Checkpoints:
     """
     result = None
     try:
-      with quiet.quiet():
+      with quiet.quiet(), lean.lean():
         result = function(step, *args)
     except Exception as error:  # Orbax raises many kinds for a broken file.
       failures[step] = _first_line(error)

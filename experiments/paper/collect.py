@@ -149,7 +149,8 @@ def networks(record: Record) -> list[Network]:
     ]
     for share, row in levels:
       facts = {**shared, 'alpha': alpha, 'share': share}
-      found.append(Network(record, alpha, seed, facts, _figures(row), 'done'))
+      figures = {**_training(rows), **_figures(row)}
+      found.append(Network(record, alpha, seed, facts, figures, 'done'))
     if not tests:
       status = 'untrained' if has_diverged else 'diverged'
       has_diverged = True
@@ -212,6 +213,13 @@ def _check_rows(record: Record) -> None:
       f'expected a test of alpha {alpha:g}, seed {seed} in {metrics.FILE}, got '
       'none although there is a summary.json: half written'
     )
+
+
+def _training(rows: Sequence[results.Row]) -> dict[str, float]:
+  """Returns the training loss of the first and of the last row of metrics."""
+  found = results.select(rows, split='train')
+  losses = [row['loss'] for row in found if 'loss' in row]
+  return {'first_loss': losses[0], 'last_loss': losses[-1]} if losses else {}
 
 
 def _figures(row: results.Row) -> dict[str, float]:

@@ -29,6 +29,8 @@ def drawings(
     filled: a table with its cells.
     chosen: the networks of each cell.
   """
+  if not filled.table.has_plots:
+    return {}
   return {
     **{
       kind: functools.partial(draw, filled) for kind, draw in OF_CELLS.items()

@@ -164,12 +164,13 @@ def _check_alike(table: spec.Table, cells, found) -> None:
     records.update({n.record.path: n.record for n in networks})
   for labels, records in of_rows.items():
     place = f'table {table.name}, row {" ".join(labels)}'
-    _check_configs(place, list(records.values()), (*FREE, *_DENSITIES))
+    ignored = (*FREE, *_DENSITIES, *table.across)
+    _check_configs(place, list(records.values()), ignored)
   every = {p: r for records in of_rows.values() for p, r in records.items()}
   _check_configs(
     f'table {table.name}',
     list(every.values()),
-    (*FREE, *_OF_ROWS, *table.varies),
+    (*FREE, *_OF_ROWS, *table.varies, *table.across),
   )
 
 

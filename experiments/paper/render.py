@@ -9,7 +9,10 @@ from experiments.paper import published
 # By figure: what it is multiplied by, and how many digits follow the point.
 FORMATS = {
   'bits_per_character': (1, 3),
+  'first_loss': (1, 2),
   'kept': (1, 1),
+  'last_loss': (1, 2),
+  'loss': (1, 2),
   'perplexity': (1, 2),
 }
 _PERCENT = (100, 2)

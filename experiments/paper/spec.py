@@ -47,10 +47,12 @@ class Table(NamedTuple):
   against: tuple[Facts, ...] = ()
   # Keys of configs, or beginnings of them, in which its networks may differ.
   varies: tuple[str, ...] = ()
+  across: tuple[str, ...] = ()  # the same, of the networks of a row
   lines: str = 'rows'  # of plots: 'rows' or 'columns'
   panel: int | None = None  # which label of a row chooses the panel of a plot
   extra: tuple[str, ...] = ()  # further columns, `render.EXTRA`
   sweeps: tuple[str, ...] = ()  # the commands that fill the whole table
+  has_plots: bool = True
 
 
 class Cell(NamedTuple):
@@ -111,6 +113,7 @@ def facts(config: Mapping[str, Any]) -> Facts:
     'num_tasks': tasks.get('num_tasks'),
     'model': model.get('name'),
     'd_model': model.get('d_model'),
+    'compute_dtype': model.get('compute_dtype'),
     'method': method.get('name'),
     'density': method.get('density', method.get('forward_density')),
     'backward_density': method.get('backward_density'),

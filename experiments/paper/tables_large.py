@@ -173,8 +173,43 @@ def _small_text() -> spec.Table:
   )
 
 
+def _photographs() -> spec.Table:
+  """Returns the table of a few steps at full size, in two types."""
+  labels = {
+    'first_loss': 'steps 1-2',
+    'last_loss': 'steps 3-4',
+    'loss': 'afterwards',
+  }
+  return spec.Table(
+    'photographs',
+    'ResNet-50 on photographs: the loss of a few steps of every method',
+    ('method',),
+    {'data': 'imagenet', 'model': 'resnet50', 'num_steps': 4, 'share': None},
+    tuple(
+      spec.Row((variant,), where, variant)
+      for _, variant, where in (('', 'dense', _DENSE), *reversed(_METHODS))
+    ),
+    tuple(
+      spec.Column(f'{dtype}: {label}', {'compute_dtype': dtype}, figure)
+      for dtype in ('float32', 'bfloat16')
+      for figure, label in labels.items()
+    ),
+    f'{_LAUNCH}photographs_resnet50.py:{{variant}} '
+    '--config.model.compute_dtype={compute_dtype} '
+    '--config.data.data_dir=DATA '
+    '--workdir=runs/paper/photographs/{variant}_{compute_dtype}',
+    across=('model.compute_dtype',),
+    sweeps=(
+      f'{_LAUNCH}photographs_resnet50.py --sweep=photographs '
+      '--config.data.data_dir=DATA --workdir=runs/paper/photographs',
+    ),
+    has_plots=False,
+  )
+
+
 TABLES = (
   _imagenet(),
+  _photographs(),
   _small_text(),
   _text(
     'enwik8',

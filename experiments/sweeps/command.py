@@ -27,6 +27,7 @@ from experiments.sweeps import runner
 from experiments.sweeps import session
 from experiments.sweeps import states
 from experiments.sweeps import unpacking
+from experiments.sweeps import watching
 
 USER_ERROR = 2
 FAILED = 1  # a run failed or diverged
@@ -56,6 +57,8 @@ def main(arguments: Sequence[str], program: Program) -> int:
       return _list(runs, given.workdir)
     if given.workdir is None:
       raise ValueError('expected --workdir=DIR, the folder of the sweep')
+    if given.watch and not given.executor:
+      return _watch(runs, given)
     if given.packed is not None:
       folder = pathlib.Path(given.workdir) / unpacking.FOLDER / given.packed
       return unpacking.train(folder, program.main)
@@ -100,6 +103,7 @@ def _parse(arguments: Sequence[str]):
   add('--workdir', help='folder of the sweep')
   add('--jobs', type=int, help='runs at a time: 1; of Slurm: all')
   add('--list', action='store_true', help='show the runs and their states')
+  add('--watch', action='store_true', help='show how far the runs are, live')
   add('--index', type=int, help='run this one alone, from 0 on')
   add('--pack', type=int, default=1, help='runs to train side by side')
   add('--packed', help=argparse.SUPPRESS)  # the folder of a pack, of a child
@@ -235,9 +239,26 @@ def _submit(runs, configs, given, cluster, program: Program) -> int:
     print(f'{job_id} {name}')
   print(
     f'{len(ids)} of {len(runs)} runs submitted; the same command with --list '
-    f'shows them, their logs are below {workdir / executors.FOLDER}'
+    'shows them, with --watch in the place of --executor follows them; their '
+    f'logs are below {workdir / executors.FOLDER}'
   )
-  return 0
+  if not given.watch:
+    return 0
+  names = [name for task in tasks if task.name in ids for name in task.runs]
+  return _watch(runs, given, names)
+
+
+def _watch(runs, given, submitted: Sequence[str] = ()) -> int:
+  """Shows runs that others train; returns the exit code."""
+  workdir = pathlib.Path(given.workdir)
+  if not (workdir / plan_lib.FILE).exists():
+    raise ValueError(f'expected the folder of a sweep, got {workdir}')
+  names = [run.name for run in runs]
+  found, have_ended = watching.watch(workdir, names, submitted)
+  if not have_ended:
+    print('Runs that are left go on; the same command with --watch shows them.')
+    return 128 + signal.SIGINT
+  return 0 if all(s.status == 'done' for s in found.values()) else FAILED
 
 
 def _run(runs, configs, given, cluster, program: Program) -> int:

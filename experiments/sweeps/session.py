@@ -1,5 +1,6 @@
 """One call of a sweep on this machine: runs, what one sees, how it ended."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 import pathlib
 import signal
@@ -57,8 +58,13 @@ def run(
     codes.update(outcome.codes)
     shown.update(set(), force=True)
   found = {name: display.now_of(read(name), False) for name in names}
+  report(found)
+  return found, outcome.signal
+
+
+def report(found: Mapping[str, states.State]) -> None:
+  """Prints how many runs are in which state, and why some failed."""
   print(display.counts(found))
   for name, state in found.items():
     if state.status in ('diverged', 'failed'):
       print(f'{state.status}: {name}: {state.message}')
-  return found, outcome.signal
