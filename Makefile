@@ -67,6 +67,7 @@ bench: $(STAMP) $(KERNELS)
 	$(RUN) -m benchmarks.topk
 	$(RUN) -m benchmarks.step
 	$(RUN) -m benchmarks.loop
+	$(RUN) -m benchmarks.masked
 	$(RUN) -m benchmarks.kernels
 	$(RUN) -m benchmarks.compact
 	$(RUN) -m benchmarks.storage

@@ -5,9 +5,11 @@
 Two networks on random data: LeNet-300-100 with batches of 60, and a perceptron
 of 16 million weights (1024-3072-3072-1024) with batches of 128. A call makes
 100 steps under one scan; Top-KAST refreshes its sets once in it, so that the
-refresh is amortized over 100 steps. The cases of a network are timed in turns;
-the multiple is the median of those of the single rounds. ResNet-50 takes
-minutes and runs only if it is asked for; it is that of benchmarks/vision.py.
+refresh is amortized over 100 steps. It is given masked arrays, and `skipping`
+the same weights by `sparsity.masked_weights`. The cases of a network are timed
+in turns; the multiple is the median of those of the single rounds. ResNet-50
+takes minutes and runs only if it is asked for; it is that of
+benchmarks/vision.py.
 """
 
 import argparse
@@ -31,6 +33,7 @@ from benchmarks import record
 from benchmarks import timing
 from benchmarks import vision
 import powerprop
+import sparsity
 import topkast
 
 LENET = (784, 300, 100, 10)
@@ -49,9 +52,12 @@ class Problem(NamedTuple):
 
 
 def make_problem(widths) -> Problem:
-  net = hk.without_apply_rng(
-    hk.transform(lambda images: hk.nets.MLP(widths[1:])(images))
-  )
+  def perceptron(images):
+    for width in widths[1:-1]:
+      images = jax.nn.relu(sparsity.modules.Linear(width)(images))
+    return sparsity.modules.Linear(widths[-1])(images)
+
+  net = hk.without_apply_rng(hk.transform(perceptron))
 
   def loss(weights, batch):
     images, labels = batch
@@ -76,7 +82,8 @@ def make_case(problem: Problem, tx, params, see=lambda params, _: params):
 
   def step(carry, batch):
     params, state = carry
-    value, grads = jax.value_and_grad(problem.loss)(see(params, state), batch)
+    value_and_grad = sparsity.value_and_grad(problem.loss)
+    value, grads = value_and_grad(see(params, state), batch)
     updates, state = tx.update(grads, state, params)
     return (optax.apply_updates(params, updates), state), value
 
@@ -106,7 +113,7 @@ def through(problem: Problem, inner, alpha: float):
   return make_case(Problem(params, phi_loss), inner, params)
 
 
-def masked(problem: Problem, inner):
+def masked(problem: Problem, inner, skipping: bool = False):
   """Top-KAST, 10% forward and 20% backward."""
   tx = topkast.topkast(
     inner,
@@ -114,7 +121,10 @@ def masked(problem: Problem, inner):
     backward_density=0.2,
     refresh_every=REFRESH_EVERY,
   )
-  return make_case(problem, tx, problem.params, topkast.weights)
+  see = topkast.weights
+  if skipping:
+    see = functools.partial(sparsity.masked_weights, tx)
+  return make_case(problem, tx, problem.params, see)
 
 
 def compare(title: str, cases, batches, repeats: int, figures):
@@ -160,6 +170,7 @@ def main() -> None:
       {
         'dense, SGD': dense(lenet, sgd),
         'Top-KAST, SGD': masked(lenet, sgd),
+        'Top-KAST skipping, SGD': masked(lenet, sgd, skipping=True),
         **{
           f'Powerprop. {alpha}, SGD': wrapped(lenet, sgd, alpha)
           for alpha in ALPHAS
@@ -170,6 +181,7 @@ def main() -> None:
         },
         'dense, Adam': dense(lenet, adam),
         'Top-KAST, Adam': masked(lenet, adam),
+        'Top-KAST skipping, Adam': masked(lenet, adam, skipping=True),
       },
       make_batches(LENET, 60, REFRESH_EVERY),
       5 if quick else 31,
@@ -182,8 +194,10 @@ def main() -> None:
       {
         'dense, SGD': dense(mlp, sgd),
         'Top-KAST, SGD': masked(mlp, sgd),
+        'Top-KAST skipping, SGD': masked(mlp, sgd, skipping=True),
         'dense, Adam': dense(mlp, adam),
         'Top-KAST, Adam': masked(mlp, adam),
+        'Top-KAST skipping, Adam': masked(mlp, adam, skipping=True),
       },
       make_batches(MLP, 128, REFRESH_EVERY),
       1 if quick else 5,

@@ -18,7 +18,7 @@ from sparsity import select
 from sparsity import state as state_lib
 
 # Up to this share of entries, and from this size on, skipping is the faster
-# way; `python benchmarks/masked.py`.
+# way; `python -m benchmarks.masked`.
 MOST_ACTIVE = 0.3
 SMALLEST = 2**14
 
