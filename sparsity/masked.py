@@ -84,7 +84,7 @@ def masked_weights(tx: Any, params: Any, state: optax.OptState) -> Any:
   gradient of the weights is a dense product. Elsewhere nothing changes.
 
   Example:
-    >>> import sparsity
+    >>> import jax.numpy as jnp, optax, sparsity
     >>> tx = sparsity.static(optax.sgd(1.0), density=0.1)
     >>> params = {'linear': {'w': jnp.ones((256, 128))}}
     >>> state = tx.init(params)
