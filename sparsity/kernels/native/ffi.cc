@@ -1,5 +1,6 @@
 // What XLA calls: checks the shapes and hands plain pointers on.
 #include <functional>
+#include <limits>
 #include <string>
 
 #include "kernels.h"
@@ -165,6 +166,9 @@ ffi::ErrorOr<MaskedWeight> masked_of(const ffi::AnyBuffer& weight,
   if (!is_number(weight) || d[0] != num_inputs || d[1] != num_outputs ||
       weight.element_count() != mask.element_count()) {
     return ffi::Unexpected(invalid("weight and mask do not match the shapes"));
+  }
+  if (mask.element_count() > std::numeric_limits<int32_t>::max()) {
+    return ffi::Unexpected(invalid("more entries than 32 bits can count"));
   }
   return MaskedWeight{weight.untyped_data(), type_of(weight),
                       reinterpret_cast<const uint8_t*>(mask.typed_data()),
