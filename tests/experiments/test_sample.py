@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import language
 from configs import text_transformer_xl
 from experiments import export
 from experiments import sample
@@ -16,27 +17,17 @@ from experiments.models import transformer_xl
 import launch
 
 V, D = 11, 8
-MODEL = {
-  'vocab_size': V,
-  'num_layers': 2,
-  'd_model': D,
-  'num_heads': 2,
-  'd_head': 3,
-  'd_inner': 10,
-  'd_embed': D,
-  'dropout': 0.0,
-  'attention_dropout': 0.0,
-  'pre_norm': False,
-  'tie_biases': True,
-  'tie_embeddings': True,
-  'tie_projections': (False,),
-  'cutoffs': (),
-  'div_val': 1,
-  'clamp_len': None,
-  'same_length': False,
-  'compute_dtype': 'float32',
-  'remat': False,
-}
+MODEL = language.model(
+  vocab_size=V,
+  num_layers=2,
+  d_model=D,
+  num_heads=2,
+  d_head=3,
+  d_inner=10,
+  dropout=0.0,
+  attention_dropout=0.0,
+  clamp_len=None,
+)
 PROMPT = np.array([3, 1, 4, 1, 5])
 
 

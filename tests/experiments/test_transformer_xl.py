@@ -3,33 +3,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import language
 from experiments.models import transformer_xl
 import sparsity
 from sparsity import select
 
 B, T, V, D, LAYERS = 2, 4, 11, 8, 2
 
-TINY = {
-  'vocab_size': V,
-  'num_layers': LAYERS,
-  'd_model': D,
-  'num_heads': 2,
-  'd_head': 3,
-  'd_inner': 10,
-  'd_embed': D,
-  'dropout': 0.0,
-  'attention_dropout': 0.0,
-  'pre_norm': False,
-  'tie_biases': True,
-  'tie_embeddings': True,
-  'tie_projections': (False,),
-  'cutoffs': (),
-  'div_val': 1,
-  'clamp_len': None,
-  'same_length': False,
-  'compute_dtype': 'float32',
-  'remat': False,
-}
+TINY = language.model(
+  vocab_size=V,
+  num_layers=LAYERS,
+  d_model=D,
+  num_heads=2,
+  d_head=3,
+  d_inner=10,
+  dropout=0.0,
+  attention_dropout=0.0,
+  clamp_len=None,
+)
 
 SIZES = {
   'enwik8 base': {

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+from configs import language
 from experiments.models import convnet
 from experiments.models import layers
 from experiments.models import lenet
@@ -75,27 +76,18 @@ def make_residual(num):
 
 def make_language(num):
   """Returns Transformer-XL, small, on a text of a few repeated phrases."""
-  net = transformer_xl.transformer_xl(
+  sizes = language.model(
     vocab_size=12,
     num_layers=2,
     d_model=32,
     num_heads=2,
     d_head=16,
     d_inner=48,
-    d_embed=32,
     dropout=0.0,
     attention_dropout=0.0,
-    pre_norm=False,
-    tie_biases=True,
-    tie_embeddings=True,
-    tie_projections=(False,),
-    cutoffs=(),
-    div_val=1,
     clamp_len=None,
-    same_length=False,
-    compute_dtype='float32',
-    remat=False,
   )
+  net = transformer_xl.transformer_xl(**sizes)
   batch_size, length = 4, 8
   phrases = jax.random.randint(jax.random.key(7), (3, 5), 0, 12)
   order = jax.random.randint(jax.random.key(1), (batch_size, num * 8), 0, 3)
