@@ -1,9 +1,10 @@
 # make demo   trains on MNIST, prints a table, draws plots
 # make demo-text  trains a language model, prints a sample of its text
-# make paper-mnist  runs what the README's tables show, and writes them again
+# make paper-mnist  runs what the README's tables on MNIST show, and writes them again
+# make readme  makes README.md from docs/README.template.md and docs/results
 # make test   runs all tests
 # make lint   checks style; make format mends what it can
-# make bench  measures speed, always as ratios taken in one run
+# make bench  measures speed, always as ratios taken in one run; keeps the figures, for the README
 
 PYTHON ?= python3
 VENV := .venv
@@ -17,7 +18,7 @@ KERNELS := $(VENV)/.kernels
 
 PAPER := runs/paper
 
-.PHONY: demo demo-text paper-mnist tutorial test lint format bench setup clean
+.PHONY: demo demo-text paper-mnist readme tutorial test lint format bench setup clean
 
 setup: $(STAMP) $(KERNELS)
 
@@ -45,8 +46,12 @@ paper-mnist: $(STAMP) $(KERNELS)
 	$(RUN) launch.py --config=configs/mnist_powerprop.py --sweep=alphas --workdir=$(PAPER)/powerprop --jobs=2
 	$(RUN) launch.py --config=configs/mnist_topkast.py --sweep=densities --workdir=$(PAPER)/topkast --jobs=2
 	-$(RUN) launch.py --config=configs/mnist_methods.py --sweep=methods --workdir=$(PAPER)/methods --jobs=2
-	$(RUN) -m experiments.paper --runs=$(PAPER) --out=docs/results --readme=README.md --table=mnist_pruning --table=mnist_topkast --table=mnist_methods
+	$(RUN) -m experiments.paper --runs=$(PAPER) --out=docs/results --table=mnist_pruning --table=mnist_topkast --table=mnist_topkast_pruning --table=mnist_methods
+	$(RUN) -m experiments.paper.readme
 	for sweep in powerprop topkast methods; do $(RUN) -m experiments.paper.report_page --runs=$(PAPER)/$$sweep --out=$(PAPER)/$$sweep.html || exit 1; done
+
+readme: $(STAMP)
+	$(RUN) -m experiments.paper.readme
 
 # The tutorial, executed: what one looks at without running it.
 tutorial: $(STAMP)
@@ -63,20 +68,27 @@ format: $(STAMP)
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
+SPEED := docs/results/speed
+
 bench: $(STAMP) $(KERNELS)
-	$(RUN) -m benchmarks.topk
-	$(RUN) -m benchmarks.step
-	$(RUN) -m benchmarks.loop
-	$(RUN) -m benchmarks.masked
-	$(RUN) -m benchmarks.kernels
-	$(RUN) -m benchmarks.compact
-	$(RUN) -m benchmarks.storage
-	$(RUN) -m benchmarks.inference
-	$(RUN) -m benchmarks.input
-	$(RUN) -m benchmarks.vision
-	$(RUN) -m benchmarks.language
-	$(RUN) -m benchmarks.packing
-	$(RUN) -m benchmarks.packs
+	$(RUN) -m benchmarks.topk --record=$(SPEED)
+	$(RUN) -m benchmarks.step --record=$(SPEED)
+	$(RUN) -m benchmarks.loop --record=$(SPEED)
+	$(RUN) -m benchmarks.masked --record=$(SPEED)
+	$(RUN) -m benchmarks.kernels --record=$(SPEED)
+	$(RUN) -m benchmarks.compact --kernels=native --record=$(SPEED)
+	-SPARSITY_ISA=avx2 $(RUN) -m benchmarks.compact --kernels=native --only=mlp --record=$(SPEED)
+	$(RUN) -m benchmarks.storage --record=$(SPEED)
+	$(RUN) -m benchmarks.inference --record=$(SPEED)
+	$(RUN) -m benchmarks.input --record=$(SPEED)
+	$(RUN) -m benchmarks.vision --record=$(SPEED)
+	$(RUN) -m benchmarks.language --record=$(SPEED)
+	$(RUN) -m benchmarks.packing --record=$(SPEED)
+	$(RUN) -m benchmarks.packs --record=$(SPEED)
+	$(RUN) -m benchmarks.growth --record=$(SPEED)
+	$(RUN) -m benchmarks.saves --record=$(SPEED)
+	$(RUN) -m benchmarks.saves --plain --record=$(SPEED)
+	$(RUN) -m benchmarks.soak --minutes=30 --config.train.checkpoint_every=5000 --record=$(SPEED)
 
 clean:
 	rm -rf $(VENV) .cache build *.egg-info sparsity/kernels/*.so

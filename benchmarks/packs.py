@@ -13,6 +13,7 @@ each.
 
 import argparse
 import json
+import os
 import pathlib
 import resource
 import statistics
@@ -33,6 +34,7 @@ from experiments.common import build
 from experiments.sweeps import packing
 
 NUM_RUNS = 4
+CACHE = 'JAX_COMPILATION_CACHE_DIR'
 COMMANDS = 'whole commands'
 COMMAND = [
   sys.executable,
@@ -116,12 +118,17 @@ def compare(name: str, configs, num_steps: int, repeats: int, figures) -> None:
 
 
 def cpu_seconds(*arguments: str) -> float:
-  """Returns the CPU seconds of a sweep, its processes and all."""
+  """Returns the CPU seconds of a sweep, its processes and all.
+
+  Nothing that was compiled earlier is used.
+  """
+  kept = {k: v for k, v in os.environ.items() if k != CACHE}
   before = resource.getrusage(resource.RUSAGE_CHILDREN)
   with tempfile.TemporaryDirectory(prefix='packs-') as folder:
     subprocess.run(
       [*COMMAND, f'--workdir={folder}/sweep', *arguments],
       cwd=pathlib.Path(__file__).parent.parent,
+      env=kept,
       stdout=subprocess.DEVNULL,
       check=True,
     )

@@ -1,6 +1,7 @@
 """What each checkpoint adds to the memory of a process.
 
   python -m benchmarks.saves [--num=2000] [--arrays=12] [--folder=DIR] [--plain]
+      [--record=DIR]
 
 Saves the same state again and again and prints, ten times, resident memory and
 the objects that Python holds, after garbage collection. Slopes are of least
@@ -20,6 +21,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import record
 from benchmarks import soak
 from experiments.common import checkpoint
 from experiments.common import lean
@@ -44,6 +46,7 @@ def main(arguments: Sequence[str]) -> None:
   parser.add_argument('--arrays', type=int, default=12)
   parser.add_argument('--folder', help='on which disk')
   parser.add_argument('--plain', action='store_true')
+  record.add_argument(parser)
   given = parser.parse_args(arguments)
   if given.plain:
     lean.lean = contextlib.nullcontext
@@ -54,11 +57,20 @@ def main(arguments: Sequence[str]) -> None:
   seconds = time.process_time() - start
   half = samples[len(samples) // 2 :]
   steps = [s.step for s in half]
+  kib = slope(steps, [s.kib for s in half])
+  objects = slope(steps, [s.objects for s in half])
+  milliseconds = 1e3 * seconds / given.num
   print(
-    f'each save adds {slope(steps, [s.kib for s in half]):+.2f} KiB and '
-    f'{slope(steps, [s.objects for s in half]):+.2f} objects; it takes '
-    f'{1e3 * seconds / given.num:.1f} ms of the processor'
+    f'each save adds {kib:+.2f} KiB and {objects:+.2f} objects; it takes '
+    f'{milliseconds:.1f} ms of the processor'
   )
+  figures = record.Record('saves', arguments)
+  case = 'Orbax as it is' if given.plain else 'saves'
+  figures.add(case, 'number', given.num, '')
+  figures.add(case, 'memory', kib, 'KiB')
+  figures.add(case, 'objects', objects, '')
+  figures.add(case, 'CPU time', milliseconds, 'ms')
+  figures.write(given.record)
 
 
 def save(checkpoints, state, num: int) -> list[Sample]:

@@ -1,15 +1,15 @@
 """Tables and plots of the papers, from the folders of runs.
 
   python -m experiments.paper --runs=DIR --out=DIR [--stored=DIR]
-      [--table=NAME ...] [--readme=FILE]
+      [--table=NAME ...]
 
 Reads the folders of runs below `--runs` and writes, for each table, NAME.md,
 NAME.csv, NAME.tex and its plots NAME_*.png into `--out`: the tables of
 `--table`, or else all that have a run. A cell without runs is empty, and
 NAME.md says the command that fills it. `--stored=DIR` in the place of `--runs`
 reads the CSV files of an earlier call; with both, the cells that no run fills
-are those of the files. `--readme` puts the tables between their
-markers in a file, `<!-- table: NAME -->` and `<!-- end -->`.
+are those of the files. `python -m experiments.paper.readme` shows them in the
+README.
 """
 
 import argparse
@@ -47,13 +47,11 @@ def main(arguments: Sequence[str]) -> int:
   given = _parse(arguments)
   try:
     names = _check_names(given.table)
-    if given.readme:
-      pathlib.Path(given.readme).read_text()  # if not, nothing is written
     make = _source(given.runs, given.stored)
   except (ValueError, OSError) as error:
     print(f'experiments.paper: {error}', file=sys.stderr)
     return USER_ERROR
-  code, written = 0, []
+  code, is_written = 0, False
   for name in names or tables_lib.TABLES:
     try:
       filled, networks = make(tables_lib.TABLES[name])
@@ -64,15 +62,8 @@ def main(arguments: Sequence[str]) -> int:
     if names or any(result.status != 'empty' for result in filled.results):
       print(f'{filled.table.title}\n\n{render.block(filled)}')
       write(filled, networks, pathlib.Path(given.out))
-      written.append(filled)
-  if given.readme:
-    try:
-      blocks = {f.table.name: stored.marked(f) for f in written}
-      stored.update_readme(pathlib.Path(given.readme), blocks)
-    except (ValueError, OSError) as error:
-      print(f'experiments.paper: {error}', file=sys.stderr)
-      code = USER_ERROR
-  if not written and not code:
+      is_written = True
+  if not is_written and not code:
     print(
       'experiments.paper: the runs are of no table; those there are: '
       + ', '.join(tables_lib.TABLES),
@@ -165,7 +156,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
   parser.add_argument(
     '--table', action='append', default=[], help='which; may be repeated'
   )
-  parser.add_argument('--readme', help='file to put the tables into')
   given = parser.parse_args(arguments)
   if not given.runs and not given.stored:
     parser.error('expected --runs or --stored, got neither')

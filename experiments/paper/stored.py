@@ -1,24 +1,16 @@
-"""Tables as CSV, and in a README: what is kept when the runs are gone.
+"""Tables as CSV: what is kept when the runs are gone.
 
 A CSV file holds all that other forms show, a cell a line, so that they can be
 made again without the runs.
 """
 
-from collections.abc import Mapping
 import csv
 import io
-import pathlib
-import re
 from typing import Any
 
-from experiments.common import run as run_lib
 from experiments.paper import fill
-from experiments.paper import render
 from experiments.paper import spec
 
-_MARKER = re.compile(
-  r'<!-- table: (?P<name>\w+) -->\n.*?<!-- end -->\n', re.DOTALL
-)
 _NUMBERS = {'num': int, 'num_bytes': int}
 _TEXTS = ('column', 'figure', 'status', 'source', 'command')
 
@@ -77,40 +69,6 @@ def complete(filled: fill.Filled, kept: fill.Filled) -> fill.Filled:
   )
   notes = (f'{num} cells are of earlier runs.',) if num else ()
   return filled._replace(results=results, notes=filled.notes + notes)
-
-
-def update_readme(path: pathlib.Path, blocks: Mapping[str, str]) -> None:
-  """Writes tables, as `marked`, in the place of those in a file.
-
-      <!-- table: NAME -->
-      <!-- end -->
-
-  Raises:
-    ValueError: If a table is in the file under no marker (nothing is changed).
-  """
-  content = path.read_text()
-  there = {match['name'] for match in _MARKER.finditer(content)}
-  missing = sorted(blocks.keys() - there)
-  if missing:
-    raise ValueError(
-      f'expected "<!-- table: {missing[0]} -->" and "<!-- end -->" on lines of '
-      f'their own in {path}, got the tables {sorted(there)}'
-    )
-  replaced = _MARKER.sub(
-    lambda match: blocks.get(match['name'], match[0]), content
-  )
-  run_lib.write_bytes(path, replaced.encode())
-
-
-def blocks_of(content: str) -> dict[str, str]:
-  """Returns the tables in a file by name, each with its markers."""
-  return {match['name']: match[0] for match in _MARKER.finditer(content)}
-
-
-def marked(filled: fill.Filled) -> str:
-  """Returns a table between its markers."""
-  table = render.block(filled)
-  return f'<!-- table: {filled.table.name} -->\n\n{table}\n<!-- end -->\n'
 
 
 def _to_field(value: Any) -> str:

@@ -150,6 +150,26 @@ MNIST_TOPKAST = spec.Table(
   ),
 )
 
+MNIST_TOPKAST_PRUNING = spec.Table(
+  'mnist_topkast_pruning',
+  'Top-KAST on MNIST, 10% / 20%, pruned further without retraining',
+  ('weights kept [%]',),
+  {
+    'data': 'mnist',
+    'model': 'lenet',
+    'method': 'topkast',
+    'density': 0.1,
+    'backward_density': 0.2,
+  },
+  _levels({s: label for s, label in _mnist_levels().items() if s < 0.1}),
+  _accuracies('alpha', (1.0, 2.0), 'alpha {:g}'),
+  f'{LAUNCH}mnist_topkast.py{RUNS}topkast',
+  sweeps=(f'{LAUNCH}mnist_topkast.py --sweep=densities{RUNS}topkast',),
+  against=({'alpha': 1.0},),
+  lines='columns',
+  has_plots=False,
+)
+
 MNIST_METHODS = spec.Table(
   'mnist_methods',
   'Every method on MNIST, LeNet-5',
@@ -200,6 +220,7 @@ TABLES = {
   for table in (
     MNIST_PRUNING,
     MNIST_TOPKAST,
+    MNIST_TOPKAST_PRUNING,
     MNIST_METHODS,
     *_cifar('cifar10_alexnet', 'alexnet'),
     *_cifar('cifar10_wrn', 'wide_resnet'),

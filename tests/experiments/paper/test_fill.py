@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from configs import photographs_resnet50
 from experiments import costs
 from experiments.common import build
 from experiments.paper import collect
@@ -187,3 +188,25 @@ def test_figures_that_do_not_vary_have_no_p_value():
   paired = estimates.paired({0: 0.5, 1: 0.5}, {0: 0.25, 1: 0.25, 2: 0.1})
   assert paired == estimates.Paired(0.25, 2, None)
   assert estimates.paired({0: 0.5}, {1: 0.5}) is None
+
+
+def photographs(dtype, **changes):
+  config = folders.plain(photographs_resnet50.get_config('rigl'))
+  return folders.change(config, model__compute_dtype=dtype, **changes)
+
+
+def test_networks_of_a_row_differ_in_what_its_columns_are_about(tmp_path):
+  table = tables.TABLES['photographs']
+  for dtype in ('float32', 'bfloat16'):
+    folders.write(tmp_path / dtype, photographs(dtype), lambda *_: 0.5)
+  filled, _ = fill_from(tmp_path, table)
+  for dtype in ('float32', 'bfloat16'):
+    labels = ('steps 1-2', 'steps 3-4', 'afterwards')
+    losses = [
+      cell_of(filled, ('rigl',), f'{dtype}: {label}').mean for label in labels
+    ]
+    assert losses == [2.0, 1.0, 1.0]  # of training: first and last, of the test
+  other = photographs('bfloat16', optimizer__learning_rate=0.5, seeds=[1])
+  folders.write(tmp_path / 'other', other, lambda *_: 0.5)
+  with pytest.raises(ValueError, match=r'optimizer.learning_rate: 0\.01 in'):
+    fill_from(tmp_path, table)

@@ -1,6 +1,4 @@
-"""Tables as Markdown, LaTeX, CSV, and in a README."""
-
-import pathlib
+"""Tables as Markdown, LaTeX and CSV."""
 
 import pytest
 
@@ -10,21 +8,9 @@ from experiments.paper import gather
 from experiments.paper import render
 from experiments.paper import stored
 from experiments.paper import tables
-import launch
 from tests.experiments.paper import folders
 
 METHODS = tables.TABLES['mnist_methods']
-REPOSITORY = pathlib.Path(launch.__file__).parent
-RESULTS = REPOSITORY / 'docs/results'
-README = """before
-<!-- table: mnist_methods -->
-old
-<!-- end -->
-between
-<!-- table: other -->
-kept
-<!-- end -->
-"""
 
 
 @pytest.fixture(scope='module')
@@ -92,31 +78,3 @@ def test_a_csv_file_of_another_table_or_version_is_refused(filled):
   lines = content.splitlines(keepends=True)
   with pytest.raises(ValueError, match='expected the 80 cells'):
     stored.from_csv(METHODS, ''.join(lines[:-1]))
-
-
-def test_a_readme_has_its_table_between_the_markers(filled, tmp_path):
-  path = tmp_path / 'README.md'
-  path.write_text(README)
-  stored.update_readme(path, {'mnist_methods': stored.marked(filled)})
-  text = path.read_text()
-  assert 'old' not in text
-  assert render.block(filled) in text
-  assert text.startswith('before\n<!-- table: mnist_methods -->\n\n| method')
-  assert text.endswith(README[README.index('between') :])
-
-
-def test_a_readme_without_the_marker_is_left_as_it_is(filled, tmp_path):
-  path = tmp_path / 'README.md'
-  path.write_text('nothing')
-  with pytest.raises(ValueError, match='"<!-- table: mnist_methods -->"'):
-    stored.update_readme(path, {'mnist_methods': stored.marked(filled)})
-  assert path.read_text() == 'nothing'
-
-
-def test_the_readme_shows_the_stored_results():
-  blocks = stored.blocks_of((REPOSITORY / 'README.md').read_text())
-  files = {path.stem: path for path in RESULTS.glob('*.csv')}
-  assert blocks.keys() == files.keys() != set()
-  for name, block in blocks.items():
-    content = files[name].read_text()
-    assert block == stored.marked(stored.from_csv(tables.TABLES[name], content))

@@ -1,0 +1,52 @@
+"""What benchmarks keep of what they measured."""
+
+import pytest
+
+from benchmarks import record
+from sparsity.kernels import native
+
+
+def write(folder, figures, arguments=()):
+  made = record.Record('made', arguments)
+  for case, figure, value in figures:
+    made.add(case, figure, value, 'ms', 3)
+  made.write(folder)
+
+
+def test_a_figure_is_kept_with_what_it_was_measured_with(tmp_path):
+  write(tmp_path, [('a', 'time', 1 / 3)], ['--quick', '--record=anywhere'])
+  [(key, row)] = record.read(tmp_path / 'made.csv').items()
+  assert key == ('a', 'time')
+  assert (row.value, row.unit, row.rounds) == ('0.333333', 'ms', '3')
+  assert row.command == 'python -m benchmarks.made --quick'
+  assert all(row)
+
+
+def test_a_part_replaces_its_own_lines(tmp_path):
+  path = tmp_path / 'made.csv'
+  write(tmp_path, [('a', 'time', 1), ('a', 'ratio', 2), ('b', 'time', 3)])
+  before = path.read_text().splitlines()
+  write(tmp_path, [('a', 'ratio', 4), ('c', 'time', 5)], ['--only=a'])
+  after = path.read_text().splitlines()
+  assert [after[i] for i in (0, 1, 3)] == [before[i] for i in (0, 1, 3)]
+  assert after[2].startswith('a,ratio,4,ms,3,python -m benchmarks.made --only=')
+  assert after[4].startswith('c,time,5,')
+
+
+def test_another_instruction_set_is_another_file(tmp_path, monkeypatch):
+  monkeypatch.setenv(native.ISA_VARIABLE, 'portable')
+  write(tmp_path, [('a', 'time', 1)])
+  [row] = record.read(tmp_path / 'made_portable.csv').values()
+  assert row.command == 'SPARSITY_ISA=portable python -m benchmarks.made'
+
+
+def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  write(None, [('a', 'time', 1)])
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_another_version_is_refused(tmp_path):
+  (tmp_path / 'made.csv').write_text('case,value\na,1\n')
+  with pytest.raises(ValueError, match='expected the columns'):
+    write(tmp_path, [('a', 'time', 1)])
