@@ -4,7 +4,7 @@
 # make readme  makes README.md from docs/README.template.md and docs/results
 # make test   runs all tests
 # make lint   checks style; make format mends what it can
-# make bench  measures speed, always as ratios taken in one run; keeps the figures, for the README
+# make bench  measures speed, always as ratios taken in one run, for the README; more than an hour
 
 PYTHON ?= python3
 VENV := .venv

@@ -87,7 +87,7 @@ class Record:
     return (
       command(self._name, self._arguments, os.environ),
       cpu(),
-      str(len(os.sched_getaffinity(0))),
+      str(cores()),
       native.isa() if native_is_used else kernels.implementation(),
       jax.__version__,
       datetime.date.today().isoformat(),
@@ -133,6 +133,13 @@ def command(
   isa = environment.get(native.ISA_VARIABLE)
   before = f'{native.ISA_VARIABLE}={isa} ' if isa else ''
   return f'{before}python -m benchmarks.{shlex.join([name, *kept])}'
+
+
+def cores() -> int:
+  """Returns how many cores this process may use."""
+  if hasattr(os, 'sched_getaffinity'):  # Linux
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
 
 
 def cpu() -> str:
