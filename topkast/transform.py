@@ -95,6 +95,8 @@ def topkast(
 def weights(params_or_weights: Any, state: optax.OptState) -> Any:
   """Returns what the network sees: the weights on A, zero elsewhere.
 
+  `sparsity.masked_weights` is the same for products that skip the zeros.
+
   Shapes:
     params_or_weights: a tree like the optimizer's parameters, or the same
       reparameterized; the result has the same shapes and dtypes.
