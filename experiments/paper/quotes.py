@@ -188,8 +188,10 @@ def fixed(value: float, digits: int = 2) -> str:
   Example:
     >>> fixed(1234.5678, 1), fixed(0.27)
     ('1,234.6', '0.27')
+    >>> fixed(-0.001)
+    '0.00'
   """
-  return f'{value:,.{digits}f}'
+  return f'{value:z,.{digits}f}'
 
 
 def span(values: Sequence[float], digits: int = 2) -> str:
