@@ -47,8 +47,8 @@ paper-mnist: $(STAMP) $(KERNELS)
 	$(RUN) launch.py --config=configs/mnist_topkast.py --sweep=densities --workdir=$(PAPER)/topkast --jobs=2
 	-$(RUN) launch.py --config=configs/mnist_methods.py --sweep=methods --workdir=$(PAPER)/methods --jobs=2
 	$(RUN) -m experiments.paper --runs=$(PAPER) --out=docs/results --table=mnist_pruning --table=mnist_topkast --table=mnist_topkast_pruning --table=mnist_methods
-	$(RUN) -m experiments.paper.readme
 	for sweep in powerprop topkast methods; do $(RUN) -m experiments.paper.report_page --runs=$(PAPER)/$$sweep --out=$(PAPER)/$$sweep.html || exit 1; done
+	$(RUN) -m experiments.paper.readme
 
 readme: $(STAMP)
 	$(RUN) -m experiments.paper.readme
