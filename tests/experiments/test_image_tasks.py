@@ -159,8 +159,8 @@ def test_a_residual_network_forgets_nothing_of_cifar(data_dir, tmp_path):
   config = cifar_tasks.get_config('alpha=2,num_steps=2').to_dict()
   config.pop('experiment')
   config['seeds'] = (0,)
-  config['tasks'].update(data_dir=data_dir, num_tasks=2, num_validation=110)
-  config['train'].update(batch_size=8, eval_batch_size=10)
+  config['tasks'].update(data_dir=data_dir, num_tasks=2, num_validation=20)
+  config['train'].update(batch_size=2, eval_batch_size=10)
   config['strategy'].update(densities=(0.3, 0.1), gamma=0.0)
   plan = build.call(plan_lib.make_plan, config)
   [settings] = plan.settings

@@ -112,7 +112,7 @@ def test_cifar_trains_on_augmented_images(cifar_dir, get_config, argument):
   config.data.update(data_dir=str(cifar_dir), num_validation=20)
   config.seeds = (0,)
   config.train.update(
-    batch_size=4, eval_batch_size=10, num_steps=2, log_every=2, eval_every=2,
+    batch_size=2, eval_batch_size=10, num_steps=2, log_every=2, eval_every=2,
     checkpoint_every=2,
   )  # fmt: skip
   config.prune.num_levels = 2
@@ -140,7 +140,7 @@ def small_imagenet(imagenet_dir, variant, **train):
 
 @pytest.mark.slow
 def test_imagenet_from_bytes_to_accuracy_and_to_a_file(imagenet_dir, tmp_path):
-  config = small_imagenet(imagenet_dir, 'powerprop_topkast')
+  config = small_imagenet(imagenet_dir, 'powerprop_topkast', batch_size=2)
   experiment = make(config)
   plain = json.loads(json.dumps(config.to_dict()))
   directory = run_lib.open_run(tmp_path / 'run', plain)
@@ -162,10 +162,9 @@ def test_imagenet_from_bytes_to_accuracy_and_to_a_file(imagenet_dir, tmp_path):
   assert exported.state  # batch statistics
 
   # The same run stopped half way and gone on with ends with the same numbers.
-  [unit] = make(config).units
+  [unit] = experiment.units
   whole = trained(unit, [(0, 4)])[0]
-  [again] = make(config).units
-  state, _ = trained(again, [(0, 2)])
+  state, _ = trained(unit, [(0, 2)])
   [later] = make(config).units
   state, _ = later.train(state, 2, 2)
   for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(state), strict=True):
