@@ -11,19 +11,7 @@ from sparsity import kernels
 from sparsity.kernels import geometry
 from sparsity.kernels import native
 
-IMPLEMENTATIONS = ('reference', 'xla', *(f'native-{i}' for i in native.ISAS))
 TOLERANCES = {jnp.float32: 2e-6, jnp.bfloat16: 8e-3}
-
-
-@pytest.fixture(params=IMPLEMENTATIONS)
-def implementation(request, monkeypatch):
-  """One implementation, the native one with each instruction set."""
-  name, _, isa = request.param.partition('-')
-  if isa:
-    if isa not in native.supported():
-      pytest.skip(native.problem() or f'this processor has no {isa}')
-    monkeypatch.setenv('SPARSITY_ISA', isa)
-  return name
 
 
 def make_masks(shape, forward, backward, seed=0):

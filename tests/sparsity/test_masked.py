@@ -12,22 +12,9 @@ import pytest
 import sparsity
 from sparsity import kernels
 from sparsity import masked
-from sparsity.kernels import native
 import topkast
 
-IMPLEMENTATIONS = ('xla', *(f'native-{i}' for i in native.ISAS))
 TOLERANCES = {jnp.float32: 2e-6, jnp.bfloat16: 1e-2}
-
-
-@pytest.fixture(params=IMPLEMENTATIONS)
-def implementation(request, monkeypatch):
-  """One implementation, the native one with each instruction set."""
-  name, _, isa = request.param.partition('-')
-  if isa:
-    if isa not in native.supported():
-      pytest.skip(native.problem() or f'this processor has no {isa}')
-    monkeypatch.setenv('SPARSITY_ISA', isa)
-  return name
 
 
 def written_out(x, w, mask, dy, multiply):
