@@ -226,6 +226,8 @@ class Checkpoints:
 
   def _set_aside(self, failures: dict[int, str]) -> None:
     """Renames checkpoints that cannot be read, so that they are not found."""
+    if not failures:
+      return
     if self._read_only:
       _logger.warning('Going back before what cannot be read: %s', failures)
       return
