@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from experiments.common import build
+from experiments import build
 import sparsity
 
 Schedule = Callable[[Any], Any]

@@ -1,26 +1,37 @@
-"""The objective of classification, in training and in evaluation."""
+"""The loss of classification, in training and in evaluation.
+
+B: examples of a batch.
+"""
 
 from collections.abc import Callable
+from typing import Any
+from typing import NamedTuple
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.common import step as step_lib
+Metrics = dict[str, jax.Array]
 
 
-def make_objective(
+class Batch(NamedTuple):
+  """Some examples."""
+
+  inputs: jax.Array  # [B, ...]
+  labels: jax.Array  # int32 [B]
+
+
+def make_loss(
   *,
   network: hk.TransformedWithState,
   augment: Callable[..., jax.Array] | None,
   label_smoothing: float,
-) -> step_lib.Objective:
-  """Returns the objective of a network that is called (images, is_training).
+) -> Callable[..., Any]:
+  """Returns the loss of a network that is called (images, is_training).
 
-  The loss is the mean cross-entropy, in nats; labels are smoothed in training
-  only: the own class gets 1 - `label_smoothing` and all share the rest evenly.
-  Images are augmented in training only.
+  It is the mean cross-entropy, in nats, on augmented images. The true class has
+  the label 1 - `label_smoothing`, and all classes share the rest evenly.
 
   Raises:
     ValueError: If `label_smoothing` is outside [0, 1).
@@ -30,30 +41,30 @@ def make_objective(
       f'expected label_smoothing in [0, 1), got {label_smoothing}'
     )
 
-  def objective(weights, net_state, key, batch, is_training):
+  def loss_fn(weights, net_state, key, batch, is_training):
     inputs = batch.inputs
-    if augment is not None and is_training:
+    if augment is not None:
       inputs = augment(jax.random.fold_in(key, 1), inputs)
     logits, net_state = network.apply(
       weights, net_state, key, inputs, is_training
     )
     loss = cross_entropy(logits, batch.labels)
-    if label_smoothing and is_training:
+    if label_smoothing:
       even = -jnp.mean(jax.nn.log_softmax(logits))
       loss = (1 - label_smoothing) * loss + label_smoothing * even
     metrics = {'accuracy': accuracy(logits, batch.labels)}
     return loss, (metrics, net_state)
 
-  return objective
+  return loss_fn
 
 
 def totals(
   network: hk.TransformedWithState,
   weights,
   net_state,
-  batch: step_lib.Batch,
+  batch: Batch,
   counts: jax.Array,
-) -> step_lib.Metrics:
+) -> Metrics:
   """Returns sums over a batch, to be added up over batches.
 
   Shapes:
@@ -69,7 +80,7 @@ def totals(
   }
 
 
-def means(sums: step_lib.Metrics) -> step_lib.Metrics:
+def means(sums: Metrics) -> Metrics:
   """Returns the loss and accuracy of sums that `totals` gave."""
   return {
     name: value / sums['count']

@@ -1,0 +1,1 @@
+from experiments.common.run import Interrupt

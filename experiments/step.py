@@ -1,0 +1,292 @@
+"""The training step: pure functions, and their compilation.
+
+S: steps of a chunk; B: examples of a batch.
+"""
+
+from collections.abc import Callable
+import functools
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from experiments import methods
+from experiments import state as state_lib
+from experiments import storage as storage_lib
+import sparsity
+from sparsity import select
+
+ON_NOT_FINITE = ('stop', 'skip')
+
+Metrics = dict[str, jax.Array]
+
+
+class Objective(NamedTuple):
+  """How a step computes and applies gradients."""
+
+  # (weights, net_state, key, batch, is_training)
+  # -> mean loss [], (further metrics, each [], net_state)
+  loss: Callable[..., tuple[jax.Array, tuple[Metrics, Any]]]
+  method: methods.Method
+  num_micro: int  # micro-batches of a batch
+  skip_nonfinite: bool  # steps whose loss or gradient is not finite
+
+
+class Steps(NamedTuple):
+  """Compiled functions of a task, shared by all its seeds."""
+
+  # (state, seed, key, inputs, first, last, is_training) -> state, metric sums
+  advance: Callable[..., tuple[state_lib.TrainState, Metrics]]
+  # (state, seed, key, inputs, i, is_training) -> state, metrics, gradients
+  measure: Callable[..., tuple[state_lib.TrainState, Metrics, Any]]
+  # (state, mean metrics, masks before the steps) -> one row of metrics
+  summarize: Callable[..., Metrics]
+  masks: Callable[[state_lib.TrainState], Any]  # a copy, for `advance` donates the state
+
+
+def compile_steps(
+  objective: Objective,
+  batch_at: Callable[[Any, Any], Any],
+  state: state_lib.TrainState,
+  replicated: jax.sharding.Sharding,
+  *,
+  in_loop: bool,
+) -> Steps:
+  """Returns the compiled functions of a task.
+
+  Args:
+    objective: of the training.
+    batch_at: (inputs of a chunk, number of a step in it) -> batch.
+    state: shapes with shardings, as `storage.shapes` returns them.
+    replicated: sharding of the metrics.
+    in_loop: whether one dispatch makes many steps; otherwise a chunk is one
+      step, and no loop hides it from the compiler's threads.
+  """
+  shardings = jax.tree.map(
+    lambda x: x.sharding, storage_lib.on_device(state)
+  )
+  method = objective.method
+
+  @functools.partial(
+    jax.jit,
+    static_argnums=6,
+    donate_argnums=0,
+    out_shardings=(shardings, replicated),
+  )
+  def advance(state, seed, key, inputs, first, last, is_training):
+    def step(state, i):
+      step_key = jax.random.fold_in(key, state.step)
+      batch = batch_at(inputs, i)
+      return train_step(objective, state, seed, step_key, batch, is_training)
+
+    if not in_loop:
+      return step(state, first)
+    return train_steps(step, state, first, last)
+
+  @functools.partial(
+    jax.jit,
+    static_argnums=5,
+    donate_argnums=0,
+    out_shardings=(shardings, replicated, replicated),
+  )
+  def measure(state, seed, key, inputs, i, is_training):
+    del seed
+    step_key = jax.random.fold_in(key, state.step)
+    batch = batch_at(inputs, i)
+    return measure_step(objective, state, step_key, batch, is_training)
+
+  return Steps(
+    advance,
+    measure,
+    jax.jit(
+      functools.partial(summarize, objective), out_shardings=replicated
+    ),
+    jax.jit(
+      lambda state: method.masks(state.params, state.opt_state),
+      out_shardings=replicated,
+    ),
+  )
+
+
+def train_step(
+  objective: Objective,
+  state: state_lib.TrainState,
+  seed: Any,
+  key: jax.Array,
+  batch: Any,
+  is_training: bool = True,
+) -> tuple[state_lib.TrainState, Metrics]:
+  """Returns the next state, and the loss and other metrics of the batch.
+
+  A skipped step changes nothing but the number of the step; its metrics are 0,
+  and `skipped` is 1.
+  """
+  tx, storage = objective.method.make(seed)
+  weights = objective.method.to_weights(state.params)
+  weights = storage.forward_weights(weights, state.opt_state)
+  gradients, metrics, net_state = compute_gradients(
+    objective, weights, state.net_state, batch, key, is_training
+  )
+  updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  new_state = state._replace(
+    step=state.step + 1,
+    params=params,
+    net_state=net_state,
+    opt_state=opt_state,
+  )
+  if not objective.skip_nonfinite:
+    return new_state, metrics
+  is_finite = _is_finite((metrics['loss'], gradients))
+  new_state = _where(
+    is_finite, new_state, state._replace(step=state.step + 1)
+  )
+  metrics = {name: jnp.where(is_finite, x, 0) for name, x in metrics.items()}
+  return new_state, {**metrics, 'skipped': jnp.float32(~is_finite)}
+
+
+def train_steps(
+  step: Callable[[state_lib.TrainState, jax.Array], tuple[state_lib.TrainState, Metrics]],
+  state: state_lib.TrainState,
+  first: jax.Array,
+  last: jax.Array,
+) -> tuple[state_lib.TrainState, Metrics]:
+  """Makes the steps from `first` to `last - 1` of a chunk in one loop.
+
+  Their number is not part of the program, so that one program serves all.
+
+  Returns:
+    The state after the steps, and the sums of their metrics.
+  """
+  step = jax.jit(step, inline=True)  # traced once for the two uses below
+
+  def body(i, carry):
+    state, sums = carry
+    state, metrics = step(state, i)
+    return state, jax.tree.map(jnp.add, sums, metrics)
+
+  first = jnp.asarray(first, jnp.int32)
+  shapes = jax.eval_shape(step, state, first)[1]
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  return jax.lax.fori_loop(
+    first, jnp.asarray(last, jnp.int32), body, (state, zeros)
+  )
+
+
+def measure_step(
+  objective: Objective,
+  state: state_lib.TrainState,
+  key: jax.Array,
+  batch: Any,
+  is_training: bool = True,
+) -> tuple[state_lib.TrainState, Metrics, Any]:
+  """Returns the inputs of a refresh by gradients, for compact weights.
+
+  Returns:
+    The state after a step that leaves the parameters unchanged, its metrics,
+    and the dense gradients.
+  """
+  weights = sparsity.compact.unpack(state_lib.forward_weights(objective.method, state))
+  gradients, metrics, net_state = compute_gradients(
+    objective, weights, state.net_state, batch, key, is_training
+  )
+  new_state = state._replace(step=state.step + 1, net_state=net_state)
+  if not objective.skip_nonfinite:
+    return new_state, metrics, gradients
+  # Zeros in place of gradients that are not finite: no entry grows by them.
+  is_finite = _is_finite((metrics['loss'], gradients))
+  zeros = jax.tree.map(jnp.zeros_like, (metrics, gradients))
+  metrics, gradients = _where(is_finite, (metrics, gradients), zeros)
+  net_state = _where(is_finite, net_state, state.net_state)
+  metrics = {**metrics, 'skipped': jnp.float32(~is_finite)}
+  return new_state._replace(net_state=net_state), metrics, gradients
+
+
+def summarize(
+  objective: Objective, state: state_lib.TrainState, metrics: Metrics, before: Any
+) -> Metrics:
+  """Returns the mean metrics of some steps as one row.
+
+  Metrics are means over the steps that were not skipped, NaN if all were;
+  `skipped` is the share of the skipped ones. The loss is NaN if the parameters
+  are not finite after the steps. With the masks `before` the steps,
+  `mask_change` is the share of their active weights that are no longer active.
+  """
+  if objective.skip_nonfinite:
+    made = 1 - metrics['skipped']
+    means = {name: x / made for name, x in metrics.items()}
+    metrics = {**means, 'skipped': metrics['skipped']}
+  loss = jnp.where(_is_finite(state.params), metrics['loss'], jnp.nan)
+  density = objective.method.density(state.params, state.opt_state)
+  metrics = {**metrics, 'loss': loss, 'density': density}
+  if before is not None:
+    weights = [
+      select.selected_paths(masks, select.is_weight)
+      for masks in (
+        before, objective.method.masks(state.params, state.opt_state),
+      )
+    ]  # fmt: skip
+    metrics['mask_change'] = 1 - sparsity.overlap(*weights)
+  return metrics
+
+
+def compute_gradients(
+  objective: Objective, weights, net_state, batch, key, is_training=True
+):
+  """Returns gradients, metrics (means over the batch), and the network state.
+
+  Micro-batches run one after another, so that only one takes memory at a time;
+  the network's state passes through all of them. The gradients of compact
+  weights are arrays of their active entries.
+  """
+  gradient = sparsity.value_and_grad(objective.loss, has_aux=True)
+  if objective.num_micro == 1:
+    (loss, (metrics, net_state)), gradients = gradient(
+      weights, net_state, key, batch, is_training
+    )
+    return gradients, {'loss': loss, **metrics}, net_state
+
+  def body(carry, part):
+    total, net_state = carry
+    batch, number = part
+    (loss, (metrics, net_state)), gradients = gradient(
+      weights,
+      net_state,
+      jax.random.fold_in(key, number),
+      batch,
+      is_training,
+    )
+    total = jax.tree.map(jnp.add, total, gradients)
+    return (total, net_state), {'loss': loss, **metrics}
+
+  parts = jax.tree.map(
+    functools.partial(split_batch, num=objective.num_micro), batch
+  )
+  zeros = jax.tree.map(jnp.zeros_like, sparsity.compact.values(weights))
+  (total, net_state), metrics = jax.lax.scan(
+    body, (zeros, net_state), (parts, jnp.arange(objective.num_micro))
+  )
+  gradients = jax.tree.map(lambda x: x / objective.num_micro, total)
+  return gradients, jax.tree.map(jnp.mean, metrics), net_state
+
+
+def split_batch(x: jax.Array, num: int) -> jax.Array:
+  """Returns [B, ...] as [num, B / num, ...], every num-th example together.
+
+  A batch that is sharded over devices stays sharded without communication.
+  """
+  return jnp.moveaxis(jnp.reshape(x, (-1, num, *x.shape[1:])), 1, 0)
+
+
+def _is_finite(tree: Any) -> jax.Array:
+  """Returns whether every number of a tree is finite, bool []."""
+  finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]
+  return jnp.all(jnp.stack(finite))
+
+
+def _where(condition: jax.Array, tree: Any, other: Any) -> Any:
+  return jax.tree.map(
+    lambda x, y: jnp.where(condition, x, y), tree, other
+  )

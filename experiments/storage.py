@@ -1,0 +1,226 @@
+"""Storage of sparse weights during training: masked or compact.
+
+Masked training keeps dense arrays on the device, and compiled steps do all the
+work. Compact training keeps only the active entries there; between compiled
+steps the host refreshes the active sets from dense parameters that no step
+reads.
+"""
+
+from collections.abc import Callable
+import functools
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import sparsity
+
+Optimizer = optax.GradientTransformationExtraArgs
+
+
+class Storage(NamedTuple):
+  """Host-side operations on a `step.TrainState`."""
+
+  # From the masked state to the state that is trained, and back.
+  pack: Callable[[Any], Any]
+  unpack: Callable[[Any], Any]
+  # is_due(counts): bool mask over `counts`; True where the host refreshes the
+  # active sets after that many steps.
+  is_due: Callable[[np.ndarray], np.ndarray]
+  # (state, host_params, dense gradients or None) -> state, host_params
+  refresh: Callable[[Any, Any, Any], tuple[Any, Any]]
+  # (theta, optimizer state) -> the weights of a training step.
+  forward_weights: Callable[[Any, Any], Any]
+  # Moves masks off the device, where they would compete with training.
+  offload: Callable[[Any], Any]
+  # True if a refresh takes the place of a step and needs dense gradients.
+  needs_gradients: bool = False
+  is_compact: bool = False
+
+
+class Steps(NamedTuple):
+  """The compiled steps of one chunk, without access to `host_params`."""
+
+  # (state, first, last) -> state after steps first to last - 1 of the chunk,
+  # and the sums of their metrics
+  advance: Callable[[Any, int, int], tuple[Any, Any]]
+  # (state, i) -> state after step i with its parameters unchanged, metrics,
+  # and the dense gradients
+  measure: Callable[[Any, int], tuple[Any, Any, Any]]
+
+
+def masked(tx: Optimizer, num_devices: int) -> tuple[Optimizer, Storage]:
+  """Returns the optimizer unchanged and its storage.
+
+  On one CPU device the products skip masked weights where that is faster.
+  """
+  forward_weights = sparsity.forward_weights
+  if num_devices == 1 and hasattr(tx, 'method'):
+    forward_weights = functools.partial(sparsity.masked_weights, tx)
+  return tx, Storage(
+    pack=lambda state: state,
+    unpack=lambda state: state,
+    is_due=lambda counts: np.zeros(len(counts), bool),
+    refresh=lambda state, host_params, gradients: (state, host_params),
+    forward_weights=forward_weights,
+    offload=lambda masks: masks,
+  )
+
+
+def compact(tx: Optimizer, num_devices: int) -> tuple[Optimizer, Storage]:
+  """Returns the optimizer of compact parameters and its storage.
+
+  Its `init` takes masked parameters: a state begins masked and is packed.
+
+  Raises:
+    ValueError: If the number of active entries of the method changes.
+  """
+  del num_devices
+  training = sparsity.compact.compact(tx)
+
+  def pack(state):
+    params, opt_state, host_params = training.pack(
+      state.params, state.opt_state
+    )
+    params, opt_state = _place((params, opt_state), state.step)
+    return state._replace(
+      params=params, opt_state=opt_state, host_params=host_params
+    )
+
+  def unpack(state):
+    host_params = jax.tree.map(np.asarray, state.host_params)
+    params, opt_state = training.unpack(
+      state.params, state.opt_state, host_params
+    )
+    params, opt_state = _place((params, opt_state), state.step)
+    return state._replace(params=params, opt_state=opt_state, host_params=None)
+
+  def refresh(state, host_params, gradients):
+    params, opt_state, host_params = training.refresh(
+      state.params, state.opt_state, host_params, gradients
+    )
+    return state._replace(params=params, opt_state=opt_state), host_params
+
+  return optax.GradientTransformationExtraArgs(tx.init, training.update), (
+    Storage(
+      pack=pack,
+      unpack=unpack,
+      is_due=lambda counts: np.asarray(tx.method.is_due(counts)),
+      refresh=refresh,
+      forward_weights=sparsity.forward_weights,
+      offload=jax.device_get,
+      needs_gradients=training.needs_gradients,
+      is_compact=True,
+    )
+  )
+
+
+STORAGES = {'compact': compact, 'masked': masked}
+
+
+def make_steps(
+  storage: Storage, steps: Steps, state: Any, first_step: int, num_steps: int
+) -> tuple[Any, Any]:
+  """Returns the state after a chunk of steps, and the sums of their metrics.
+
+  Args:
+    storage: of the weights.
+    steps: compiled steps of the chunk.
+    state: before the chunk.
+    first_step: number of steps before the chunk.
+    num_steps: of the chunk.
+  """
+  counts = np.arange(1, num_steps + 1, dtype=np.int32)
+  due = counts[storage.is_due(first_step + counts)].tolist()
+  state, host_params, parts, at = on_device(state), state.host_params, [], 0
+  for end in due:
+    last = end - storage.needs_gradients
+    if at < last:
+      state, sums = steps.advance(state, at, last)
+      parts.append(sums)
+    gradients = None
+    if storage.needs_gradients:
+      state, sums, gradients = steps.measure(state, last)
+      parts.append(sums)
+    state, host_params = storage.refresh(state, host_params, gradients)
+    at = end
+  if at < num_steps:
+    state, sums = steps.advance(state, at, num_steps)
+    parts.append(sums)
+  return state._replace(host_params=host_params), add_all(parts)
+
+
+def add_all(trees: list[Any]) -> Any:
+  """Returns the elementwise sum of trees of equal structure."""
+  return jax.tree.map(lambda *xs: sum(xs[1:], xs[0]), *trees)
+
+
+def on_device(state: Any) -> Any:
+  """Returns a training state without its host parameters."""
+  return state._replace(host_params=None)
+
+
+def shapes(
+  storage: Storage, state: Any, place: Callable[[Any], Any]
+) -> Any:
+  """Returns the shapes of a packed state, as restoring a checkpoint needs them.
+
+  Args:
+    storage: of the weights.
+    state: shapes of the masked state.
+    place: adds shardings to the shapes of the arrays on the device.
+  """
+  packed = jax.eval_shape(storage.pack, state)
+  # NumPy arrays, so that a checkpoint restores them to the host. They take no
+  # memory.
+  host_params = jax.tree.map(
+    lambda x: np.broadcast_to(np.zeros([], x.dtype), x.shape),
+    packed.host_params,
+  )
+  return place(on_device(packed))._replace(host_params=host_params)
+
+
+def check(name: str, storage: str, options: dict[str, Any]) -> None:
+  """Checks that a method can be trained in a storage.
+
+  Args:
+    name: of the method.
+    storage: 'masked' or 'compact'.
+    options: the section `config.method`.
+
+  Raises:
+    ValueError: If it cannot; names the key.
+  """
+  if storage not in STORAGES:
+    raise ValueError(
+      f'config.method.storage: expected one of {tuple(STORAGES)}, got '
+      f'{storage!r}'
+    )
+  if storage == 'masked':
+    return
+  if jax.process_count() > 1:
+    raise ValueError(
+      "config.method.storage: expected 'masked' with several processes, got "
+      "'compact', which refreshes on one host; start one process"
+    )
+  pattern = options.get('pattern', {'name': 'unstructured'})['name']
+  for key, value, needed in (
+    ('scope', options.get('scope', 'layer'), 'layer'),
+    ('pattern.name', pattern, 'unstructured'),
+  ):
+    if value != needed:
+      raise ValueError(
+        f"config.method.{key}: expected {needed!r} with storage='compact', "
+        f'where the number of entries of a layer is constant, got {value!r} '
+        f"with {name}: change it, or take storage='masked'"
+      )
+
+
+def _place(tree: Any, like: Any) -> Any:
+  """Returns arrays on the devices of another array."""
+  if isinstance(like, jax.core.Tracer):
+    return tree
+  return jax.device_put(jax.tree.map(jnp.asarray, tree), like.sharding)

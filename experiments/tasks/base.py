@@ -1,0 +1,294 @@
+"""The Task: an experiment made from a config, before its data are read."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+import pathlib
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from experiments import build
+from experiments import mesh as mesh_lib
+from experiments import state as state_lib
+from experiments import step as step_lib
+from experiments import storage as storage_lib
+import sparsity
+
+Row = dict[str, Any]
+State = state_lib.TrainState
+
+
+class StageError(ValueError):
+  """A stage cannot begin; the message says why."""
+
+
+class Training(NamedTuple):
+  """The section `config.train`, checked."""
+
+  batch_size: int
+  num_micro: int
+  num_steps: int  # of a stage
+  mesh: jax.sharding.Mesh
+  log_every: int  # steps of a chunk
+  eval_every: int
+  checkpoint_every: int
+  keep_checkpoints: int
+  skip_nonfinite: bool
+  sizes: dict[str, int]  # further keys, such as 'eval_batch_size'
+
+
+class Stage(NamedTuple):
+  """A part of a run: all of it, or one task of a stream."""
+
+  num_steps: int
+  labels: dict[str, int]  # in each of its rows, such as {'task': 1}
+  # (seed, state at the end of the stage before or None) -> first state
+  begin: Callable[[int, Any], State]
+  # (seed, first step, number of steps) -> (inputs of a chunk, its steps)
+  batches: Callable[[int, int, int], Iterator[tuple[Any, int]]]
+  evaluate: Callable[[State], step_lib.Metrics]  # on validation data
+  # (seed, last state) -> state to keep, and rows
+  finish: Callable[[int, State], tuple[State, list[Row]]]
+  report: Callable[[int, State], list[Row]]  # final rows
+  key: Callable[[Any], jax.Array] = state_lib.training_key  # from the seed
+  is_training: bool = True  # False: batch statistics are frozen
+  # Counts of events while batches are read, so far.
+  counters: Callable[[], dict[str, float]] = dict
+  # Metrics that follow from others, such as bits from nats.
+  derive: Callable[[dict[str, float]], dict[str, float]] = lambda metrics: {}
+
+
+class Example(NamedTuple):
+  """The forward pass of one example, for its FLOPs."""
+
+  fn: Callable[..., Any]  # (theta, *args) -> outputs
+  args: tuple[Any, ...]  # shapes
+
+
+class Export(NamedTuple):
+  """A network in a checkpoint."""
+
+  labels: dict[str, int]  # such as {'task': 2}; {} if there is one network
+  step: int  # of its checkpoint
+  # state -> theta on the forward set, masks or None, network state
+  extract: Callable[[State], tuple[Any, Any, Any]]
+
+
+class Task(NamedTuple):
+  """What is trained, and on what: pure functions and lazily read data."""
+
+  title: str
+  objective: step_lib.Objective
+  training: Training
+  stages: tuple[Stage, ...]
+  steps: step_lib.Steps
+  params: Any  # shapes of theta
+  state: State  # shapes with shardings, as trained
+  batch: Any  # shapes of a training batch, with shardings
+  exports: tuple[Export, ...]
+  example: Example | None
+  check_data: Callable[[], None]  # reads the data; raises ValueError
+  # Files that a run keeps beside its checkpoints, such as a vocabulary: checks
+  # the files of a run that goes on, and writes those of a run that begins.
+  check_folder: Callable[[pathlib.Path], None] = lambda workdir: None
+  write_folder: Callable[[pathlib.Path], None] = lambda workdir: None
+  # Further objects of one kind of task, such as the evaluated language model.
+  details: Any = None
+
+  @property
+  def num_steps(self) -> int:
+    """Steps of the whole run."""
+    return sum(stage.num_steps for stage in self.stages)
+
+
+def make_training(section: dict, sizes: Sequence[str] = ()) -> Training:
+  """Returns the section `config.train`, checked.
+
+  Args:
+    section: the keys of `_training`, and `sizes`.
+    sizes: names of further integers, such as 'eval_batch_size'.
+
+  Raises:
+    ValueError: If a key is unknown, missing, mistyped or out of range, or the
+      devices do not divide the batch.
+  """
+  own = {name: x for name, x in section.items() if name in sizes}
+  shared = {name: x for name, x in section.items() if name not in sizes}
+  for name in sizes:
+    if name not in own:
+      raise ValueError(f'config.train: missing key {name!r}')
+    if not isinstance(own[name], int) or isinstance(own[name], bool):
+      raise ValueError(
+        f'config.train.{name}: expected int, got {own[name]!r}'
+      )
+  training = build.call(_training, shared, name='config.train')
+  return training._replace(sizes=own)
+
+
+def _training(
+  *,
+  batch_size: int,
+  num_micro: int,
+  num_devices: int | None,
+  num_steps: int,
+  log_every: int,
+  eval_every: int,
+  checkpoint_every: int,
+  keep_checkpoints: int,
+  on_not_finite: str,
+) -> Training:
+  build.check_least(
+    'config.train',
+    1,
+    batch_size=batch_size,
+    num_micro=num_micro,
+    num_steps=num_steps,
+    log_every=log_every,
+    eval_every=eval_every,
+    checkpoint_every=checkpoint_every,
+    keep_checkpoints=keep_checkpoints,
+  )
+  for name, value in (
+    ('eval_every', eval_every), ('checkpoint_every', checkpoint_every),
+  ):  # fmt: skip
+    if value % log_every:
+      raise ValueError(
+        f'config.train.{name}: expected a multiple of log_every={log_every}, '
+        f'got {value}'
+      )
+  if on_not_finite not in step_lib.ON_NOT_FINITE:
+    raise ValueError(
+      'config.train.on_not_finite: expected one of '
+      f'{step_lib.ON_NOT_FINITE}, got {on_not_finite!r}'
+    )
+  mesh = mesh_lib.make_mesh(num_devices)
+  mesh_lib.check_batch_size(batch_size, mesh, num_micro)
+  return Training(
+    batch_size,
+    num_micro,
+    num_steps,
+    mesh,
+    log_every,
+    eval_every,
+    checkpoint_every,
+    keep_checkpoints,
+    on_not_finite == 'skip',
+    {},
+  )
+
+
+def state_shapes(
+  objective: step_lib.Objective, init, training: Training, spec: Any = None
+) -> tuple[State, State]:
+  """Returns the shapes of the masked state and of the trained state.
+
+  Args:
+    objective: of the task.
+    init: from a key to theta and the network's state.
+    training: the section `config.train`.
+    spec: sharding of the network's state; None: replicated.
+
+  Raises:
+    ValueError: If the method does not fit the parameters.
+  """
+  method, mesh = objective.method, training.mesh
+  replicated = mesh_lib.replicated(mesh)
+  scores = None
+  if method.num_score_batches:
+    scores = jax.eval_shape(lambda: init(jax.random.key(0))[0])
+  masked = jax.eval_shape(
+    lambda scores: state_lib.init_state(method, init, 0, scores), scores
+  )
+
+  def place(state):
+    placed = mesh_lib.with_sharding(state, replicated)
+    net_state = mesh_lib.with_sharding(state.net_state, spec or replicated)
+    return placed._replace(net_state=net_state)
+
+  _, storage = method.make(0, scores)
+  return place(masked), storage_lib.shapes(storage, masked, place)
+
+
+def check_model(
+  objective: step_lib.Objective, state: State, batch: Any
+) -> None:
+  """Checks that the storage can hold each sparse layer of the model.
+
+  Raises:
+    ValueError: If a layer cannot be compact; names it.
+  """
+  _, storage = objective.method.make(0)
+  if not storage.is_compact:
+    return
+  weights = jax.eval_shape(
+    lambda state: state_lib.forward_weights(objective.method, state),
+    storage_lib.on_device(state),
+  )
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  try:
+    sparsity.compact.check_model(
+      lambda *args: step_lib.compute_gradients(objective, *args),
+      weights,
+      state.net_state,
+      batch,
+      key,
+    )
+  except ValueError as error:
+    raise ValueError(
+      f"config.method.storage: 'compact' cannot serve this model: {error}"
+    ) from error
+
+
+def make_begin(
+  objective: step_lib.Objective, init, masked: State, scores=None
+) -> Callable[[int, Any], State]:
+  """Returns the `begin` of a run's only stage.
+
+  Args:
+    objective: of the task.
+    init: from a key to theta and the network's state.
+    masked: shapes of the masked state, with shardings.
+    scores: from a seed to the saliency of theta; None: no scores.
+  """
+  shardings = jax.tree.map(lambda x: x.sharding, masked)
+  start = jax.jit(
+    lambda seed, scores: state_lib.init_state(
+      objective.method, init, seed, scores
+    ),
+    out_shardings=shardings,
+  )
+
+  def begin(seed, last):
+    del last
+    found = scores(seed) if scores else None
+    _, storage = objective.method.make(seed)
+    return storage.pack(start(np.uint32(seed), found))
+
+  return begin
+
+
+def export_last(method, num_steps: int) -> Export:
+  """Returns the network at the end of a run of one network and stage."""
+
+  def extract(state):
+    _, storage = method.make(0)
+    state = storage.unpack(state)
+    weights = state_lib.forward_weights(method, state)
+    masks = method.masks(state.params, state.opt_state)
+    return weights, masks, state.net_state
+
+  return Export({}, num_steps, extract)
+
+
+def on_device(state: State) -> State:
+  """Returns a state without its host parameters."""
+  return storage_lib.on_device(state)
+
+
+def to_floats(metrics: Any) -> dict[str, float]:
+  """Returns metrics as numbers on the host."""
+  fetched = jax.device_get(metrics)
+  return {name: float(value) for name, value in fetched.items()}

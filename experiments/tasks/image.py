@@ -1,0 +1,202 @@
+"""Image classification: from a config to a task.
+
+B: examples of a batch; N: batches.
+"""
+
+from collections.abc import Callable
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import build
+from experiments import mesh as mesh_lib
+from experiments import methods
+from experiments import state as state_lib
+from experiments import step as step_lib
+from experiments.data import dataset
+from experiments.data import table as data_table
+from experiments.models import table as model_table
+from experiments.tasks import base
+from experiments.tasks import classification
+from experiments.tasks import feeds
+from experiments.tasks import pruning
+import sparsity
+
+HISTOGRAM = {'num_bins': 201, 'limit': 0.3}
+
+
+def image_classification(
+  *,
+  data: dict,
+  model: dict,
+  powerprop: dict,
+  method: dict,
+  optimizer: dict,
+  loss: dict,
+  train: dict,
+  prune: dict,
+) -> base.Task:
+  """Returns the task that the sections of a config describe.
+
+  Raises:
+    ValueError: If a key is unknown, missing, mistyped or out of range.
+  """
+  spec = build.build(data_table.SPECS, data, name='config.data')
+  training = base.make_training(train, ('eval_batch_size',))
+  mesh_lib.check_batch_size(training.sizes['eval_batch_size'], training.mesh)
+  network = build.build(
+    model_table.MODELS, model, name='config.model', num_classes=spec.num_classes
+  )
+  made = methods.make_method(method, powerprop, optimizer, training.mesh.size)
+  objective = step_lib.Objective(
+    build.call(
+      classification.make_loss,
+      loss,
+      name='config.loss',
+      network=network,
+      augment=spec.augment,
+    ),
+    made,
+    training.num_micro,
+    training.skip_nonfinite,
+  )
+
+  def init(key):
+    return network.init(key, jnp.zeros((1, *spec.example_shape)), True)
+
+  params, net_state = jax.eval_shape(init, jax.random.key(0))
+  methods.check_exclude(made, params)
+  levels = build.call(
+    pruning.make_levels, prune, name='config.prune', params=params
+  )
+  masked, state = base.state_shapes(objective, init, training)
+  batch = _batch_shapes(spec, training)
+  base.check_model(objective, state, batch)
+  # The data are read at the first use.
+  source = functools.cache(
+    lambda: build.build(data_table.DATA, data, name='config.data')
+  )
+  make_feed = feeds.stream_feed if spec.is_stream else feeds.array_feed
+  feed = functools.cache(lambda: make_feed(network, source(), training))
+  stage = _make_stage(objective, init, masked, training, levels, feed)
+  return base.Task(
+    title=f'{model["name"]} on {data["name"]}, batch of '
+    f'{training.batch_size} on {training.mesh.size} device(s)',
+    objective=objective,
+    training=training,
+    stages=(stage,),
+    steps=step_lib.compile_steps(
+      objective,
+      feeds.streamed_batch if spec.is_stream else feeds.indexed_batch,
+      state,
+      mesh_lib.replicated(training.mesh),
+      in_loop=not spec.is_stream,
+    ),
+    params=params,
+    state=state,
+    batch=batch,
+    exports=(base.export_last(objective.method, training.num_steps),),
+    example=base.Example(
+      lambda params, net_state, images: network.apply(
+        params, net_state, None, images, False
+      )[0],
+      (
+        net_state,
+        jax.ShapeDtypeStruct((1, *spec.example_shape), jnp.float32),
+      ),
+    ),
+    check_data=lambda: _check_data(source(), training),
+  )
+
+
+def _check_data(source: Any, training: base.Training) -> None:
+  is_stream = isinstance(source, dataset.Stream)
+  num = source.num_train if is_stream else len(source.train.labels)
+  if training.batch_size > num:
+    raise ValueError(
+      f'config.train.batch_size: expected 1 to {num}, the number of training '
+      f'examples, got {training.batch_size}'
+    )
+
+
+def _batch_shapes(spec: data_table.Spec, training: base.Training):
+  size = training.batch_size
+  shapes = classification.Batch(
+    jax.ShapeDtypeStruct((size, *spec.example_shape), jnp.float32),
+    jax.ShapeDtypeStruct((size,), jnp.int32),
+  )
+  return mesh_lib.with_sharding(shapes, mesh_lib.over_data(training.mesh))
+
+
+def _make_stage(
+  objective, init, masked, training, levels, feed: Callable[[], feeds.Feed]
+) -> base.Stage:
+  method = objective.method
+  replicated = mesh_lib.replicated(training.mesh)
+  forward_weights = jax.jit(
+    functools.partial(state_lib.forward_weights, method),
+    out_shardings=replicated,
+  )
+  prune = jax.jit(pruning.at_level, out_shardings=replicated)
+  saliency = jax.jit(functools.partial(_saliency, objective, init))
+
+  def scores(seed):
+    batches = feed().first_batches(seed, method.num_score_batches)
+    return saliency(np.uint32(seed), batches)
+
+  begin = base.make_begin(
+    objective, init, masked, scores if method.num_score_batches else None
+  )
+
+  def unpacked(seed, state):
+    _, storage = method.make(seed)
+    return storage.unpack(state)
+
+  def evaluate(state):
+    weights = forward_weights(base.on_device(state))
+    return feed().evaluate(weights, state.net_state, 'validation')
+
+  def report(seed, state):
+    before = forward_weights(unpacked(seed, begin(seed, None)))
+    after = forward_weights(unpacked(seed, state))
+    test = feed().evaluate(after, state.net_state, 'test')
+    rows = [{'split': 'test', **base.to_floats(test)}]
+    for level, share in enumerate(levels.shares):
+      kept = {path: counts[level] for path, counts in levels.kept.items()}
+      pruned, metrics = prune(after, before, kept)
+      metrics |= feed().evaluate(pruned, state.net_state, 'test')
+      row = {'split': 'pruned', 'share': share, **base.to_floats(metrics)}
+      # Levels above the density of the network repeat the one below.
+      if row['density'] > max((r.get('density', 0.0) for r in rows)):
+        rows.append(row)
+    for when, weights in (('before', before), ('after', after)):
+      bins = pruning.histogram(weights, **HISTOGRAM)
+      rows.append({'split': 'histogram', 'when': when, **bins})
+    return rows
+
+  return base.Stage(
+    num_steps=training.num_steps,
+    labels={},
+    begin=begin,
+    batches=lambda *chunk: feed().batches(*chunk),
+    evaluate=evaluate,
+    finish=lambda seed, state: (state, []),
+    report=report,
+    counters=lambda: feed().counters(),
+  )
+
+
+def _saliency(objective, init, seed, batches):
+  """Returns the saliency of the initial theta over batches [N, B, ...]."""
+  key = state_lib.init_key(seed)
+  weights, net_state = init(key)
+
+  def loss(weights, batch):
+    return objective.loss(weights, net_state, key, batch, True)[0]
+
+  num = len(jax.tree.leaves(batches)[0])
+  parts = [jax.tree.map(lambda x, i=i: x[i], batches) for i in range(num)]
+  return sparsity.saliency(loss, weights, parts)

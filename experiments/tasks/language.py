@@ -1,0 +1,304 @@
+"""Language modelling with Transformer-XL: from a config to a task.
+
+The memory is part of the training state and a batch is a pure function of the
+step, so that a resumed run makes the same steps.
+
+B: batch; T: tokens of a segment; M: memory; N: micro-batches.
+"""
+
+from collections.abc import Callable
+import functools
+import pathlib
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import build
+from experiments import mesh as mesh_lib
+from experiments import methods
+from experiments import rundir
+from experiments import state as state_lib
+from experiments import step as step_lib
+from experiments.data import segments
+from experiments.data import text
+from experiments.data import vocabulary as vocabulary_lib
+from experiments.models import transformer_xl
+from experiments.tasks import base
+from experiments.tasks import scoring
+
+VOCABULARY = 'vocabulary.json'  # in the run folder
+
+
+class Language(NamedTuple):
+  """The model as it is evaluated."""
+
+  model: transformer_xl.TransformerXL
+  memory_len: int
+  segment_len: int
+
+
+def language_modelling(
+  *,
+  data: dict,
+  model: dict,
+  evaluation: dict,
+  powerprop: dict,
+  method: dict,
+  optimizer: dict,
+  train: dict,
+) -> base.Task:
+  """Returns the task that the sections of a config describe.
+
+  Raises:
+    ValueError: If a key is unknown, missing, mistyped or out of range.
+  """
+  build.build(_TEXTS, data, name='config.data')
+  training = base.make_training(train, ('segment_len', 'memory_len'))
+  build.check_least(
+    'config.train', 1, segment_len=training.sizes['segment_len']
+  )
+  trained = build.call(
+    transformer_xl.transformer_xl, model, name='config.model'
+  )
+  evaluated, evaluate_shape = _evaluated(model, evaluation, training)
+  _check_memory('train', training.sizes['memory_len'], model['same_length'])
+  made = methods.make_method(method, powerprop, optimizer, training.mesh.size)
+  if made.num_score_batches:
+    raise ValueError(
+      'config.method.name: expected a method without scores before training, '
+      f'got {method["name"]!r}'
+    )
+  objective = step_lib.Objective(
+    _make_loss(trained), made, training.num_micro, training.skip_nonfinite
+  )
+  init = functools.partial(_init, trained, training)
+  params = jax.eval_shape(trained.init, jax.random.key(0))
+  methods.check_exclude(made, params)
+  masked, state = base.state_shapes(
+    objective, init, training, mesh_lib.over_data(training.mesh, 1)
+  )
+  batch = _batch_shapes(training)
+  base.check_model(objective, state, batch)
+  # The text is read at the first use.
+  corpus = functools.cache(
+    lambda: build.build(text.TEXTS, data, name='config.data')
+  )
+  loss = scoring.make_loss(
+    evaluated, evaluate_shape, model['num_layers'], training.mesh
+  )
+  stage = _make_stage(objective, init, masked, training, corpus, loss)
+  return base.Task(
+    title=f'Transformer-XL on {data["name"]}, batch of {training.batch_size} x '
+    f'{training.sizes["segment_len"]} on {training.mesh.size} device(s)',
+    objective=objective,
+    training=training,
+    stages=(stage,),
+    steps=step_lib.compile_steps(
+      objective,
+      lambda inputs, i: jax.tree.map(lambda x: x[i], inputs),
+      state,
+      mesh_lib.replicated(training.mesh),
+      in_loop=True,
+    ),
+    params=params,
+    state=state,
+    batch=batch,
+    exports=(base.export_last(made, training.num_steps),),
+    example=_example(trained, training),
+    check_data=lambda: _check_data(corpus(), model['vocab_size'], training),
+    check_folder=lambda workdir: _check_vocabulary(workdir, corpus()),
+    write_folder=lambda workdir: _write_vocabulary(workdir, corpus()),
+    details=Language(
+      evaluated, evaluate_shape.memory_len, evaluate_shape.segment_len
+    ),
+  )
+
+
+def _evaluated(model: dict, evaluation: dict, training: base.Training):
+  """Returns the model with the evaluation's lengths, and their shape."""
+  shape, clamp_len, same_length = build.call(
+    scoring.make_shape, evaluation, name='config.evaluation'
+  )
+  mesh_lib.check_batch_size(shape.batch_size, training.mesh)
+  changed = {**model, 'clamp_len': clamp_len, 'same_length': same_length}
+  evaluated = build.call(
+    transformer_xl.transformer_xl, changed, name='config.evaluation'
+  )
+  _check_memory('evaluation', shape.memory_len, same_length)
+  return evaluated, shape
+
+
+def _make_loss(model: transformer_xl.TransformerXL) -> Callable[..., Any]:
+  """Returns the mean of -log p of the next token, in nats.
+
+  The network's state is the memory of each micro-batch, a `Memory` with leaves
+  [N, B / N, ...]. A call reads the first and appends the new one, so that after
+  the N calls of a step each is back in its place.
+  """
+
+  def loss_fn(weights, net_state, key, batch, is_training):
+    memory = jax.tree.map(lambda x: x[0], net_state)
+    nll, memory = model.apply(
+      weights,
+      scoring.forget(memory, batch.is_first),
+      key,
+      batch.inputs,
+      batch.targets,
+      is_training,
+    )
+    net_state = jax.tree.map(
+      lambda rest, new: jnp.concatenate([rest[1:], new[None]]),
+      net_state,
+      memory,
+    )
+    return jnp.mean(nll), ({}, net_state)
+
+  return loss_fn
+
+
+def _init(model, training: base.Training, key):
+  """Returns theta, and the empty memory of each micro-batch."""
+  num = training.num_micro
+  memory = model.memory(training.batch_size, training.sizes['memory_len'])
+  memory = jax.tree.map(
+    lambda x: jnp.reshape(x, (num, -1, *x.shape[1:])), memory
+  )
+  return model.init(key), memory
+
+
+def _make_stage(
+  objective, init, masked, training, corpus: Callable[[], text.Corpus], loss
+) -> base.Stage:
+  method = objective.method
+  forward_weights = jax.jit(
+    functools.partial(state_lib.forward_weights, method)
+  )
+
+  def metrics_of(nats):
+    return scoring.metrics(nats, corpus().vocabulary.unit)
+
+  def batches(seed, first_step, num_steps):
+    del seed  # a text has one order
+    taken = [
+      segments.train_batch(
+        corpus().train,
+        step,
+        training.batch_size,
+        training.sizes['segment_len'],
+      )
+      for step in range(first_step, first_step + num_steps)
+    ]
+    stacked = jax.tree.map(lambda *xs: np.stack(xs), *taken)
+    sharding = mesh_lib.over_data(training.mesh, 1)
+    yield mesh_lib.to_devices(stacked, sharding), num_steps
+
+  def evaluate(state):
+    weights = forward_weights(base.on_device(state))
+    return metrics_of(loss(weights, corpus().validation))
+
+  def report(seed, state):
+    del seed
+    state = base.on_device(state)
+    weights = forward_weights(state)
+    test = metrics_of(loss(weights, corpus().test))
+    validation = metrics_of(loss(weights, corpus().validation))
+    density = float(method.density(state.params, state.opt_state))
+    row = {'split': 'test', **test, 'density': density}
+    return [row | {f'validation_{name}': x for name, x in validation.items()}]
+
+  return base.Stage(
+    num_steps=training.num_steps,
+    labels={},
+    begin=base.make_begin(objective, init, masked),
+    batches=batches,
+    evaluate=evaluate,
+    finish=lambda seed, state: (state, []),
+    report=report,
+    derive=lambda metrics: metrics_of(metrics['loss']),
+  )
+
+
+def _batch_shapes(training: base.Training) -> segments.Segments:
+  row = (training.batch_size,)
+  both = (*row, training.sizes['segment_len'])
+  shapes = segments.Segments(
+    jax.ShapeDtypeStruct(both, jnp.int32),
+    jax.ShapeDtypeStruct(both, jnp.int32),
+    jax.ShapeDtypeStruct(row, bool),
+    jax.ShapeDtypeStruct(both, jnp.float32),
+  )
+  return mesh_lib.with_sharding(shapes, mesh_lib.over_data(training.mesh))
+
+
+def _example(model, training: base.Training) -> base.Example:
+  """Returns one row of a batch: a segment with a full memory."""
+  memory = jax.eval_shape(
+    lambda: model.memory(1, training.sizes['memory_len'])
+  )
+  tokens = jax.ShapeDtypeStruct((1, training.sizes['segment_len']), jnp.int32)
+  return base.Example(
+    lambda params, memory, tokens: model.apply(
+      params, memory, None, tokens, tokens, False
+    )[0],
+    (memory, tokens),
+  )
+
+
+def _check_memory(section: str, memory_len: int, same_length: bool) -> None:
+  least = 1 if same_length else 0
+  if memory_len < least:
+    raise ValueError(
+      f'config.{section}.memory_len: expected >= {least} with '
+      f'same_length={same_length}, got {memory_len}'
+    )
+
+
+def _check_data(
+  corpus: text.Corpus, vocab_size: int, training: base.Training
+) -> None:
+  if vocab_size != corpus.vocabulary.size:
+    raise ValueError(
+      f'config.model.vocab_size: expected {corpus.vocabulary.size}, the size '
+      f"of the text's vocabulary, got {vocab_size}"
+    )
+  try:
+    segments.steps_per_epoch(
+      len(corpus.train), training.batch_size, training.sizes['segment_len']
+    )
+  except ValueError as error:
+    raise ValueError(f'config.train: {error}') from error
+  for name in ('validation', 'test'):
+    if len(getattr(corpus, name)) < 2:
+      raise ValueError(
+        f'config.data: expected at least 2 tokens in the {name} split, got '
+        f'{len(getattr(corpus, name))}; take a longer text'
+      )
+
+
+def _check_vocabulary(workdir: pathlib.Path, corpus: text.Corpus) -> None:
+  path, checkpoints = workdir / VOCABULARY, workdir / 'checkpoints'
+  if path.exists() or (checkpoints.is_dir() and any(checkpoints.iterdir())):
+    there = vocabulary_lib.read(path)
+    vocabulary_lib.check_same(there, corpus.vocabulary, path)
+
+
+def _write_vocabulary(workdir: pathlib.Path, corpus: text.Corpus) -> None:
+  path = workdir / VOCABULARY
+  if not path.exists():
+    rundir.write_bytes(path, vocabulary_lib.to_json(corpus.vocabulary))
+
+
+def _without_reading(source: Callable[..., Any]) -> Callable[..., None]:
+  """Returns a function of the same section that reads no file."""
+
+  @functools.wraps(source)
+  def check(**section):
+    del section
+
+  return check
+
+
+_TEXTS = {name: _without_reading(make) for name, make in text.TEXTS.items()}

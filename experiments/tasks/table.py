@@ -1,0 +1,45 @@
+"""Tasks by name, and the task of a config."""
+
+from collections.abc import Mapping
+import functools
+import json
+from typing import Any
+
+from experiments import build
+from experiments.tasks import base
+from experiments.tasks import image
+from experiments.tasks import language
+from experiments.tasks.continual import task as continual
+
+TASKS = {
+  'continual_learning': continual.continual_learning,
+  'image_classification': image.image_classification,
+  'language_modelling': language.language_modelling,
+}
+
+
+def make_task(config: Mapping[str, Any]) -> base.Task:
+  """Returns the task of a config of one network, without reading its data.
+
+  Configs that differ in their seed alone share one task, and with it data and
+  compiled code.
+
+  Args:
+    config: plain data, with `seed` and `powerprop.alpha`.
+
+  Raises:
+    ValueError: If anything in the config is unknown, missing, mistyped or out
+      of range.
+  """
+  if 'seed' not in config:
+    raise ValueError(f"config: missing key 'seed', got {sorted(config)}")
+  seed = config['seed']
+  if not isinstance(seed, int) or not 0 <= seed < 2**32:
+    raise ValueError(f'config.seed: expected 0 to 2^32 - 1, got {seed!r}')
+  rest = {name: x for name, x in config.items() if name != 'seed'}
+  return _make_task(json.dumps(rest, sort_keys=True))
+
+
+@functools.lru_cache(maxsize=2)
+def _make_task(config: str) -> base.Task:
+  return build.build(TASKS, json.loads(config), key='experiment')

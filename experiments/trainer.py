@@ -1,0 +1,249 @@
+"""The trainer: makes steps, evaluates, saves, stops and resumes.
+
+A run trains the stages of a task one after another. The global step counts over
+all stages.
+"""
+
+from collections.abc import Callable
+import contextlib
+import functools
+import itertools
+import math
+import os
+import pathlib
+import time
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from experiments import checkpoint
+from experiments import interrupt as interrupt_lib
+from experiments import metrics as metrics_lib
+from experiments import multihost
+from experiments import rundir
+from experiments import storage as storage_lib
+from experiments.tasks import base
+
+OnProgress = Callable[[int, dict[str, float]], None]
+
+
+class Outcome(NamedTuple):
+  """The end of a call of `train`."""
+
+  status: str  # 'done' | 'interrupted' | 'diverged' | 'failed'
+  step: int  # global
+  seconds: float  # of training, over all sessions of the run
+  signal: int | None  # that interrupted it
+  message: str
+
+
+class _Session(NamedTuple):
+  """One call of `train`: the run and its outputs."""
+
+  task: base.Task
+  seed: int
+  storage: storage_lib.Storage
+  workdir: pathlib.Path
+  checkpoints: checkpoint.Checkpoints
+  writer: metrics_lib.Writer | None  # None except on process 0
+  interrupt: interrupt_lib.Interrupt
+  on_progress: OnProgress
+  started: float  # seconds, less those of earlier sessions
+
+  def outcome(self, status: str, step: int, message: str = '') -> Outcome:
+    """Returns how the session ended."""
+    seconds = time.perf_counter() - self.started
+    return Outcome(status, step, seconds, self.interrupt.signal, message)
+
+  def write(self, step: int, labels: dict[str, int], row: base.Row) -> None:
+    """Writes a row of metrics."""
+    if self.writer is not None:
+      self.writer.write(step, {**labels, **row})
+
+  def save(self, step: int, state: base.State, keep_always: bool) -> None:
+    """Saves a checkpoint; the rows up to its step are already written."""
+    seconds = time.perf_counter() - self.started
+    self.checkpoints.save(step, state, {'seconds': seconds}, keep_always)
+    if multihost.is_first():
+      rundir.write_status(
+        self.workdir, 'running', step=step, total_steps=self.task.num_steps
+      )
+
+
+def train(
+  task: base.Task,
+  seed: int,
+  workdir: str | os.PathLike[str],
+  on_progress: OnProgress,
+) -> Outcome:
+  """Trains a run to its end, from its newest checkpoint on.
+
+  The last state of each stage is kept; other checkpoints rotate. SIGINT and
+  SIGTERM finish the current chunk, save, and return. An interrupted run makes
+  the same steps with the same numbers as one that was not.
+
+  Args:
+    task: of the run.
+    seed: of the network and its batches.
+    workdir: the run folder, opened and locked by the caller.
+    on_progress: called with the global step and metrics after each chunk.
+  """
+  workdir = pathlib.Path(workdir)
+  checkpoints = checkpoint.Checkpoints(
+    workdir / 'checkpoints', task.training.keep_checkpoints
+  )
+  step, seconds, state = 0, 0.0, None
+  if checkpoints.latest() is not None:
+    state, metadata = checkpoints.restore(task.state)
+    step, seconds = metadata['step'], metadata['seconds']
+  _, storage = task.objective.method.make(seed)
+  with (
+    _open_writer(workdir, step) as writer,
+    interrupt_lib.Interrupt() as interrupt,
+  ):
+    session = _Session(
+      task,
+      seed,
+      storage,
+      workdir,
+      checkpoints,
+      writer,
+      interrupt,
+      on_progress,
+      time.perf_counter() - seconds,
+    )
+    return _train_stages(session, step, state)
+
+
+def evaluate(
+  task: base.Task, seed: int, workdir: str | os.PathLike[str]
+) -> list[base.Row]:
+  """Returns the final rows of every stage that is trained, and writes nothing.
+
+  A stage that is trained in part reports its newest checkpoint.
+
+  Raises:
+    ValueError: If there is no checkpoint.
+  """
+  folder = pathlib.Path(workdir) / 'checkpoints'
+  if not folder.is_dir() or not any(folder.iterdir()):
+    raise ValueError(
+      f'expected a checkpoint in {folder}, got none: train first'
+    )
+  checkpoints = checkpoint.Checkpoints(folder, None)
+  saved, starts = checkpoints.steps(), stage_starts(task)
+  wanted = [step for step in starts[1:] if step in saved]
+  if saved[-1] not in wanted:
+    wanted.append(saved[-1])
+  rows = []
+  for step in wanted:
+    state, _ = checkpoints.restore(task.state, step)
+    for stage, start in zip(task.stages, starts, strict=False):
+      if start < step <= start + stage.num_steps:
+        found = stage.report(seed, state)
+        rows += [{'step': step, **stage.labels, **row} for row in found]
+  return rows
+
+
+def stage_starts(task: base.Task) -> list[int]:
+  """Returns the global step at which each stage begins, and the last of all."""
+  return [0, *itertools.accumulate(stage.num_steps for stage in task.stages)]
+
+
+def _train_stages(session: _Session, step: int, state: Any) -> Outcome:
+  """Trains all stages that are not trained yet, from global step `step`."""
+  starts = stage_starts(session.task)
+  for stage, start in zip(session.task.stages, starts, strict=False):
+    if step >= start + stage.num_steps:
+      continue
+    first = max(step - start, 0)
+    if not first:
+      try:
+        state = stage.begin(session.seed, state)
+      except base.StageError as error:
+        return session.outcome('failed', start, str(error))
+    state, outcome = _train_stage(session, stage, start, state, first)
+    if outcome.status != 'done':
+      return outcome
+  return session.outcome('done', starts[-1])
+
+
+def _train_stage(
+  session: _Session, stage: base.Stage, start: int, state: Any, step: int
+) -> tuple[Any, Outcome]:
+  """Trains a stage that begins at global step `start`, from `step` on."""
+  training = session.task.training
+  while step < stage.num_steps:
+    num_steps = min(training.log_every, stage.num_steps - step)
+    state, metrics = _train_chunk(session, stage, state, step, num_steps)
+    if not math.isfinite(metrics['loss']):
+      message = f'the loss is {metrics["loss"]} by step {step + num_steps}'
+      return state, session.outcome('diverged', start + step, message)
+    step += num_steps
+    now, is_last = start + step, step == stage.num_steps
+    session.write(now, stage.labels, {'split': 'train', **metrics})
+    session.on_progress(now, {**stage.labels, **metrics})
+    is_saved = is_last or step % training.checkpoint_every == 0
+    is_evaluated = is_last or step % training.eval_every == 0
+    if is_saved or is_evaluated:
+      multihost.check_same(state)
+    if is_evaluated:
+      metrics = base.to_floats(stage.evaluate(state))
+      session.write(now, stage.labels, {'split': 'validation', **metrics})
+    if is_last:
+      state, rows = stage.finish(session.seed, state)
+      for row in [*rows, *stage.report(session.seed, state)]:
+        session.write(now, stage.labels, row)
+    is_stopped = session.interrupt.agree() and now < session.task.num_steps
+    if is_stopped or is_saved:
+      session.save(now, state, keep_always=is_last)
+    if is_stopped:
+      return state, session.outcome('interrupted', now)
+  return state, session.outcome('done', start + step)
+
+
+def _train_chunk(
+  session: _Session, stage: base.Stage, state: Any, step: int, num_steps: int
+) -> tuple[Any, dict[str, float]]:
+  """Makes some steps of a stage; returns the state and one row of metrics."""
+  steps, storage = session.task.steps, session.storage
+  seed, key = np.uint32(session.seed), stage.key(session.seed)
+  before = storage.offload(steps.masks(storage_lib.on_device(state)))
+  events = stage.counters()
+  parts = []
+  for inputs, num in stage.batches(session.seed, step, num_steps):
+    bound = storage_lib.Steps(
+      functools.partial(_advance, steps, stage, seed, key, inputs),
+      functools.partial(_measure, steps, stage, seed, key, inputs),
+    )
+    state, sums = storage_lib.make_steps(storage, bound, state, step, num)
+    parts.append(sums)
+    step += num
+  sums = storage_lib.add_all(parts)
+  means = jax.tree.map(lambda x: x / num_steps, sums)
+  metrics = steps.summarize(storage_lib.on_device(state), means, before)
+  metrics = base.to_floats(metrics)
+  if 'skipped' in metrics:  # the number of steps, not their share
+    metrics['skipped'] = float(round(metrics['skipped'] * num_steps))
+  for name, count in stage.counters().items():
+    metrics[name] = multihost.total(count - events[name])
+  return state, metrics | stage.derive(metrics)
+
+
+def _advance(steps, stage, seed, key, inputs, state, first, last):
+  return steps.advance(
+    state, seed, key, inputs, first, last, stage.is_training
+  )
+
+
+def _measure(steps, stage, seed, key, inputs, state, i):
+  return steps.measure(state, seed, key, inputs, i, stage.is_training)
+
+
+def _open_writer(workdir: pathlib.Path, step: int) -> Any:
+  """Returns a context with the writer of metrics; None except on process 0."""
+  if multihost.is_first():
+    return metrics_lib.Writer(workdir, step)
+  return contextlib.nullcontext()
