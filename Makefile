@@ -1,24 +1,25 @@
-# make demo   trains on MNIST, prints a table, draws plots
-# make demo-text  trains a language model, prints a sample of its text
-# make paper-mnist  runs what the README's tables on MNIST show, and writes them again
-# make readme  makes README.md from docs/README.template.md and docs/results
-# make test   runs all tests
-# make lint   checks style; make format mends what it can
-# make bench  measures speed, always as ratios taken in one run, for the README; more than an hour
+# make demo        trains on MNIST, prints a table, draws plots
+# make demo-text   trains a language model and samples from it
+# make test        runs the tests; make test-all adds the nightly ones
+# make lint        checks style; make format fixes it
+# make docs        builds the site into docs/_build/html
+# make bench       measures speed and writes docs/benchmarks.md; more than an hour
+# make paper-mnist trains the MNIST tables of docs/results.md again
+#
+# JAX_EXTRA=cuda13 installs JAX for GPUs (tpu: for TPUs), at the locked version.
 
 PYTHON ?= python3
+JAX_EXTRA ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
-STAMP := $(VENV)/.installed
+STAMP := $(VENV)/.installed$(JAX_EXTRA)
+KERNELS := $(VENV)/.kernels
+PAPER := runs/paper
+SPEED := docs/results/speed
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.3
 
-# Where no compiler is, this says so, and the kernels in pure JAX are used.
-KERNELS := $(VENV)/.kernels
-
-PAPER := runs/paper
-
-.PHONY: demo demo-text paper-mnist readme tutorial test lint format bench setup clean
+.PHONY: setup demo demo-text test test-all lint format docs bench paper-mnist clean
 
 setup: $(STAMP) $(KERNELS)
 
@@ -27,53 +28,51 @@ $(STAMP): requirements.lock
 	@echo 'Setting up $(VENV) ...'
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@if [ -n '$(JAX_EXTRA)' ]; then $(RUN) -m pip install --quiet --disable-pip-version-check -c requirements.lock 'jax[$(JAX_EXTRA)]'; fi
 	@touch $(STAMP)
 
+# Without a compiler this says so, and the pure JAX kernels are used.
 $(KERNELS): $(STAMP) $(wildcard sparsity/kernels/native/*) sparsity/kernels/build.py
 	@-$(RUN) -m sparsity.kernels.build
 	@touch $(KERNELS)
 
-demo: $(STAMP) $(KERNELS)
+demo: setup
 	$(RUN) launch.py --config=configs/mnist_powerprop.py:demo --workdir=runs/demo
 
-demo-text: $(STAMP) $(KERNELS)
+demo-text: setup
 	$(RUN) launch.py --config=configs/text_transformer_xl.py:topkast,num_steps=500 --workdir=runs/demo-text
 	$(RUN) -m experiments.sample --workdir=runs/demo-text --prompt='And it came to pass' --length=400
 
-# Some networks diverge, as the table of methods says: their sweep ends with an
-# error that is no reason to stop.
-paper-mnist: $(STAMP) $(KERNELS)
-	$(RUN) launch.py --config=configs/mnist_powerprop.py --sweep=alphas --workdir=$(PAPER)/powerprop --jobs=2
-	$(RUN) launch.py --config=configs/mnist_topkast.py --sweep=densities --workdir=$(PAPER)/topkast --jobs=2
-	-$(RUN) launch.py --config=configs/mnist_methods.py --sweep=methods --workdir=$(PAPER)/methods --jobs=2
-	$(RUN) -m experiments.paper --runs=$(PAPER) --out=docs/results --table=mnist_pruning --table=mnist_topkast --table=mnist_topkast_pruning --table=mnist_methods
-	for sweep in powerprop topkast methods; do $(RUN) -m experiments.paper.report_page --runs=$(PAPER)/$$sweep --out=$(PAPER)/$$sweep.html || exit 1; done
-	$(RUN) -m experiments.paper.readme
+test: setup
+	$(RUN) -m pytest -n 2 --dist loadfile -m 'not nightly'
 
-readme: $(STAMP)
-	$(RUN) -m experiments.paper.readme
+test-all: setup
+	$(RUN) -m pytest -n 2 --dist loadfile
 
-# The tutorial, executed: what one looks at without running it.
-tutorial: $(STAMP)
-	PYTHONPATH=. $(VENV)/bin/jupyter execute docs/tutorial.ipynb --output=tutorial_executed.ipynb
-
-test: $(STAMP) $(KERNELS)
-	$(RUN) -m pytest -n 2
-
-lint: $(STAMP)
+lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-format: $(STAMP)
+format: setup
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-SPEED := docs/results/speed
+docs: setup
+	$(RUN) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo 'The site is docs/_build/html/index.html'
 
-bench: $(STAMP) $(KERNELS)
+# Networks that diverge, as the table of methods says, end their sweep with an
+# error.
+paper-mnist: setup
+	$(RUN) launch.py --config=configs/mnist_powerprop.py --sweep=alphas --workdir=$(PAPER)/powerprop --jobs=2
+	$(RUN) launch.py --config=configs/mnist_topkast.py --sweep=densities --workdir=$(PAPER)/topkast --jobs=2
+	-$(RUN) launch.py --config=configs/mnist_methods.py --sweep=methods --workdir=$(PAPER)/methods --jobs=2
+	$(RUN) -m experiments.paper --runs=$(PAPER) --stored=docs/results --out=docs/results
+	for sweep in powerprop topkast methods; do $(RUN) -m experiments.paper.page --runs=$(PAPER)/$$sweep --out=$(PAPER)/$$sweep.html || exit 1; done
+
+bench: setup
 	$(RUN) -m benchmarks.topk --record=$(SPEED)
 	$(RUN) -m benchmarks.step --record=$(SPEED)
-	$(RUN) -m benchmarks.loop --record=$(SPEED)
 	$(RUN) -m benchmarks.masked --record=$(SPEED)
 	$(RUN) -m benchmarks.kernels --record=$(SPEED)
 	$(RUN) -m benchmarks.compact --kernels=native --record=$(SPEED)
@@ -83,12 +82,9 @@ bench: $(STAMP) $(KERNELS)
 	$(RUN) -m benchmarks.input --record=$(SPEED)
 	$(RUN) -m benchmarks.vision --record=$(SPEED)
 	$(RUN) -m benchmarks.language --record=$(SPEED)
-	$(RUN) -m benchmarks.packing --record=$(SPEED)
-	$(RUN) -m benchmarks.packs --record=$(SPEED)
 	$(RUN) -m benchmarks.growth --record=$(SPEED)
-	$(RUN) -m benchmarks.saves --record=$(SPEED)
-	$(RUN) -m benchmarks.saves --plain --record=$(SPEED)
 	$(RUN) -m benchmarks.soak --minutes=30 --config.train.checkpoint_every=5000 --record=$(SPEED)
+	$(RUN) -m benchmarks.page
 
 clean:
-	rm -rf $(VENV) .cache build *.egg-info sparsity/kernels/*.so
+	rm -rf $(VENV) .cache build docs/_build *.egg-info sparsity/kernels/*.so

@@ -15,27 +15,30 @@ EXPERIMENTS = [
   'ml-collections>=1.0,<2',
   'opencv-python-headless>=4.9,<6',  # decodes the images of tensorflow-datasets
   'orbax-checkpoint>=0.12.8,<0.13',
+  'pandas>=2.2,<4',
   'rich>=13,<16',
   'safetensors>=0.5,<1',
+  'scipy>=1.13,<2',
   'submitit>=1.5.3,<2',
+  'tabulate>=0.9,<1',  # pandas writes Markdown with it
   'tensorboardX>=2.6,<3',
   'tensorflow-datasets>=4.9.10,<5',
 ]
 DEV = [
   'hypothesis>=6.100,<7',
-  'ipykernel>=6.29,<8',  # runs the tutorial
-  'nbclient>=0.10,<1',
-  'nbformat>=5.10,<6',
-  'playwright>=1.49,<2',  # opens the report in a browser that is installed
+  'ipykernel>=6.29,<8',  # executes the tutorial of the site
+  'myst-nb>=1.3,<2',
+  'playwright>=1.49,<2',  # drives an installed browser
   'pytest>=8,<10',
   'pytest-xdist>=3.6,<4',
   'ruff>=0.14,<1',
-  'scikit-image>=0.24,<1',  # its photographs are the images of the tests
+  'scikit-image>=0.24,<1',  # photographs for the tests
   'scikit-learn>=1.5,<2',
+  'sphinx>=8,<10',
+  'sphinx-book-theme>=1.1,<2',
 ]
-PREPARE = ['tensorflow-cpu>=2.18,<3']  # only writes data sets, once
 
-# By its file: the package itself needs JAX, which may not be here yet.
+# Loaded by path: importing the package needs JAX, which may be absent.
 spec = importlib.util.spec_from_file_location(
   'build_kernels', pathlib.Path(__file__).parent / 'sparsity/kernels/build.py'
 )
@@ -44,10 +47,10 @@ spec.loader.exec_module(build_kernels)
 
 
 class BuildKernels(build_ext.build_ext):
-  """Compiles the native kernels where that is possible; says so if not."""
+  """Compiles the native kernels where there is a compiler, else warns."""
 
   def build_extension(self, ext):
-    """Overrides what would call a compiler without our flags."""
+    """Calls the compiler with the flags of the kernels."""
     path = pathlib.Path(self.get_ext_fullpath(ext.name))
     try:
       build_kernels.compile_library(path)
@@ -57,7 +60,7 @@ class BuildKernels(build_ext.build_ext):
 
 setuptools.setup(
   name='sparse-training',
-  version='0.1.0',
+  version='0.2.0',
   description='Powerpropagation and Top-KAST for JAX, Haiku and Optax',
   long_description=pathlib.Path(__file__).with_name('README.md').read_text(),
   long_description_content_type='text/markdown',
@@ -82,6 +85,5 @@ setuptools.setup(
   extras_require={
     'experiments': EXPERIMENTS,
     'dev': EXPERIMENTS + DEV,
-    'prepare': PREPARE,
   },
 )

@@ -1,33 +1,27 @@
-"""What a training step costs if only active entries exist, dense = 1.
+"""The cost of a training step with compact storage, dense = 1.
 
   python -m benchmarks.compact [--only=mlp] [--pairs 0.1/0.2 0.05/0.1]
       [--record=DIR]
 
 Top-KAST with Adam, forward / backward density in each layer: the dense Optax
-step, the same masked, and compact, with each implementation of the kernels that
-is there. The cases are timed in turns, in one run, each step after one of its
-own kind, as in training; the ratio is the median of those within a round, and
-has a refresh in it every 100 steps.
+step, the masked step, and the compact step with each available implementation
+of the kernels. Each step follows an untimed one of its kind, as in training;
+the ratio includes a refresh every 100 steps.
 
-  time      of a step, as a multiple of the dense step
-  to ideal  time over the ideal, the share of the dense step's FLOPs (2 f_A +
-            f_B) / 3 f_D; products of no weights, such as attention, are dense
-  refresh   seconds of one
-  state     bytes of parameters, gradients and optimizer's state, indices and
-            masks counted, as a multiple of dense
-  peak      bytes of the step: arguments, results and all that is temporary
+  time      multiple of the dense step
+  to ideal  time over the share of FLOPs, (2 f_A + f_B) / 3 f_D; products
+            without weights, such as attention, are dense
+  refresh   seconds
+  state     bytes of parameters, gradients and optimizer state, with indices
+            and masks, as a multiple of dense
+  peak      bytes of the step: arguments, results and temporaries
 """
 
 import argparse
 import gc
-import pathlib
 import statistics
-import sys
 import time
 from typing import Any
-
-# Run as a script, Python looks for packages next to it only.
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import jax
 import jax.numpy as jnp
@@ -48,11 +42,13 @@ OPTIMIZER = optax.adam(1e-3)
 
 
 class Case:
-  """A training step, compiled, and what it carries."""
+  """A compiled training step and its carry."""
 
   def __init__(self, problem, params, state, update, implementation=None):
     def step(params, state, batch):
-      gradients = sparsity.grad(problem.loss)(self.see(params, state), batch)
+      gradients = sparsity.grad(problem.loss)(
+        self.apply_mask(params, state), batch
+      )
       updates, state = update(gradients, state, params)
       return optax.apply_updates(params, updates), state
 
@@ -65,8 +61,8 @@ class Case:
     self.carry = params, state
     self.batch = problem.batch
 
-  def see(self, params, state):
-    """Returns what the network sees."""
+  def apply_mask(self, params, state):
+    """Returns the weights of the forward pass."""
     return sparsity.forward_weights(params, state)
 
   def __call__(self) -> Any:
@@ -75,12 +71,12 @@ class Case:
     return self.carry
 
   def state_bytes(self) -> int:
-    """Returns the bytes of parameters, gradients and optimizer's state."""
+    """Returns the bytes of parameters, gradients and optimizer state."""
     params, state = map(sparsity.compact.num_bytes, self.carry)
     return 2 * params + state
 
   def peak_bytes(self) -> int:
-    """Returns the bytes that the step needs at most."""
+    """Returns the peak bytes of the step."""
     memory = self.compiled.memory_analysis()
     return (
       memory.argument_size_in_bytes
@@ -97,30 +93,32 @@ class Dense(Case):
     state = OPTIMIZER.init(problem.params)
     super().__init__(problem, problem.params, state, OPTIMIZER.update)
 
-  def see(self, params, state):
-    """Returns what the network sees: all."""
+  def apply_mask(self, params, state):
+    """Returns all weights."""
     del state
     return params
 
 
 class Compact(Case):
-  """A compact step, and its refresh."""
+  """A compact step and its refresh."""
 
   def __init__(self, problem, training, implementation):
-    params, state, self.stored = training.init(problem.params)
+    params, state, self.host_params = training.init(problem.params)
     self.training = training
     super().__init__(problem, params, state, training.update, implementation)
 
   def refresh(self) -> float:
-    """Refreshes, and returns the seconds that it took."""
+    """Refreshes, and returns the seconds taken."""
     start = time.perf_counter()
-    *carry, self.stored = self.training.refresh(*self.carry, self.stored)
+    *carry, self.host_params = self.training.refresh(
+      *self.carry, self.host_params
+    )
     self.carry = tuple(jax.block_until_ready(carry))
     return time.perf_counter() - start
 
 
 class Masked(Case):
-  """A masked step, whose refresh is one that is due."""
+  """A masked step; its refresh is part of a step that is due."""
 
   def __init__(self, problem, tx):
     super().__init__(
@@ -128,7 +126,7 @@ class Masked(Case):
     )
 
   def refresh(self) -> float:
-    """Refreshes, and returns the seconds that it took."""
+    """Refreshes, and returns the seconds taken."""
     params, state = self.carry
     self.carry = params, state._replace(count=jnp.int32(REFRESH_EVERY - 1))
     start = time.perf_counter()

@@ -1,21 +1,16 @@
-"""How the cost of a training step grows with density and with width.
+"""Cost of a training step against density and width.
 
   python -m benchmarks.growth [--quick] [--record=DIR]
 
-Draws docs/compact_cost.png and prints its figures: milliseconds of a step, and
-bytes of parameters, gradients and Adam's moments, of one layer [width, width]
-at batch 128: dense, and compact with the kernels in use. Backward density is
-twice the forward density. Each point is a median, dense and compact in turns.
+Draws docs/compact_cost.png: milliseconds of a step, and bytes of parameters,
+gradients and Adam's moments, for one layer [width, width] at batch 128, dense
+and compact. The backward density is twice the forward density.
 """
 
 import argparse
 import gc
 import pathlib
 import statistics
-import sys
-
-# Run as a script, Python looks for packages next to it only.
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 from matplotlib import pyplot as plt
 import optax

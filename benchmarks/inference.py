@@ -5,17 +5,12 @@
 
 LeNet-300-100 and ResNet-50 (224 pixels, the first convolution dense) at batch
 1 and 32, pruned by magnitude in each layer, by `sparsity.compile_inference`
-against the same masked weights dense. In turns, in one run; medians.
+against the dense network with the same masked weights.
 """
 
 import argparse
 import functools
-import pathlib
 import statistics
-import sys
-
-# Run as a script, Python looks for packages next to it only.
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import jax
 import jax.numpy as jnp
@@ -84,9 +79,7 @@ def compare(name: str, densities, rounds: int, figures) -> None:
         },
         rounds,
       )
-      ratio = statistics.median(
-        a / b for a, b in zip(seconds['sparse'], seconds['dense'], strict=True)
-      )
+      ratio = timing.ratio(seconds['sparse'], seconds['dense'])
       ms = {
         case: 1e3 * statistics.median(times) / CALLS[name]
         for case, times in seconds.items()

@@ -1,22 +1,17 @@
-"""How many images of ImageNet's size one core prepares in a second.
+"""Images of ImageNet's size per CPU second, from bytes to batches.
 
   python -m benchmarks.input [--quick] [--record=DIR]
 
 Photographs of 500 x 375 pixels and about 110 KB, as ImageNet's are, go all the
-way from array_record files to normalized batches; beside it, OpenCV only
-decodes the same bytes. Seconds are those of all cores together (CPU time), so
-that what else the machine does matters little; ratios of medians, in turns.
+way from array_record files to normalized batches, against OpenCV's decoding of
+the same bytes. Seconds are CPU time of all cores, which other load on the
+machine affects little.
 """
 
 import argparse
-import pathlib
 import statistics
-import sys
 import tempfile
 import time
-
-# Run as a script, Python looks for packages next to it only.
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import cv2
 import numpy as np
@@ -26,9 +21,9 @@ from benchmarks import timing
 from experiments.data import imagenet
 from tests import photographs
 
-BATCH_SIZE = 8  # few: one batch is made ahead, in the next function's time
+BATCH_SIZE = 8  # small: one batch is prefetched in the next case's time
 SIZE = (375, 500)  # height and width
-QUALITY = 98  # of the JPEGs; with it they are as large as ImageNet's
+QUALITY = 98  # of the JPEGs, for ImageNet's file sizes
 ONE_PROCESS = {'process_index': 0, 'process_count': 1}
 
 
@@ -118,7 +113,7 @@ def main():
   size = np.mean([len(content) for content in contents]) / 1e3
   print(f'{num} images of {size:.0f} KB, {repeats} rounds')
   for name, times in seconds.items():
-    ratio = statistics.median(a / b for a, b in zip(times, base, strict=True))
+    ratio = timing.ratio(times, base)
     speed = num / statistics.median(times)
     print(f'{name:30} {speed:6.0f} images a CPU second {ratio:6.2f} x the time')
     figures.add(name, 'speed', speed, 'images/s', repeats)

@@ -5,27 +5,20 @@
       [--record=DIR]
 
 For each layer: y = x W_A, dx = dy W_A^T and dW on B, at the densities of A and
-B. All cases of a layer take turns in one run; printed are the median
-milliseconds, the ratio to the dense product (the median of the ratios of the
-single rounds), and billions of useful operations a second: two for each entry
-and example.
+B. Printed are median milliseconds, the ratio to the dense product, and useful
+GFLOP/s: two operations for each entry and example.
 
-An entry costs `native` the reading of one row of a panel, 256 bytes for 64
-examples. Entries are stored strip by strip, so that most rows are read from
-the first-level cache; the second-level one gives 32 bytes a cycle at most.
+For each entry, `native` reads one row of a panel, 256 bytes for 64 examples.
+Entries are stored strip by strip, so that most rows come from the first-level
+cache.
 """
 
 import argparse
 import functools
 import math
 import os
-import pathlib
 import statistics
-import sys
 from typing import NamedTuple
-
-# Run as a script, Python looks for packages next to it only.
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +33,7 @@ PRODUCTS = ('y', 'dx', 'dW')
 
 
 class Layer(NamedTuple):
-  """A layer and what it is given."""
+  """A layer and its input."""
 
   image: tuple[int, ...]  # batch, height, width
   shape: tuple[int, int, int, int]  # kernel height, width, channels in, out
@@ -94,7 +87,7 @@ CASES = {
 
 
 def dense_products(layer: Layer):
-  """Returns the products as XLA makes them of the dense weight."""
+  """Returns the products of the dense weight by XLA."""
   if layer.image[1:] == (1, 1):
 
     def forward(x, w):
@@ -118,7 +111,7 @@ def dense_products(layer: Layer):
 
 
 def sparse_products(layer: Layer, name: str):
-  """Returns the same products of an implementation."""
+  """Returns the same products by an implementation of the kernels."""
   options = {'stride': layer.stride, 'padding': 'SAME', 'implementation': name}
   plain = layer.image[1:] == (1, 1)
   shape = layer.shape[2:] if plain else layer.shape
@@ -151,7 +144,7 @@ def make_masks(rng, shape, forward, backward):
 
 
 def functions_of(layer, densities, names):
-  """Returns the functions to be timed, by implementation and product."""
+  """Returns the functions to time, by implementation and product."""
   rng = np.random.default_rng(0)
 
   def normal(shape):
@@ -193,10 +186,7 @@ def run(layer, densities, names, repeats, figures):
       times = seconds[name, product]
       useful = 1.0 if name == 'dense' else densities[product == 'dW']
       rate = operations * useful / statistics.median(times) / 1e9
-      ratio = statistics.median(
-        mine / dense
-        for mine, dense in zip(times, seconds['dense', product], strict=True)
-      )
+      ratio = timing.ratio(times, seconds['dense', product])
       milliseconds = 1e3 * statistics.median(times)
       line += f'  {product:>2s} {milliseconds:7.2f} ms {ratio:5.2f} {rate:4.0f}'
       case = f'{title}, {name} {product}'

@@ -1,15 +1,13 @@
-"""From which density on it pays to skip masked weights.
+"""The density up to which skipping masked weights is faster.
 
   python -m benchmarks.masked [--quick] [--record=DIR]
 
 The forward product of a layer and the gradient of its inputs: `MaskedWeights`
-as a multiple of the masked weight written out once, then two dense products.
-Medians of ratios, timed in turns.
+as a multiple of writing out the masked weight and two dense products.
 """
 
 import argparse
 import functools
-import statistics
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +18,7 @@ import sparsity
 from sparsity import masked
 
 DENSITIES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
-# Examples, inputs, outputs, and calls that are timed together.
+# Examples, inputs, outputs, and calls per measurement.
 LAYERS = (
   (60, 784, 300, 20),
   (60, 300, 100, 50),
@@ -31,7 +29,7 @@ LAYERS = (
 
 
 def products(skipping: bool, num_calls: int):
-  """Returns a function that makes y and dx so many times."""
+  """Returns a function that computes y and dx `num_calls` times."""
 
   @jax.jit
   def call(x, w, mask, dy):
@@ -48,7 +46,7 @@ def products(skipping: bool, num_calls: int):
 
 
 def main() -> None:
-  """Prints a line a layer, a column a density."""
+  """Prints a line per layer and a column per density."""
   parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
   parser.add_argument('--quick', action='store_true', help='fewer repeats')
   record.add_argument(parser)
@@ -71,9 +69,7 @@ def main() -> None:
         for skipping in (True, False)
       }
       seconds = timing.interleave(cases, rounds)
-      ratio = statistics.median(
-        a / b for a, b in zip(seconds[True], seconds[False], strict=True)
-      )
+      ratio = timing.ratio(seconds[True], seconds[False])
       print(f'{ratio:7.2f}', end='', flush=True)
       figures.add(f'{title}, density {density}', 'ratio', ratio, rounds=rounds)
     print()

@@ -1,4 +1,4 @@
-"""The networks that compact storage is measured on, with random data.
+"""Networks of the benchmarks of compact storage, with random data.
 
 B: batch; T: tokens; D: d_model; H: heads; C: d_head.
 """
@@ -18,7 +18,7 @@ from sparsity import modules
 
 
 class Problem(NamedTuple):
-  """A network and how it is judged."""
+  """A network and its loss."""
 
   name: str
   params: Any
@@ -88,7 +88,7 @@ def resnet50(batch_size: int = 4, size: int = 224) -> Problem:
 PROBLEMS = {
   'mlp': mlp,
   'transformer': transformer_block,
-  # Attention, dense in any case, is a smaller part with shorter segments.
+  # Shorter segments, so that dense attention is a smaller part.
   'transformer_128': functools.partial(transformer_block, shape=(8, 128)),
   'resnet': resnet50,
 }

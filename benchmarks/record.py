@@ -1,14 +1,13 @@
-"""Keeps what a benchmark measured as DIR/NAME.csv, for `--record=DIR`.
+"""Records of benchmarks: `--record=DIR` keeps the values in DIR/NAME.csv.
 
-A line a figure, and beside it what it was measured with. A call replaces the
-lines of its own cases and figures; those of others stay, so that a benchmark
-can be run part by part. What was measured with SPARSITY_ISA=avx2 is kept apart,
-in NAME_avx2.csv. The README is made from `docs/results/speed`.
+A row is one value with the setting of its measurement. A call replaces the rows
+of its own cases, so that a benchmark can be run in parts. Measurements with
+SPARSITY_ISA=avx2 go to NAME_avx2.csv. `python -m benchmarks.page` writes
+docs/benchmarks.md from docs/results/speed.
 """
 
 import argparse
 from collections.abc import Sequence
-import csv
 import datetime
 import os
 import pathlib
@@ -18,13 +17,14 @@ import sys
 from typing import NamedTuple
 
 import jax
+import pandas as pd
 
 from sparsity import kernels
 from sparsity.kernels import native
 
 
 class Row(NamedTuple):
-  """A figure, and what it was measured with."""
+  """A value and the setting of its measurement."""
 
   case: str
   figure: str  # such as 'time' or 'ratio'
@@ -33,17 +33,17 @@ class Row(NamedTuple):
   rounds: str
   command: str
   cpu: str
-  cores: str  # that the process may use
+  cores: str  # available to the process
   isa: str  # of the kernels
   jax: str  # version
   date: str
 
 
 class Record:
-  """The figures of one call of a benchmark."""
+  """The values of one call of a benchmark."""
 
   def __init__(self, name: str, arguments: Sequence[str] | None = None):
-    """Begins without figures.
+    """Begins an empty record.
 
     Args:
       name: of the benchmark.
@@ -51,7 +51,7 @@ class Record:
     """
     self._name = name
     self._arguments = sys.argv[1:] if arguments is None else list(arguments)
-    self._figures: dict[tuple[str, str], tuple[float, str, int | None]] = {}
+    self._values: dict[tuple[str, str], tuple[str, str, str]] = {}
 
   def add(
     self,
@@ -61,34 +61,39 @@ class Record:
     unit: str = 'x',
     rounds: int | None = None,
   ) -> None:
-    """Adds a figure; a second one of the same name replaces it."""
-    self._figures[case, figure] = value, unit, rounds
+    """Adds a value; a second one of the same case and figure replaces it."""
+    count = '' if rounds is None else str(rounds)
+    self._values[case, figure] = f'{value:.6g}', unit, count
 
   def write(self, directory: str | os.PathLike[str] | None) -> None:
-    """Writes the figures, if a folder is given."""
+    """Writes the values, if a folder is given.
+
+    Raises:
+      ValueError: If the file there has other columns.
+    """
     if directory is None:
       return
     isa = os.environ.get(native.ISA_VARIABLE)
     name = '_'.join(filter(None, (self._name, isa)))
     path = pathlib.Path(directory) / f'{name}.csv'
-    rows = read(path) if path.exists() else {}
+    rows = {}
+    if path.exists():
+      rows = {row[:2]: row for row in read(path).itertuples(index=False)}
     setting = self._setting()
-    for key, (value, unit, rounds) in self._figures.items():
-      count = '' if rounds is None else str(rounds)
-      rows[key] = Row(*key, f'{value:.6g}', unit, count, *setting)
+    for key, value in self._values.items():
+      rows[key] = Row(*key, *value, *setting)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open('w', newline='') as file:
-      writer = csv.writer(file, lineterminator='\n')
-      writer.writerows([Row._fields, *rows.values()])
+    frame = pd.DataFrame(list(rows.values()), columns=Row._fields)
+    frame.to_csv(path, index=False, lineterminator='\n')
     print(path)
 
   def _setting(self) -> tuple[str, ...]:
-    native_is_used = kernels.implementation() == 'native'
+    is_native = kernels.implementation() == 'native'
     return (
       command(self._name, self._arguments, os.environ),
       cpu(),
       str(cores()),
-      native.isa() if native_is_used else kernels.implementation(),
+      native.isa() if is_native else kernels.implementation(),
       jax.__version__,
       datetime.date.today().isoformat(),
     )
@@ -96,22 +101,22 @@ class Record:
 
 def add_argument(parser: argparse.ArgumentParser) -> None:
   """Adds `--record` to the arguments of a benchmark."""
-  parser.add_argument('--record', metavar='DIR', help='keep the figures here')
+  parser.add_argument('--record', metavar='DIR', help='keep the values here')
 
 
-def read(path: pathlib.Path) -> dict[tuple[str, str], Row]:
-  """Returns what a file holds, by case and figure.
+def read(path: str | os.PathLike[str]) -> pd.DataFrame:
+  """Returns the rows of a file, all columns as strings.
 
   Raises:
-    ValueError: If it was written by another version.
+    ValueError: If another version wrote it.
   """
-  with path.open(newline='') as file:
-    header, *lines = list(csv.reader(file)) or [[]]
-  if tuple(header) != Row._fields:
+  frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+  if tuple(frame.columns) != Row._fields:
     raise ValueError(
-      f'expected the columns {Row._fields} in {path}, got {header}; remove it'
+      f'expected the columns {Row._fields} in {path}, got '
+      f'{tuple(frame.columns)}; remove it'
     )
-  return {(line[0], line[1]): Row(*line) for line in lines}
+  return frame
 
 
 def command(
@@ -122,8 +127,8 @@ def command(
   Example:
     >>> command('compact', ['--only=mlp', '--record=DIR'], {})
     'python -m benchmarks.compact --only=mlp'
-    >>> command('loop', [], {'SPARSITY_ISA': 'avx2'})
-    'SPARSITY_ISA=avx2 python -m benchmarks.loop'
+    >>> command('step', [], {'SPARSITY_ISA': 'avx2'})
+    'SPARSITY_ISA=avx2 python -m benchmarks.step'
   """
   kept, is_folder = [], False
   for argument in arguments:
@@ -136,7 +141,7 @@ def command(
 
 
 def cores() -> int:
-  """Returns how many cores this process may use."""
+  """Returns the number of cores that this process may use."""
   if hasattr(os, 'sched_getaffinity'):  # Linux
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1

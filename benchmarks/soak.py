@@ -1,14 +1,13 @@
-"""A long run that is watched: memory, files and speed must stay as they are.
+"""A long run: memory, files and speed over time.
 
   python -m benchmarks.soak --minutes=30 [--config=FILE] [--workdir=DIR]
       [--record=DIR] [--config.section.key=value ...]
 
-Trains as launch.py does, without end; sets are refreshed every 100 steps, and
-every 1,000 steps the network is evaluated and saved. Every few seconds the
-resident memory of the process, the files in its folder and its step are noted.
-At the end it gets SIGTERM, and has to save. Slopes are of least squares over
-the second half: before that buffers fill. Needs /proc, so Linux. Overrides say
-how often all that happens, as for launch.py.
+Runs launch.py with a practically endless config (one network, refresh every
+100 steps, evaluation and a save every 1,000) and samples its resident memory,
+its files and its step every few seconds. At the end SIGTERM has to save. The
+growth is a least-squares slope over the second half, after buffers have filled.
+Needs /proc. Overrides are those of launch.py.
 """
 
 import argparse
@@ -29,6 +28,8 @@ from benchmarks import record
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
 ENDLESS = [
+  '--config.seeds=(0,)',
+  '--config.powerprop.alphas=(1.0,)',
   '--config.train.num_steps=1000000000',
   '--config.train.log_every=500',
   '--config.train.eval_every=1000',
@@ -38,7 +39,7 @@ MIB = 2**20
 
 
 class Sample(NamedTuple):
-  """What is seen at one moment."""
+  """The process and its folder at one moment."""
 
   seconds: float  # since the first step was saved
   step: int  # that is saved
@@ -49,7 +50,7 @@ class Sample(NamedTuple):
 
 
 def main(arguments: Sequence[str]) -> int:
-  """Runs, prints what was seen, and returns 0 if SIGTERM made it save."""
+  """Runs the soak; returns 0 if SIGTERM made it save."""
   parser = argparse.ArgumentParser(
     'python -m benchmarks.soak', description=__doc__, allow_abbrev=False
   )
@@ -81,9 +82,10 @@ def main(arguments: Sequence[str]) -> int:
       process.kill()
       process.wait()
   figures = record.Record('soak', arguments)
-  keep(figures, given.config, samples)
+  summarize(figures, given.config, samples)
   figures.write(given.record)
-  return summarize(samples, code)
+  print(f'exit code after SIGTERM: {code}')
+  return int(code != 128 + signal.SIGTERM)
 
 
 def watch(process, workdir, seconds: float, every: float) -> list[Sample]:
@@ -106,38 +108,15 @@ def watch(process, workdir, seconds: float, every: float) -> list[Sample]:
   return samples
 
 
-def summarize(samples: Sequence[Sample], code: int) -> int:
-  """Prints what was seen; returns 0 if SIGTERM made it save."""
-  half = samples[len(samples) // 2 :]
-  seconds = np.array([s.seconds for s in half])
-  slope = np.polyfit(seconds, [s.memory for s in half], 1)[0] * 3600
-  quarters = np.array_split(np.arange(len(samples)), 4)
-  speeds = [speed(samples[part[0]], samples[part[-1]]) for part in quarters]
-  first, middle, last = samples[0], half[0], samples[-1]
-  folders = [s.folders for s in samples]
-  files = [s.files for s in samples]
-  print(
-    f'{last.seconds / 60:.1f} minutes, {len(samples)} samples, steps '
-    f'{first.step:,} to {last.step:,}; after SIGTERM exit code {code}',
-    f'resident memory  {first.memory:.1f} MiB at first, {middle.memory:.1f} '
-    f'half way, {last.memory:.1f} at last; {slope:+.2f} MiB an hour in the '
-    'second half',
-    f'files            {min(files)} to {max(files)}, of {min(folders)} to '
-    f'{max(folders)} checkpoints; {first.size:.1f} MiB at first, '
-    f'{last.size:.1f} at last',
-    f'steps a second   {", ".join(f"{x:.1f}" for x in speeds)} (quarters)',
-    sep='\n',
-  )
-  return int(code != 128 + signal.SIGTERM)
-
-
-def keep(figures, case: str, samples: Sequence[Sample]) -> None:
-  """Adds what was seen to the figures of a record."""
+def summarize(figures, case: str, samples: Sequence[Sample]) -> None:
+  """Prints and records memory, files and speed."""
   half = samples[len(samples) // 2 :]
   first, middle, last = samples[0], half[0], samples[-1]
   seconds = [s.seconds for s in half]
   slope = np.polyfit(seconds, [s.memory for s in half], 1)[0] * 3600
   folders = [s.folders for s in samples]
+  quarters = np.array_split(np.arange(len(samples)), 4)
+  speeds = [speed(samples[part[0]], samples[part[-1]]) for part in quarters]
   for figure, value, unit in (
     ('minutes', last.seconds / 60, 'min'),
     ('steps', last.step, ''),
@@ -147,12 +126,11 @@ def keep(figures, case: str, samples: Sequence[Sample]) -> None:
     ('growth', slope, 'MiB/h'),
     ('fewest checkpoints', min(folders), ''),
     ('most checkpoints', max(folders), ''),
+    ('most files', max(s.files for s in samples), ''),
+    *((f'speed in quarter {i}', x, 'steps/s') for i, x in enumerate(speeds, 1)),
   ):
+    print(f'{figure:20} {value:14,.1f} {unit}')
     figures.add(case, figure, value, unit)
-  quarters = np.array_split(np.arange(len(samples)), 4)
-  for i, part in enumerate(quarters, 1):
-    pace = speed(samples[part[0]], samples[part[-1]])
-    figures.add(case, f'speed in quarter {i}', pace, 'steps/s')
 
 
 def speed(first: Sample, last: Sample) -> float:
@@ -166,7 +144,7 @@ def saved_step(workdir: pathlib.Path) -> int:
     status = json.loads((workdir / 'status.json').read_text())
   except FileNotFoundError:
     return 0
-  return status.get('global_step', 0)
+  return status['step']
 
 
 def memory(pid: int | str) -> float:

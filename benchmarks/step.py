@@ -1,28 +1,20 @@
-"""What a training step costs, as a multiple of the dense Optax step.
+"""The cost of a training step, as a multiple of the dense Optax step.
 
   python -m benchmarks.step [--quick] [--only=lenet|mlp|resnet50] [--record=DIR]
 
 Two networks on random data: LeNet-300-100 with batches of 60, and a perceptron
 of 16 million weights (1024-3072-3072-1024) with batches of 128. A call makes
-100 steps under one scan; Top-KAST refreshes its sets once in it, so that the
-refresh is amortized over 100 steps. It is given masked arrays, and `skipping`
-the same weights by `sparsity.masked_weights`. The cases of a network are timed
-in turns; the multiple is the median of those of the single rounds. ResNet-50
-takes minutes and runs only if it is asked for; it is that of
-benchmarks/vision.py.
+100 steps under one scan, with one refresh of Top-KAST. Top-KAST runs on masked
+arrays, and `skipping` on `sparsity.masked_weights`. ResNet-50, which is that of
+benchmarks/vision.py, takes minutes and runs on request only.
 """
 
 import argparse
 from collections.abc import Callable
 import functools
-import pathlib
 import statistics
-import sys
 from typing import Any
 from typing import NamedTuple
-
-# Run as a script, Python looks for packages next to it only.
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import haiku as hk
 import jax
@@ -45,7 +37,7 @@ Case = Callable[[], tuple[Any, Any]]
 
 
 class Problem(NamedTuple):
-  """A network and how it is judged."""
+  """A network and its loss."""
 
   params: hk.Params
   loss: Callable[[hk.Params, Any], jax.Array]
@@ -77,13 +69,13 @@ def make_batches(widths, batch_size: int, num_steps: int):
   )
 
 
-def make_case(problem: Problem, tx, params, see=lambda params, _: params):
-  """Returns a carry and a step; `see` makes what the network is given."""
+def make_case(problem: Problem, tx, params, apply_mask=lambda p, _: p):
+  """Returns the carry of a scan and its training step."""
 
   def step(carry, batch):
     params, state = carry
     value_and_grad = sparsity.value_and_grad(problem.loss)
-    value, grads = value_and_grad(see(params, state), batch)
+    value, grads = value_and_grad(apply_mask(params, state), batch)
     updates, state = tx.update(grads, state, params)
     return (optax.apply_updates(params, updates), state), value
 
@@ -95,7 +87,7 @@ def dense(problem: Problem, inner):
 
 
 def wrapped(problem: Problem, inner, alpha: float):
-  """Powerprop., the optimizer living in theta."""
+  """Returns Powerprop. with the optimizer in theta."""
   return make_case(
     problem,
     powerprop.powerprop(inner, alpha),
@@ -105,7 +97,7 @@ def wrapped(problem: Problem, inner, alpha: float):
 
 
 def through(problem: Problem, inner, alpha: float):
-  """Powerprop., differentiated through."""
+  """Returns Powerprop. differentiated through."""
   phi_loss = lambda phi, batch: problem.loss(  # noqa: E731
     powerprop.to_weights(phi, alpha), batch
   )
@@ -114,21 +106,21 @@ def through(problem: Problem, inner, alpha: float):
 
 
 def masked(problem: Problem, inner, skipping: bool = False):
-  """Top-KAST, 10% forward and 20% backward."""
+  """Returns Top-KAST, 10% forward and 20% backward."""
   tx = topkast.topkast(
     inner,
     forward_density=0.1,
     backward_density=0.2,
     refresh_every=REFRESH_EVERY,
   )
-  see = topkast.weights
+  apply_mask = topkast.weights
   if skipping:
-    see = functools.partial(sparsity.masked_weights, tx)
-  return make_case(problem, tx, problem.params, see)
+    apply_mask = functools.partial(sparsity.masked_weights, tx)
+  return make_case(problem, tx, problem.params, apply_mask)
 
 
 def compare(title: str, cases, batches, repeats: int, figures):
-  """Prints the cases; each is compared with the dense one before it."""
+  """Prints each case as a multiple of the dense case before it."""
   num_steps = len(batches[0])
   run = {
     name: functools.partial(
@@ -141,7 +133,7 @@ def compare(title: str, cases, batches, repeats: int, figures):
   base = None
   for name, times in seconds.items():
     base = times if name.startswith('dense') else base
-    ratio = statistics.median(a / b for a, b in zip(times, base, strict=True))
+    ratio = timing.ratio(times, base)
     ms = 1e3 * statistics.median(times) / num_steps
     print(f'  {name:28} {ms:9.3f} ms {ratio:6.2f} x', flush=True)
     figures.add(f'{title}: {name}', 'time', ms, 'ms', repeats)

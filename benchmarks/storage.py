@@ -1,11 +1,10 @@
-"""Training in an experiment with compact weights against masked ones.
+"""A step of an experiment with compact against masked storage.
 
   python -m benchmarks.storage [--quick] [--config=FILE[:VARIANT]]
       [--record=DIR]
 
-The first member of a config makes the same steps with `method.storage` masked
-and compact, refreshes and all that the host does between dispatches included;
-evaluation and compilation are not. Ratios of medians, timed in turns.
+The first network of a config makes the same steps in both storages, refreshes
+and host work included, evaluation and compilation excluded.
 """
 
 import argparse
@@ -15,10 +14,11 @@ import jax
 
 from benchmarks import record
 from benchmarks import timing
-from experiments import table
-from experiments.common import build
-from experiments.common import config as config_lib
-from experiments.common import storage as storage_lib
+from experiments import flops
+from experiments import storage as storage_lib
+from experiments import trainer
+from experiments.sweep import plan
+from experiments.tasks import table as tasks
 import sparsity
 
 CONFIGS = (
@@ -28,59 +28,48 @@ CONFIGS = (
 )
 
 
-def make_unit(name: str, storage: str):
-  """Returns the first member of a config with some storage."""
-  config = config_lib.load(name, [f'--config.method.storage={storage}'])
-  modules = {key: module.build for key, module in table.EXPERIMENTS.items()}
-  return build.build(modules, config, key='experiment').units[0]
-
-
-def train(unit, num_steps: int):
+def make_steps(name: str, storage: str, num_steps: int):
   """Returns a function that makes `num_steps` more steps each time."""
-  held, step = [unit.init(None)], [0]
+  config = plan.load(name, [f'--config.method.storage={storage}'])
+  task = tasks.make_task(flops.first_network(config))
+  stage, (_, store) = task.stages[0], task.objective.method.make(0)
+  held, step = [stage.begin(0, None)], [0]
 
   def run():
-    held[0], metrics = unit.train(held[0], step[0], num_steps)
+    held[0], row = trainer.train_chunk(
+      task, store, stage, 0, held[0], step[0], num_steps
+    )
     step[0] += num_steps
-    jax.block_until_ready((storage_lib.on_device(held[0]), metrics))
+    jax.block_until_ready(storage_lib.on_device(held[0]))
+    return row['loss']
 
   return run
 
 
-def compare(name: str, num_steps: int, repeats: int, figures) -> None:
-  """Prints the times of a config's steps, masked and compact."""
-  seconds = timing.interleave(
-    {
-      storage: train(make_unit(name, storage), num_steps)
-      for storage in storage_lib.STORAGES
-    },
-    repeats,
-  )
-  ratio = statistics.median(
-    a / b for a, b in zip(seconds['compact'], seconds['masked'], strict=True)
-  )
-  times = []
-  for storage, of_rounds in seconds.items():
-    ms = 1e3 * statistics.median(of_rounds) / num_steps
-    times.append(f'{storage} {ms:.2f} ms a step')
-    figures.add(name, f'{storage} time', ms, 'ms', repeats)
-  figures.add(name, 'ratio', ratio, rounds=repeats)
-  print(f'{name}: {", ".join(times)}, ratio {ratio:.2f}', flush=True)
-
-
-def main():
-  parser = argparse.ArgumentParser(description=__doc__)
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
   parser.add_argument('--quick', action='store_true', help='fewer repeats')
   parser.add_argument('--config', help='one config only')
   record.add_argument(parser)
   given = parser.parse_args()
-  figures = record.Record('storage')
-  repeats = 3 if given.quick else 9
+  figures, repeats = record.Record('storage'), 3 if given.quick else 9
   print(sparsity.kernels.describe())
   for name in (given.config,) if given.config else CONFIGS:
-    # A multiple of every refresh: each round has as many.
+    # A multiple of the refresh interval: each round has as many refreshes.
     num_steps = 20 if 'transformer' in name else 100
-    compare(name, num_steps, repeats, figures)
+    seconds = timing.interleave(
+      {
+        storage: make_steps(name, storage, num_steps)
+        for storage in storage_lib.STORAGES
+      },
+      repeats,
+    )
+    for storage, times in seconds.items():
+      ms = 1e3 * statistics.median(times) / num_steps
+      ratio = timing.ratio(times, seconds['masked'])
+      print(f'{name}, {storage}: {ms:.2f} ms a step, {ratio:.2f} x masked')
+      figures.add(f'{name}, {storage}', 'time', ms, 'ms', repeats)
+      figures.add(f'{name}, {storage}', 'ratio', ratio, rounds=repeats)
   figures.write(given.record)
 
 

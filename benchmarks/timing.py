@@ -1,8 +1,8 @@
-"""Times functions side by side: on a shared machine only ratios mean much."""
+"""Interleaved timing: on a shared machine only ratios are meaningful."""
 
 from collections.abc import Callable
 from collections.abc import Mapping
-import statistics
+from collections.abc import Sequence
 import time
 from typing import Any
 
@@ -15,13 +15,12 @@ def interleave(
   clock: Callable[[], float] = time.perf_counter,
   warm_ups: int = 0,
 ) -> dict[str, list[float]]:
-  """Returns the seconds of each call, the functions taking turns.
+  """Returns the seconds of each call, the functions in turns.
 
-  Every function is called once before the clock starts, to compile. Results
-  are waited for, so that a call is timed and not its dispatch. With the clock
-  `time.process_time` they are seconds of all cores together. Each turn begins
-  with `warm_ups` calls that do not count, after which the caches hold what they
-  hold if a function is called over and over.
+  Each function is called once before the clock starts, to compile it; results
+  are waited for. Each turn begins with `warm_ups` untimed calls, which fill the
+  caches as repeated calls would. With the clock `time.process_time` the seconds
+  are those of all cores together.
 
   Example:
     >>> seconds = interleave({'a': lambda: 1, 'b': lambda: 2}, repeats=3)
@@ -41,6 +40,11 @@ def interleave(
   return seconds
 
 
-def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
-  """Returns the median of each list of `interleave`."""
-  return {name: statistics.median(times) for name, times in seconds.items()}
+def ratio(times: Sequence[float], base: Sequence[float]) -> float:
+  """Returns the median over rounds of the ratio of two lists of seconds.
+
+  Example:
+    >>> ratio([2.0, 4.0, 9.0], [1.0, 2.0, 3.0])
+    2.0
+  """
+  return statistics.median(a / b for a, b in zip(times, base, strict=True))

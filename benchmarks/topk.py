@@ -2,22 +2,17 @@
 
   python -m benchmarks.topk [--quick] [--record=DIR]
 
-Prints the median time of each method, and how many times that of ours it is;
-the calls take turns in one run. All masks are checked to be the same, on
-scores with ties too. `forward and backward` is a Top-KAST refresh: the masks
-of two densities, of one search.
+Prints the median time of each method and its multiple of ours. All masks are
+checked to be equal, on scores with ties too. `forward and backward` is a
+Top-KAST refresh: the masks of two densities from one search.
 """
 
 import argparse
 import functools
-import pathlib
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 from benchmarks import record
 from benchmarks import timing

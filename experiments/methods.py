@@ -75,9 +75,7 @@ def make_method(
     ValueError: If a key is unknown, missing, mistyped or out of range.
   """
   sparse = build.build(METHODS, method, name='config.method')
-  inner = build.build(
-    optimizers.OPTIMIZERS, optimizer, name='config.optimizer'
-  )
+  inner = build.build(optimizers.OPTIMIZERS, optimizer, name='config.optimizer')
   alpha, optimizer_in = build.call(
     _parameterization, powerprop, name='config.powerprop'
   )

@@ -43,7 +43,9 @@ class Steps(NamedTuple):
   measure: Callable[..., tuple[state_lib.TrainState, Metrics, Any]]
   # (state, mean metrics, masks before the steps) -> one row of metrics
   summarize: Callable[..., Metrics]
-  masks: Callable[[state_lib.TrainState], Any]  # a copy, for `advance` donates the state
+  masks: Callable[
+    [state_lib.TrainState], Any
+  ]  # a copy, for `advance` donates the state
 
 
 def compile_steps(
@@ -64,9 +66,7 @@ def compile_steps(
     in_loop: whether one dispatch makes many steps; otherwise a chunk is one
       step, and no loop hides it from the compiler's threads.
   """
-  shardings = jax.tree.map(
-    lambda x: x.sharding, storage_lib.on_device(state)
-  )
+  shardings = jax.tree.map(lambda x: x.sharding, storage_lib.on_device(state))
   method = objective.method
 
   @functools.partial(
@@ -100,9 +100,7 @@ def compile_steps(
   return Steps(
     advance,
     measure,
-    jax.jit(
-      functools.partial(summarize, objective), out_shardings=replicated
-    ),
+    jax.jit(functools.partial(summarize, objective), out_shardings=replicated),
     jax.jit(
       lambda state: method.masks(state.params, state.opt_state),
       out_shardings=replicated,
@@ -140,15 +138,15 @@ def train_step(
   if not objective.skip_nonfinite:
     return new_state, metrics
   is_finite = _is_finite((metrics['loss'], gradients))
-  new_state = _where(
-    is_finite, new_state, state._replace(step=state.step + 1)
-  )
+  new_state = _where(is_finite, new_state, state._replace(step=state.step + 1))
   metrics = {name: jnp.where(is_finite, x, 0) for name, x in metrics.items()}
   return new_state, {**metrics, 'skipped': jnp.float32(~is_finite)}
 
 
 def train_steps(
-  step: Callable[[state_lib.TrainState, jax.Array], tuple[state_lib.TrainState, Metrics]],
+  step: Callable[
+    [state_lib.TrainState, jax.Array], tuple[state_lib.TrainState, Metrics]
+  ],
   state: state_lib.TrainState,
   first: jax.Array,
   last: jax.Array,
@@ -188,7 +186,9 @@ def measure_step(
     The state after a step that leaves the parameters unchanged, its metrics,
     and the dense gradients.
   """
-  weights = sparsity.compact.unpack(state_lib.forward_weights(objective.method, state))
+  weights = sparsity.compact.unpack(
+    state_lib.forward_weights(objective.method, state)
+  )
   gradients, metrics, net_state = compute_gradients(
     objective, weights, state.net_state, batch, key, is_training
   )
@@ -205,7 +205,10 @@ def measure_step(
 
 
 def summarize(
-  objective: Objective, state: state_lib.TrainState, metrics: Metrics, before: Any
+  objective: Objective,
+  state: state_lib.TrainState,
+  metrics: Metrics,
+  before: Any,
 ) -> Metrics:
   """Returns the mean metrics of some steps as one row.
 
@@ -287,6 +290,4 @@ def _is_finite(tree: Any) -> jax.Array:
 
 
 def _where(condition: jax.Array, tree: Any, other: Any) -> Any:
-  return jax.tree.map(
-    lambda x, y: jnp.where(condition, x, y), tree, other
-  )
+  return jax.tree.map(lambda x, y: jnp.where(condition, x, y), tree, other)

@@ -163,9 +163,7 @@ def on_device(state: Any) -> Any:
   return state._replace(host_params=None)
 
 
-def shapes(
-  storage: Storage, state: Any, place: Callable[[Any], Any]
-) -> Any:
+def shapes(storage: Storage, state: Any, place: Callable[[Any], Any]) -> Any:
   """Returns the shapes of a packed state, as restoring a checkpoint needs them.
 
   Args:

@@ -177,7 +177,15 @@ def _train_stage(
   training = session.task.training
   while step < stage.num_steps:
     num_steps = min(training.log_every, stage.num_steps - step)
-    state, metrics = _train_chunk(session, stage, state, step, num_steps)
+    state, metrics = train_chunk(
+      session.task,
+      session.storage,
+      stage,
+      session.seed,
+      state,
+      step,
+      num_steps,
+    )
     if not math.isfinite(metrics['loss']):
       message = f'the loss is {metrics["loss"]} by step {step + num_steps}'
       return state, session.outcome('diverged', start + step, message)
@@ -204,27 +212,35 @@ def _train_stage(
   return state, session.outcome('done', start + step)
 
 
-def _train_chunk(
-  session: _Session, stage: base.Stage, state: Any, step: int, num_steps: int
-) -> tuple[Any, dict[str, float]]:
-  """Makes some steps of a stage; returns the state and one row of metrics."""
-  steps, storage = session.task.steps, session.storage
-  seed, key = np.uint32(session.seed), stage.key(session.seed)
+def train_chunk(
+  task: base.Task,
+  storage: storage_lib.Storage,
+  stage: base.Stage,
+  seed: int,
+  state: base.State,
+  first_step: int,
+  num_steps: int,
+) -> tuple[base.State, dict[str, float]]:
+  """Makes some steps of a stage.
+
+  Returns:
+    The state after the steps, and their metrics as one row.
+  """
+  steps, key = task.steps, stage.key(seed)
   before = storage.offload(steps.masks(storage_lib.on_device(state)))
-  events = stage.counters()
-  parts = []
-  for inputs, num in stage.batches(session.seed, step, num_steps):
+  events, parts, step = stage.counters(), [], first_step
+  for inputs, num in stage.batches(seed, first_step, num_steps):
+    fixed = (steps, stage, np.uint32(seed), key, inputs)
     bound = storage_lib.Steps(
-      functools.partial(_advance, steps, stage, seed, key, inputs),
-      functools.partial(_measure, steps, stage, seed, key, inputs),
+      functools.partial(_advance, *fixed), functools.partial(_measure, *fixed)
     )
     state, sums = storage_lib.make_steps(storage, bound, state, step, num)
     parts.append(sums)
     step += num
-  sums = storage_lib.add_all(parts)
-  means = jax.tree.map(lambda x: x / num_steps, sums)
-  metrics = steps.summarize(storage_lib.on_device(state), means, before)
-  metrics = base.to_floats(metrics)
+  means = jax.tree.map(lambda x: x / num_steps, storage_lib.add_all(parts))
+  metrics = base.to_floats(
+    steps.summarize(storage_lib.on_device(state), means, before)
+  )
   if 'skipped' in metrics:  # the number of steps, not their share
     metrics['skipped'] = float(round(metrics['skipped'] * num_steps))
   for name, count in stage.counters().items():
@@ -233,9 +249,7 @@ def _train_chunk(
 
 
 def _advance(steps, stage, seed, key, inputs, state, first, last):
-  return steps.advance(
-    state, seed, key, inputs, first, last, stage.is_training
-  )
+  return steps.advance(state, seed, key, inputs, first, last, stage.is_training)
 
 
 def _measure(steps, stage, seed, key, inputs, state, i):

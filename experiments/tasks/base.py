@@ -121,9 +121,7 @@ def make_training(section: dict, sizes: Sequence[str] = ()) -> Training:
     if name not in own:
       raise ValueError(f'config.train: missing key {name!r}')
     if not isinstance(own[name], int) or isinstance(own[name], bool):
-      raise ValueError(
-        f'config.train.{name}: expected int, got {own[name]!r}'
-      )
+      raise ValueError(f'config.train.{name}: expected int, got {own[name]!r}')
   training = build.call(_training, shared, name='config.train')
   return training._replace(sizes=own)
 

@@ -235,9 +235,7 @@ def _batch_shapes(training: base.Training) -> segments.Segments:
 
 def _example(model, training: base.Training) -> base.Example:
   """Returns one row of a batch: a segment with a full memory."""
-  memory = jax.eval_shape(
-    lambda: model.memory(1, training.sizes['memory_len'])
-  )
+  memory = jax.eval_shape(lambda: model.memory(1, training.sizes['memory_len']))
   tokens = jax.ShapeDtypeStruct((1, training.sizes['segment_len']), jnp.int32)
   return base.Example(
     lambda params, memory, tokens: model.apply(
