@@ -170,7 +170,7 @@ def _make_stage(
       metrics |= feed().evaluate(pruned, state.net_state, 'test')
       row = {'split': 'pruned', 'share': share, **base.to_floats(metrics)}
       # Levels above the density of the network repeat the one below.
-      if row['density'] > max((r.get('density', 0.0) for r in rows)):
+      if row['density'] > max(r.get('density', 0.0) for r in rows):
         rows.append(row)
     for when, weights in (('before', before), ('after', after)):
       bins = pruning.histogram(weights, **HISTOGRAM)

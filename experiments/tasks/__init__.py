@@ -1,0 +1,1 @@
+"""Tasks: image classification, language modelling, continual learning."""
