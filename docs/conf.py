@@ -40,3 +40,18 @@ autoclass_content = 'class'
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_custom_sections = [('Shapes', 'params_style'), 'Reference']
+default_role = 'code'
+
+
+def escape_bars(app, what, name, obj, options, lines):
+  """Escapes |x| in docstrings, which would be a substitution."""
+  del app, what, name, obj, options
+  lines[:] = [
+    line if line.lstrip().startswith('>>>') else line.replace('|', '\\|')
+    for line in lines
+  ]
+
+
+def setup(app):
+  """Registers `escape_bars`."""
+  app.connect('autodoc-process-docstring', escape_bars, priority=900)
