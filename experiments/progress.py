@@ -1,5 +1,4 @@
-"""Progress over all runs of a plan: bars on a terminal, plain lines elsewhere.
-"""
+"""Progress over the runs of a plan: bars on a terminal, else plain lines."""
 
 import collections
 from collections.abc import Mapping

@@ -29,10 +29,27 @@ class Run(NamedTuple):
   config: dict[str, Any]  # plain data
 
 
+class Plan(NamedTuple):
+  """The runs of a command."""
+
+  config: str  # 'FILE' or 'FILE:VARIANT'
+  sweep: str | None
+  runs: tuple[Run, ...]
+
+  @property
+  def has_several(self) -> bool:
+    """False where the plan's folder is that of its only run."""
+    return any(run.name for run in self.runs)
+
+  def alone(self, index: int) -> 'Plan':
+    """Returns the plan of one run, in a folder of its own."""
+    return self._replace(runs=(self.runs[index]._replace(name=''),))
+
+
 def make(
   config: str, shared: Sequence[str] = (), sweep: str | None = None
-) -> list[Run]:
-  """Returns the runs of a plan.
+) -> Plan:
+  """Returns a plan.
 
   Args:
     config: 'FILE' or 'FILE:VARIANT'.
@@ -64,32 +81,32 @@ def make(
           f'{seen[content]!r} and {run.name!r}'
         )
       seen[content] = run.name
-  return runs
+  return Plan(config, sweep, tuple(runs))
 
 
-def check_folder(workdir: pathlib.Path, runs: Sequence[Run]) -> None:
+def check_folder(plan: Plan, workdir: pathlib.Path) -> None:
   """Raises FolderError if several runs are to share the folder of one."""
-  if any(run.name for run in runs) and (workdir / 'config.json').exists():
+  if plan.has_several and (workdir / 'config.json').exists():
     raise rundir.FolderError(
-      f'expected a folder for {len(runs)} runs, but {workdir} is the folder of '
-      'one run; choose another'
+      f'expected a folder for {len(plan.runs)} runs, but {workdir} is the '
+      'folder of one run; choose another'
     )
 
 
-def write(
-  workdir: pathlib.Path, config: str, sweep: str, runs: Sequence[Run]
-) -> None:
-  """Writes sweep.json: the config, the sweep, and each run.
+def write(plan: Plan, workdir: pathlib.Path) -> None:
+  """Writes sweep.json for several runs: the config, the sweep, and each run.
 
   Raises:
     FolderError: If the folder belongs to another config or sweep.
   """
+  if not plan.has_several:
+    return
   path = workdir / points.FILE
   fields = ('name', 'overrides', 'arguments')
   value = {
-    'config': config,
-    'sweep': sweep,
-    'runs': [{key: getattr(run, key) for key in fields} for run in runs],
+    'config': plan.config,
+    'sweep': plan.sweep or '',
+    'runs': [{key: getattr(run, key) for key in fields} for run in plan.runs],
   }
   there = rundir.read_json(path) if path.exists() else value
   for key in ('config', 'sweep'):
@@ -121,7 +138,11 @@ def _expand(
   )
   runs = []
   for alpha, seed in itertools.product(map(float, alphas), seeds):
-    network = {**plain, 'seed': seed, 'powerprop': {**powerprop, 'alpha': alpha}}
+    network = {
+      **plain,
+      'seed': seed,
+      'powerprop': {**powerprop, 'alpha': alpha},
+    }
     if len(alphas) * len(seeds) == 1:
       return [Run(name, overrides, arguments, network)]
     own = {'powerprop.alphas': (alpha,), 'seeds': (seed,)}
