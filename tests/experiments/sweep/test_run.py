@@ -167,7 +167,7 @@ def test_the_file_of_a_sweep_has_its_runs(command, config):
   assert (written['config'], written['sweep']) == (config, 'seeds')
   assert [r['name'] for r in written['runs']] == [
     'seeds=0,alpha=1,seed=0', 'seeds=0,alpha=2,seed=0',
-    'seeds=1,alpha=1,seed=0', 'seeds=1,alpha=2,seed=0',
+    'seeds=1,alpha=1,seed=1', 'seeds=1,alpha=2,seed=1',
   ]  # fmt: skip
 
 
