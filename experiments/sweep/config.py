@@ -26,6 +26,8 @@ def load(
   """
   file, _, argument = config.partition(':')
   get_config = getattr(module_of(pathlib.Path(file)), 'get_config', None)
+  if get_config is None:
+    raise ValueError(f'{file}: expected a function get_config, got none')
   try:
     value = get_config(argument) if argument else get_config()
   except Exception as error:

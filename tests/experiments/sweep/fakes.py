@@ -8,7 +8,7 @@ from experiments import interrupt
 from experiments import metrics
 from experiments import trainer
 
-CONFIG = '''
+CONFIG = """
 import ml_collections
 
 def get_config(variant=''):
@@ -43,7 +43,7 @@ def wrong(add):
 def invalid(add):
   good(add)
   add({'train.num_steps': 0})
-'''
+"""
 
 
 class Task:
