@@ -222,10 +222,12 @@ def _train_apart(
     section = config_lib.load(path, of_cluster, 'cluster')
     cluster = slurm.make_cluster(FLAGS.executor, section)
   if FLAGS.dry_run:
-    print(*slurm.describe(cluster) if cluster else (), sep='\n')
+    lines, more = [], ()
+    if cluster:
+      lines, more = slurm.describe(cluster), slurm.flags_of(cluster)
     for run in plan.runs:
-      more = slurm.flags_of(cluster) if cluster else ()
-      print(f'# {run.name}', ' '.join(jobs.command(run, workdir, *more)))
+      lines += [f'# {run.name}', ' '.join(jobs.command(run, workdir, *more))]
+    print(*lines, sep='\n')
     return 0
   if FLAGS.executor == 'slurm':
     ids = slurm.submit(plan, workdir, cluster, FLAGS.jobs)

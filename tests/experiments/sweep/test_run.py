@@ -132,7 +132,7 @@ def test_a_folder_in_use_is_refused(command, capsys, monkeypatch):
 
 
 def test_one_run_is_trained_by_its_number(command, capsys):
-  run, workdir = command
+  run, _ = command
   assert run(*NETWORKS, '--index=2') == 0
   assert [path.name for path in fakes.Task.trained] == [NAMES[2]]
   assert 'Run 2 of 4: alpha=2,seed=0' in capsys.readouterr().out
@@ -141,7 +141,7 @@ def test_one_run_is_trained_by_its_number(command, capsys):
 
 
 def test_runs_are_listed_with_their_states(command, config, capsys):
-  run, workdir = command
+  run, _ = command
   assert launch.main([f'--config={config}', '--sweep=seeds', '--list']) == 0
   assert capsys.readouterr().out == '   0 seeds=0\n   1 seeds=1\n'
   assert run('--sweep=seeds', '--index=1') == 0

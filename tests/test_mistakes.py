@@ -1,0 +1,145 @@
+"""Random mistakes in every config are refused before any work."""
+
+import functools
+import json
+import math
+
+import hypothesis
+from hypothesis import strategies as st
+import pytest
+
+from experiments.sweep import run
+import launch
+from tests import test_configs
+
+# Any text will do there, or nothing can be said of it without the data.
+FREE = {'data_dir', 'path', 'cache_dir'}
+# Values that are accepted in the place of none of the type.
+WRONG = {
+  bool: ['yes', 3, 0.5, [True]],
+  int: ['many', True, [1], {'a': 1}],
+  float: ['much', True, [0.1], {'a': 1}],
+  str: [3, 0.5, True, ['x']],
+  list: ['x', 3, [{'a': 1}], {'a': 1}],
+  dict: ['x', 3, [1]],
+  type(None): [{'a': 1}, [{}]],
+}
+OUT_OF_RANGE = {int: [-1, -7], float: [-1.0, math.nan, math.inf, -math.inf]}
+CONFIG = """
+import json
+import ml_collections
+
+
+def get_config():
+  return ml_collections.ConfigDict(json.loads({text!r}))
+"""
+
+
+class NotRefusedError(Exception):
+  """A run begins in spite of a mistake."""
+
+
+@pytest.fixture(scope='module', autouse=True)
+def runs_that_begin_are_told():
+  def begin(plan, workdir):
+    raise NotRefusedError
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(run, 'train', begin)
+    yield
+
+
+@functools.cache
+def plain(name: str, variant: str) -> str:
+  """Returns a config without mistake as JSON; it says where its data are."""
+  config = test_configs.get(name, variant).to_dict()
+  for key in ('data', 'tasks'):
+    for place in ('data_dir', 'path'):
+      if place in config.get(key, {}):
+        config[key][place] = 'data'
+  return json.dumps(config)
+
+
+def paths(section, prefix=()):
+  """Yields the path of every key, sections included."""
+  for key, value in section.items():
+    yield (*prefix, key)
+    if isinstance(value, dict):
+      yield from paths(value, (*prefix, key))
+
+
+def misspell(draw, section, key):
+  at = draw(st.integers(0, len(key) - 1))
+  letter = draw(st.sampled_from('abcxyz_'))
+  wrong = draw(
+    st.sampled_from([key[:at] + key[at + 1 :], key[:at] + letter + key[at:]])
+  )
+  hypothesis.assume(wrong and wrong not in section)
+  section[wrong] = section.pop(key)
+
+
+def leave_out(draw, section, key):
+  del section[key]
+
+
+def add(draw, section, key):
+  section[f'{key}_too'] = 1
+
+
+def mistype(draw, section, key):
+  section[key] = draw(st.sampled_from(WRONG[type(section[key])]))
+
+
+def exceed(draw, section, key):
+  value = section[key]
+  if isinstance(value, str):
+    hypothesis.assume(key not in FREE)
+    section[key] = f'{value}_'
+    return
+  hypothesis.assume(type(value) in OUT_OF_RANGE)
+  section[key] = draw(st.sampled_from(OUT_OF_RANGE[type(value)]))
+
+
+@st.composite
+def mistakes(draw):
+  """A config with one mistake, and a line that names it."""
+  name, variant = draw(st.sampled_from(sorted(test_configs.of_all())))
+  config = json.loads(plain(name, variant))
+  path = draw(st.sampled_from(sorted(paths(config))))
+  kind = draw(st.sampled_from([misspell, leave_out, add, mistype, exceed]))
+  section = functools.reduce(lambda inner, key: inner[key], path[:-1], config)
+  kind(draw, section, path[-1])
+  value = section.get(path[-1], 'absent')
+  return f'{name}:{variant} {kind.__name__} {".".join(path)} {value!r}', config
+
+
+@pytest.mark.parametrize('name', test_configs.VARIANTS)
+def test_without_a_mistake_a_run_would_begin(name, tmp_path):
+  if name in test_configs.LARGE:
+    pytest.skip('the largest are the same but for their sizes')
+  variant = test_configs.VARIANTS[name][-1]
+  file = tmp_path / 'config.py'
+  file.write_text(CONFIG.format(text=plain(name, variant)))
+  with pytest.raises(NotRefusedError):
+    launch.main([f'--config={file}', f'--workdir={tmp_path / "run"}'])
+
+
+@hypothesis.settings(
+  max_examples=60,
+  deadline=None,
+  derandomize=True,
+  database=None,
+  suppress_health_check=list(hypothesis.HealthCheck),
+)
+@hypothesis.given(mistake=mistakes())
+def test_every_mistake_is_refused_and_leaves_nothing(tmp_path, capsys, mistake):
+  name, config = mistake
+  hypothesis.note(name)
+  file, workdir = tmp_path / 'mistake.py', tmp_path / 'run'
+  file.write_text(CONFIG.format(text=json.dumps(config)))
+  code = launch.main([f'--config={file}', f'--workdir={workdir}'])
+  error = capsys.readouterr().err
+  assert code == launch.USER_ERROR
+  assert error.startswith('launch.py: ')
+  assert 'Traceback' not in error
+  assert not workdir.exists()
