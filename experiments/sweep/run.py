@@ -120,11 +120,15 @@ def conclude(
   codes = [ending.code for ending in endings.values()]
   stopped = [code for code in codes if code == MACHINE or code > SIGNALLED]
   if not any(codes):
-    if multihost.is_first():
-      folders = [workdir / run.name for run in plan.runs]
-      results = summary.summarize(folders, workdir, console())
-      if plan.has_several:
-        rundir.write_json(workdir / 'summary.json', results)
+    try:
+      if multihost.is_first():
+        folders = [workdir / run.name for run in plan.runs]
+        results = summary.summarize(folders, workdir, console())
+        if plan.has_several:
+          rundir.write_json(workdir / 'summary.json', results)
+    except OSError as error:  # a full disk
+      print(f'Stopped: {error}', file=sys.stderr)
+      return multihost.leave(MACHINE)
     multihost.wait()
     return 0
   if not plan.has_several:
@@ -204,8 +208,10 @@ def _train_run(
         _lock(stack, folder)
       multihost.in_first(rundir.create, folder, run.config)
       multihost.in_first(task.write_folder, folder)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
       return Ending(USER_ERROR, str(error))
+    except OSError as error:
+      return Ending(MACHINE, str(error))
     begin(task.num_steps)
     fields = {'total_steps': task.num_steps}
     try:

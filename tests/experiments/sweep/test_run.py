@@ -119,6 +119,21 @@ def test_a_full_disk_ends_the_plan(command):
   assert len(fakes.Task.trained) == 1
 
 
+def test_a_disk_full_of_results_is_no_mistake_of_the_user(
+  command, capsys, monkeypatch
+):
+  def fail(*_):
+    raise OSError('No space left on device')
+
+  run, workdir = command
+  with monkeypatch.context() as patch:
+    patch.setattr(run_lib.summary, 'summarize', fail)
+    assert run() == run_lib.MACHINE
+  assert 'Stopped: No space left' in capsys.readouterr().err
+  assert run() == 0
+  assert fakes.Task.trained == [workdir]
+
+
 def test_a_folder_in_use_is_refused(command, capsys, monkeypatch):
   run, workdir = command
   monkeypatch.setattr(rundir, 'PATIENCE', 0.0)
