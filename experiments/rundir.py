@@ -36,9 +36,7 @@ FORMAT = 2
 VERSION = '0.2.0'
 STATUSES = ('running', 'done', 'diverged', 'interrupted', 'failed')
 LOCK = '.lock'
-# Seconds to wait for a lock: children of a killed process may hold it for a
-# moment, and `is_locked` does.
-PATIENCE = 3.0
+PATIENCE = 3.0  # seconds; a killed process's children may hold a lock so long
 
 _LIBRARIES = ('jax', 'jaxlib', 'dm-haiku', 'optax', 'numpy')
 _TEMPORARY = re.compile(r'\..+\.\d+\.tmp')
@@ -131,11 +129,7 @@ def read_config(workdir: _Path) -> dict[str, Any]:
 
 
 def write_status(workdir: _Path, status: str, **fields: Any) -> None:
-  """Writes status.json: the status, the time (UTC) and `fields`; on rank 0.
-
-  Raises:
-    ValueError: If the status is not one of `STATUSES`.
-  """
+  """Writes one of `STATUSES`, the time (UTC) and `fields`; on rank 0."""
   if status not in STATUSES:
     raise ValueError(f'expected a status of {STATUSES}, got {status!r}')
   if multihost.is_first():
