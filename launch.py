@@ -1,244 +1,250 @@
-"""Runs one experiment: python launch.py --config=FILE[:VARIANT] --workdir=DIR.
+"""Trains the networks of a config: --config=FILE[:VARIANT] --workdir=DIR.
 
-Any value of the config can be overridden: --config.section.key=value. The same
-command again goes on where the run was stopped. With --eval_only the networks
-in DIR are evaluated, with --dry_run the config is checked and its training step
-lowered for CPU, GPU and TPU, without data or device. With --sweep=NAME the runs
-of a sweep are trained: launch.py --sweep --help. With --processes,
---distributed or --coordinator several processes make one run.
+Override any value by --config.section.key=value. The same command again goes on
+where it was stopped.
+
+With several seeds or alphas, or with --sweep=NAME, there are several runs, each
+in a folder below DIR: they are trained one after another, or --jobs=N at a
+time, or as jobs of a cluster with --executor. --list shows them, --watch
+follows them while other processes train.
+
+--dry_run checks the config and lowers its training step for CPU, GPU and TPU,
+without data or device; --eval_only evaluates trained networks. With
+--distributed or --coordinator several processes train each run together.
 """
 
-import argparse
 from collections.abc import Sequence
-import contextlib
+import functools
 import io
-import json
 import pathlib
 import signal
 import sys
-from typing import Any
-from typing import NamedTuple
 
+from absl import app
+from absl import flags
 from absl import logging
-import ml_collections
-import rich.console
 
-from experiments import costs
-from experiments import flops
-from experiments import table
-from experiments.common import build
-from experiments.common import config as config_lib
-from experiments.common import experiment as experiment_lib
-from experiments.common import local
-from experiments.common import lock
-from experiments.common import loop
-from experiments.common import metrics
-from experiments.common import processes
-from experiments.common import run as run_lib
-from experiments.data import dataset
-from experiments.sweeps import command as sweep_lib
+from experiments import build
+from experiments import dryrun
+from experiments import interrupt
+from experiments import multihost
+from experiments import rundir
+from experiments import trainer
+from experiments.sweep import config as config_lib
+from experiments.sweep import jobs
+from experiments.sweep import plan as plan_lib
+from experiments.sweep import points
+from experiments.sweep import run as run_lib
+from experiments.sweep import slurm
+from experiments.sweep import status
+from experiments.tasks import table as tasks
 
-USER_ERROR = 2  # exit codes; an interrupted run exits with 128 + signal
-DIVERGED = 3
-MACHINE = 4  # a full disk, a process that is lost: to be started again
+FLAGS = flags.FLAGS
+flags.DEFINE_string('config', None, 'Config: FILE or FILE:VARIANT.')
+flags.DEFINE_string('workdir', None, 'Folder of the run, or of its runs.')
+flags.DEFINE_bool('dry_run', False, 'Check and lower; needs no data.')
+flags.DEFINE_bool('eval_only', False, 'Evaluate trained networks.')
+flags.DEFINE_string(
+  'sweep', None, "Function of FILE or of sweeps.py beside it; 'sweep' if empty."
+)
+flags.DEFINE_integer('jobs', None, 'Runs at a time.', lower_bound=1)
+flags.DEFINE_bool('list', False, 'List the runs and their states.')
+flags.DEFINE_bool('watch', False, 'Follow runs that other processes train.')
+flags.DEFINE_integer('index', None, 'Train this run alone, from 0.')
+flags.DEFINE_enum('executor', None, ['local', 'slurm'], 'Train as jobs.')
+flags.DEFINE_string('cluster', None, 'Config of jobs; cluster.py beside FILE.')
+flags.DEFINE_enum(
+  'distributed', None, list(multihost.CLUSTERS), 'Be one of several processes.'
+)
+flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first process.')
+flags.DEFINE_integer('process_count', None, 'Number of processes.')
+flags.DEFINE_integer('process_index', None, 'Number of this process, from 0.')
 
-
-class Command(NamedTuple):
-  """What the command line asks for."""
-
-  config: ml_collections.ConfigDict
-  workdir: str | None
-  eval_only: bool
-  dry_run: bool
-  place: processes.Placement | None  # among several processes
-  num_local: int | None  # processes to start here
+USER_ERROR, DIVERGED, MACHINE = (
+  run_lib.USER_ERROR, run_lib.DIVERGED, run_lib.MACHINE
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str]) -> int:
-  """Checks everything, then trains, and returns the exit code."""
+  """Checks everything, then does what the flags say; returns the exit code."""
   logging.set_verbosity(logging.WARNING)  # Orbax reports every save
-  if sweep_lib.is_asked(arguments):
-    program = sweep_lib.Program(pathlib.Path(__file__).resolve(), main, parse)
-    return sweep_lib.main(arguments, program)
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
-      stream.reconfigure(errors='replace')  # where there is no UTF-8
-  local.exit_with_parent()
-  with contextlib.ExitStack() as stack:
-    try:
-      command = parse(arguments)
-      if command.num_local is not None:
-        return local.run(__file__, arguments, command.num_local)
-      processes.start(command.place)
-      if command.dry_run:
-        return _dry_run(command.config)
-      plain = json.loads(json.dumps(command.config.to_dict()))
-      experiment = processes.together(_prepare, command, plain)
-      if command.eval_only:
-        return _evaluate(experiment, command.workdir)
-      held = processes.in_first(lock.acquire, command.workdir)
-      if held is not None:
-        stack.callback(held.release)
-      processes.in_first(_open, experiment, command.workdir, plain)
-    except (ValueError, OSError) as error:
-      print(f'launch.py: {error}', file=sys.stderr)
-      return USER_ERROR
-    return _train(experiment, run_lib.Run(pathlib.Path(command.workdir)))
+      stream.reconfigure(errors='replace')  # consoles without UTF-8
+  interrupt.end_with_parent()
+  try:
+    overrides, of_cluster = parse(arguments)
+    plan = plan_lib.make(FLAGS.config, overrides, FLAGS.sweep)
+    workdir = pathlib.Path(FLAGS.workdir or '.')
+    if FLAGS.list:
+      return _list(plan, workdir)
+    if FLAGS.watch and not FLAGS.executor:
+      return _watch(plan, workdir)
+    if FLAGS.index is not None:
+      plan, workdir = _one(plan, workdir)
+    if FLAGS.executor or (plan.has_several and (FLAGS.jobs or 1) > 1):
+      return _train_apart(plan, workdir, of_cluster)
+    if FLAGS.dry_run and FLAGS.sweep:
+      return _train_apart(plan, workdir, ())
+    if FLAGS.dry_run:
+      print(*dryrun.dry_run(plan.runs[0].config), sep='\n')
+      return 0
+    multihost.start(_placement())
+    multihost.together(run_lib.check, plan, workdir)
+    if FLAGS.eval_only:
+      return _evaluate(plan, workdir)
+    return run_lib.train(plan, workdir)
+  except (ValueError, OSError) as error:
+    print(f'launch.py: {error}', file=sys.stderr)
+    return USER_ERROR
 
 
-def parse(arguments: Sequence[str]) -> Command:
-  """Returns the config, with what overrides it, and what to do with it.
+def parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+  """Parses the flags; returns the overrides of the config and of the cluster.
 
   Raises:
-    ValueError: If the config cannot be loaded or a value cannot be overridden.
+    ValueError: If a flag is unknown or missing, or does not go with another.
   """
-  parser = argparse.ArgumentParser(
-    'launch.py',
-    'launch.py --config=FILE[:VARIANT] --workdir=DIR '
-    '[--config.section.key=value ...]',
-    __doc__,
-    allow_abbrev=False,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
-  parser.add_argument('--config', required=True, help='config file')
-  parser.add_argument('--workdir', help='folder of the run')
-  parser.add_argument(
-    '--eval_only', action='store_true', help='evaluate what is trained'
-  )
-  parser.add_argument(
-    '--dry_run', action='store_true', help='check and lower; no data needed'
-  )
-  processes.add_flags(parser)
-  known, overrides = parser.parse_known_args(arguments)
-  if known.workdir is None and not known.dry_run:
-    raise ValueError('expected --workdir=DIR, the folder of the run, got none')
-  config = config_lib.load(known.config, overrides)
-  return Command(
-    config,
-    known.workdir,
-    known.eval_only,
-    known.dry_run,
-    processes.placement(known),
-    known.processes,
-  )
-
-
-def _prepare(command: Command, plain: Any) -> experiment_lib.Experiment:
-  """Returns the experiment, after every check; changes nothing."""
-  run_lib.check_workdir(command.workdir, plain)
-  experiment = _of_experiment('build', command.config)
-  experiment.check(pathlib.Path(command.workdir))
-  return experiment
-
-
-def _open(experiment: experiment_lib.Experiment, workdir: str, plain: Any):
-  run_lib.open_run(workdir, plain)
-  experiment.write(pathlib.Path(workdir))
-
-
-def _of_experiment(function: str, config: ml_collections.ConfigDict):
-  """Returns what a function of the config's experiment makes of the config."""
-  functions = {
-    name: getattr(module, function)
-    for name, module in table.EXPERIMENTS.items()
-  }
-  return build.build(functions, config, key='experiment')
-
-
-def _dry_run(config: ml_collections.ConfigDict) -> int:
-  for outline in _of_experiment('outlines', config):
-    print(*experiment_lib.dry_run(outline), sep='\n')
-  if config.experiment in costs.SUBJECTS:
-    subject = build.build(costs.SUBJECTS, config, key='experiment')
-    print(*flops.totals(costs.report(subject)), sep='\n')
-  return 0
-
-
-def _evaluate(experiment: experiment_lib.Experiment, workdir: str) -> int:
-  directory = run_lib.Run(pathlib.Path(workdir))
-  rows = [
-    {'global_step': at, **member, **row}
-    for at, member, row in loop.evaluate(experiment.units, directory)
+  words = [
+    '--sweep=sweep' if word == '--sweep' and after.startswith('-') else word
+    for word, after in zip(arguments, [*arguments[1:], '-'], strict=True)
   ]
-  summary = experiment.report(rows, None, _console())
-  path = directory.workdir / 'evaluation.json'
-  run_lib.write_json(path, summary)
-  print(f'Written to {path}')
-  return 0
-
-
-def _train(experiment, directory: run_lib.Run) -> int:
-  total = sum(unit.num_steps for unit in experiment.units)
+  FLAGS.unparse_flags()
+  FLAGS.set_gnu_getopt(True)
   try:
-    directory.write_status('running', total_steps=total)
-    outcome = loop.run(
-      experiment.units,
-      experiment.schedule,
-      directory,
-      keep=experiment.keep,
+    rest = FLAGS(['launch.py', *words], known_only=True)[1:]
+  except flags.Error as error:
+    raise ValueError(str(error)) from error
+  of_cluster = [word for word in rest if word.startswith('--cluster.')]
+  overrides = [word for word in rest if word not in of_cluster]
+  for word in overrides:
+    name = word.partition('=')[0]
+    if not word.startswith('-'):
+      raise ValueError(f'expected flags only, got {word!r}')
+    if not name.startswith(('--config.', '--noconfig.')):
+      hint = build.did_you_mean(name, [f'--{flag}' for flag in FLAGS])
+      raise ValueError(f'unknown flag {name}{hint}')
+  if FLAGS.config is None:
+    raise ValueError('expected --config=FILE[:VARIANT], got none')
+  if FLAGS.workdir is None and not (FLAGS.list or FLAGS.dry_run):
+    raise ValueError('expected --workdir=DIR, the folder of the run, got none')
+  if (of_cluster or FLAGS.cluster) and not FLAGS.executor:
+    raise ValueError('expected --executor=local or slurm beside --cluster')
+  if FLAGS.eval_only and FLAGS.sweep:
+    raise ValueError('expected no --eval_only with --sweep; evaluate one run')
+  if _placement() and (FLAGS.executor or FLAGS.jobs):
+    raise ValueError(
+      'expected no --jobs or --executor where several processes train a run'
     )
-    processes.wait()
-    return _conclude(experiment, directory, outcome)
-  except BaseException as error:
-    error = processes.explained(error)
-    with contextlib.suppress(OSError):  # of a disk that is full
-      message = f'{type(error).__name__}: {error}'
-      directory.write_status('failed', message=message)
-    code = _failure(error)
-    if code is None:
-      processes.crash()
-      raise
-    print(f'Stopped: {error}', file=sys.stderr)
-    return processes.leave(code)
+  return overrides, of_cluster
 
 
-def _failure(error: BaseException) -> int | None:
-  """Returns the exit code of what is no fault of this program, else None."""
-  if isinstance(error, (dataset.DataError, run_lib.FolderError)):
-    return USER_ERROR
-  if isinstance(error, (OSError, processes.LostError)):
-    return MACHINE
-  return None
-
-
-def _conclude(experiment, directory: run_lib.Run, outcome: loop.Outcome) -> int:
-  """Says how training ended, and returns the exit code."""
-  directory.write_status(
-    outcome.status,
-    global_step=outcome.global_step,
-    message=outcome.message,
+def _placement() -> multihost.Placement | None:
+  return multihost.placement(
+    FLAGS.distributed,
+    FLAGS.coordinator,
+    FLAGS.process_count,
+    FLAGS.process_index,
   )
-  if outcome.status == 'interrupted':
-    name = signal.Signals(outcome.signal).name
-    print(
-      f'{name}: saved at step {outcome.global_step}. The same command goes on '
-      f'from there:\n  python {" ".join(sys.argv)}'
+
+
+def _one(
+  plan: plan_lib.Plan, workdir: pathlib.Path
+) -> tuple[plan_lib.Plan, pathlib.Path]:
+  """Returns the plan of the run that --index chooses, and its folder."""
+  count = len(plan.runs)
+  if not 0 <= FLAGS.index < count:
+    raise ValueError(
+      f'expected --index from 0 to {count - 1}, got {FLAGS.index}'
     )
-    return 128 + outcome.signal
-  if outcome.status == 'failed':
-    print(f'Stopped: {outcome.message}', file=sys.stderr)
-    return USER_ERROR
-  if outcome.status == 'diverged':
-    print(
-      f'Stopped: {outcome.message}. The last checkpoint before that is in '
-      f'{directory.workdir / "checkpoints"}; try a smaller learning rate.',
-      file=sys.stderr,
-    )
-    return DIVERGED
-  if processes.is_first():
-    _report(experiment, directory, outcome)
+  plan_lib.check_folder(plan, workdir)
+  name = plan.runs[FLAGS.index].name
+  print(f'Run {FLAGS.index} of {count}: {name}', flush=True)
+  return plan.alone(FLAGS.index), workdir / name
+
+
+def _list(plan: plan_lib.Plan, workdir: pathlib.Path) -> int:
+  """Prints number and name of each run, and its state if there is a folder."""
+  width = max(len(run.name) for run in plan.runs)
+  for index, run in enumerate(plan.runs):
+    line = f'{index:4} {run.name:{width}}'
+    if FLAGS.workdir is not None:
+      state = status.read(workdir / run.name)
+      steps, what = status.steps_of(state), state.metric or state.message
+      line += f'  {state.status:11} {steps:>15}  {what}'
+    print(line.rstrip())
   return 0
 
 
-def _report(experiment, directory: run_lib.Run, outcome: loop.Outcome):
-  rows = metrics.read(directory.workdir)
-  summary = experiment.report(rows, directory.workdir / 'plots', _console())
-  directory.write_summary({'wall_time_s': outcome.seconds, **summary})
+def _watch(
+  plan: plan_lib.Plan, workdir: pathlib.Path, submitted: Sequence[str] = ()
+) -> int:
+  """Shows runs until they end or Ctrl-C, which leaves them alone."""
+  if plan.has_several and not (workdir / points.FILE).exists():
+    raise ValueError(f'expected the folder of a sweep, got {workdir}')
+  folders = {run.name: workdir / run.name for run in plan.runs}
+  states, have_ended = status.watch(folders, submitted)
+  status.report(states)
+  if not have_ended:
+    print('Runs that are left go on; the same command with --watch shows them.')
+    return run_lib.SIGNALLED + signal.SIGINT
+  done = all(state.status == 'done' for state in states.values())
+  return 0 if done else run_lib.FAILED
 
 
-def _console() -> rich.console.Console:
-  return rich.console.Console(width=None if sys.stdout.isatty() else 120)
+def _evaluate(plan: plan_lib.Plan, workdir: pathlib.Path) -> int:
+  """Writes evaluation.json into each folder and prints its rows."""
+  for run in plan.runs:
+    folder = workdir / run.name
+    task = tasks.make_task(run.config)
+    multihost.together(task.check_data)
+    rows = trainer.evaluate(task, run.config['seed'], folder)
+    if multihost.is_first():
+      rundir.write_json(folder / 'evaluation.json', rows)
+      for row in rows:
+        print(run.name, rundir.to_json(row))
+      print(f'Written to {folder / "evaluation.json"}')
+  return 0
+
+
+def _train_apart(
+  plan: plan_lib.Plan, workdir: pathlib.Path, of_cluster: Sequence[str]
+) -> int:
+  """Trains in child processes or jobs; returns the exit code."""
+  if FLAGS.executor and not plan.has_several:
+    raise ValueError('expected several runs with --executor, got one')
+  run_lib.use_cpu(plan)
+  run_lib.check(plan, workdir)
+  cluster = None
+  if FLAGS.executor:
+    file = pathlib.Path(FLAGS.config.partition(':')[0])
+    path = FLAGS.cluster or str(file.with_name('cluster.py'))
+    section = config_lib.load(path, of_cluster, 'cluster')
+    cluster = slurm.make_cluster(FLAGS.executor, section)
+  if FLAGS.dry_run:
+    lines, more = [], ()
+    if cluster:
+      lines, more = slurm.describe(cluster), slurm.flags_of(cluster)
+    for run in plan.runs:
+      lines += [f'# {run.name}', ' '.join(jobs.command(run, workdir, *more))]
+    print(*lines, sep='\n')
+    return 0
+  if FLAGS.executor == 'slurm':
+    ids = slurm.submit(plan, workdir, cluster, FLAGS.jobs)
+    return _watch(plan, workdir, list(ids)) if FLAGS.watch else 0
+  num_jobs = FLAGS.jobs or 1
+  if FLAGS.executor == 'local':
+    start = functools.partial(slurm.start_local, workdir, cluster)
+    return jobs.train(plan, workdir, num_jobs, start)
+  with jobs.children(workdir, num_jobs) as start:
+    return jobs.train(plan, workdir, num_jobs, start)
+
+
+def _start(argv: Sequence[str]) -> Sequence[str]:
+  """Marks absl's flags as parsed; `main` parses them, with its own errors."""
+  FLAGS(argv[:1])
+  return argv[1:]
 
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv[1:]))
+  app.run(main, flags_parser=_start)

@@ -1,8 +1,4 @@
-"""What follows the colon: --config=FILE:VARIANT,key=value,...
-
-A variant is the first word, keys come after it, each with the type of its
-default.
-"""
+"""Arguments after the colon: --config=FILE:VARIANT,key=value,..."""
 
 import difflib
 from typing import Any
@@ -19,39 +15,33 @@ def parse(
 
   Args:
     argument: '' for the first variant with defaults.
-    variants: those there are.
-    **defaults: keys and their defaults; their types are those of the values.
+    variants: names.
+    **defaults: keys with defaults; values have the types of these.
 
   Raises:
     ValueError: If the variant or a key is unknown, or a value of another type.
   """
   words = [word.strip() for word in argument.split(',') if word.strip()]
-  variant = variants[0]
-  if words and '=' not in words[0]:
-    variant = words.pop(0)
+  has_variant = words and '=' not in words[0]
+  variant = words.pop(0) if has_variant else variants[0]
   if variant not in variants:
-    raise ValueError(
-      f'expected a variant out of {", ".join(filter(None, variants))}, got '
-      f'{variant!r}{_did_you_mean(variant, variants)}'
-    )
+    raise ValueError(_unknown('a variant', variant, variants))
   values = dict(defaults)
   for word in words:
     key, _, text = word.partition('=')
     if key not in defaults:
-      raise ValueError(
-        f'expected keys out of {", ".join(defaults) or "(none)"} after the '
-        f'variant, got {word!r}{_did_you_mean(key, defaults)}'
-      )
+      raise ValueError(_unknown('keys', key, defaults))
     kind = type(defaults[key])
     try:
       values[key] = kind(text)
     except ValueError as error:
-      raise ValueError(
-        f'expected {key}={kind.__name__}, got {word!r}'
-      ) from error
+      message = f'expected {key}={kind.__name__}, got {word!r}'
+      raise ValueError(message) from error
   return variant, values
 
 
-def _did_you_mean(word: str, words) -> str:
+def _unknown(what: str, word: str, words) -> str:
   close = difflib.get_close_matches(word, list(words), n=1)
-  return f'; did you mean {close[0]!r}?' if close else ''
+  hint = f'; did you mean {close[0]!r}?' if close else ''
+  known = ', '.join(filter(None, words)) or '(none)'
+  return f'expected {what} out of {known}, got {word!r}{hint}'

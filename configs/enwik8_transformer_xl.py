@@ -10,24 +10,23 @@ parameters) or large (24 layers, 277 million). Further keys, after a comma each:
 
   density=0.2                       of Top-KAST: forward
   backward_density=0.4              of Top-KAST
-  alpha=1.375                       of the powerprop_ methods; a choice of ours
-  num_steps=400000                  which all milestones follow
+  alpha=1.375                       of the powerprop_ methods; our choice
+  num_steps=0                       scales all milestones; 0: 400,000
 
 Sizes, dropout, lengths, batch, learning rate, warm-up and number of steps are
 those of the training scripts of https://github.com/kimiyoung/transformer-xl,
 which reports, dense, 1.06 (base) and 0.99 (large) bits per character. Which
-layers Top-KAST left dense and its schedule are not known to us; here all
-matrices of attention and feed-forward are sparse, and the sets are chosen each
-100 steps. Departures: products in bfloat16, parameters in float32; a vocabulary
-of all 256 bytes, of which the text has fewer.
+layers Top-KAST left dense and its schedule are unknown to us; here all matrices
+of attention and feed-forward are sparse, and the sets change every 100 steps.
+Departures: products in bfloat16, parameters in float32; a vocabulary of all 256
+bytes, more than the text has.
 
-Hardware: meant for GPUs or TPUs; it was not trained by us. What was run: the
-step at its full size is lowered for CPU, GPU and TPU. The batch of 22 of the
-base size divides among 1, 2, 11 or 22 devices: --config.train.num_devices.
+Hardware: meant for GPUs or TPUs; not trained by us. The tests lower the step at
+full size for CPU, GPU and TPU. The batch of 22 of the base size divides among
+1, 2, 11 or 22 devices: --config.train.num_devices.
 """
 
 import ml_collections
-from ml_collections import config_dict
 
 from configs import language
 
@@ -47,6 +46,7 @@ SIZES = {
     batch_size=22,
     num_devices=1,
     warmup_steps=0,
+    num_steps=400_000,
   ),
   'large': dict(
     model=dict(
@@ -63,21 +63,12 @@ SIZES = {
     batch_size=64,
     num_devices=None,
     warmup_steps=4_000,
+    num_steps=400_000,
   ),
 }
 
 
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
   """Returns the config."""
-  variant, given = language.parse(argument, num_steps=400_000, size='base')
-  size = language.choose(SIZES, given['size'])
-  num_steps = given['num_steps']
-  config = language.make(variant, given, num_steps=num_steps, refresh_every=100)
-  config.data = dict(
-    name='enwik8', path='enwik8.zip', cache_dir=config_dict.placeholder(str)
-  )
-  config.model = language.model(
-    vocab_size=256, **size['model'], compute_dtype='bfloat16'
-  )
-  config.update(language.sections(size, num_steps=num_steps))
-  return config
+  data = dict(name='enwik8', path='enwik8.zip')
+  return language.published(argument, SIZES, data, vocab_size=256)

@@ -1,7 +1,7 @@
 """ResNet-50 on ImageNet: every method, with RigL's recipe.
 
-  python -m experiments.data.prepare imagenet2012 --data_dir=DATA \
-      --manual_dir=ARCHIVES
+  tfds build imagenet2012 --data_dir=DATA --manual_dir=ARCHIVES \
+      --file_format=array_record
   python launch.py --config=configs/imagenet_resnet50.py:METHOD,density=D \
       --config.data.data_dir=DATA --workdir=DIR
 
@@ -14,26 +14,26 @@ powerprop_magnitude or powerprop_topkast. Further keys, after a comma each:
   length=1                          multiplies the training and all milestones
   batch_size=4096                   scales the learning rate, and the number of
                                     steps so that the epochs stay
-  alpha=1.375                       of the powerprop_ methods; a choice of ours
+  alpha=1.375                       of the powerprop_ methods; our choice
 
 The recipe is that of https://github.com/google-research/rigl: ResNet-50 v1.5,
 32,000 steps of 4,096 images, Nesterov momentum 0.9, learning rate 1.6 (0.1 per
-256 images) that falls to a tenth at epochs 30, 70 and 90, L2 of 1e-4 on the
-weights, label smoothing 0.1; sets change every 100 steps until step 25,000 with
-a drop fraction of 0.3; gradual pruning from step 10,000 to 25,000. Uniform: the
-first convolution stays dense and does not count; Erdos-Renyi kernel: all layers
-are sparse. The linear warm-up of 5 epochs is customary, its source was not
-checked. Compute is in bfloat16, parameters in float32.
+256 images) divided by ten at epochs 30, 70 and 90, L2 of 1e-4 on the weights,
+label smoothing 0.1; sets change every 100 steps until step 25,000 with a drop
+fraction of 0.3; gradual pruning from step 10,000 to 25,000. Uniform: the first
+convolution stays dense and does not count; Erdos-Renyi kernel: all layers are
+sparse. The linear warm-up of 5 epochs is customary, its source was not checked.
+Compute is in bfloat16, parameters in float32.
 
 Hardware: meant for a TPU or several GPUs (32,000 steps of 4,096 images are
-3.2e18 FLOPs); it was not trained by us. The tests lower the step at its full
-size for CPU, GPU and TPU, and make a few steps of ResNet-18 on a small data set
-of the same layout.
+3.2e18 FLOPs); not trained by us. The tests lower the step at full size for CPU,
+GPU and TPU, and take a few steps of ResNet-18 on a small data set of the same
+layout.
 
 Published top-1 accuracy at 80% and 90% sparsity, from the README of that
 repository: RigL uniform 74.60 and 72.02, RigL ERK 75.12 and 73.07, five times
 as long ERK 77.17 and 76.42; dense 76.8. Top-KAST, 90% forward and 80% backward
-sparsity: 73.0 (from a description of the paper by another project).
+sparsity: 73.0 (from another project's description of the paper).
 """
 
 import ml_collections
@@ -41,11 +41,8 @@ from ml_collections import config_dict
 
 from configs import arguments
 from configs import methods
+from configs import sections
 
-VARIANTS = (
-  'dense', 'static', 'set', 'rigl', 'magnitude', 'topkast',
-  'powerprop_magnitude', 'powerprop_topkast',
-)  # fmt: skip
 NUM_TRAIN = 1_281_167
 
 
@@ -53,7 +50,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   """Returns the config."""
   variant, given = arguments.parse(
     argument,
-    VARIANTS,
+    methods.LARGE,
     density=0.1,
     backward_density=0.2,
     distribution='uniform',
@@ -65,13 +62,11 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   scale = given['length'] * 4_096 / batch_size  # of the recipe's steps
   num_steps = round(32_000 * scale)
   epoch = given['length'] * NUM_TRAIN / batch_size
-  name = variant.removeprefix('powerprop_')
+  name, alpha = methods.choose(variant, given['alpha'])
   is_uniform = given['distribution'] == 'uniform'
-
   config = ml_collections.ConfigDict()
   config.experiment = 'image_classification'
   config.seeds = (0,)
-  config.side_by_side = 'never'
   config.data = dict(
     name='imagenet',
     data_dir=config_dict.placeholder(str),
@@ -85,12 +80,9 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     num_workers=16,
   )
   config.model = dict(name='resnet50', compute_dtype='bfloat16')
-  config.powerprop = dict(
-    alphas=(given['alpha'] if variant.startswith('powerprop_') else 1.0,),
-    optimizer_in='theta',
-  )
+  config.powerprop = dict(alphas=(alpha,), optimizer_in='theta')
   config.method = methods.section(
-    'gradual' if name == 'magnitude' else name,
+    name,
     density=given['density'],
     backward_density=given['backward_density'],
     num_steps=num_steps,
@@ -98,19 +90,14 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     distribution=given['distribution'],
     exclude=(r'^stem/conv/w$',) if is_uniform else (),
   )
-  config.optimizer = dict(
-    name='sgd',
+  config.optimizer = sections.sgd(
     learning_rate=0.1 * batch_size / 256,
-    schedule=dict(
-      name='piecewise',
+    schedule=sections.piecewise(
       warmup_steps=round(5 * epoch),
       boundaries=tuple(round(at * epoch) for at in (30, 70, 90)),
       factor=0.1,
     ),
-    momentum=0.9,
-    nesterov=True,
     weight_decay=1e-4,
-    clip_norm=config_dict.placeholder(float),
   )
   config.loss = dict(label_smoothing=0.1)
   config.train = dict(
@@ -125,11 +112,5 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     keep_checkpoints=2,
     on_not_finite='stop',
   )
-  config.prune = dict(
-    lowest=0.05,
-    highest=1.0,
-    num_levels=0,
-    output_layer=config_dict.placeholder(str),
-    output_factor=1.0,
-  )
+  config.prune = sections.prune(lowest=0.05)
   return config

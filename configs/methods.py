@@ -12,8 +12,20 @@ from ml_collections import config_dict
 NAMES = (
   'dense', 'static', 'set', 'rigl', 'magnitude', 'gradual', 'snip', 'topkast',
 )  # fmt: skip
+# The large configs call gradual pruning 'magnitude', and add Powerpropagation.
+LARGE = (
+  'dense', 'static', 'set', 'rigl', 'magnitude', 'topkast',
+  'powerprop_magnitude', 'powerprop_topkast',
+)  # fmt: skip
 
 START, END = 10_000 / 32_000, 25_000 / 32_000
+
+
+def choose(variant: str, alpha: float) -> tuple[str, float]:
+  """Returns the method and alpha of a variant of `LARGE`."""
+  name = variant.removeprefix('powerprop_')
+  alpha = alpha if variant.startswith('powerprop_') else 1.0
+  return 'gradual' if name == 'magnitude' else name, alpha
 
 
 def section(
@@ -25,8 +37,7 @@ def section(
   distribution: str = 'uniform',
   exclude: tuple[str, ...] = (),
   backward_density: float | None = None,
-  grow_at: float = 0.0,
-  storage: str = 'masked',
+  alpha: float = 1.0,
 ) -> dict[str, Any]:
   """Returns the section `config.method`.
 
@@ -38,55 +49,36 @@ def section(
     distribution: of the density over layers.
     exclude: layers that stay dense and do not count.
     backward_density: of Top-KAST; None: twice the forward density, at most 1.
-    grow_at: where SET and RigL let weights start: over 0 with
-      Powerpropagation, in which a weight at zero stays there.
-    storage: 'masked'; 'masked_products', whose products skip what is masked;
-      or 'compact', both for what keeps its numbers of weights.
+    alpha: of Powerpropagation, under which SET and RigL cannot grow weights
+      from zero; they start at 1e-4 in theta instead.
   """
+  if backward_density is None:
+    backward_density = min(1.0, 2 * density)
   shared = dict(
     density=density, distribution=distribution, dense=(), exclude=exclude
   )
-  pattern = dict(pattern=dict(name='unstructured'))
-  if backward_density is None:
-    backward_density = min(1.0, 2 * density)
+  patterned = dict(shared, pattern=dict(name='unstructured'))
+  moving = dict(
+    patterned,
+    refresh_every=refresh_every,
+    stop_refresh_at=int(END * num_steps),
+    drop_fraction=0.3,
+    grow_at=0.0 if alpha == 1 else 1e-4 ** (1 / alpha),
+  )
+  pruned = dict(patterned, scope='layer', score='magnitude')
   sections = {
     'dense': dict(),
     'static': dict(shared, scope='layer'),
-    'set': dict(
-      shared,
-      **pattern,
-      refresh_every=refresh_every,
-      stop_refresh_at=int(END * num_steps),
-      drop_fraction=0.3,
-      anneal='constant',
-      grow_at=grow_at,
-    ),
-    'rigl': dict(
-      shared,
-      **pattern,
-      refresh_every=refresh_every,
-      stop_refresh_at=int(END * num_steps),
-      drop_fraction=0.3,
-      anneal='cosine',
-      grow_at=grow_at,
-    ),
-    'magnitude': dict(
-      shared,
-      **pattern,
-      at=num_steps // 2,
-      scope='layer',
-      score='magnitude',
-    ),
+    'set': dict(moving, anneal='constant'),
+    'rigl': dict(moving, anneal='cosine'),
+    'magnitude': dict(pruned, at=num_steps // 2),
     'gradual': dict(
-      shared,
-      **pattern,
+      pruned,
       start=int(START * num_steps),
       end=int(END * num_steps),
       prune_every=refresh_every,
-      scope='layer',
-      score='magnitude',
     ),
-    'snip': dict(shared, **pattern, num_batches=1, scope='layer'),
+    'snip': dict(patterned, num_batches=1, scope='layer'),
     'topkast': dict(
       forward_density=density,
       backward_density=backward_density,
@@ -101,4 +93,4 @@ def section(
       penalty_kind='l2',
     ),
   }
-  return dict(name=name, storage=storage, **sections[name])
+  return dict(name=name, storage='masked', **sections[name])

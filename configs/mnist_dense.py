@@ -1,16 +1,19 @@
-"""LeNet-300-100 on MNIST, dense: the baseline, and base of the other configs.
+"""LeNet-300-100 on MNIST, dense: the baseline, and base of other configs.
 
   python launch.py --config=configs/mnist_dense.py --workdir=runs/mnist_dense
 
-`configs/mnist_dense.py:quick` makes 600 steps, for a look and for tests.
+Three seeds, 50,000 steps each; `:quick` trains 600 steps of one seed. On one
+core of a CPU the test accuracy is 98.24 ± 0.02%.
 """
 
 import ml_collections
 from ml_collections import config_dict
 
+from configs import sections
+
 
 def get_config(variant: str = '') -> ml_collections.ConfigDict:
-  """Returns the config: the protocol of Powerpropagation's MNIST experiment.
+  """Returns the protocol of Powerpropagation's MNIST experiment.
 
   Optimizer, initialization, batch and number of steps are those of the
   notebook released with Schwarz et al., 2021, https://arxiv.org/abs/2110.00296.
@@ -20,7 +23,6 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
   config.experiment = 'image_classification'
   config.seeds = (0, 1, 2)
-  config.side_by_side = 'auto'
   config.data = dict(
     name='mnist',
     data_dir=config_dict.placeholder(str),  # None: the files shipped with this
@@ -28,14 +30,10 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
   config.model = dict(name='lenet', hidden=(300, 100))
   config.powerprop = dict(alphas=(1.0,), optimizer_in='theta')
   config.method = dict(name='dense', storage='masked')
-  config.optimizer = dict(
-    name='sgd',
+  config.optimizer = sections.sgd(
     learning_rate=0.1,
     schedule=dict(name='constant', warmup_steps=0),
     momentum=0.0,
-    nesterov=False,
-    weight_decay=0.0,
-    clip_norm=config_dict.placeholder(float),  # None: no clipping
   )
   config.loss = dict(label_smoothing=0.0)
   config.train = dict(
@@ -50,13 +48,8 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     keep_checkpoints=2,
     on_not_finite='stop',
   )
-  config.prune = dict(
-    lowest=0.01,
-    highest=1.0,
-    num_levels=20,
-    output_layer='linear_2/w',
-    output_factor=2.0,
-  )
+  config.prune = sections.prune(num_levels=20)
+  config.prune.update(output_layer='linear_2/w', output_factor=2.0)
   if variant == 'quick':
     config.seeds = (0,)
     config.train.update(

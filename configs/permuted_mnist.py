@@ -4,23 +4,25 @@
       --config=configs/permuted_mnist.py:strategy=STRATEGY,alpha=A --workdir=DIR
 
 STRATEGY is efficient_packnet (with A = 1 or Powerpropagation), packnet,
-fine_tuning, ewc, l2, joint or alone (one network a task). Ten tasks and three
-seeds; `:hundred` has a hundred tasks of fewer steps and one seed, `:quick`
-three tasks, for a look and for tests; keys come after: `:hundred,alpha=2`.
+fine_tuning, ewc, l2, joint or alone (one network for each task). Ten tasks of
+10,000 steps and three seeds; `:hundred` has a hundred tasks of 2,000 steps and
+one seed, `:quick` three tasks of 200; keys follow: `:hundred,alpha=2`.
 
-EfficientPackNet's ten tasks take 130 seconds of CPU time for each seed, the
-search for their weights some 7% of it (benchmarks/packing.py).
+Ten tasks of one seed take 4.2 minutes of one core. Mean accuracy after the last
+task: PackNet 97.44 ± 0.02%, EfficientPackNet 93.46 ± 0.16% with 30% of the
+weights left free, EWC 94.63 ± 0.30%, fine-tuning 81.26 ± 1.54%.
 
 Ten and a hundred permutations are customary; network, optimizer and steps are
 those of Powerpropagation's MNIST experiment with fewer steps, gamma and the
 densities this project's choice: those of Schwarz et al., 2021,
-https://arxiv.org/abs/2110.00296, are not known to us.
+https://arxiv.org/abs/2110.00296, are unknown to us.
 """
 
 import ml_collections
 from ml_collections import config_dict
 
 from configs import arguments
+from configs import sections
 from configs import strategies
 
 NUM_STEPS = {'': 10_000, 'hundred': 2_000, 'quick': 200}
@@ -52,14 +54,10 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   config.strategy = strategies.section(
     given['strategy'], num_steps=num_steps, gamma=given['gamma']
   )
-  config.optimizer = dict(
-    name='sgd',
+  config.optimizer = sections.sgd(
     learning_rate=0.1,
     schedule=dict(name='constant', warmup_steps=0),
     momentum=0.0,
-    nesterov=False,
-    weight_decay=0.0,
-    clip_norm=config_dict.placeholder(float),  # None: no clipping
   )
   config.loss = dict(label_smoothing=0.0)
   config.train = dict(

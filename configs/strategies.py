@@ -1,7 +1,6 @@
 """The section of each strategy of continual learning.
 
-What is no one's recipe is this project's choice: strengths, shares and the
-densities that are tried.
+Strengths and the densities that are tried are this project's choice.
 """
 
 from typing import Any
@@ -12,7 +11,7 @@ NAMES = (
   'efficient_packnet', 'packnet', 'fine_tuning', 'ewc', 'l2', 'joint', 'alone',
 )  # fmt: skip
 
-# Tried one after another, as few weights as keep the accuracy.
+# Tried from the largest down, while accuracy stays.
 DENSITIES = (
   0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3,
   0.26, 0.22, 0.19, 0.16, 0.14, 0.12, 0.1, 0.085, 0.07, 0.06, 0.05, 0.04, 0.03,
@@ -25,8 +24,8 @@ def section(name: str, *, num_steps: int, gamma: float) -> dict[str, Any]:
 
   Args:
     name: one of `NAMES`.
-    num_steps: of a task; PackNet retrains for half of them.
-    gamma: of EfficientPackNet.
+    num_steps: of a task; PackNet retrains for half as many.
+    gamma: share of the accuracy that EfficientPackNet keeps.
 
   Raises:
     ValueError: If there is no such strategy.

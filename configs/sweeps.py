@@ -1,21 +1,22 @@
-"""The sweeps behind the tables: what differs from a config, run by run.
+"""The sweeps behind the tables: overrides of a config, run by run.
 
   python launch.py --config=configs/mnist_methods.py --sweep=methods \
       --workdir=DIR [--jobs=2]
 
-A sweep is handed `add` and calls it with flat overrides; ':VARIANT' under
-'config' chooses a variant of the config's file. Each docstring names the config
-it is for. A run has all seeds of its config, but for `seeds`. Densities,
-strengths and alphas that no source gives are this project's choice.
+A sweep calls `add` with flat overrides; ':VARIANT' under 'config' chooses a
+variant of the config's file. Each docstring names the configs it is for. A run
+is trained for all seeds of its config. Densities, strengths and alphas without
+a source are this project's choice.
 """
 
 DENSITIES = (0.2, 0.1, 0.05)
+METHODS = ('static', 'set', 'rigl', 'magnitude', 'gradual', 'snip', 'topkast')
 IMAGENET_DENSITIES = (0.2, 0.1, 0.05, 0.02, 0.01)
 DISTRIBUTIONS = ('uniform', 'erdos_renyi_kernel')
 
 
 def seeds(add):
-  """Any config: three seeds, each in a run of its own, for `--pack=3`."""
+  """Any config: three seeds."""
   for seed in range(3):
     add({'seeds': (seed,)})
 
@@ -26,13 +27,6 @@ def alphas(add):
     add({'powerprop.alphas': (alpha,)})
 
 
-def alphas_and_seeds(add):
-  """mnist_powerprop.py: the same, a run a network, for `--pack=15`."""
-  for alpha in (1.0, 2.0, 3.0, 4.0, 5.0):
-    for seed in range(3):
-      add({'powerprop.alphas': (alpha,), 'seeds': (seed,)})
-
-
 def densities(add):
   """mnist_topkast.py: forward and backward densities."""
   for forward, backward in ((0.1, 0.2), (0.05, 0.1), (0.02, 0.05)):
@@ -41,19 +35,11 @@ def densities(add):
     )
 
 
-def penalties(add):
-  """mnist_topkast.py: strengths of the exploration penalty, for `--pack`."""
-  for penalty in (1e-5, 1e-4, 1e-3):
-    add({'method.penalty': penalty})
-
-
 def methods(add):
   """mnist_methods.py: every method, with and without Powerpropagation."""
   for alpha in (1, 2):
     add({'config': f':dense,alpha={alpha}'})
-    for name in (
-      'static', 'set', 'rigl', 'magnitude', 'gradual', 'snip', 'topkast',
-    ):  # fmt: skip
+    for name in METHODS:
       for density in (0.2, 0.1, 0.05, 0.02):
         add({'config': f':{name},density={density},alpha={alpha}'})
 
@@ -67,14 +53,11 @@ def cifar10_pruning(add):
 def cifar10_methods(add):
   """cifar10_alexnet.py, cifar10_wrn.py: methods at densities."""
   for alpha in (1.0, 2.0):
-    for name in (
-      'static', 'set', 'rigl', 'magnitude', 'gradual', 'snip', 'topkast',
-    ):  # fmt: skip
+    for name in METHODS:
       for density in (0.2, 0.1, 0.05, 0.02):
-        backward = (
-          f',backward_density={2 * density}' if name == 'topkast' else ''
-        )
-        add({'config': f':{name},density={density}{backward},alpha={alpha}'})
+        backward = {'backward_density': 2 * density}
+        more = backward if name == 'topkast' else {}
+        add(_variant(name, density=density, **more, alpha=alpha))
 
 
 def imagenet_dense_to_sparse(add):
@@ -83,7 +66,7 @@ def imagenet_dense_to_sparse(add):
   for distribution in DISTRIBUTIONS:
     for name in ('magnitude', 'powerprop_magnitude'):
       for density in IMAGENET_DENSITIES:
-        add(_imagenet(name, density, distribution))
+        add(_variant(name, density=density, distribution=distribution))
 
 
 def imagenet_sparse_to_sparse(add):
@@ -91,21 +74,22 @@ def imagenet_sparse_to_sparse(add):
   for distribution in DISTRIBUTIONS:
     for name in ('static', 'set', 'rigl', 'topkast', 'powerprop_topkast'):
       for density in IMAGENET_DENSITIES:
-        add(_imagenet(name, density, distribution))
+        add(_imagenet(name, density, distribution=distribution))
 
 
 def imagenet_backward(add):
   """imagenet_resnet50.py: Top-KAST from no exploration to a dense backward."""
   for density in DENSITIES:
     for backward in (density, 0.5, 1.0):
-      add(_imagenet('topkast', density, 'uniform', backward=backward))
+      add(_imagenet('topkast', density, backward, distribution='uniform'))
 
 
 def imagenet_extended(add):
   """imagenet_resnet50.py: five times as long, Erdos-Renyi kernel."""
+  more = {'distribution': 'erdos_renyi_kernel', 'length': 5}
   for name in ('rigl', 'topkast', 'powerprop_topkast'):
     for density in IMAGENET_DENSITIES:
-      add(_imagenet(name, density, 'erdos_renyi_kernel', length=5))
+      add(_imagenet(name, density, **more))
 
 
 def photographs(add):
@@ -127,10 +111,10 @@ def language(add):
   add({'config': ':dense'})
   for name in ('static', 'set', 'rigl', 'magnitude', 'powerprop_magnitude'):
     for density in DENSITIES:
-      add({'config': f':{name},density={density}'})
+      add(_variant(name, density=density))
   for name in ('topkast', 'powerprop_topkast'):
     for density in DENSITIES:
-      add(_language_topkast(name, density, 2 * density))
+      add(_variant(name, density=density, backward_density=2 * density))
 
 
 def language_backward(add):
@@ -139,16 +123,16 @@ def language_backward(add):
   """
   for density in DENSITIES:
     for backward in (density, 0.5, 1.0):
-      add(_language_topkast('topkast', density, backward))
+      add(_variant('topkast', density=density, backward_density=backward))
 
 
 def text(add):
   """text_transformer_xl.py: the table of the text that comes with this."""
   add({'config': ':dense'})
   for forward, backward in ((0.2, 0.4), (0.1, 0.2), (0.1, 1.0), (0.05, 0.1)):
-    add(_language_topkast('topkast', forward, backward))
-  add(_language_topkast('powerprop_topkast', 0.2, 0.4))
-  add({'config': ':static,density=0.2'})
+    add(_variant('topkast', density=forward, backward_density=backward))
+  add(_variant('powerprop_topkast', density=0.2, backward_density=0.4))
+  add(_variant('static', density=0.2))
 
 
 def strategies(add):
@@ -171,14 +155,12 @@ def _strategies(add, variant):
     add({'config': f':{variant}strategy={name}'})
 
 
-def _imagenet(name, density, distribution, *, backward=None, length=1):
-  words = [name, f'density={density}', f'distribution={distribution}']
-  if name.endswith('topkast'):
-    words.insert(2, f'backward_density={backward or 2 * density}')
-  if length != 1:
-    words.append(f'length={length}')
+def _variant(name, **keys):
+  words = [name, *(f'{key}={value}' for key, value in keys.items())]
   return {'config': ':' + ','.join(words)}
 
 
-def _language_topkast(name, density, backward):
-  return {'config': f':{name},density={density},backward_density={backward}'}
+def _imagenet(name, density, backward=None, **more):
+  if name.endswith('topkast'):
+    more = {'backward_density': backward or 2 * density, **more}
+  return _variant(name, density=density, **more)

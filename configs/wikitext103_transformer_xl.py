@@ -10,9 +10,9 @@ powerprop_topkast; SIZE is base or large. Further keys, after a comma each:
 
   density=0.2                       of Top-KAST: forward
   backward_density=0.4              of Top-KAST
-  alpha=1.375                       of the powerprop_ methods; a choice of ours
-  num_steps=0                       0: 200,000 for base, 4,000,000 for large;
-                                    all milestones follow
+  alpha=1.375                       of the powerprop_ methods; our choice
+  num_steps=0                       scales all milestones; 0: 200,000 for base,
+                                    4,000,000 for large
 
 Sizes, dropout, lengths, batch, learning rate, warm-up and number of steps are
 those of the training scripts of https://github.com/kimiyoung/transformer-xl,
@@ -20,16 +20,15 @@ which reports, dense, a perplexity of 24.03 (base, 151 million parameters) and
 18.3 (large, 257 million). With the 18 layers of the large size this model has
 285.2 million parameters and not 257; every parameter is listed by
 `transformer_xl.describe`. Which layers Top-KAST left dense and its schedule
-are not known to us; here all matrices of attention and feed-forward are sparse,
-and the sets are chosen each 100 steps. Departure: products in bfloat16,
-parameters in float32.
+are unknown to us; here all matrices of attention and feed-forward are sparse,
+and the sets change every 100 steps. Departure: products in bfloat16, parameters
+in float32.
 
-Hardware: meant for GPUs or TPUs; it was not trained by us. What was run: the
-step at its full size is lowered for CPU, GPU and TPU.
+Hardware: meant for GPUs or TPUs; not trained by us. The tests lower the step at
+full size for CPU, GPU and TPU.
 """
 
 import ml_collections
-from ml_collections import config_dict
 
 from configs import language
 
@@ -75,21 +74,11 @@ SIZES = {
 
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
   """Returns the config."""
-  variant, given = language.parse(argument, num_steps=0, size='base')
-  size = language.choose(SIZES, given['size'])
-  num_steps = given['num_steps'] or size['num_steps']
-  config = language.make(variant, given, num_steps=num_steps, refresh_every=100)
-  config.data = dict(
-    name='wikitext103',
-    path='wikitext-103',
-    cache_dir=config_dict.placeholder(str),
-  )
-  config.model = language.model(
+  return language.published(
+    argument,
+    SIZES,
+    dict(name='wikitext103', path='wikitext-103'),
     vocab_size=267_735,
-    **size['model'],
     cutoffs=(20_000, 40_000, 200_000),
     tie_projections=(False, True, True, True),
-    compute_dtype='bfloat16',
   )
-  config.update(language.sections(size, num_steps=num_steps))
-  return config

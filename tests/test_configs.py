@@ -12,42 +12,34 @@ import configs
 from configs import arguments
 from configs import methods
 from configs import strategies
-from experiments import image_classification
-from experiments import table
-from experiments.common import build
-from experiments.common import experiment as experiment_lib
+from experiments import dryrun
+from experiments.sweep import plan
+from experiments.tasks import table as tasks
 
-IMAGENET = (
-  'dense', 'static', 'set', 'rigl', 'magnitude', 'topkast',
-  'powerprop_magnitude', 'powerprop_topkast',
-)  # fmt: skip
-LANGUAGE = (
-  'dense', 'static', 'set', 'rigl', 'magnitude', 'topkast',
-  'powerprop_magnitude', 'powerprop_topkast',
-)  # fmt: skip
 STRATEGIES = tuple(f'strategy={name},alpha=2' for name in strategies.NAMES)
 VARIANTS = {
   'cifar10_alexnet': methods.NAMES,
   'cifar10_wrn': methods.NAMES,
   'cifar_tasks': STRATEGIES,
-  'enwik8_transformer_xl': (*LANGUAGE, 'dense,size=large'),
-  'imagenet_resnet50': IMAGENET,
+  'enwik8_transformer_xl': (*methods.LARGE, 'dense,size=large'),
+  'imagenet_resnet50': methods.LARGE,
   'mnist_dense': ('', 'quick'),
   'mnist_methods': (*methods.NAMES, 'rigl,alpha=2', 'set,quick=1'),
   'mnist_powerprop': ('', 'demo', 'quick'),
   'mnist_topkast': ('', 'quick'),
   'permuted_mnist': (*STRATEGIES, '', 'hundred', 'quick'),
-  'photographs_resnet50': IMAGENET,
+  'photographs_resnet50': methods.LARGE,
   'split_mnist': (*STRATEGIES, '', 'quick'),
-  'text_transformer_xl': (*LANGUAGE, 'topkast,quick=1,path=text.gz'),
-  'wikitext103_transformer_xl': (*LANGUAGE, 'dense,size=large'),
+  'text_transformer_xl': (*methods.LARGE, 'topkast,quick=1,path=text.gz'),
+  'wikitext103_transformer_xl': (*methods.LARGE, 'dense,size=large'),
 }
 LARGE = {
   'enwik8_transformer_xl', 'imagenet_resnet50', 'photographs_resnet50',
   'wikitext103_transformer_xl',
 }  # fmt: skip
 NOT_CONFIGS = {
-  'arguments', 'cluster', 'language', 'methods', 'strategies', 'sweeps',
+  'arguments', 'cluster', 'language', 'methods', 'sections', 'strategies',
+  'sweeps',
 }  # fmt: skip
 
 
@@ -55,11 +47,10 @@ def get(name, variant=''):
   return importlib.import_module(f'configs.{name}').get_config(variant)
 
 
-def outlines(config):
-  functions = {
-    name: module.outlines for name, module in table.EXPERIMENTS.items()
-  }
-  return build.build(functions, config, key='experiment')
+def network(name, variant=''):
+  """Returns the config of the first run of a config file."""
+  file = pathlib.Path(configs.__path__[0]) / f'{name}.py'
+  return plan.make(f'{file}:{variant}'.removesuffix(':')).runs[0].config
 
 
 def of_all():
@@ -80,7 +71,7 @@ def test_a_config_is_plain_locked_data(name, variant):
   config = get(name, variant)
   assert config.is_locked or config.lock() is not None
   plain = json.loads(json.dumps(config.to_dict()))
-  assert plain['experiment'] in table.EXPERIMENTS
+  assert plain['seeds'] and plain['powerprop']['alphas']  # noqa: PT018
   with pytest.raises(AttributeError):
     config.lock().sedes = 3
 
@@ -98,28 +89,26 @@ def test_an_unknown_variant_is_refused(name):
 
 
 @pytest.mark.parametrize(('name', 'variant'), of_all())
-def test_every_small_config_can_be_planned(name, variant):
+def test_every_small_config_makes_a_task(name, variant):
   if name in LARGE:
     pytest.skip('lowered below')
-  for outline in outlines(get(name, variant).to_dict()):
-    assert outline.arguments
+  assert tasks.make_task(network(name, variant)).num_steps >= 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ('variant', 'distribution'),
   [
-    *itertools.product(IMAGENET, ['uniform']),
+    *itertools.product(methods.LARGE, ['uniform']),
     ('topkast', 'erdos_renyi_kernel'),
     ('rigl', 'erdos_renyi_kernel'),
   ],
 )
 def test_imagenet_lowers_at_its_full_size(variant, distribution):
-  config = get('imagenet_resnet50', f'{variant},distribution={distribution}')
-  [outline] = outlines(config.to_dict())
-  lines = experiment_lib.dry_run(outline)
-  assert lines[-1].endswith('lowers for cpu, cuda, tpu')
-  assert '4096 on 4 device(s)' in lines[0]
+  argument = f'{variant},distribution={distribution}'
+  text = '\n'.join(dryrun.dry_run(network('imagenet_resnet50', argument)))
+  assert 'lowers for cpu, cuda, tpu' in text
+  assert '4096 on 4 device(s)' in text
 
 
 @pytest.mark.slow
@@ -141,9 +130,8 @@ def test_imagenet_lowers_at_its_full_size(variant, distribution):
 def test_a_published_language_model_lowers_at_its_full_size(
   name, variant, title, num_parameters
 ):
-  [outline] = outlines(get(f'{name}_transformer_xl', variant).to_dict())
-  lines = experiment_lib.dry_run(outline)
-  assert lines[-1].endswith('lowers for cpu, cuda, tpu')
+  lines = dryrun.dry_run(network(f'{name}_transformer_xl', variant))
+  assert 'lowers for cpu, cuda, tpu' in '\n'.join(lines)
   assert title in lines[0]
   found = int(lines[1].split()[-1].replace(',', ''))
   assert found == pytest.approx(num_parameters, rel=0.02)
@@ -187,7 +175,7 @@ def test_erdos_renyi_makes_every_layer_sparse_and_uniform_not_the_first():
   ('argument', 'message'),
   [
     ('topkats', "got 'topkats'; did you mean 'topkast'"),
-    ('topkast,desity=0.1', "got 'desity=0.1'; did you mean 'density'"),
+    ('topkast,desity=0.1', "got 'desity'; did you mean 'density'"),
     ('topkast,density=much', r'expected density=float, got .density=much'),
     ('topkast,0.1', "got '0.1'"),
   ],
@@ -198,15 +186,18 @@ def test_a_misspelt_argument_is_refused(argument, message):
 
 
 def test_an_excluded_layer_that_is_not_there_is_refused():
-  config = get('mnist_dense', 'quick').to_dict()
-  config.pop('experiment')
+  config = network('mnist_dense', 'quick')
   config['method'] = methods.section(
     'static', density=0.1, num_steps=10, refresh_every=1, exclude=('conv',)
   )
   with pytest.raises(ValueError, match="got 'conv', which matches none"):
-    build.call(image_classification.outlines, config)
+    tasks.make_task(config)
 
 
-def test_configs_are_files_of_this_folder():
-  folder = pathlib.Path(configs.__path__[0])
-  assert all((folder / f'{name}.py').is_file() for name in VARIANTS)
+def test_overriding_one_config_leaves_the_next_alone():
+  first = get('text_transformer_xl')
+  first.train.num_devices = 3
+  first.evaluation.clamp_len = 7
+  second = get('text_transformer_xl')
+  assert second.train.num_devices == 1
+  assert second.evaluation.clamp_len is None

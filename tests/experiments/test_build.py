@@ -1,7 +1,7 @@
 from ml_collections import config_dict
 import pytest
 
-from experiments.common import build
+from experiments import build
 
 
 def sgd(*, learning_rate: float, momentum: float | None):
@@ -68,11 +68,6 @@ def test_a_default_may_be_left_out():
       '(keys of sgd: learning_rate, momentum)',
     ),
     (
-      {'name': 'sgd'},
-      "config.optimizer: missing keys 'learning_rate', 'momentum' "
-      '(keys of sgd: learning_rate, momentum)',
-    ),
-    (
       {'name': 'sdg'},
       "config.optimizer.name: expected one of sgd, schedule; got 'sdg'; "
       "did you mean 'sgd'?",
@@ -92,7 +87,7 @@ def test_a_default_may_be_left_out():
     ),
     (
       {**SGD, 'learning_rate': None},
-      'config.optimizer.learning_rate: expected float, got None (NoneType)',
+      'config.optimizer.learning_rate: expected float, got None',
     ),
   ],
 )
@@ -104,21 +99,10 @@ def test_an_error_names_the_section_the_key_and_what_to_write(section, message):
 
 def test_a_key_that_the_program_sets_is_not_the_configs():
   section = {'name': 'schedule', 'peak': 1.0, 'num_steps': 7}
-  with pytest.raises(ValueError, match="no key 'num_steps', the program sets"):
+  with pytest.raises(ValueError, match="unexpected key 'num_steps', the prog"):
     build.build(TABLE, section, num_steps=7)
   with pytest.raises(ValueError, match=r'\(keys of schedule: peak\)'):
     build.build(TABLE, {'name': 'schedule'}, num_steps=7)
-
-
-def test_a_placeholder_without_a_value_is_named():
-  section = config_dict.ConfigDict({'name': 'sgd', 'momentum': None})
-  section.learning_rate = config_dict.placeholder(float)
-  with pytest.raises(ValueError, match=r'config\.optimizer\.learning_rate'):
-    build.build(TABLE, section, name=NAME)
-  del section.learning_rate
-  section.learning_rate = config_dict.required_placeholder(float)
-  with pytest.raises(ValueError, match=r'config\.optimizer\.learning_rate'):
-    build.build(TABLE, section, name=NAME)
 
 
 def test_an_error_inside_the_constructor_comes_through():
@@ -191,6 +175,13 @@ def test_check_keys_wants_exactly_those():
     build.check_keys({'a': 1, 'b': 2, 'c': 3}, ('a', 'b'), 'config')
   with pytest.raises(ValueError, match="config: missing key 'b'"):
     build.check_keys({'a': 1}, ('a', 'b'), 'config')
+
+
+@pytest.mark.parametrize('value', [0, float('nan')])
+def test_check_least_names_the_value(value):
+  build.check_least('config.train', 1, batch_size=1, num_devices=None)
+  with pytest.raises(ValueError, match=r'config\.train\.rate: expected >= 1'):
+    build.check_least('config.train', 1, rate=value)
 
 
 def test_differences_are_a_line_for_each_value():

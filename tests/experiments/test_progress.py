@@ -6,18 +6,21 @@ import types
 import pytest
 import rich.console
 
-from experiments.common import progress as progress_lib
+from experiments import progress as progress_lib
 
 
-def run(is_terminal: bool, every_s: float, steps=(1, 2, 3, 4)) -> str:
+def show(is_terminal: bool, every_s: float, num_runs: int = 1) -> str:
   file = io.StringIO()
   console = rich.console.Console(
     file=file, force_terminal=is_terminal, width=120
   )
-  with progress_lib.Progress(4, every_s=every_s, console=console) as progress:
-    for step in steps:
-      values = {'loss': 0.5, 'density': 0.1}
-      progress.update(step, values, '[bold]alpha=2')
+  with progress_lib.Progress(
+    num_runs, every_s=every_s, console=console
+  ) as shown:
+    for index in range(num_runs):
+      shown.start(index, '[bold]alpha=2', 4)
+      for step in (1, 2, 3, 4):
+        shown.update(step, {'loss': 0.5, 'density': 0.1})
   return file.getvalue()
 
 
@@ -25,60 +28,64 @@ def run(is_terminal: bool, every_s: float, steps=(1, 2, 3, 4)) -> str:
   ('every_s', 'steps'), [(0.0, ['1', '2', '3', '4']), (1e9, ['1', '4'])]
 )
 def test_without_a_terminal_there_are_plain_lines(every_s, steps):
-  lines = run(False, every_s).splitlines()
-  assert [line.split('/')[0] for line in lines] == steps
-  for line in lines:
-    _, _, rest = line.partition('/')
-    parts = rest.split(', ')
-    assert parts[:3] == ['4 [bold]alpha=2', 'loss 0.5', 'density 0.1']
+  lines = show(False, every_s).splitlines()
+  assert [line[len('[bold]alpha=2 ')] for line in lines] == steps
+  for line in lines[1:]:
+    parts = line.split(', ')
+    assert parts[0].endswith('/4')
+    assert parts[1:3] == ['loss 0.5', 'density 0.1']
     assert parts[3].endswith(' steps/s')
     assert parts[4].endswith(' left')
 
 
-def test_lines_are_flushed():
+def test_a_line_says_which_of_several_runs_it_is_of():
+  lines = show(False, 1e9, num_runs=2).splitlines()
+  assert [line[:22] for line in lines] == [
+    '[1/2] [bold]alpha=2 1/', '[1/2] [bold]alpha=2 4/',
+    '[2/2] [bold]alpha=2 1/', '[2/2] [bold]alpha=2 4/',
+  ]  # fmt: skip
+
+
+def test_lines_are_flushed_and_not_wrapped():
   class File(io.StringIO):
     flushed = ''
 
     def flush(self):
       self.flushed = self.getvalue()
 
-  console = rich.console.Console(file=File())
-  with progress_lib.Progress(4, console=console) as progress:
-    progress.update(1, {})
-    assert console.file.flushed.startswith('1/4')
+  console = rich.console.Console(file=File(), width=20)
+  with progress_lib.Progress(1, console=console) as shown:
+    shown.start(0, '', 4)
+    shown.update(1, {'a_rather_long_name': 1.0, 'another_long_name': 2.0})
+    assert console.file.flushed.startswith('1/4, a_rather')
+  assert console.file.getvalue().count('\n') == 1
 
 
-def test_on_a_terminal_there_is_a_bar_of_the_last_step():
-  text = run(True, 0.0)
-  assert '4/4' in text
-  assert '[bold]alpha=2, loss 0.5, density 0.1' in text
-  assert '━' in text
+def test_on_a_terminal_there_are_bars_of_all_runs_and_of_one():
+  text = show(True, 0.0, num_runs=3)
   plain = re.sub(r'\x1b\[[?\d;]*[A-Za-z]', '', text)
-  assert not re.search(r'(?:^|[\r\n])\d/4 ', plain)
+  assert '4/4 [3/3] [bold]alpha=2, loss 0.5, density 0.1' in plain
+  assert '2/3 runs' in plain
+  assert '━' in plain
+  assert not re.search(r'(?:^|[\r\n])\[\d/3\] ', plain)
 
 
-def test_a_line_is_not_wrapped():
-  file = io.StringIO()
-  console = rich.console.Console(file=file, width=20)
-  with progress_lib.Progress(4, console=console) as progress:
-    progress.update(1, {'a_rather_long_name': 1.0, 'another_long_name': 2.0})
-  assert file.getvalue().count('\n') == 1
+def test_nothing_is_shown_if_disabled(capsys):
+  with progress_lib.Progress(1, disable=True) as shown:
+    shown.start(0, 'x', 4)
+    shown.update(4, {})
+  assert capsys.readouterr().out == ''
 
 
-def test_the_rate_is_of_this_process_and_recent(capsys, monkeypatch):
+def test_the_rate_is_recent_and_of_this_run(capsys, monkeypatch):
   clock = itertools.chain([0.0, 10.0], itertools.count(11.0))
   time = types.SimpleNamespace(monotonic=lambda: next(clock))
   monkeypatch.setattr(progress_lib, 'time', time)
-  with progress_lib.Progress(1000, 800, every_s=0) as progress:
-    progress.update(802, {})
-    for step in range(804, 850, 2):
-      progress.update(step, {})
+  with progress_lib.Progress(1, every_s=0) as shown:
+    shown.start(0, '', 1000)
+    for step in (800, 802, *range(804, 850, 2)):
+      shown.update(step, {'loss': float('nan')})
   lines = capsys.readouterr().out.splitlines()
-  assert lines[0] == '802/1000 0.2 steps/s, 0:16:30 left'
-  assert lines[-1] == '848/1000 2 steps/s, 0:01:16 left'
-
-
-def test_a_step_twice_has_no_rate(capsys):
-  with progress_lib.Progress(2, every_s=0) as progress:
-    progress.update(0, {'loss': float('nan')})
-  assert capsys.readouterr().out == '0/2 loss nan\n'
+  assert lines[0] == '800/1000, loss nan'
+  assert lines[1] == '802/1000, loss nan, 0.2 steps/s, 0:16:30 left'
+  assert lines[-1] == '848/1000, loss nan, 2 steps/s, 0:01:16 left'

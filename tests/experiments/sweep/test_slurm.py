@@ -11,10 +11,10 @@ import pytest
 import submitit
 
 from configs import cluster as cluster_config
-from experiments.common import build
-from experiments.sweeps import executors
-from experiments.sweeps import job as job_lib
-from experiments.sweeps import runner
+from experiments.sweep import jobs
+from experiments.sweep import plan as plan_lib
+from experiments.sweep import slurm as slurm_lib
+import launch
 
 # Trains until it is told to save; what was saved ends it at once.
 TRAINING = """
@@ -32,14 +32,10 @@ time.sleep(60)
 """
 
 
-def make_cluster(**changes):
+def make_cluster(executor='slurm', **changes):
   config = cluster_config.get_config()
   config.update(changes)
-  return build.call(executors.make_cluster, config, name='cluster')
-
-
-def tasks_of(*names):
-  return [runner.Task(name, (name,), ('true', name)) for name in names]
+  return slurm_lib.make_cluster(executor, config)
 
 
 def wait_for(condition, seconds=60):
@@ -60,32 +56,37 @@ def children_of(pid):
 @pytest.mark.parametrize('code', [0, 3])
 def test_a_job_of_the_debug_executor_has_the_exit_code(tmp_path, code):
   command = (sys.executable, '-c', f'import sys; sys.exit({code})')
-  job = submitit.DebugExecutor(tmp_path).submit(job_lib.Command(command))
+  job = submitit.DebugExecutor(tmp_path).submit(slurm_lib.Command(command))
   assert job.result() == code
 
 
-def test_a_job_that_has_to_go_saves_and_goes_on_in_its_place(tmp_path):
+@pytest.fixture
+def started(tmp_path, monkeypatch):
+  """A run that waits, started by submitit's local executor."""
   command = (sys.executable, '-c', TRAINING, str(tmp_path))
-  task = runner.Task('a', ('a',), command)
-  job = executors.start_local(tmp_path, make_cluster(), task)
+  monkeypatch.setattr(jobs, 'command', lambda *_: command)
+  run = plan_lib.Run('a', {}, (), {})
+  job = slurm_lib.start_local(tmp_path, make_cluster('local'), run, 0)
   wait_for(lambda: (tmp_path / 'begun').exists())
   assert job.poll() is None
-  [process] = children_of(job._job.job_id)
+  return job
+
+
+def test_a_job_that_has_to_go_saves_and_goes_on_in_its_place(tmp_path, started):
+  [process] = children_of(started.job.job_id)
   os.kill(process, signal.SIGUSR2)  # as Slurm does before it takes the node
-  wait_for(lambda: job.poll() is not None)
+  wait_for(lambda: started.poll() is not None)
   assert (tmp_path / 'saved').exists()
-  assert job.poll() == 0
-  assert 'went on' in job._job.stdout()
+  assert started.poll() == 0
+  assert 'went on' in started.job.stdout()
 
 
-def test_a_local_job_that_is_stopped_saves_and_is_not_queued_again(tmp_path):
-  command = (sys.executable, '-c', TRAINING, str(tmp_path))
-  task = runner.Task('a', ('a',), command)
-  job = executors.start_local(tmp_path, make_cluster(), task)
-  wait_for(lambda: (tmp_path / 'begun').exists())
-  job.terminate()
-  wait_for(lambda: job.poll() is not None)
-  assert job.poll() == 143
+def test_a_local_job_that_is_stopped_saves_and_is_not_requeued(
+  tmp_path, started
+):
+  started.terminate()
+  wait_for(lambda: started.poll() is not None)
+  assert started.poll() == 143
   assert (tmp_path / 'saved').exists()
 
 
@@ -107,7 +108,12 @@ def slurm(tmp_path, monkeypatch):
   return folder
 
 
-def test_the_script_asks_for_what_the_config_says(tmp_path):
+@pytest.fixture
+def plan(config):
+  return plan_lib.make(config, (), 'seeds')
+
+
+def test_the_script_asks_for_what_the_config_says(plan, tmp_path, slurm):
   cluster = make_cluster(
     time_min=90,
     nodes=2,
@@ -117,9 +123,10 @@ def test_the_script_asks_for_what_the_config_says(tmp_path):
     partition='gpu',
     setup=('module load cuda',),
   )
-  lines = executors.script(tmp_path, cluster, 5, parallel=3).splitlines()
+  ids = slurm_lib.submit(plan, tmp_path, cluster, 1)
+  lines = (slurm / 'script').read_text().splitlines()
   for expected in (
-    '#SBATCH --array=0-4%3',
+    '#SBATCH --array=0-1%1',
     '#SBATCH --gpus-per-node=4',
     '#SBATCH --mem=64GB',
     '#SBATCH --nodes=2',
@@ -132,53 +139,55 @@ def test_the_script_asks_for_what_the_config_says(tmp_path):
     assert expected in lines
   assert not any('account' in line or 'qos' in line for line in lines)
   assert any(line.startswith('export PYTHONPATH=') for line in lines)
-  assert lines[-1].startswith('srun ')
+  assert ids == {'seeds=0': '42_0', 'seeds=1': '42_1'}
+  for run in plan.runs:
+    folder = tmp_path / 'jobs' / ids[run.name]
+    pickled = folder / f'{ids[run.name]}_submitted.pkl'
+    function = submitit.helpers.DelayedSubmission.load(pickled).function
+    assert function.command == jobs.command(
+      run, tmp_path, '--distributed=slurm'
+    )
 
 
-@pytest.mark.parametrize('names', [('a',), ('a', 'b')])
-def test_what_is_submitted_is_the_script_that_is_shown(tmp_path, slurm, names):
-  cluster, tasks = make_cluster(partition='gpu'), tasks_of(*names)
-  shown = executors.script(tmp_path, cluster, len(tasks), 2)
-  ids = executors.submit(tmp_path, cluster, tasks, 2)
-  assert (slurm / 'script').read_text() == shown
-  assert ids == {
-    name: f'42_{i}' if len(names) > 1 else '42' for i, name in enumerate(names)
-  }
-  for name, job_id in ids.items():
-    folder = tmp_path / 'jobs' / job_id
-    pickled = folder / f'{job_id}_submitted.pkl'
-    function = submitit.core.utils.DelayedSubmission.load(pickled).function
-    assert function._command == ('true', name)
-
-
-def test_what_is_in_the_queue_is_not_submitted_again(tmp_path, slurm):
-  cluster, tasks = make_cluster(), tasks_of('a', 'b')
-  executors.submit(tmp_path, cluster, tasks, 2)
+def test_queued_runs_are_not_submitted_again(plan, tmp_path, slurm):
+  slurm_lib.submit(plan, tmp_path, make_cluster(), 2)
   (slurm / 'queue').write_text('7\n42_0\n42_1\n')
-  assert executors.submit(tmp_path, cluster, tasks, 2) == {}
+  assert slurm_lib.submit(plan, tmp_path, make_cluster(), 2) == {}
   (slurm / 'queue').write_text('42_0\n')
-  ids = executors.submit(tmp_path, cluster, tasks, 2)
-  assert set(ids) == {'b'}
+  ids = slurm_lib.submit(plan, tmp_path, make_cluster(), 2)
+  assert set(ids) == {'seeds=1'}
   kept = json.loads((tmp_path / 'jobs' / 'submitted.json').read_text())
-  assert kept == {'a': '42_0', 'b': '42'}
+  assert kept == {'seeds=0': '42_0', 'seeds=1': ids['seeds=1']}
 
 
-def test_a_queue_that_refuses_is_a_clear_error(tmp_path, slurm):
+def test_a_queue_that_refuses_is_a_clear_error(plan, tmp_path, slurm):
   (slurm / 'sbatch').write_text('#!/bin/sh\necho invalid partition >&2\nexit 1')
   with pytest.raises(ValueError, match=r'sbatch to accept.*\n?.*invalid part'):
-    executors.submit(tmp_path, make_cluster(), tasks_of('a'), 1)
+    slurm_lib.submit(plan, tmp_path, make_cluster(), 1)
 
 
-def test_without_slurm_there_is_a_clear_error(tmp_path, monkeypatch):
+def test_without_slurm_there_is_a_clear_error(plan, tmp_path, monkeypatch):
   monkeypatch.setenv('PATH', str(tmp_path))
   with pytest.raises(ValueError, match='expected Slurm on this machine'):
-    executors.submit(tmp_path, make_cluster(), tasks_of('a'), 1)
+    slurm_lib.submit(plan, tmp_path, make_cluster(), 1)
 
 
-def test_several_processes_of_a_run_find_each_other():
-  assert executors.distributed_arguments(make_cluster()) == ()
-  cluster = make_cluster(nodes=2)
-  assert executors.distributed_arguments(cluster) == ('--distributed=slurm',)
+def test_the_command_submits_the_runs_that_are_left(
+  config, tmp_path, slurm, capsys
+):
+  workdir = tmp_path / 'runs'
+  command = [f'--config={config}', '--sweep=seeds', f'--workdir={workdir}']
+  assert launch.main([*command, '--index=0']) == 0
+  cluster = f'--cluster={cluster_config.__file__}'
+  flags = [*command, '--executor=slurm', cluster, '--cluster.partition=gpu']
+  capsys.readouterr()
+  assert launch.main([*flags, '--dry_run']) == 0
+  output = capsys.readouterr().out
+  assert 'partition: gpu' in output
+  assert '--config.seeds=(1,)' in output
+  assert not (slurm / 'script').exists()
+  assert launch.main(flags) == 0
+  assert '42 seeds=1\n1 of 2 runs submitted' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -190,6 +199,8 @@ def test_several_processes_of_a_run_find_each_other():
     ({'num_requeues': -1}, 'num_requeues: expected >= 0, got -1'),
   ],
 )
-def test_a_cluster_that_cannot_be_is_refused(changes, message):
+def test_a_cluster_out_of_range_is_refused(changes, message):
   with pytest.raises(ValueError, match=message):
     make_cluster(**changes)
+  with pytest.raises(ValueError, match='expected one task of a run with'):
+    make_cluster('local', nodes=2)

@@ -1,0 +1,54 @@
+"""Sections that image configs share."""
+
+from typing import Any
+
+from ml_collections import config_dict
+
+
+def sgd(
+  *,
+  learning_rate: float,
+  schedule: dict[str, Any],
+  momentum: float = 0.9,
+  weight_decay: float = 0.0,
+) -> dict[str, Any]:
+  """Returns the section `optimizer`: SGD, by default with Nesterov momentum."""
+  return dict(
+    name='sgd',
+    learning_rate=learning_rate,
+    schedule=schedule,
+    momentum=momentum,
+    nesterov=momentum > 0,
+    weight_decay=weight_decay,
+    clip_norm=config_dict.placeholder(float),  # None: no clipping
+  )
+
+
+def cosine(*, num_steps: int, warmup_steps: int) -> dict[str, Any]:
+  """Returns the section `optimizer.schedule`: linear warm-up, then cosine."""
+  return dict(
+    name='cosine', warmup_steps=warmup_steps, num_steps=num_steps, final=0.0
+  )
+
+
+def piecewise(
+  *, warmup_steps: int, boundaries: tuple[int, ...], factor: float
+) -> dict[str, Any]:
+  """Returns the section `optimizer.schedule`: a factor at each boundary."""
+  return dict(
+    name='piecewise',
+    warmup_steps=warmup_steps,
+    boundaries=boundaries,
+    factor=factor,
+  )
+
+
+def prune(*, num_levels: int = 0, lowest: float = 0.01) -> dict[str, Any]:
+  """Returns the section `prune`: one-shot pruning after training."""
+  return dict(
+    lowest=lowest,
+    highest=1.0,
+    num_levels=num_levels,
+    output_layer=config_dict.placeholder(str),  # None: as all others
+    output_factor=1.0,
+  )

@@ -1,0 +1,179 @@
+"""The plan of a command: runs of one network each.
+
+A config on the command line is one point, a sweep has several. Each point
+expands to a run for each of its `powerprop.alphas` and `seeds`; its config then
+has `powerprop.alpha` and `seed`.
+"""
+
+from collections.abc import Sequence
+import itertools
+import json
+import math
+import pathlib
+from typing import Any
+from typing import NamedTuple
+
+from ml_collections import config_dict
+
+from experiments import rundir
+from experiments.sweep import config as config_lib
+from experiments.sweep import points
+
+
+class Run(NamedTuple):
+  """One network to train."""
+
+  name: str  # of its folder in that of the plan; '' is the folder itself
+  overrides: points.Overrides
+  arguments: tuple[str, ...]  # of launch.py, to train it alone; no --workdir
+  config: dict[str, Any]  # plain data
+
+
+class Plan(NamedTuple):
+  """The runs of a command."""
+
+  config: str  # 'FILE' or 'FILE:VARIANT'
+  sweep: str | None
+  runs: tuple[Run, ...]
+
+  @property
+  def has_several(self) -> bool:
+    """False where the plan's folder is that of its only run."""
+    return any(run.name for run in self.runs)
+
+  def alone(self, index: int) -> 'Plan':
+    """Returns the plan of one run, in a folder of its own."""
+    return self._replace(runs=(self.runs[index]._replace(name=''),))
+
+
+def make(
+  config: str, shared: Sequence[str] = (), sweep: str | None = None
+) -> Plan:
+  """Returns a plan.
+
+  Args:
+    config: 'FILE' or 'FILE:VARIANT'.
+    shared: overrides of all runs, such as `--config.train.num_steps=10`.
+    sweep: name of a sweep, see `points.find`; None for the config itself.
+
+  Raises:
+    ValueError: If a config cannot be loaded or expanded, or two runs have one
+      name or config; names the run.
+  """
+  runs: list[Run] = []
+  if sweep is None:
+    runs = _expand('', {}, points.arguments(config, {}, shared))
+    overrides = []
+  else:
+    overrides = points.collect(points.find(sweep, config))
+  for point in overrides:
+    name = points.name_of(point)
+    try:
+      runs += _expand(name, point, points.arguments(config, point, shared))
+    except ValueError as error:
+      raise ValueError(f'run {name!r}: {error}') from error
+  seen: dict[str, str] = {}
+  for run in runs:
+    for content in (run.name, json.dumps(run.config, sort_keys=True)):
+      if content in seen:
+        raise ValueError(
+          'expected runs that differ in name and config, got '
+          f'{seen[content]!r} and {run.name!r}'
+        )
+      seen[content] = run.name
+  return Plan(config, sweep, tuple(runs))
+
+
+def check_folder(plan: Plan, workdir: pathlib.Path) -> None:
+  """Raises FolderError if several runs are to share the folder of one."""
+  if plan.has_several and (workdir / 'config.json').exists():
+    raise rundir.FolderError(
+      f'expected a folder for {len(plan.runs)} runs, but {workdir} is the '
+      'folder of one run; choose another'
+    )
+
+
+def write(plan: Plan, workdir: pathlib.Path) -> None:
+  """Writes sweep.json for several runs: the config, the sweep, and each run.
+
+  Raises:
+    FolderError: If the folder belongs to another config or sweep.
+  """
+  if not plan.has_several:
+    return
+  path = workdir / points.FILE
+  fields = ('name', 'overrides', 'arguments')
+  value = {
+    'config': plan.config,
+    'sweep': plan.sweep or '',
+    'runs': [{key: getattr(run, key) for key in fields} for run in plan.runs],
+  }
+  there = rundir.read_json(path) if path.exists() else value
+  for key in ('config', 'sweep'):
+    if not isinstance(there, dict) or there.get(key) != value[key]:
+      raise rundir.FolderError(
+        f'{workdir} belongs to another sweep: expected {key} {value[key]!r} in '
+        f'{path.name}, got {there!r:.200}; choose another folder'
+      )
+  workdir.mkdir(parents=True, exist_ok=True)
+  rundir.write_json(path, value)
+
+
+def _expand(
+  name: str, overrides: points.Overrides, arguments: tuple[str, ...]
+) -> list[Run]:
+  """Returns the runs of a point, one for each alpha and seed."""
+  file = arguments[0].removeprefix('--config=')
+  config = config_lib.load(file, arguments[1:])
+  try:
+    plain = json.loads(json.dumps(config.to_dict()))
+  except (TypeError, config_dict.RequiredValueError) as error:
+    raise ValueError(f'config: expected plain data, but: {error}') from error
+  powerprop = plain.get('powerprop')
+  if not isinstance(powerprop, dict):
+    raise ValueError(f'config.powerprop: expected a section, got {powerprop!r}')
+  seeds = _take(plain, 'config', 'seeds', (int,), 0, 2**32)
+  alphas = _take(
+    powerprop, 'config.powerprop', 'alphas', (int, float), 1, math.inf
+  )
+  runs = []
+  for alpha, seed in itertools.product(map(float, alphas), seeds):
+    network = {
+      **plain,
+      'seed': seed,
+      'powerprop': {**powerprop, 'alpha': alpha},
+    }
+    if len(alphas) * len(seeds) == 1:
+      return [Run(name, overrides, arguments, network)]
+    own = {'powerprop.alphas': (alpha,), 'seeds': (seed,)}
+    # Repeated flags of tuples add up.
+    kept = [
+      word
+      for word in arguments[1:]
+      if word.partition('=')[0].removeprefix('--config.') not in own
+    ]
+    full_name = ','.join(filter(None, (name, f'alpha={alpha:g},seed={seed}')))
+    words = points.arguments(file, own, kept)
+    runs.append(Run(full_name, {**overrides, **own}, words, network))
+  return runs
+
+
+def _take(section, name, key, kinds, least, limit) -> list[Any]:
+  """Removes and returns a list of different numbers in [least, limit)."""
+  single = key.removesuffix('s')
+  if single in section:
+    raise ValueError(f'{name}: unknown key {single!r}; did you mean {key!r}?')
+  if key not in section:
+    raise ValueError(f'{name}: missing key {key!r}')
+  values = section.pop(key)
+  if (
+    not isinstance(values, list)
+    or not values
+    or not all(type(x) in kinds and least <= x < limit for x in values)
+    or len(set(values)) < len(values)
+  ):
+    raise ValueError(
+      f'{name}.{key}: expected one or more different numbers, each {single} >= '
+      f'{least} and < {limit}, got {values}'
+    )
+  return values

@@ -1,0 +1,188 @@
+"""The points of a sweep: flat overrides of a config, found, named, written.
+
+A sweep is a function of the config's file, or of `sweeps.py` beside it, that
+calls `add` with what differs from the config:
+
+    def sweep(add):
+      for density in (0.1, 0.2):
+        add({'method.forward_density': density})
+
+The key `config` chooses a variant, ':rigl,density=0.1', or a file and variant.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import hashlib
+import inspect
+import json
+import pathlib
+import re
+from typing import Any
+
+from experiments import build
+from experiments.sweep import config as config_lib
+
+Overrides = dict[str, Any]
+
+# Entries of a sweep's folder, not names of runs.
+FILE, LOGS, JOBS = 'sweep.json', 'logs', 'jobs'
+TAKEN = (FILE, LOGS, JOBS, 'plots', 'summary.json')
+
+_LENGTH = 120  # of a name; file systems end at 255
+_UNSAFE = re.compile(r'[^A-Za-z0-9._=,+-]')
+
+
+def find(name: str, config: str) -> Callable[[Callable], None]:
+  """Returns the sweep of a name.
+
+  Args:
+    name: a function of the config's file or of `sweeps.py` beside it, or
+      'FILE:NAME'.
+    config: 'FILE' or 'FILE:VARIANT'.
+
+  Raises:
+    ValueError: If there is none; lists the existing ones.
+  """
+  file, _, function = name.rpartition(':')
+  of_config = pathlib.Path(config.partition(':')[0])
+  files = [pathlib.Path(file)] if file else [of_config]
+  beside = of_config.with_name('sweeps.py')
+  if not file and beside.is_file():
+    files.append(beside)
+  known: dict[str, Callable] = {}
+  for path in files:
+    known = {**_sweeps_of(path), **known}
+  if function not in known:
+    raise ValueError(
+      f'expected --sweep as one of {", ".join(known) or "(none)"}, the '
+      f'functions of `add` in {" and ".join(map(str, files))}; got '
+      f'{function!r}{build.did_you_mean(function, known)}'
+    )
+  return known[function]
+
+
+def collect(sweep: Callable[[Callable], None]) -> list[Overrides]:
+  """Returns the overrides that a sweep adds, in order.
+
+  Example:
+    >>> collect(lambda add: [add({'seeds': (i,)}) for i in range(2)])
+    [{'seeds': (0,)}, {'seeds': (1,)}]
+
+  Raises:
+    ValueError: If one is no flat mapping of plain values, or there is none.
+  """
+  points: list[Overrides] = []
+
+  def add(overrides: Mapping[str, Any]) -> None:
+    if not isinstance(overrides, Mapping):
+      raise ValueError(f'expected a dict of overrides, got {overrides!r}')
+    for key, value in overrides.items():
+      if not _is_plain(value):
+        raise ValueError(
+          f'{key!r}: expected a number, a string, a boolean or a tuple of '
+          f"these, got {value!r}; write 'section.key' for a key of a section"
+        )
+    points.append(dict(overrides))
+
+  sweep(add)
+  if not points:
+    raise ValueError('expected a sweep that adds runs, got none')
+  return points
+
+
+def name_of(overrides: Overrides) -> str:
+  """Returns the folder name of a point: its overrides.
+
+  It depends on the overrides alone, so points added to a sweep later leave the
+  others in place. Characters unfit for file names are replaced; a name changed
+  so ends with a checksum.
+
+  Example:
+    >>> name_of({'seeds': (0, 1), 'method.density': 0.1})
+    'method.density=0.1,seeds=0+1'
+    >>> name_of({'config': ':rigl,density=0.1'})
+    'rigl,density=0.1'
+    >>> name_of({})
+    'base'
+  """
+  file, _, variant = str(overrides.get('config', '')).partition(':')
+  parts = list(filter(None, (pathlib.Path(file).stem, variant)))
+  parts += [
+    f'{key}={_short(value)}'
+    for key, value in sorted(overrides.items())
+    if key != 'config'
+  ]
+  raw = ','.join(parts) or 'base'
+  name = _UNSAFE.sub('_', raw).lstrip('.-')[:_LENGTH] or 'run'
+  if name == raw and name not in TAKEN:
+    return name
+  content = json.dumps(overrides, sort_keys=True, default=str)
+  return f'{name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}'
+
+
+def arguments(
+  config: str, point: Overrides, shared: Sequence[str] = ()
+) -> tuple[str, ...]:
+  """Returns the flags of launch.py that train a point; --config comes first.
+
+  Keys after the colon of `config` hold for every variant.
+
+  Example:
+    >>> arguments('a.py:quick=1', {'config': ':rigl', 'seeds': (0,)})
+    ('--config=a.py:rigl,quick=1', '--config.seeds=(0,)')
+
+  Raises:
+    ValueError: If `shared` sets a key of the point.
+  """
+  given = {argument.partition('=')[0] for argument in shared}
+  for key in point:
+    if f'--config.{key}' in given:
+      raise ValueError(
+        f'expected --config.{key} to be set once, but the sweep sets it too; '
+        'remove it from the command'
+      )
+  file, _, words = config.partition(':')
+  own_file, _, variant = str(point.get('config', '')).partition(':')
+  words = [word for word in f'{variant},{words}'.split(',') if word]
+  words.sort(key=lambda word: '=' in word)  # the variant itself goes first
+  chosen = ':'.join(filter(None, (own_file or file, ','.join(words))))
+  own = [
+    f'--config.{key}={_text(value)}'
+    for key, value in point.items()
+    if key != 'config'
+  ]
+  return (f'--config={chosen}', *own, *shared)
+
+
+def _sweeps_of(file: pathlib.Path) -> dict[str, Callable]:
+  """Returns the public functions of a file whose one parameter is `add`."""
+  return {
+    name: function
+    for name, function in vars(config_lib.module_of(file)).items()
+    if inspect.isfunction(function)
+    and list(inspect.signature(function).parameters) == ['add']
+    and not name.startswith('_')
+  }
+
+
+def _is_plain(value: Any) -> bool:
+  if isinstance(value, (tuple, list)):
+    return all(map(_is_plain, value))
+  return isinstance(value, (bool, int, float, str))
+
+
+def _text(value: Any) -> str:
+  """Returns a value as written on the command line."""
+  if isinstance(value, bool):
+    return str(value).lower()
+  if isinstance(value, (tuple, list)):
+    return repr(tuple(value))
+  return value if isinstance(value, str) else repr(value)
+
+
+def _short(value: Any) -> str:
+  """Returns a value as written in a name."""
+  if isinstance(value, (tuple, list)):
+    return '+'.join(map(_short, value)) or 'none'
+  return _text(value)

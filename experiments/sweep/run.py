@@ -1,0 +1,265 @@
+"""Trains the runs of a plan one after another in this process.
+
+Runs that are done or diverged are left, interrupted ones go on, failed ones are
+tried again. Runs that differ in seeds share data and compiled code.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import contextlib
+import functools
+import pathlib
+import signal
+import sys
+import traceback
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import rich.console
+
+from experiments import interrupt as interrupt_lib
+from experiments import metrics
+from experiments import multihost
+from experiments import progress as progress_lib
+from experiments import rundir
+from experiments import trainer
+from experiments.data import dataset
+from experiments.paper import summary
+from experiments.sweep import plan as plan_lib
+from experiments.sweep import status
+from experiments.tasks import table as tasks
+
+# Exit codes; an interrupted command ends with 128 + signal.
+FAILED, USER_ERROR, DIVERGED, MACHINE = 1, 2, 3, 4
+SIGNALLED = 128
+
+
+class Ending(NamedTuple):
+  """How a run ended."""
+
+  code: int
+  message: str = ''
+
+
+def check(plan: plan_lib.Plan, workdir: pathlib.Path) -> None:
+  """Checks all configs and folders of a plan; reads no data, changes nothing.
+
+  Raises:
+    ValueError: If a run cannot begin; names it.
+  """
+  plan_lib.check_folder(plan, workdir)
+  for run in plan.runs:
+    try:
+      rundir.check(workdir / run.name, run.config)
+      tasks.make_task(run.config)
+    except ValueError as error:
+      if not run.name:
+        raise
+      raise ValueError(f'run {run.name!r}: {error}') from error
+
+
+def use_cpu(plan: plan_lib.Plan) -> None:
+  """Leaves accelerators to the processes that train; no effect once JAX runs.
+
+  There are as many CPU devices as a run asks for.
+  """
+  sections = [run.config.get('train') for run in plan.runs]
+  wanted = [s.get('num_devices') for s in sections if isinstance(s, dict)]
+  with contextlib.suppress(RuntimeError):
+    jax.config.update('jax_platforms', 'cpu')
+    count = max([1, *(n for n in wanted if isinstance(n, int))])
+    jax.config.update('jax_num_cpu_devices', count)
+
+
+def train(plan: plan_lib.Plan, workdir: pathlib.Path) -> int:
+  """Trains the runs of a checked plan in this process; returns the exit code.
+
+  Of several processes all call this. A full disk or a signal ends the plan, any
+  other failure only its run.
+
+  Raises:
+    ValueError: If the data of the first run do not fit or the folder is in use;
+      nothing is changed then.
+    OSError: If the folder cannot be created.
+  """
+  left = [run for run in plan.runs if not ended(workdir, run)]
+  if left:
+    multihost.together(_prepare, left[0], workdir / left[0].name)
+  endings: dict[str, Ending] = {}
+  with contextlib.ExitStack() as stack:
+    _lock(stack, workdir)
+    multihost.in_first(plan_lib.write, plan, workdir)
+    interrupt = stack.enter_context(interrupt_lib.Interrupt())
+    progress = stack.enter_context(
+      progress_lib.Progress(len(plan.runs), disable=not multihost.is_first())
+    )
+    for index, run in enumerate(plan.runs):
+      if ending := ended(workdir, run):
+        endings[run.name] = ending
+        continue
+      if interrupt.agree():
+        return say_interrupted(interrupt.signal, 'stopped between runs')
+      begin = functools.partial(progress.start, index, run.name)
+      ending = _train_run(run, workdir, begin, progress.update)
+      endings[run.name] = ending
+      if ending.code == MACHINE or ending.code > SIGNALLED:
+        break
+  return conclude(plan, workdir, endings)
+
+
+def conclude(
+  plan: plan_lib.Plan,
+  workdir: pathlib.Path,
+  endings: Mapping[str, Ending],
+) -> int:
+  """Prints and draws the results, or the failures; returns the exit code.
+
+  The results of several runs are written to summary.json in the plan's folder.
+  """
+  codes = [ending.code for ending in endings.values()]
+  stopped = [code for code in codes if code == MACHINE or code > SIGNALLED]
+  if not any(codes):
+    try:
+      if multihost.is_first():
+        folders = [workdir / run.name for run in plan.runs]
+        results = summary.summarize(folders, workdir, console())
+        if plan.has_several:
+          rundir.write_json(workdir / 'summary.json', results)
+    except OSError as error:  # a full disk
+      print(f'Stopped: {error}', file=sys.stderr)
+      return multihost.leave(MACHINE)
+    multihost.wait()
+    return 0
+  if not plan.has_several:
+    [ending] = endings.values()
+    if ending.code < SIGNALLED:
+      print(f'Stopped: {ending.message}', file=sys.stderr)
+    if ending.code == DIVERGED:
+      print(
+        f'The last checkpoint is in {workdir / "checkpoints"}; try a smaller '
+        'learning rate, in another folder.',
+        file=sys.stderr,
+      )
+    return ending.code
+  if multihost.is_first():
+    status.report(states(plan, workdir, endings))
+  return stopped[-1] if stopped else FAILED
+
+
+def states(
+  plan: plan_lib.Plan,
+  workdir: pathlib.Path,
+  endings: Mapping[str, Ending] | None = None,
+) -> dict[str, status.State]:
+  """Returns the state of each run by name; failures of this command count."""
+  found = {run.name: status.read(workdir / run.name) for run in plan.runs}
+  for name, (code, message) in (endings or {}).items():
+    if found[name].status not in status.ENDED and 0 < code < SIGNALLED:
+      message = message or found[name].message
+      found[name] = found[name]._replace(status='failed', message=message)
+  return found
+
+
+def say_interrupted(number: int, what: str) -> int:
+  """Prints how to go on after a signal; returns the exit code."""
+  print(
+    f'{signal.Signals(number).name}: {what}. The same command goes on from '
+    f'there:\n  python {" ".join(sys.argv)}'
+  )
+  return SIGNALLED + number
+
+
+def ended(workdir: pathlib.Path, run: plan_lib.Run) -> Ending | None:
+  """Returns the ending of a run with nothing left to do; rank 0 decides."""
+  state = status.read(workdir / run.name)
+  number = 0
+  if multihost.is_first() and state.status in status.ENDED:
+    number = 1 + status.ENDED.index(state.status)
+  number = multihost.largest(number)
+  return Ending((0, DIVERGED)[number - 1], state.message) if number else None
+
+
+def console() -> rich.console.Console:
+  """Returns the console for tables, 120 columns wide off a terminal."""
+  return rich.console.Console(width=None if sys.stdout.isatty() else 120)
+
+
+def _prepare(run: plan_lib.Run, folder: pathlib.Path) -> Any:
+  """Returns the task of a run, its data read and checked."""
+  task = tasks.make_task(run.config)
+  task.check_data()
+  task.check_folder(folder)
+  return task
+
+
+def _train_run(
+  run: plan_lib.Run,
+  workdir: pathlib.Path,
+  begin: Callable[[int], None],
+  on_progress: Callable[[int, Mapping[str, float]], None],
+) -> Ending:
+  """Trains a run in its folder; every failure is an ending."""
+  folder = workdir / run.name
+  with contextlib.ExitStack() as stack:
+    try:
+      task = multihost.together(_prepare, run, folder)
+      if run.name:
+        _lock(stack, folder)
+      multihost.in_first(rundir.create, folder, run.config)
+      multihost.in_first(task.write_folder, folder)
+    except ValueError as error:
+      return Ending(USER_ERROR, str(error))
+    except OSError as error:
+      return Ending(MACHINE, str(error))
+    begin(task.num_steps)
+    fields = {'total_steps': task.num_steps}
+    try:
+      rundir.write_status(folder, 'running', **fields)
+      seed = run.config['seed']
+      outcome = trainer.train(task, seed, folder, on_progress)
+      multihost.wait()
+      fields |= {'step': outcome.step, 'message': outcome.message}
+      if outcome.status == 'done' and multihost.is_first():
+        tests = [r for r in metrics.read(folder) if r.get('split') == 'test']
+        values = {'wall_time_s': outcome.seconds, 'results': {}}
+        values |= {'results': tests[-1]} if tests else {}
+        rundir.write_summary(folder, values)
+      rundir.write_status(folder, outcome.status, **fields)
+    except BaseException as error:
+      return _fail(folder, error)
+  if outcome.status == 'interrupted':
+    saved = f'saved at step {outcome.step}'
+    return Ending(say_interrupted(outcome.signal, saved))
+  codes = {'done': 0, 'diverged': DIVERGED, 'failed': USER_ERROR}
+  return Ending(codes[outcome.status], outcome.message)
+
+
+def _fail(folder: pathlib.Path, error: BaseException) -> Ending:
+  """Writes why a run failed; returns its ending."""
+  error = multihost.explained(error)
+  is_stopped = isinstance(error, KeyboardInterrupt)
+  message = '' if is_stopped else f'{type(error).__name__}: {error}'
+  with contextlib.suppress(OSError):  # a full disk
+    name = 'interrupted' if is_stopped else 'failed'
+    rundir.write_status(folder, name, message=message)
+  if is_stopped:
+    return Ending(multihost.leave(SIGNALLED + signal.SIGINT))
+  if isinstance(error, (dataset.DataError, rundir.FolderError)):
+    code = USER_ERROR
+  elif isinstance(error, (OSError, multihost.LostError)):
+    code = MACHINE
+  else:
+    multihost.crash()
+    traceback.print_exception(error)
+    return Ending(FAILED, message)
+  if jax.process_count() > 1:
+    print(f'Stopped: {error}', file=sys.stderr)
+  return Ending(multihost.leave(code), str(error))
+
+
+def _lock(stack: contextlib.ExitStack, folder: pathlib.Path) -> None:
+  """Locks a folder until the context ends."""
+  held = multihost.in_first(rundir.lock, folder)
+  if held is not None:
+    stack.callback(held.release)

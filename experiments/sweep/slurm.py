@@ -1,0 +1,285 @@
+"""Runs as jobs through submitit: a Slurm array, or its local executor.
+
+Slurm sends SIGUSR2 before a job is preempted or its time is over: the run saves
+and the job is queued again with the same command.
+"""
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import contextlib
+import os
+import pathlib
+import shlex
+import signal
+import subprocess
+import time
+from typing import Any
+from typing import NamedTuple
+
+import submitit
+from submitit.core import utils as submitit_lib
+
+from experiments import build
+from experiments import rundir
+from experiments.sweep import jobs
+from experiments.sweep import plan as plan_lib
+from experiments.sweep import points
+from experiments.sweep import status
+
+_SUBMITTED = 'submitted.json'  # ids of jobs, by run
+_ROOT = pathlib.Path(__file__).parent.parent.parent
+_POLL_S = 0.1
+
+
+class Cluster(NamedTuple):
+  """Resources of a job."""
+
+  slurm: dict[str, Any]  # parameters of submitit.SlurmExecutor
+  num_tasks: int  # processes of a run
+  num_requeues: int
+
+
+def make_cluster(executor: str, section: Mapping[str, Any]) -> Cluster:
+  """Returns the resources of each job.
+
+  Args:
+    executor: 'slurm' or 'local', which has one process for each run.
+    section: keys of `configs/cluster.py`.
+
+  Raises:
+    ValueError: If a key is unknown or a number too small.
+  """
+  cluster = build.call(_cluster, section, name='cluster')
+  if executor == 'local' and cluster.num_tasks > 1:
+    raise ValueError(
+      'expected one task of a run with --executor=local, got '
+      f'{cluster.num_tasks}: cluster.nodes and cluster.tasks_per_node'
+    )
+  return cluster
+
+
+def _cluster(
+  *,
+  time_min: int,
+  nodes: int,
+  tasks_per_node: int,
+  signal_delay_s: int,
+  num_requeues: int,
+  mem_gb: int | None,
+  gpus_per_node: int | None,
+  cpus_per_task: int | None,
+  partition: str | None,
+  account: str | None,
+  qos: str | None,
+  constraint: str | None,
+  setup: tuple[str, ...],
+) -> Cluster:
+  least = {'nodes': nodes, 'tasks_per_node': tasks_per_node}
+  build.check_least('cluster', 1, time_min=time_min, **least)
+  build.check_least('cluster', 1, signal_delay_s=signal_delay_s)
+  build.check_least('cluster', 0, num_requeues=num_requeues)
+  if signal_delay_s >= 60 * time_min:
+    raise ValueError(
+      'cluster.signal_delay_s: expected less than the time of a job, '
+      f'{60 * time_min} s, got {signal_delay_s}'
+    )
+  path = f'export PYTHONPATH={shlex.quote(str(_ROOT))}'
+  slurm = {
+    'time': time_min,
+    'nodes': nodes,
+    'ntasks_per_node': tasks_per_node,
+    'gpus_per_node': gpus_per_node,
+    'cpus_per_task': cpus_per_task,
+    'mem': None if mem_gb is None else f'{mem_gb}GB',
+    'partition': partition,
+    'account': account,
+    'qos': qos,
+    'constraint': constraint,
+    'signal_delay_s': signal_delay_s,
+    'setup': [f'{path}${{PYTHONPATH:+:$PYTHONPATH}}', *setup],
+  }
+  slurm = {name: value for name, value in slurm.items() if value is not None}
+  return Cluster(slurm, nodes * tasks_per_node, num_requeues)
+
+
+class Command:
+  """A command as the function of a job, which saves before it is requeued.
+
+  Example:
+    >>> Command(('true',))()
+    0
+  """
+
+  def __init__(self, command: Sequence[str]):
+    self.command = tuple(command)
+    self._process: subprocess.Popen | None = None
+
+  def __call__(self) -> int:
+    """Runs the command; returns its exit code."""
+    previous = signal.signal(signal.SIGTERM, lambda *_: self._terminate())
+    try:
+      # Signals of the job reach the command through this process alone.
+      with _blocked(signal.SIGUSR2):
+        self._process = subprocess.Popen(self.command, start_new_session=True)
+      # `wait` would hold a lock that `checkpoint`, called by a signal handler,
+      # needs.
+      while self._process.poll() is None:
+        time.sleep(_POLL_S)
+      return self._process.returncode
+    finally:
+      signal.signal(signal.SIGTERM, previous)
+
+  def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+    """Waits until the run has saved; returns the same command, to requeue."""
+    if self._process is not None:
+      self._terminate()
+      os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+    return submitit.helpers.DelayedSubmission(Command(self.command))
+
+  def _terminate(self) -> None:
+    if self._process is not None:
+      self._process.terminate()
+
+  def __getstate__(self) -> dict[str, Any]:
+    return {'command': self.command, '_process': None}
+
+
+class LocalJob:
+  """A job of submitit on this machine, with the interface of a process."""
+
+  def __init__(self, job: submitit.LocalJob):
+    self.job = job
+
+  def poll(self) -> int | None:
+    """Returns the exit code, None while the job runs."""
+    if not self.job.done():
+      return None
+    try:
+      return self.job.result()
+    except Exception:  # of any kind; the job's log has it
+      return 1
+
+  def terminate(self) -> None:
+    """Asks the run to save and end."""
+    os.kill(int(self.job.job_id), signal.SIGTERM)
+
+  def kill(self) -> None:
+    """Asks as well, then ends the process that started the run."""
+    self.terminate()
+    os.kill(int(self.job.job_id), signal.SIGKILL)
+
+
+def start_local(
+  workdir: pathlib.Path, cluster: Cluster, run: plan_lib.Run, slot: int
+) -> LocalJob:
+  """Starts a run through submitit on this machine."""
+  del slot  # submitit chooses the GPUs
+  executor = submitit.LocalExecutor(
+    workdir / points.JOBS / run.name, max_num_timeout=cluster.num_requeues
+  )
+  executor.update_parameters(
+    timeout_min=cluster.slurm['time'],
+    signal_delay_s=cluster.slurm['signal_delay_s'],
+    gpus_per_node=cluster.slurm.get('gpus_per_node', 0),
+  )
+  paths = os.environ.get('PYTHONPATH', '').split(':')
+  if str(_ROOT) not in paths:
+    os.environ['PYTHONPATH'] = ':'.join(filter(None, (str(_ROOT), *paths)))
+  # On Ctrl-C submitit would kill the run after a second; the sweep sends
+  # SIGTERM instead.
+  with _blocked(signal.SIGINT):
+    return LocalJob(executor.submit(Command(jobs.command(run, workdir))))
+
+
+def describe(cluster: Cluster) -> list[str]:
+  """Returns the parameters of each job, a line each."""
+  return [f'{name}: {value}' for name, value in cluster.slurm.items()]
+
+
+def flags_of(cluster: Cluster) -> tuple[str, ...]:
+  """Returns the flags of a run with several processes."""
+  return ('--distributed=slurm',) if cluster.num_tasks > 1 else ()
+
+
+def submit(
+  plan: plan_lib.Plan,
+  workdir: pathlib.Path,
+  cluster: Cluster,
+  parallel: int | None,
+) -> dict[str, str]:
+  """Submits runs that are neither ended nor queued as one Slurm array.
+
+  Args:
+    plan: checked.
+    workdir: folder of the plan.
+    cluster: resources of each job.
+    parallel: jobs at a time; None: all.
+
+  Returns:
+    The ids of the new jobs by the name of the run.
+
+  Raises:
+    ValueError: If there is no Slurm here, or it refuses.
+  """
+  path = workdir / points.JOBS / _SUBMITTED
+  submitted = rundir.read_json(path) if path.exists() else {}
+  queued = _queued()
+  commands = {
+    run.name: Command(jobs.command(run, workdir, *flags_of(cluster)))
+    for run in plan.runs
+    if status.read(workdir / run.name).status not in status.ENDED
+    and submitted.get(run.name) not in queued
+  }
+  ids: dict[str, str] = {}
+  if commands:
+    plan_lib.write(plan, workdir)
+    executor = submitit.SlurmExecutor(
+      workdir / points.JOBS / '%j', max_num_timeout=cluster.num_requeues
+    )
+    executor.update_parameters(
+      **cluster.slurm,
+      job_name='sweep',
+      array_parallelism=parallel or len(commands),
+    )
+    try:
+      submitted_jobs = executor.submit_array(list(commands.values()))
+    except submitit_lib.FailedJobError as error:
+      raise ValueError(
+        f'expected sbatch to accept the jobs: {error}'
+      ) from error
+    ids = {
+      name: job.job_id
+      for name, job in zip(commands, submitted_jobs, strict=True)
+    }
+    rundir.write_json(path, {**submitted, **ids})
+  for name, job_id in ids.items():
+    print(f'{job_id} {name}')
+  print(
+    f'{len(ids)} of {len(plan.runs)} runs submitted; their logs are below '
+    f'{path.parent}. --list shows them, --watch follows them.'
+  )
+  return ids
+
+
+def _queued() -> set[str]:
+  """Returns the ids of the user's jobs in Slurm's queue."""
+  command = ('squeue', '--me', '--array', '--noheader', '--format=%i')
+  options = {'capture_output': True, 'text': True, 'check': True, 'timeout': 60}
+  try:
+    return set(subprocess.run(command, **options).stdout.split())
+  except (OSError, subprocess.SubprocessError) as error:
+    raise ValueError(
+      f'expected Slurm on this machine, but {" ".join(command)}: {error}; '
+      '--dry_run shows the jobs without it'
+    ) from error
+
+
+@contextlib.contextmanager
+def _blocked(number: int) -> Iterator[None]:
+  """Blocks a signal, also in the processes started meanwhile."""
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)

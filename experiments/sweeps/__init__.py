@@ -1,1 +1,0 @@
-"""Sweeps: many runs of one command, each in an ordinary folder of its own."""

@@ -1,0 +1,183 @@
+"""Plans: configs expand to runs of one network each."""
+
+import json
+import pathlib
+
+import pytest
+
+from experiments import rundir
+from experiments.sweep import config as config_lib
+from experiments.sweep import plan
+import launch
+
+ROOT = pathlib.Path(launch.__file__).parent
+DENSE = f'{ROOT}/configs/mnist_dense.py:quick'
+
+
+def one(*shared):
+  [run] = plan.make(DENSE, shared).runs
+  return run
+
+
+def write_sweep(folder, text):
+  path = folder / 'my.py'
+  path.write_text(f'def sweep(add):\n  {text}')
+  return f'{path}:sweep'
+
+
+def test_a_config_with_one_network_is_a_run_without_a_name():
+  run = one('--config.seeds=(7,)', '--config.powerprop.alphas=(2,)')
+  assert run.name == ''
+  assert run.config['seed'] == 7
+  assert 'seeds' not in run.config
+  assert run.config['powerprop'] == {'alpha': 2.0, 'optimizer_in': 'theta'}
+
+
+def test_a_config_expands_to_its_alphas_and_seeds():
+  shared = ['--config.seeds=(3,4)', '--config.powerprop.alphas=(1.0,1.375)']
+  runs = plan.make(DENSE, [*shared, '--config.train.num_steps=900']).runs
+  assert [run.name for run in runs] == [
+    'alpha=1,seed=3', 'alpha=1,seed=4', 'alpha=1.375,seed=3',
+    'alpha=1.375,seed=4',
+  ]  # fmt: skip
+  assert [run.config['train']['num_steps'] for run in runs] == [900] * 4
+  assert runs[3].overrides == {'powerprop.alphas': (1.375,), 'seeds': (4,)}
+  # The arguments of a run give its config alone.
+  config, *shared = runs[3].arguments
+  [alone] = plan.make(config.removeprefix('--config='), shared).runs
+  assert alone.config == runs[3].config
+
+
+def test_a_point_of_a_sweep_expands_too(tmp_path):
+  sweep = write_sweep(
+    tmp_path, "add({'train.batch_size': 50}); add({'seeds': (0, 1)})"
+  )
+  runs = plan.make(DENSE, (), sweep).runs
+  assert [run.name for run in runs] == [
+    'train.batch_size=50', 'seeds=0+1,alpha=1,seed=0',
+    'seeds=0+1,alpha=1,seed=1',
+  ]  # fmt: skip
+  config, *shared = runs[2].arguments
+  [alone] = plan.make(config.removeprefix('--config='), shared).runs
+  assert alone.config == runs[2].config
+
+
+def test_values_come_through_the_command_line_as_they_are(tmp_path):
+  overrides = {
+    'optimizer.nesterov': True,
+    'optimizer.learning_rate': 1e-5,
+    'train.num_steps': 700,
+    'seeds': (3,),
+    'powerprop.optimizer_in': 'phi',
+    'config': ':quick',
+  }
+  sweep = write_sweep(tmp_path, f'add({overrides})')
+  [run] = plan.make(DENSE.removesuffix(':quick'), (), sweep).runs
+  assert run.config['optimizer']['nesterov'] is True
+  assert run.config['optimizer']['learning_rate'] == 1e-5
+  assert run.config['train']['num_steps'] == 700
+  assert run.config['seed'] == 3
+  assert run.config['powerprop']['optimizer_in'] == 'phi'
+
+
+@pytest.mark.parametrize(
+  ('override', 'message'),
+  [
+    ('seeds=()', r'config\.seeds: expected one or more .* got \[\]'),
+    ('seeds=(1,1)', r'config\.seeds: .* got \[1, 1\]'),
+    ('seeds=(-1,)', r'each seed >= 0 and < 4294967296, got \[-1\]'),
+    ('seeds=(4294967296,)', r'< 4294967296, got \[4294967296\]'),
+    ('seeds=(0.5,)', r'got \[0\.5\]'),
+    ('seeds=(True,)', r'got \[True\]'),
+    ('powerprop.alphas=()', r'config\.powerprop\.alphas: expected one or'),
+    ('powerprop.alphas=(0.9,)', r'each alpha >= 1 .* got \[0\.9\]'),
+    ('powerprop.alphas=(2,2.0)', r'got \[2, 2\.0\]'),
+    ('powerprop.alphas=(1e999,)', r'got \[inf\]'),
+    ('powerprop.alphas=("x",)', r"got \['x'\]"),
+  ],
+)
+def test_seeds_and_alphas_out_of_range_are_refused(override, message):
+  with pytest.raises(ValueError, match=message):
+    plan.make(DENSE, [f'--config.{override}'])
+
+
+def test_alphas_that_share_a_name_are_refused():
+  flag = '--config.powerprop.alphas=(2.0,2.0000001)'
+  with pytest.raises(ValueError, match="'alpha=2,seed=0' and 'alpha=2,seed=0'"):
+    plan.make(DENSE, [flag])
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    ("add({'seeds': (1,)}); add({'seeds': (1,)})",
+     "differ in name and config, got 'seeds=1' and 'seeds=1'"),
+    ("add({}); add({'train.batch_size': 60})",
+     "got 'base' and 'train.batch_size=60'"),
+    ("add({'train.num_stps': 3})",
+     "run 'train.num_stps=3': unknown config key .*\"num_steps\""),
+    ("add({'trian.num_steps': 3})", 'unknown config key .*"train"'),
+    ("add({'train.num_steps': 1.5})", "run 'train.num_steps=1.5': .*1.5"),
+    ("add({'config': ':quik'})", "run 'quik': .*got 'quik,quick'"),
+    ("add({'config': 'no.py:x'})", "run 'no,x': expected a config file"),
+    ("add({'seeds': ()})", "run 'seeds=none': config.seeds: expected one"),
+  ],
+)  # fmt: skip
+def test_mistakes_name_the_run(tmp_path, text, message):
+  with pytest.raises(ValueError, match=message):
+    plan.make(DENSE, (), write_sweep(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    ('def get_config(:', 'SyntaxError: invalid syntax'),
+    ('import absent_module', "ModuleNotFoundError: No module named 'absent"),
+    ('def get_config(): return 1 / 0', 'ZeroDivisionError: division by zero'),
+    ('def get_config(): return None', 'return a ConfigDict, got None'),
+    ('x = 1', 'expected a function get_config, got none'),
+    ('def get_config(size): pass', 'missing 1 required positional argument'),
+    ('def get_config(): raise ValueError("expected a")', r'my\.py: expected a'),
+  ],
+)
+def test_a_config_file_that_fails_is_named(tmp_path, text, message):
+  path = tmp_path / 'my.py'
+  path.write_text(text)
+  with pytest.raises(ValueError, match=message) as error:
+    config_lib.load(str(path), ())
+  assert str(path) in str(error.value)
+  assert 'Traceback' not in str(error.value)
+
+
+def test_a_config_of_other_than_plain_data_is_refused(tmp_path):
+  path = tmp_path / 'my.py'
+  path.write_text(
+    'import ml_collections\n'
+    'def get_config(): return ml_collections.ConfigDict(dict(f=print))\n'
+  )
+  with pytest.raises(ValueError, match='expected plain data'):
+    plan.make(str(path))
+
+
+def test_the_file_of_a_sweep_says_what_it_is(tmp_path):
+  made = plan.make(DENSE, (), f'{ROOT}/configs/sweeps.py:seeds')
+  plan.write(made._replace(runs=made.runs[:1]), tmp_path)
+  plan.write(made, tmp_path)
+  written = json.loads((tmp_path / 'sweep.json').read_text())
+  assert written['config'] == DENSE
+  assert written['sweep'] == made.sweep
+  assert written['runs'][1] == {
+    'name': 'seeds=1',
+    'overrides': {'seeds': [1]},
+    'arguments': [f'--config={DENSE}', '--config.seeds=(1,)'],
+  }
+
+
+@pytest.mark.parametrize('text', ['{"config": "x.py", "sweep": "a"}', '[]'])
+def test_a_folder_of_another_sweep_is_left_alone(tmp_path, text):
+  path = tmp_path / 'sweep.json'
+  path.write_text(text)
+  made = plan.make(DENSE, ['--config.seeds=(0,1)'])
+  with pytest.raises(rundir.FolderError, match='belongs to another sweep'):
+    plan.write(made, tmp_path)
+  assert path.read_text() == text

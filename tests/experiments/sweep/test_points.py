@@ -1,0 +1,182 @@
+"""Points of sweeps: found, named, and written as flags."""
+
+import os
+import pathlib
+import re
+
+import hypothesis
+from hypothesis import strategies
+import pytest
+
+from configs import sweeps
+from experiments.sweep import plan
+from experiments.sweep import points
+import launch
+
+ROOT = pathlib.Path(launch.__file__).parent
+DENSE = f'{ROOT}/configs/mnist_dense.py:quick'
+SWEEPS = [
+  name
+  for name, function in vars(sweeps).items()
+  if callable(function) and not name.startswith('_')
+]
+
+
+def write_config(folder, text):
+  path = folder / 'small.py'
+  path.write_text(text)
+  return str(path)
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'name'),
+  [
+    ({'b.x': 0.5, 'a.y': True}, 'a.y=true,b.x=0.5'),
+    ({'powerprop.alphas': (1.0, 2.0)}, 'powerprop.alphas=1.0+2.0'),
+    ({'config': 'configs/mnist_methods.py:rigl,alpha=2', 'seeds': (3,)},
+     'mnist_methods,rigl,alpha=2,seeds=3'),
+    ({'method.penalty': 1e-05}, 'method.penalty=1e-05'),
+  ],
+)  # fmt: skip
+def test_a_run_is_named_by_what_differs(overrides, name):
+  assert points.name_of(overrides) == name
+
+
+def test_a_name_does_not_depend_on_the_order():
+  assert points.name_of({'a': 1, 'b': 2}) == points.name_of({'b': 2, 'a': 1})
+
+
+def test_what_is_no_file_name_is_replaced_and_told_apart():
+  names = {
+    points.name_of({'data.path': path})
+    for path in ('/a b', '/a_b', '/a/b', '..')
+  }
+  assert len(names) == 4
+  assert all(re.fullmatch(r'[A-Za-z0-9._=,+-]+', name) for name in names)
+  names = {points.name_of({'model.name': 'x' * 300 + end}) for end in 'ab'}
+  assert len(names) == 2
+  assert max(map(len, names)) < 140
+  assert not points.name_of({'config': ':../..'}).startswith('.')
+
+
+@pytest.mark.parametrize('name', points.TAKEN)
+def test_no_run_is_named_as_an_entry_of_the_sweeps_folder(name):
+  assert points.name_of({'config': f'{name}.py'}) not in points.TAKEN
+  assert points.name_of({'config': f':{name}'}) not in points.TAKEN
+
+
+OVERRIDES = strategies.dictionaries(
+  strategies.text(),
+  strategies.recursive(
+    strategies.text() | strategies.integers() | strategies.floats(),
+    lambda values: strategies.tuples(values, values),
+    max_leaves=4,
+  ),
+  max_size=4,
+)
+
+
+@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.given(
+  OVERRIDES, strategies.none() | strategies.text('./\\:a~\0 ', max_size=9)
+)
+@hypothesis.example({}, ':.')
+def test_no_name_leaves_the_folder_of_the_sweep(overrides, chosen):
+  if chosen is not None:
+    overrides['config'] = chosen
+  name = points.name_of(overrides)
+  assert re.fullmatch(r'[A-Za-z0-9_=,+][A-Za-z0-9._=,+-]*', name)
+  assert len(name) < 140
+  folder = pathlib.Path('/sweep')
+  assert pathlib.Path(os.path.normpath(folder / name)).parent == folder
+
+
+def test_a_sweep_is_a_function_of_the_config_or_of_the_file_beside_it(tmp_path):
+  config = write_config(
+    tmp_path, 'def own(add):\n  add({"a": 1})\n\ndef get_config(x=1): pass\n'
+  )
+  (tmp_path / 'sweeps.py').write_text(
+    'def own(add):\n  add({"a": 2})\n\ndef other(add):\n  add({"a": 3})\n'
+  )
+
+  def found(name):
+    return points.collect(points.find(name, f'{config}:variant'))
+
+  assert found('own') == [{'a': 1}]
+  assert found('other') == [{'a': 3}]
+  assert found(f'{tmp_path}/sweeps.py:own') == [{'a': 2}]
+
+
+@pytest.mark.parametrize(
+  ('name', 'message'),
+  [
+    ('seed', r"got 'seed'; did you mean 'seeds'\?"),
+    ('get_config', "got 'get_config'"),
+    ('nowhere.py:seeds', 'got nowhere.py'),
+  ],
+)
+def test_a_sweep_that_is_not_there_is_named_with_the_nearest(name, message):
+  with pytest.raises(ValueError, match=message):
+    points.find(name, DENSE)
+
+
+def test_a_file_that_cannot_be_loaded_is_named(tmp_path):
+  config = write_config(tmp_path, 'import nothing_of_this_name')
+  with pytest.raises(ValueError, match=r'small.py: ModuleNotFoundError'):
+    points.find('x', config)
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'message'),
+  [
+    ({'method': {'name': 'rigl'}}, "'method': expected a number, a string"),
+    ({'seeds': None}, "'seeds': expected a number"),
+    (3, 'expected a dict of overrides, got 3'),
+  ],
+)
+def test_overrides_that_are_not_flat_are_refused(overrides, message):
+  with pytest.raises(ValueError, match=message):
+    points.collect(lambda add: add(overrides))
+
+
+def test_a_sweep_without_runs_is_refused():
+  with pytest.raises(ValueError, match='expected a sweep that adds runs'):
+    points.collect(lambda add: None)
+
+
+@pytest.mark.parametrize(
+  ('config', 'chosen', 'expected'),
+  [
+    ('a.py', None, 'a.py'),
+    ('a.py:quick', None, 'a.py:quick'),
+    ('a.py', ':rigl,alpha=2', 'a.py:rigl,alpha=2'),
+    ('a.py:quick=1', ':rigl,alpha=2', 'a.py:rigl,alpha=2,quick=1'),
+    ('a.py:quick', ':alpha=2', 'a.py:quick,alpha=2'),
+    ('a.py', 'b.py:rigl', 'b.py:rigl'),
+  ],
+)
+def test_a_point_chooses_the_variant_of_its_config(config, chosen, expected):
+  point = {} if chosen is None else {'config': chosen}
+  assert points.arguments(config, point) == (f'--config={expected}',)
+
+
+def test_what_a_point_overrides_cannot_be_given_too():
+  with pytest.raises(ValueError, match=r'--config\.seeds to be set once'):
+    points.arguments('a.py', {'seeds': (1,)}, ['--config.seeds=(2,)'])
+
+
+@pytest.mark.parametrize('name', SWEEPS)
+def test_every_sweep_fits_the_configs_it_is_for(name):
+  function = getattr(sweeps, name)
+  first_line = function.__doc__.partition(':')[0]
+  files = [
+    path
+    for path in sorted((ROOT / 'configs').glob('*.py'))
+    if path.name in re.findall(r'\w+\.py', first_line)
+    or (first_line == 'Any config' and path.name == 'mnist_dense.py')
+  ]
+  assert files
+  for file in files:
+    runs = plan.make(str(file), (), name).runs
+    assert len(runs) > 1
+    assert len({run.name for run in runs}) == len(runs)

@@ -1,0 +1,150 @@
+"""States of runs, from their folders to a table."""
+
+import io
+import json
+import signal
+
+import pytest
+import rich.console
+
+from experiments import rundir
+from experiments.sweep import status
+import launch
+
+State = status.State
+
+
+def make_folder(folder, name, rows=(), tail='', **fields):
+  folder.mkdir(exist_ok=True)
+  rundir.write_status(folder, name, **fields)
+  lines = ''.join(json.dumps(row) + '\n' for row in rows)
+  (folder / 'metrics.jsonl').write_text(lines + tail)
+  return folder
+
+
+TRAIN = {'step': 20, 'split': 'train', 'loss': 0.5}
+VALIDATION = {'step': 10, 'split': 'validation', 'accuracy': 0.25}
+
+
+def test_a_run_without_a_folder_waits(tmp_path):
+  assert status.read(tmp_path / 'none') == State('waiting')
+
+
+def test_a_state_has_the_last_step_and_the_last_evaluation(tmp_path):
+  folder = make_folder(
+    tmp_path, 'failed', [VALIDATION, TRAIN], total_steps=80, message='why'
+  )
+  assert status.read(folder) == State('failed', 20, 80, 'accuracy 0.25', 'why')
+
+
+def test_before_an_evaluation_it_has_the_loss(tmp_path):
+  folder = make_folder(tmp_path, 'interrupted', [TRAIN])
+  assert status.read(folder).metric == 'loss 0.5'
+
+
+def test_only_whole_lines_at_the_end_are_read(tmp_path):
+  rows = [{**TRAIN, 'step': i, 'x': 'y' * 1000} for i in range(100)]
+  folder = make_folder(tmp_path, 'done', rows, '{"step": 300, "split": "tra')
+  assert status.read(folder).step == 99
+
+
+def test_a_run_is_running_while_its_folder_is_locked(tmp_path):
+  folder = make_folder(tmp_path / 'run', 'running')
+  assert status.read(folder).status == 'interrupted'
+  held = rundir.lock(folder)
+  assert status.read(folder).status == 'running'
+  held.release()
+  assert status.read(folder).status == 'interrupted'
+
+
+@pytest.mark.parametrize('text', ['{"status": "do', '[]', '{"status": "gone"}'])
+def test_a_status_that_cannot_be_read_is_a_failure_that_says_so(tmp_path, text):
+  (tmp_path / 'status.json').write_text(text)
+  state = status.read(tmp_path)
+  assert state.status == 'failed'
+  assert state.message
+
+
+def show(*updates, **options):
+  file = io.StringIO()
+  console = rich.console.Console(file=file, width=100, **options)
+  with status.Live(console) as shown:
+    for states in updates:
+      shown.update(states)
+  return file.getvalue()
+
+
+def test_without_a_terminal_there_is_a_line_for_each_change():
+  updates = [
+    {'a': State('waiting'), 'b': State(name, metric='loss 0.1')}
+    for name in ('waiting', 'running', 'running', 'done')
+  ]
+  assert show(*updates).splitlines() == [
+    '[0/2] b: running, loss 0.1', '[1/2] b: done, loss 0.1',
+  ]  # fmt: skip
+
+
+def test_on_a_terminal_there_is_a_table_with_the_time_left(monkeypatch):
+  times = iter([100.0, 110.0])
+  monkeypatch.setattr(status.time, 'monotonic', lambda: next(times))
+  updates = [
+    {'alpha=[1]': State('running', step, 90, 'accuracy 0.5')}
+    for step in (50, 60)  # resumed at 50
+  ]
+  text = show(*updates, force_terminal=True)
+  for word in ('alpha=[1]', 'running', '60/90', 'accuracy 0.5', '0:00:30'):
+    assert word in text
+
+
+def test_runs_that_run_or_failed_are_shown_first():
+  states = {f'old{i}': State('done') for i in range(9)}
+  states |= {'bad': State('failed'), 'now': State('running')}
+  file = io.StringIO()
+  table = status.make_table(states, {}, max_rows=2)
+  rich.console.Console(file=file, width=100).print(table)
+  text = file.getvalue()
+  assert 'now' in text
+  assert 'bad' in text
+  assert 'old' not in text
+  assert '11 runs: 1 running, 1 failed, 9 done' in text
+
+
+def test_until_a_submitted_run_begins_its_status_is_stale(
+  tmp_path, monkeypatch
+):
+  folders = {name: tmp_path / name for name in 'ab'}
+  make_folder(folders['a'], 'failed')
+  make_folder(folders['b'], 'done')
+  seen = []
+
+  def begin_and_stop(seconds):
+    make_folder(folders['a'], 'diverged', step=3)
+
+  monkeypatch.setattr(status.time, 'sleep', begin_and_stop)
+  monkeypatch.setattr(
+    status.Live, 'update', lambda self, states: seen.append(states['a'].status)
+  )
+  states, have_ended = status.watch(folders, submitted=['a', 'b'])
+  assert have_ended
+  assert seen == ['waiting', 'diverged']
+  assert states['b'].status == 'done'
+
+
+def test_watching_ends_with_the_runs_or_at_ctrl_c(
+  config, tmp_path, capsys, monkeypatch
+):
+  workdir = tmp_path / 'runs'
+  command = [f'--config={config}', '--sweep=seeds', f'--workdir={workdir}']
+  assert launch.main([*command, '--watch']) == launch.USER_ERROR
+  assert 'expected the folder of a sweep' in capsys.readouterr().err
+  assert launch.main([*command, '--index=0']) == 0
+  (workdir / 'sweep.json').write_text('{}')
+  make_folder(workdir / 'seeds=1', 'failed', message='why')
+  assert launch.main([*command, '--watch']) == 1
+  assert 'failed: seeds=1: why' in capsys.readouterr().out
+  make_folder(workdir / 'seeds=1', 'interrupted')
+  monkeypatch.setattr(
+    status.time, 'sleep', lambda _: signal.raise_signal(signal.SIGINT)
+  )
+  assert launch.main([*command, '--watch']) == 130
+  assert 'Runs that are left go on' in capsys.readouterr().out

@@ -1,0 +1,73 @@
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from experiments import interrupt
+
+REPOSITORY = pathlib.Path(interrupt.__file__).parents[1]
+CHILD = """
+import time
+from experiments import interrupt
+interrupt.end_with_parent()
+print('ready', flush=True)
+time.sleep(600)
+"""
+
+
+def handlers():
+  return signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_sets_the_flag_and_a_second_sigint_raises(number):
+  before = handlers()
+  with interrupt.Interrupt() as stop:
+    assert not stop.agree()
+    signal.raise_signal(number)
+    assert stop.agree()
+    assert stop.signal == number
+    signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+      signal.raise_signal(signal.SIGINT)
+  assert handlers() == before
+
+
+def test_handlers_are_restored_after_an_error():
+  before = handlers()
+  with pytest.raises(RuntimeError), interrupt.Interrupt():
+    raise RuntimeError
+  assert handlers() == before
+
+
+def test_outside_the_main_thread_signals_are_left_alone():
+  found, before = [], handlers()
+
+  def work():
+    with interrupt.Interrupt() as stop:
+      found.append((stop.signal, handlers()))
+
+  thread = threading.Thread(target=work)
+  thread.start()
+  thread.join()
+  assert found == [(None, before)]
+
+
+def test_a_child_ends_when_its_parents_pipe_closes():
+  reader, writer = os.pipe()
+  with subprocess.Popen(
+    [sys.executable, '-c', CHILD],
+    cwd=REPOSITORY,
+    stdin=reader,
+    stdout=subprocess.PIPE,
+    env={**os.environ, interrupt.CHILD: '1'},
+  ) as process:
+    assert process.stdout.readline() == b'ready\n'
+    assert process.poll() is None
+    os.close(writer)
+    assert process.wait(120) == 1
+  os.close(reader)

@@ -1,0 +1,223 @@
+import json
+import math
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import rundir
+
+REPOSITORY = pathlib.Path(rundir.__file__).parents[1]
+CONFIG = {'seed': 0, 'model': {'sizes': (300, 100), 'scale': math.inf}}
+HOLD = """
+import sys, time
+from experiments import rundir
+held = rundir.lock(sys.argv[1])
+print('held', flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_patience(monkeypatch):
+  monkeypatch.setattr(rundir, 'PATIENCE', 0.0)
+
+
+@pytest.fixture
+def holder(tmp_path):
+  """Another process that has the lock of `tmp_path`."""
+  with subprocess.Popen(
+    [sys.executable, '-c', HOLD, str(tmp_path)],
+    cwd=REPOSITORY,
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+  ) as process:
+    assert process.stdout.readline() == 'held\n'
+    yield process
+    process.kill()
+
+
+def contents(folder: pathlib.Path) -> dict[str, bytes]:
+  return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+@pytest.mark.parametrize('state', ['absent', 'empty', 'killed'])
+def test_a_new_folder_becomes_this_configs(tmp_path, state):
+  workdir = tmp_path / 'a' / 'b'
+  if state != 'absent':
+    workdir.mkdir(parents=True)
+  if state == 'killed':
+    (workdir / '.config.json.12.tmp').write_text('{"se')
+    (workdir / '.lock').write_text('process 12')
+  rundir.create(workdir, CONFIG)
+  assert json.loads((workdir / 'config.json').read_text()) == {
+    'format': 2,
+    'version': rundir.VERSION,
+    'config': {'seed': 0, 'model': {'sizes': [300, 100], 'scale': 'inf'}},
+  }
+  assert rundir.read_config(workdir)['model']['sizes'] == [300, 100]
+  assert not list(workdir.glob('*.tmp')) + list(workdir.glob('.*.tmp'))
+
+
+def test_the_same_config_resumes_and_removes_temporary_files(tmp_path):
+  rundir.create(tmp_path, CONFIG)
+  before = contents(tmp_path)
+  (tmp_path / '.status.json.99.tmp').write_text('{')
+  rundir.check(tmp_path, CONFIG)
+  assert len(contents(tmp_path)) == 2
+  rundir.create(str(tmp_path), CONFIG)
+  assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize('function', [rundir.create, rundir.check])
+def test_another_config_is_an_error_that_lists_what_differs(tmp_path, function):
+  rundir.create(tmp_path, CONFIG)
+  before = contents(tmp_path)
+  other = {'seed': 1, 'model': {'sizes': (300,), 'scale': math.inf}}
+  with pytest.raises(rundir.FolderError, match='to another config') as error:
+    function(tmp_path, other)
+  assert str(error.value).splitlines()[1:] == [
+    '  model.sizes: [300, 100] there, [300] now',
+    '  seed: 0 there, 1 now',
+  ]
+  assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+  ('name', 'content', 'message'),
+  [
+    ('notes.txt', b'mine', "holds 'notes.txt'"),
+    ('config.json', b'{"seed": ', 'expected JSON in .*config.json'),
+    ('config.json', b'\xff\xfe', 'expected JSON in .*config.json'),
+    ('config.json', b'3', 'expected a config in .*, got 3'),
+    ('config.json', b'{"seeds": [0]}', 'made by version 0.1 of this project'),
+    ('config.json', b'{"format": 3, "version": "9.0", "config": {}}',
+     'made by version 9.0'),
+  ],
+)  # fmt: skip
+def test_a_folder_of_something_else_is_left_alone(
+  tmp_path, name, content, message
+):
+  (tmp_path / name).write_bytes(content)
+  for function in (rundir.create, rundir.check):
+    with pytest.raises(rundir.FolderError, match=message):
+      function(tmp_path, CONFIG)
+  assert contents(tmp_path) == {name: content}
+
+
+def test_a_file_is_not_a_folder_and_checking_creates_none(tmp_path):
+  path = tmp_path / 'file'
+  path.write_text('mine')
+  with pytest.raises(rundir.FolderError, match='expected a folder for the run'):
+    rundir.create(path, CONFIG)
+  rundir.check(tmp_path / 'absent', CONFIG)
+  assert contents(tmp_path) == {'file': b'mine'}
+
+
+def test_the_status_is_read_as_it_was_written(tmp_path):
+  assert rundir.read_status(tmp_path) is None
+  rundir.write_status(tmp_path, 'diverged', step=2, loss=jnp.float32(np.nan))
+  status = rundir.read_status(tmp_path)
+  updated = status.pop('updated')
+  assert status == {'status': 'diverged', 'step': 2, 'loss': 'nan'}
+  assert re.fullmatch(r'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00', updated)
+  with pytest.raises(ValueError, match="got 'finished'"):
+    rundir.write_status(tmp_path, 'finished')
+
+
+def test_the_summary_names_device_and_versions(tmp_path):
+  rundir.write_summary(tmp_path, {'wall_time_s': 2.0})
+  summary = rundir.read_json(tmp_path / 'summary.json')
+  assert summary['wall_time_s'] == 2.0
+  assert summary['device'] == {
+    'platform': 'cpu',
+    'kind': jax.devices()[0].device_kind,
+    'count': jax.device_count(),
+  }
+  assert summary['versions']['jax'] == jax.__version__
+  assert summary['versions']['project'] == rundir.VERSION
+  assert {'python', 'optax', 'git_commit'} < summary['versions'].keys()
+
+
+def test_json_is_valid_whatever_the_numbers():
+  value = {
+    'a': np.float32(0.1),
+    'b': jnp.array([1.0, np.nan, np.inf], jnp.bfloat16),
+    3: (np.int64(1), np.bool_(True), -math.inf, None, 'x'),
+  }
+  text = rundir.to_json(value)
+  assert json.loads(text, parse_constant=pytest.fail) == {
+    'a': float(np.float32(0.1)),
+    'b': [1.0, 'nan', 'inf'],
+    '3': [1, True, '-inf', None, 'x'],
+  }
+  with pytest.raises(TypeError):
+    rundir.to_json({'f': print})
+
+
+@pytest.mark.parametrize('function', ['fsync', 'replace'])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+  tmp_path, monkeypatch, function
+):
+  path = tmp_path / 'a.json'
+  rundir.write_json(path, 1)
+
+  def fail(*_):
+    raise OSError('no space left')
+
+  monkeypatch.setattr(os, function, fail)
+  with pytest.raises(OSError, match='no space left'):
+    rundir.write_json(path, 2)
+  assert contents(tmp_path) == {'a.json': b'1\n'}
+
+
+def test_a_second_process_is_refused_by_name(tmp_path, holder):
+  assert rundir.is_locked(tmp_path)
+  with pytest.raises(rundir.FolderError, match='no other run') as error:
+    rundir.lock(tmp_path)
+  message = str(error.value)
+  assert f'process {holder.pid} on {socket.gethostname()} since 20' in message
+  assert str(tmp_path) in message
+
+
+def test_the_lock_of_a_killed_process_does_not_count(
+  tmp_path, holder, monkeypatch
+):
+  holder.send_signal(signal.SIGKILL)
+  holder.wait()
+  assert (tmp_path / rundir.LOCK).exists()
+  assert not rundir.is_locked(tmp_path)
+  held = rundir.lock(tmp_path)
+  assert f'process {os.getpid()} ' in (tmp_path / rundir.LOCK).read_text()
+  held.release()
+
+
+def test_a_second_lock_of_one_process_is_refused(tmp_path):
+  held = rundir.lock(tmp_path / 'run')
+  with pytest.raises(rundir.FolderError, match=f'process {os.getpid()} on'):
+    rundir.lock(tmp_path / 'run')
+  held.release()
+  held.release()
+  assert contents(tmp_path / 'run') == {}
+  rundir.lock(tmp_path / 'run').release()
+
+
+def test_a_lock_file_is_no_symbolic_link(tmp_path):
+  target = tmp_path / 'mine'
+  target.write_text('precious')
+  folder = tmp_path / 'run'
+  folder.mkdir()
+  (folder / rundir.LOCK).symlink_to(target)
+  with pytest.raises(rundir.FolderError, match='no symbolic link'):
+    rundir.lock(folder)
+  assert not rundir.is_locked(folder)
+  assert target.read_text() == 'precious'
