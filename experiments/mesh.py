@@ -1,0 +1,96 @@
+"""A mesh of devices: batches are divided among them, the rest is replicated.
+
+Programs are written as for one device. Under `jit`, with the batch sharded over
+the axis `data`, the compiler inserts the reductions over devices: gradients and
+batch-norm statistics are those of the whole batch.
+"""
+
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
+import numpy as np
+
+DATA = 'data'
+
+
+def make_mesh(num_devices: int | None) -> Mesh:
+  """Returns a mesh with the single axis `data`.
+
+  Args:
+    num_devices: The number of devices to use; None is all of them.
+
+  Raises:
+    ValueError: If there are fewer; or, with several processes, if it is not all
+      of them, because each process feeds its own devices.
+  """
+  # Sorted by process: the share of a batch that a process reads is contiguous.
+  devices = sorted(jax.devices(), key=lambda x: (x.process_index, x.id))
+  if num_devices is not None:
+    if not 1 <= num_devices <= len(devices):
+      raise ValueError(
+        f'expected num_devices from 1 to {len(devices)}, the number there is, '
+        f'got {num_devices}'
+      )
+    if jax.process_count() > 1 and num_devices != len(devices):
+      raise ValueError(
+        f'expected num_devices={len(devices)} or None, all devices of '
+        f'{jax.process_count()} processes, got {num_devices}'
+      )
+    devices = devices[:num_devices]
+  return Mesh(np.array(devices), (DATA,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of arrays that every device holds whole."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def over_data(mesh: Mesh, axis: int = 0) -> NamedSharding:
+  """Returns the sharding that divides an axis among the devices."""
+  return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA))
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, num_micro: int = 1) -> None:
+  """Raises unless a batch divides evenly.
+
+  Raises:
+    ValueError: If `batch_size` is no multiple of devices times micro-batches.
+  """
+  parts = mesh.size * num_micro
+  if batch_size % parts:
+    raise ValueError(
+      f'expected batch_size as a multiple of {parts} ({mesh.size} device(s) '
+      f'times {num_micro} micro-batch(es)), got {batch_size}'
+    )
+
+
+def to_devices(tree: Any, sharding: NamedSharding) -> Any:
+  """Returns global arrays, from arrays that every process has whole."""
+  if jax.process_count() == 1:
+    return jax.device_put(tree, sharding)
+  return jax.tree.map(
+    lambda x: jax.make_array_from_callback(
+      np.shape(x), sharding, lambda index: x[index]
+    ),
+    tree,
+  )
+
+
+def from_shares(tree: Any, sharding: NamedSharding) -> Any:
+  """Returns global arrays, from this process's share of each."""
+  if jax.process_count() == 1:
+    return jax.device_put(tree, sharding)
+  return jax.tree.map(
+    lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)),
+    tree,
+  )
+
+
+def with_sharding(tree: Any, sharding: NamedSharding) -> Any:
+  """Returns the shapes and dtypes of a tree, all with one sharding."""
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+  )
