@@ -58,33 +58,51 @@ class Checkpoints:
         with `keep_always`. None: read-only, even while a run trains there.
 
     Raises:
-      ValueError: If `max_to_keep` is less than 1.
+      ValueError: If `max_to_keep` is less than 1, or there are checkpoints and
+        Orbax can read none.
     """
     if max_to_keep is not None and max_to_keep < 1:
       raise ValueError(f'expected max_to_keep >= 1 or None, got {max_to_keep}')
     self._directory = pathlib.Path(directory).absolute()
-    self._writable = max_to_keep is not None
     self._kept = _KeptSteps()
-    newest = checkpoint_managers.LatestN(max_to_keep)
-    self._manager = ocp.CheckpointManager(
+    self._read_only = max_to_keep is None
+    self._manager = None  # saves and deletes
+    if self._read_only:
+      return
+    failures: dict[int, str] = {}
+    for step in self.steps():
+      contents = self._attempt(failures, self._describe, step)
+      if contents is None or contents['keep_always']:
+        self._kept.steps.add(step)  # Unreadable ones are never deleted either.
+    try:
+      self._manager = self._open(max_to_keep)
+    except Exception:  # Orbax raises if it cannot read one's metadata.
+      if not failures:
+        raise
+      if len(failures) == len(self.steps()):
+        raise self._no_readable(failures) from None
+      self._set_aside(failures)
+      self._manager = self._open(max_to_keep)
+
+  def _open(self, max_to_keep: int) -> ocp.CheckpointManager:
+    policies = [checkpoint_managers.LatestN(max_to_keep), self._kept]
+    options = ocp.CheckpointManagerOptions(
+      enable_async_checkpointing=False,
+      cleanup_tmp_directories=True,
+      preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+    )
+    return ocp.CheckpointManager(
       self._directory,
-      options=ocp.CheckpointManagerOptions(
-        enable_async_checkpointing=False,
-        read_only=not self._writable,
-        save_interval_steps=int(self._writable),
-        create=self._writable,
-        cleanup_tmp_directories=self._writable,
-        preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-          [newest, self._kept]
-        ),
-      ),
+      options=options,
       item_handlers=ocp.PyTreeCheckpointHandler(),
     )
-    self._kept.steps.update(filter(self._keeps_always, self.steps()))
 
   def steps(self) -> list[int]:
     """Returns the saved steps in ascending order."""
-    return sorted(self._manager.all_steps())
+    if not self._directory.exists():
+      return []
+    names = [path.name for path in self._directory.iterdir()]
+    return sorted(int(name) for name in names if name.isdecimal())
 
   def latest(self) -> int | None:
     """Returns the newest step, or None if there is none."""
@@ -180,20 +198,12 @@ class Checkpoints:
         self._set_aside(failures)
         state = jax.tree.unflatten(jax.tree.structure(like), restored)
         return state, contents['metadata']
-    reasons = '\n  '.join(f'step {s}: {why}' for s, why in failures.items())
-    raise rundir.FolderError(
-      f'expected a readable checkpoint in {self._directory}; got\n  {reasons}'
-    )
-
-  def _keeps_always(self, step: int) -> bool:
-    try:
-      return self._describe(step)['keep_always']
-    except Exception:  # Unreadable in any way: never deleted.
-      return True
+    raise self._no_readable(failures)
 
   def _describe(self, step: int) -> dict[str, Any]:
     """Returns the contents that `save` described beside the arrays."""
-    description = self._manager.metadata(step).custom_metadata
+    path = self._directory / str(step)
+    description = ocp.metadata.get_step_metadata(path).custom_metadata
     if not description or 'format' not in description:
       raise ValueError('the description of its contents is missing')
     if description['format'] != FORMAT:
@@ -212,14 +222,17 @@ class Checkpoints:
   def _read(self, step: int, like: dict, crc32: int | None) -> list[Any]:
     """Returns the arrays of a checkpoint in the order of `like`."""
     target = jax.tree.map(_with_sharding, _without_empty(like))
-    leaves.check_sizes(self._manager.item_metadata(step).tree, target)
-    restored = self._manager.restore(
-      step,
-      args=ocp.args.PyTreeRestore(
-        item=target,
-        restore_args=ocp.checkpoint_utils.construct_restore_args(target),
-      ),
-    )
+    path = self._directory / str(step) / 'default'  # Orbax's name
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+      metadata = checkpointer.metadata(path).item_metadata
+      leaves.check_sizes(metadata.tree, target)
+      restored = checkpointer.restore(
+        path,
+        args=ocp.args.PyTreeRestore(
+          item=target,
+          restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+        ),
+      )
     arrays = {
       path: restored[path] if x.size else jnp.zeros(x.shape, x.dtype)
       for path, x in like.items()
@@ -240,20 +253,27 @@ class Checkpoints:
     failures.setdefault(step, 'another process cannot read it')
     return None
 
+  def _no_readable(self, failures: dict[int, str]) -> rundir.FolderError:
+    reasons = '\n  '.join(f'step {s}: {why}' for s, why in failures.items())
+    return rundir.FolderError(
+      f'expected a readable checkpoint in {self._directory}; got\n  {reasons}'
+    )
+
   def _set_aside(self, failures: dict[int, str]) -> None:
     """Renames unreadable checkpoints, so that their steps are free again."""
     for step, why in failures.items():
       name, aside = self._directory / str(step), f'unreadable-{step}'
-      if self._writable and multihost.is_first():
+      if not self._read_only and multihost.is_first():
         shutil.rmtree(self._directory / aside, ignore_errors=True)
         name.rename(self._directory / aside)
       self._kept.steps.discard(step)
       _logger.warning(
         'Checkpoint %s cannot be read; %sgoing back to the one before it. (%s)',
-        name, f'renamed to {aside}, ' if self._writable else '', why,
+        name, '' if self._read_only else f'renamed to {aside}, ', why,
       )  # fmt: skip
-    if failures and self._writable:
+    if failures and not self._read_only:
       multihost.wait()
+    if failures and self._manager is not None:
       self._manager.reload()
 
 

@@ -17,8 +17,9 @@ import time
 from typing import Any
 
 import numpy as np
-from tensorboardX import proto
 from tensorboardX import record_writer
+from tensorboardX.proto import event_pb2
+from tensorboardX.proto import summary_pb2
 
 from experiments import multihost
 from experiments import rundir
@@ -26,6 +27,7 @@ from experiments import rundir
 FILE = 'metrics.jsonl'
 FLUSH_EVERY = 10.0  # seconds of events that TensorBoard is behind
 
+_EVENTS = 'events.out.tfevents.{}'
 _NOT_FINITE = ('nan', 'inf', '-inf')
 
 
@@ -49,17 +51,17 @@ class Writer:
       ValueError: If a line other than the last is not a row.
       OSError: If a file cannot be written.
     """
-    self._files = contextlib.ExitStack()
-    if not multihost.is_first():
-      self._rows = self._events = None
-      return
-    last_step = -1 if resume_from is None else resume_from
-    path = pathlib.Path(workdir) / FILE
-    if path.exists():
-      _truncate(path, last_step)
-    self._rows = self._files.enter_context(path.open('a', encoding='utf-8'))
-    self._events = _Events(path.parent / 'tensorboard', last_step + 1)
-    self._files.callback(self._events.close)
+    self._rows = self._events = None
+    with contextlib.ExitStack() as files:
+      if multihost.is_first():
+        last_step = -1 if resume_from is None else resume_from
+        path = pathlib.Path(workdir) / FILE
+        if path.exists():
+          _truncate(path, last_step)
+        self._rows = files.enter_context(path.open('a', encoding='utf-8'))
+        self._events = _Events(path.parent / 'tensorboard', last_step + 1)
+        files.callback(self._events.close)
+      self._files = files.pop_all()
 
   def __enter__(self) -> 'Writer':
     return self
@@ -117,16 +119,14 @@ class _Events:
   def __init__(self, folder: pathlib.Path, purge_step: int):
     """Opens a new file, from which on events since `purge_step` count anew."""
     folder.mkdir(parents=True, exist_ok=True)
-    sessions = [
-      path.name.rpartition('.')[2] for path in folder.glob('events.*')
-    ]
     # TensorBoard reads the files in the order of their names.
-    session = 1 + max((int(x) for x in sessions if x.isdigit()), default=0)
-    path = folder / f'events.out.tfevents.{session:06d}'
+    last = max(folder.glob(_EVENTS.format('[0-9]' * 6)), default=None)
+    session = 0 if last is None else int(last.suffix[1:]) + 1
+    path = folder / _EVENTS.format(f'{session:06d}')
     self._file = record_writer.RecordWriter(str(path))
     self._flushed = 0.0
     self._write(file_version='brain.Event:2')
-    start = proto.event_pb2.SessionLog(status=proto.event_pb2.SessionLog.START)
+    start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     self._write(step=purge_step, session_log=start)
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -134,10 +134,10 @@ class _Events:
     if not scalars:
       return
     value = [
-      proto.summary_pb2.Summary.Value(tag=tag, simple_value=scalar)
+      summary_pb2.Summary.Value(tag=tag, simple_value=scalar)
       for tag, scalar in scalars.items()
     ]
-    self._write(step=step, summary=proto.summary_pb2.Summary(value=value))
+    self._write(step=step, summary=summary_pb2.Summary(value=value))
     if time.monotonic() - self._flushed > FLUSH_EVERY:
       self._flushed = time.monotonic()
       self._file.flush()
@@ -147,7 +147,7 @@ class _Events:
     self._file.close()
 
   def _write(self, **fields: Any) -> None:
-    event = proto.event_pb2.Event(wall_time=time.time(), **fields)
+    event = event_pb2.Event(wall_time=time.time(), **fields)
     self._file.write(event.SerializeToString())
 
 
