@@ -50,10 +50,10 @@ class Checkpoints:
   def __init__(
     self, directory: str | os.PathLike[str], max_to_keep: int | None
   ):
-    """Opens the folder, and creates it if absent.
+    """Opens the folder; creates it if absent.
 
     Args:
-      directory: The folder; each checkpoint is a folder named by its step.
+      directory: Each checkpoint is a folder named by its step.
       max_to_keep: The number of newest checkpoints to keep, beside those saved
         with `keep_always`. None: read-only, even while a run trains there.
 
@@ -91,10 +91,9 @@ class Checkpoints:
       cleanup_tmp_directories=True,
       preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
     )
+    handler = ocp.PyTreeCheckpointHandler()
     return ocp.CheckpointManager(
-      self._directory,
-      options=options,
-      item_handlers=ocp.PyTreeCheckpointHandler(),
+      self._directory, options=options, item_handlers=handler
     )
 
   def steps(self) -> list[int]:
@@ -135,15 +134,14 @@ class Checkpoints:
         f'{self._directory}; got {step}'
       )
     arrays = leaves.by_path(state)
-    contents = rundir.to_json(
-      {
-        'step': step,
-        'keep_always': keep_always,
-        'types': leaves.types(arrays),
-        'crc32': leaves.checksum(arrays),
-        'metadata': metadata,
-      }
-    )
+    described = {
+      'step': step,
+      'keep_always': keep_always,
+      'types': leaves.types(arrays),
+      'crc32': leaves.checksum(arrays),
+      'metadata': metadata,
+    }
+    contents = rundir.to_json(described)
     crc32 = zlib.crc32(contents.encode())
     if keep_always:
       self._kept.steps.add(step)
@@ -191,9 +189,8 @@ class Checkpoints:
         continue
       name = self._directory / str(candidate)
       leaves.check_types(contents['types'], leaves.types(arrays), name)
-      restored = self._attempt(
-        failures, self._read, candidate, arrays, contents['crc32']
-      )
+      crc32 = contents['crc32']
+      restored = self._attempt(failures, self._read, candidate, arrays, crc32)
       if restored is not None:
         self._set_aside(failures)
         state = jax.tree.unflatten(jax.tree.structure(like), restored)

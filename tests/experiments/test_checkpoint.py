@@ -16,7 +16,6 @@ import pytest
 from experiments import checkpoint
 from experiments import rundir
 
-
 # Orbax leaves the tasks of failed reads behind, which Python reports.
 pytestmark = pytest.mark.filterwarnings(
   'ignore::pytest.PytestUnraisableExceptionWarning'
