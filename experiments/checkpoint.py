@@ -44,7 +44,7 @@ class Checkpoints:
     >>> checkpoints.steps()
     [200, 300]
     >>> checkpoints.restore({'w': jax.ShapeDtypeStruct((2,), jnp.float32)})
-    ({'w': Array([300., 300.], dtype=float32)}, {'loss': 0.5})
+    ({'w': Array([300., 300.], dtype=float32)}, {'loss': 0.5, 'step': 300})
   """
 
   def __init__(
@@ -58,8 +58,7 @@ class Checkpoints:
         with `keep_always`. None: read-only, even while a run trains there.
 
     Raises:
-      ValueError: If `max_to_keep` is less than 1, or there are checkpoints and
-        Orbax can read none.
+      ValueError: If `max_to_keep` < 1, or if Orbax can read no checkpoint.
     """
     if max_to_keep is not None and max_to_keep < 1:
       raise ValueError(f'expected max_to_keep >= 1 or None, got {max_to_keep}')
@@ -100,7 +99,7 @@ class Checkpoints:
     """Returns the saved steps in ascending order."""
     if not self._directory.exists():
       return []
-    names = [path.name for path in self._directory.iterdir()]
+    names = os.listdir(self._directory)
     return sorted(int(name) for name in names if name.isdecimal())
 
   def latest(self) -> int | None:
@@ -119,7 +118,7 @@ class Checkpoints:
     Args:
       step: Later than every saved step.
       state: A tree of arrays; other leaves are errors.
-      metadata: Plain data; `restore` returns it as JSON has it.
+      metadata: Plain data; `restore` returns it, and the step, as JSON has it.
       keep_always: True for a checkpoint that is never deleted.
 
     Raises:
@@ -130,16 +129,14 @@ class Checkpoints:
     latest = self.latest()
     if latest is not None and step <= latest:
       raise ValueError(
-        f'expected a step later than {latest}, the newest in '
-        f'{self._directory}; got {step}'
+        f'expected a step after {latest}, in {self._directory}; got {step}'
       )
     arrays = leaves.by_path(state)
     described = {
-      'step': step,
       'keep_always': keep_always,
       'types': leaves.types(arrays),
       'crc32': leaves.checksum(arrays),
-      'metadata': metadata,
+      'metadata': {**metadata, 'step': step},
     }
     contents = rundir.to_json(described)
     crc32 = zlib.crc32(contents.encode())
@@ -163,7 +160,7 @@ class Checkpoints:
   def restore(
     self, like: Any, step: int | None = None
   ) -> tuple[Any, dict[str, Any]]:
-    """Returns `(state, metadata)` as saved, bit for bit.
+    """Returns `(state, metadata)`; the state as saved, bit for bit.
 
     Args:
       like: A tree of arrays or `jax.ShapeDtypeStruct`s: the structure and the
@@ -177,9 +174,9 @@ class Checkpoints:
     """
     steps = self.steps()
     if not steps or (step is not None and step not in steps):
-      wanted = 'a checkpoint' + ('' if step is None else f' of step {step}')
+      wanted = '' if step is None else f' of step {step}'
       raise rundir.FolderError(
-        f'expected {wanted} in {self._directory}; got {steps}'
+        f'expected a checkpoint{wanted} in {self._directory}; got {steps}'
       )
     arrays = leaves.by_path(like)
     failures: dict[int, str] = {}
@@ -193,8 +190,8 @@ class Checkpoints:
       restored = self._attempt(failures, self._read, candidate, arrays, crc32)
       if restored is not None:
         self._set_aside(failures)
-        state = jax.tree.unflatten(jax.tree.structure(like), restored)
-        return state, contents['metadata']
+        structure = jax.tree.structure(like)
+        return jax.tree.unflatten(structure, restored), contents['metadata']
     raise self._no_readable(failures)
 
   def _describe(self, step: int) -> dict[str, Any]:
@@ -212,8 +209,8 @@ class Checkpoints:
     if zlib.crc32(text.encode()) != description['crc32']:
       raise ValueError('the description of its contents is altered')
     contents = json.loads(text)
-    if contents['step'] != step:
-      raise ValueError(f'it was saved at step {contents["step"]}')
+    if contents['metadata']['step'] != step:
+      raise ValueError(f'it was saved at step {contents["metadata"]["step"]}')
     return contents
 
   def _read(self, step: int, like: dict, crc32: int | None) -> list[Any]:
