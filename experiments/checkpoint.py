@@ -63,7 +63,7 @@ class Checkpoints:
     if max_to_keep is not None and max_to_keep < 1:
       raise ValueError(f'expected max_to_keep >= 1 or None, got {max_to_keep}')
     self._directory = pathlib.Path(directory).absolute()
-    self._kept = _KeptSteps()
+    self._policy = _KeepNewest(max_to_keep or 0)
     self._read_only = max_to_keep is None
     self._manager = None  # saves and deletes
     if self._read_only:
@@ -72,23 +72,22 @@ class Checkpoints:
     for step in self.steps():
       contents = self._attempt(failures, self._describe, step)
       if contents is None or contents['keep_always']:
-        self._kept.steps.add(step)  # Unreadable ones are never deleted either.
+        self._policy.kept.add(step)  # Unreadable ones are never deleted either.
     try:
-      self._manager = self._open(max_to_keep)
+      self._manager = self._open()
     except Exception:  # Orbax raises if it cannot read one's metadata.
       if not failures:
         raise
       if len(failures) == len(self.steps()):
         raise self._no_readable(failures) from None
       self._set_aside(failures)
-      self._manager = self._open(max_to_keep)
+      self._manager = self._open()
 
-  def _open(self, max_to_keep: int) -> ocp.CheckpointManager:
-    policies = [checkpoint_managers.LatestN(max_to_keep), self._kept]
+  def _open(self) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
       enable_async_checkpointing=False,
       cleanup_tmp_directories=True,
-      preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+      preservation_policy=self._policy,
     )
     handler = ocp.PyTreeCheckpointHandler()
     return ocp.CheckpointManager(
@@ -141,7 +140,7 @@ class Checkpoints:
     contents = rundir.to_json(described)
     crc32 = zlib.crc32(contents.encode())
     if keep_always:
-      self._kept.steps.add(step)
+      self._policy.kept.add(step)
     try:
       self._manager.save(
         step,
@@ -178,20 +177,19 @@ class Checkpoints:
       raise rundir.FolderError(
         f'expected a checkpoint{wanted} in {self._directory}; got {steps}'
       )
-    arrays = leaves.by_path(like)
+    types = leaves.types(leaves.by_path(like))
     failures: dict[int, str] = {}
     for candidate in reversed(steps) if step is None else [step]:
       contents = self._attempt(failures, self._describe, candidate)
       if contents is None:
         continue
       name = self._directory / str(candidate)
-      leaves.check_types(contents['types'], leaves.types(arrays), name)
+      leaves.check_types(contents['types'], types, name)
       crc32 = contents['crc32']
-      restored = self._attempt(failures, self._read, candidate, arrays, crc32)
-      if restored is not None:
+      state = self._attempt(failures, self._read, candidate, like, crc32)
+      if state is not None:
         self._set_aside(failures)
-        structure = jax.tree.structure(like)
-        return jax.tree.unflatten(structure, restored), contents['metadata']
+        return state, contents['metadata']
     raise self._no_readable(failures)
 
   def _describe(self, step: int) -> dict[str, Any]:
@@ -213,27 +211,27 @@ class Checkpoints:
       raise ValueError(f'it was saved at step {contents["metadata"]["step"]}')
     return contents
 
-  def _read(self, step: int, like: dict, crc32: int | None) -> list[Any]:
-    """Returns the arrays of a checkpoint in the order of `like`."""
-    target = jax.tree.map(_with_sharding, _without_empty(like))
+  def _read(self, step: int, like: Any, crc32: int | None) -> Any:
+    """Returns the state of a checkpoint, in the structure of `like`."""
+    shapes = leaves.by_path(like)
+    target = jax.tree.map(_with_sharding, _without_empty(shapes))
     path = self._directory / str(step) / 'default'  # Orbax's name
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-      metadata = checkpointer.metadata(path).item_metadata
-      leaves.check_sizes(metadata.tree, target)
-      restored = checkpointer.restore(
-        path,
-        args=ocp.args.PyTreeRestore(
-          item=target,
-          restore_args=ocp.checkpoint_utils.construct_restore_args(target),
-        ),
-      )
+    handler = ocp.PyTreeCheckpointHandler()
+    leaves.check_sizes(handler.metadata(path).tree, target)
+    restored = handler.restore(
+      path,
+      args=ocp.args.PyTreeRestore(
+        item=target,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+      ),
+    )
     arrays = {
       path: restored[path] if x.size else jnp.zeros(x.shape, x.dtype)
-      for path, x in like.items()
+      for path, x in shapes.items()
     }
     if leaves.checksum(arrays) != crc32:
       raise ValueError('the checksum of its arrays differs from the saved one')
-    return list(arrays.values())
+    return jax.tree.unflatten(jax.tree.structure(like), arrays.values())
 
   def _attempt(self, failures, function, step, *args):
     """Returns `function(step, *args)`, or None if it fails in any process."""
@@ -260,7 +258,7 @@ class Checkpoints:
       if not self._read_only and multihost.is_first():
         shutil.rmtree(self._directory / aside, ignore_errors=True)
         name.rename(self._directory / aside)
-      self._kept.steps.discard(step)
+      self._policy.kept.discard(step)
       _logger.warning(
         'Checkpoint %s cannot be read; %sgoing back to the one before it. (%s)',
         name, '' if self._read_only else f'renamed to {aside}, ', why,
@@ -271,16 +269,19 @@ class Checkpoints:
       self._manager.reload()
 
 
-class _KeptSteps(checkpoint_managers.PreservationPolicy):
-  """Preserves `steps`, a set that grows."""
+class _KeepNewest(checkpoint_managers.PreservationPolicy):
+  """Preserves the newest `num` checkpoints, and those of the steps `kept`."""
 
-  def __init__(self):
-    self.steps: set[int] = set()
+  def __init__(self, num: int):
+    self.num = num
+    self.kept: set[int] = set()
 
   def should_preserve(self, checkpoints, *, context):
-    """Returns a flag for each checkpoint."""
+    """Returns a flag for each checkpoint; they are in ascending order."""
     del context
-    return [checkpoint.step in self.steps for checkpoint in checkpoints]
+    steps = [checkpoint.step for checkpoint in checkpoints]
+    newest = [step for step in steps if step not in self.kept][-self.num :]
+    return [step in self.kept or step in newest for step in steps]
 
 
 def _first_line(error: Exception) -> str:
