@@ -1,14 +1,15 @@
-"""Runs of launch.py that are killed, in processes forked from one that waits.
+"""Runs of launch.py that are killed, in processes forked from a server.
 
-That one has imported everything, which takes most of the time of a short run,
-and read a small part of MNIST; JAX has not been used in it. What is forked runs
-`launch.main` as the command does, but draws no plots, which would take half of
-the time.
+The server has imported everything, which is most of the time of a short run,
+and has read a small part of MNIST; it has not used JAX. Its children run
+`launch.main` as the command does, but print and draw no results.
 """
 
+import contextlib
 import io
 import json
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import pathlib
 import resource
@@ -20,15 +21,16 @@ import time
 from typing import Any
 from typing import NamedTuple
 
-from experiments import plots
 from experiments.data import dataset
 from experiments.data import mnist
 from experiments.data import table
+from experiments.paper import summary
 import launch
 
 REPOSITORY = pathlib.Path(launch.__file__).parent
 SMALL = [
   f'--config={REPOSITORY}/configs/mnist_topkast.py:quick',
+  '--config.seeds=(0,)',
   '--config.model.hidden=(8,)',
   '--config.powerprop.alphas=(2.0,)',
   '--config.method.refresh_every=3',
@@ -42,23 +44,26 @@ SMALL = [
   '--config.train.eval_every=10',
   '--config.train.checkpoint_every=10',
 ]
-COUNTED = (
+LONG = '--config.train.num_steps=100000'
+BOUND = 300  # seconds; a run takes about three on an idle machine
+_COUNTED = (
   'open', 'os.mkdir', 'os.rename', 'os.remove', 'os.rmdir', 'os.truncate',
 )  # fmt: skip
+_children: list[multiprocessing.Process] = []
 
 
 class Plan(NamedTuple):
-  """What happens to a run, and when."""
+  """Faults of a run."""
 
-  kill_at_file: int | None = None  # operation on a file of the run, from 1
+  kill_at_file: int | None = None  # n-th operation on a file of the run, from 1
   kill_at_save: int | None = None  # the same, on an unfinished checkpoint
   kill_after: float | None = None  # seconds after metrics are opened
-  limit_at_status: int | None = None  # from the n-th one files are limited
-  limit: str = ''  # 'metrics' cannot grow; 'save': no file can beyond 10 kB
+  limit_at_status: int | None = None  # files are limited from the n-th one on
+  limit: str = ''  # 'metrics': cannot grow; 'save': no file beyond 10 kB
   environment: dict[str, str] = {}  # noqa: RUF012
   clock: float = 0.0  # seconds by which the clock is wrong
-  is_ascii: bool = False  # what is printed
-  broken: int | None = None  # which image for training is NaN
+  is_ascii: bool = False  # the output
+  broken: int | None = None  # training image that is NaN
 
 
 class Ended(NamedTuple):
@@ -66,69 +71,12 @@ class Ended(NamedTuple):
 
   code: int  # negative: by a signal
   output: str
-  counts: dict[str, int]  # operations on files, if it ended by itself
+  counts: dict[str, int]  # operations on files, unless it was killed
 
 
-def start(workdir: pathlib.Path, arguments=(), plan: Plan = Plan()):  # noqa: B008
-  """Returns a process that runs launch.py, and where its output comes."""
-  arguments = [*SMALL, *arguments, f'--workdir={workdir}']
-  return call(_launch, arguments, plan)
-
-
-def start_several(workdir: pathlib.Path, num: int, arguments=()):
-  """Returns what `start` does for each of several processes of one run."""
-  flags = [*arguments, f'--config.train.num_devices={num}']
-  return [start(workdir, [*flags, *own]) for own in together(num)]
-
-
-def together(num: int) -> list[list[str]]:
-  """Returns the flags of each of several processes of one run."""
-  with socket.socket() as probe:
-    probe.bind(('127.0.0.1', 0))
-    port = probe.getsockname()[1]
-  flags = [f'--coordinator=127.0.0.1:{port}', f'--process_count={num}']
-  return [[*flags, f'--process_index={i}'] for i in range(num)]
-
-
-def call(function, *args):
-  """Returns a process that calls a function, and where its output comes."""
-  context = _context()
-  here, there = context.Pipe(duplex=False)
-  process = context.Process(target=_child, args=(function, args, there))
-  process.start()
-  there.close()
-  return process, here
-
-
-def finish(started, seconds: float = 120) -> Ended:
-  """Returns how a run that was started ended."""
-  process, here = started
-  process.join(seconds)
-  if process.exitcode is None:
-    process.kill()
-    raise TimeoutError(f'no end within {seconds} s')
-  with io.FileIO(os.dup(here.fileno())) as pipe:
-    output = pipe.readall().decode()
-  here.close()
-  text, *counts = output.split('\0')
-  text += counts[1] if counts else ''
-  counts = json.loads(counts[0]) if counts else {}
-  return Ended(process.exitcode, text, counts)
-
-
-def run(workdir, arguments=(), plan: Plan = Plan()) -> Ended:  # noqa: B008
-  """Returns how a run ended."""
-  return finish(start(workdir, arguments, plan))
-
-
-def _context() -> Any:
-  context = multiprocessing.get_context('forkserver')
-  context.set_forkserver_preload(['tests.killing'])
-  return context
-
-
-def serve(cache: pathlib.Path) -> None:
-  """Starts the process that waits, with an environment of its own."""
+@contextlib.contextmanager
+def server(cache: pathlib.Path):
+  """A context with the server; kills all children at the end."""
   before = dict(os.environ)
   os.environ.update(
     PYTHONPATH=str(REPOSITORY),
@@ -143,6 +91,77 @@ def serve(cache: pathlib.Path) -> None:
   finally:
     os.environ.clear()
     os.environ.update(before)
+  yield
+  for child in _children:
+    child.kill()
+    child.join()
+  _children.clear()
+
+
+def start(workdir: pathlib.Path, arguments=(), plan: Plan = Plan()):  # noqa: B008
+  """Returns a process that runs launch.py, and the pipe of its output."""
+  arguments = [*SMALL, *arguments, f'--workdir={workdir}']
+  return call(_launch, arguments, plan)
+
+
+def start_several(workdir: pathlib.Path, num: int, arguments=()):
+  """Returns what `start` does for each of several processes of one run."""
+  flags = [*arguments, f'--config.train.num_devices={num}']
+  return [start(workdir, [*flags, *own]) for own in placements(num)]
+
+
+def placements(num: int) -> list[list[str]]:
+  """Returns the flags of each of several processes of one run."""
+  with socket.socket() as probe:
+    probe.bind(('127.0.0.1', 0))
+    port = probe.getsockname()[1]
+  flags = [f'--coordinator=127.0.0.1:{port}', f'--process_count={num}']
+  return [[*flags, f'--process_index={i}'] for i in range(num)]
+
+
+def call(function, *args):
+  """Returns a process that calls a function, and the pipe of its output."""
+  context = _context()
+  here, there = context.Pipe(duplex=False)
+  process = context.Process(target=_child, args=(function, args, there))
+  process.start()
+  _children.append(process)
+  there.close()
+  return process, here
+
+
+def finish(started) -> Ended:
+  """Returns how a run that was started ended; kills it if it does not."""
+  process, here = started
+  process.join(BOUND)
+  if process.exitcode is None:
+    process.kill()  # JAX swallows SIGTERM while it connects
+    raise TimeoutError(f'no end within {BOUND} s')
+  with io.FileIO(os.dup(here.fileno())) as pipe:
+    output = pipe.readall().decode()
+  here.close()
+  text, *counts = output.split('\0')
+  text += counts[1] if counts else ''
+  return Ended(process.exitcode, text, json.loads(counts[0]) if counts else {})
+
+
+def run(workdir, arguments=(), plan: Plan = Plan()) -> Ended:  # noqa: B008
+  """Returns how a run ended."""
+  return finish(start(workdir, arguments, plan))
+
+
+def wait_for(condition) -> None:
+  """Returns once a condition holds."""
+  deadline = time.monotonic() + BOUND
+  while not condition():
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+
+
+def _context() -> Any:
+  context = multiprocessing.get_context('forkserver')
+  context.set_forkserver_preload(['tests.killing'])
+  return context
 
 
 def _child(function, args, there) -> None:
@@ -167,76 +186,56 @@ def _launch(arguments, plan: Plan) -> None:
   watch = _Watch(plan)
   sys.addaudithook(watch.see)
   code = launch.main(arguments)
-  watch.report()
+  sys.stdout.flush()
+  os.write(1, b'\0' + json.dumps(watch.counts).encode() + b'\0')
   sys.exit(code)
 
 
 class _Watch:
-  """Counts what is done to files, and does what is planned."""
+  """Counts operations on files, and makes the planned faults."""
 
   def __init__(self, plan: Plan):
     self.plan = plan
     self.counts = {'file': 0, 'save': 0, 'status': 0}
 
   def see(self, event: str, args: tuple[Any, ...]) -> None:
-    if event not in COUNTED or not isinstance(args[0], (str, os.PathLike)):
+    if event not in _COUNTED or not isinstance(args[0], (str, os.PathLike)):
       return
-    path = os.fspath(args[0])
+    path, plan, counts = os.fspath(args[0]), self.plan, self.counts
     if isinstance(path, bytes) or '/run' not in path:
       return
-    plan, counts = self.plan, self.counts
+    is_save = 'checkpoint-tmp' in path
     counts['file'] += 1
-    counts['save'] += 'checkpoint-tmp' in path
+    counts['save'] += is_save
     counts['status'] += event == 'open' and '.status.json.' in path
-    if counts['file'] == plan.kill_at_file:
-      os.kill(os.getpid(), signal.SIGKILL)
-    if 'checkpoint-tmp' in path and counts['save'] == plan.kill_at_save:
+    if counts['file'] == plan.kill_at_file or (
+      is_save and counts['save'] == plan.kill_at_save
+    ):
       os.kill(os.getpid(), signal.SIGKILL)
     if plan.kill_after is not None and path.endswith('metrics.jsonl'):
       threading.Thread(target=self.kill_soon, daemon=True).start()
     if counts['status'] == plan.limit_at_status:
-      self.limit(pathlib.Path(path).parent)
+      metrics = pathlib.Path(path).parent / 'metrics.jsonl'
+      size = 10_000 if plan.limit == 'save' else metrics.stat().st_size + 10
+      resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
   def kill_soon(self) -> None:
     time.sleep(self.plan.kill_after)
     os.kill(os.getpid(), signal.SIGKILL)
 
-  def limit(self, workdir: pathlib.Path) -> None:
-    size = 10_000
-    if self.plan.limit == 'metrics':
-      size = (workdir / 'metrics.jsonl').stat().st_size + 10
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-  def report(self) -> None:
-    sys.stdout.flush()
-    os.write(1, b'\0' + json.dumps(self.counts).encode() + b'\0')
-
-
-def _part(examples: dataset.Examples, num: int) -> dataset.Examples:
-  return dataset.Examples(examples.inputs[:num], examples.labels[:num])
-
 
 def _make_fast() -> None:
-  """Makes runs short, in this process and what is forked from it."""
-  plots.draw_all = lambda rows, folder: []
-  whole = mnist.load(data_dir=None)
-  small = whole._replace(
-    train=_part(whole.train, 600),
-    validation=_part(whole.validation, 200),
-    test=_part(whole.test, 200),
-  )
-  small = small._replace(
-    **{
-      name: dataset.Examples(*(x.copy() for x in getattr(small, name)))
-      for name in ('train', 'validation', 'test')
-    }
-  )
-
-  def load(*, data_dir: str | None):
-    del data_dir
-    return small
-
-  table.DATA['mnist'] = load
+  """Makes runs short, in this process and its children."""
+  summary.summarize = lambda folders, out, console: {}
+  sizes = {'train': 600, 'validation': 200, 'test': 200}
+  small = mnist.load(data_dir=None)
+  for name, size in sizes.items():
+    examples = getattr(small, name)
+    part = dataset.Examples(
+      examples.inputs[:size].copy(), examples.labels[:size].copy()
+    )
+    small = small._replace(**{name: part})
+  table.DATA['mnist'] = lambda *, data_dir: small
 
 
 if os.environ.get('FAST_RUNS'):

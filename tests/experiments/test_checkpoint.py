@@ -1,18 +1,32 @@
+import gc
 import json
 import logging
 import pathlib
+import resource
 import shutil
 from typing import Any
 from typing import NamedTuple
 
 import jax
-from jax.experimental import mesh_utils
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from experiments.common import checkpoint
+from experiments import checkpoint
+from experiments import rundir
+
+# Orbax leaves the tasks of failed reads behind, which Python reports.
+pytestmark = pytest.mark.filterwarnings(
+  'ignore::pytest.PytestUnraisableExceptionWarning'
+)
+
+
+@pytest.fixture(autouse=True, scope='module')
+def collect():
+  """Deletes such tasks before tests of another module."""
+  yield
+  gc.collect()
 
 
 class State(NamedTuple):
@@ -24,11 +38,13 @@ class State(NamedTuple):
 
 
 def make_state(seed: int = 0) -> State:
-  shapes = {'lenet/~/linear': (5, 4), 'lenet/~/linear_1': (4, 3)}
-  keys = jax.random.split(jax.random.key(seed), len(shapes))
+  key = jax.random.key(seed)
   params = {
-    name: {'w': jax.random.normal(key, shape), 'b': jnp.zeros(shape[1])}
-    for key, (name, shape) in zip(keys, shapes.items(), strict=True)
+    'lenet/~/linear': {
+      'w': jax.random.normal(key, (5, 4)),
+      'b': jnp.zeros(4),
+    },
+    'lenet/~/linear_1': {'w': jax.random.uniform(key, (4, 3))},
   }
   tx = optax.chain(optax.clip(1.0), optax.adam(1e-3))
   return State(
@@ -37,7 +53,7 @@ def make_state(seed: int = 0) -> State:
     jax.tree.map(lambda x: x > 0, params),
     jax.random.PRNGKey(seed),
     {
-      'typed_key': jax.random.key(seed),
+      'typed_key': key,
       'bfloat16': jnp.array([0.1, jnp.nan, -0.0], jnp.bfloat16),
       'count': jnp.int32(seed),
       'empty': jnp.zeros((0, 3), jnp.int32),
@@ -56,30 +72,58 @@ def assert_same(a, b):
     assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
 
 
+def save(folder, *steps, state=None):
+  """Saves a checkpoint of each step, filled with the step by default."""
+  checkpoints = checkpoint.Checkpoints(folder, 2)
+  for step in steps:
+    filled = {'w': jnp.full(2, step, jnp.float32)}
+    checkpoints.save(step, state or filled, {'loss': step})
+
+
+def restore(folder, max_to_keep=2, step=None):
+  """Returns the step that a state was filled with."""
+  checkpoints = checkpoint.Checkpoints(folder, max_to_keep)
+  state, metadata = checkpoints.restore({'w': jnp.zeros(2)}, step)
+  assert (state['w'] == metadata['step']).all()
+  assert metadata['loss'] == metadata['step']
+  return metadata['step']
+
+
+@pytest.fixture(scope='module')
+def saved_state(tmp_path_factory):
+  """A folder with one checkpoint of `make_state()`."""
+  folder = tmp_path_factory.mktemp('saved')
+  metadata = {'best': None, 'nested': {'sizes': (1, 2)}, 'loss': float('nan')}
+  checkpoint.Checkpoints(folder, 2).save(7, make_state(), metadata)
+  return folder
+
+
 @pytest.mark.parametrize(
   'make_like',
-  [
-    lambda: make_state(seed=1),
-    lambda: jax.eval_shape(make_state),
-  ],
+  [lambda: make_state(seed=1), lambda: jax.eval_shape(make_state)],
   ids=['arrays', 'structures'],
 )
-def test_a_state_comes_back_bit_for_bit(tmp_path, make_like):
-  state = make_state()
-  metadata = {'global_step': 7, 'best': None, 'nested': {'sizes': (1, 2)}}
-  checkpoint.Checkpoints(tmp_path, 2).save(7, state, metadata)
-  checkpoints = checkpoint.Checkpoints(tmp_path, 2)
-  restored, back = checkpoints.restore(make_like())
-  assert_same(restored, state)
-  assert back == {
-    'global_step': 7,
+def test_a_state_comes_back_bit_for_bit(saved_state, make_like):
+  checkpoints = checkpoint.Checkpoints(saved_state, None)
+  restored, metadata = checkpoints.restore(make_like())
+  assert_same(restored, make_state())
+  assert metadata == {
     'best': None,
     'nested': {'sizes': [1, 2]},
+    'loss': 'nan',
+    'step': 7,
   }
 
 
+def test_the_description_is_valid_json(saved_state):
+  text = (saved_state / '7/_CHECKPOINT_METADATA').read_text()
+  description = json.loads(text, parse_constant=pytest.fail)
+  contents = json.loads(description['custom_metadata']['contents'])
+  assert contents['types'][".params['lenet/~/linear_1']['w']"] == 'float32[4,3]'
+
+
 def test_a_sharded_state_comes_back_where_it_was(tmp_path):
-  mesh = jax.sharding.Mesh(mesh_utils.create_device_mesh((4,)), ('x',))
+  mesh = jax.sharding.Mesh(np.array(jax.devices()), ('x',))
   sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('x'))
   state = {'w': jax.device_put(jnp.arange(8.0), sharding)}
   checkpoints = checkpoint.Checkpoints(tmp_path, 1)
@@ -89,84 +133,67 @@ def test_a_sharded_state_comes_back_where_it_was(tmp_path):
   assert restored['w'].sharding == sharding
 
 
-def test_the_newest_are_kept_and_some_for_ever(tmp_path):
+def test_the_newest_are_kept_and_some_always(tmp_path):
   state = {'w': jnp.ones(2)}
   checkpoints = checkpoint.Checkpoints(tmp_path, 2)
   assert checkpoints.latest() is None
   for step in range(1, 5):
     checkpoints.save(step, state, {}, keep_always=step == 2)
   assert checkpoints.steps() == [2, 3, 4]
-  checkpoints = checkpoint.Checkpoints(tmp_path, 2)  # Another process.
+  checkpoints = checkpoint.Checkpoints(tmp_path, 2)  # another session
   for step in range(5, 9):
     checkpoints.save(step, state, {}, keep_always=step == 6)
   assert checkpoints.steps() == [2, 6, 7, 8]
   assert checkpoints.latest() == 8
-  on_disk = {p.name for p in tmp_path.iterdir() if p.is_dir()}
-  assert on_disk == {'2', '6', '7', '8'}
+  assert {path.name for path in tmp_path.iterdir()} == {'2', '6', '7', '8'}
 
 
-def test_an_older_step_can_be_asked_for(tmp_path):
-  checkpoints = checkpoint.Checkpoints(tmp_path, 2)
-  for step in (1, 2):
-    checkpoints.save(step, {'w': jnp.ones(2) * step}, {'step': step})
-  state, metadata = checkpoints.restore({'w': jnp.zeros(2)}, step=1)
-  assert metadata == {'step': 1}
-  np.testing.assert_array_equal(state['w'], [1.0, 1.0])
+def test_an_earlier_step_can_be_restored(tmp_path):
+  save(tmp_path, 1, 2)
+  assert restore(tmp_path, step=1) == 1
 
 
 @pytest.mark.parametrize('step', [None, 3])
 def test_an_absent_checkpoint_is_an_error(tmp_path, step):
-  checkpoints = checkpoint.Checkpoints(tmp_path, 2)
-  with pytest.raises(ValueError, match='expected a checkpoint'):
-    checkpoints.restore({'w': jnp.zeros(2)}, step=step)
+  with pytest.raises(rundir.FolderError, match='expected a checkpoint'):
+    restore(tmp_path, step=step)
 
 
 @pytest.mark.parametrize('step', [4, 5])
 def test_a_step_that_is_not_later_is_an_error(tmp_path, step):
-  checkpoints = checkpoint.Checkpoints(tmp_path, 2)
-  checkpoints.save(5, {'w': jnp.ones(2)}, {})
-  with pytest.raises(ValueError, match='expected a step later than 5'):
-    checkpoints.save(step, {'w': jnp.zeros(2)}, {})
-  np.testing.assert_array_equal(
-    checkpoints.restore({'w': jnp.zeros(2)})[0]['w'], [1.0, 1.0]
-  )
+  save(tmp_path, 5)
+  with pytest.raises(ValueError, match='expected a step after 5'):
+    save(tmp_path, step)
+  assert restore(tmp_path) == 5
 
 
 @pytest.mark.parametrize(
-  ('like', 'message'),
+  ('changes', 'message'),
   [
     (
-      {'a': {'w': jnp.zeros((2, 4)), 'b': jnp.zeros(3)}},
+      {'w': jnp.zeros((2, 4))},
       r"\['a'\]\['w'\] is float32\[2,3\] there, float32\[2,4\] expected",
     ),
     (
-      {'a': {'w': jnp.zeros((2, 3), jnp.bfloat16), 'b': jnp.zeros(3)}},
+      {'w': jnp.zeros((2, 3), jnp.bfloat16)},
       r"\['a'\]\['w'\] is float32\[2,3\] there, bfloat16\[2,3\] expected",
     ),
     (
-      {'a': {'w': jnp.zeros((2, 3)), 'b': jnp.zeros(3), 'c': jnp.zeros(1)}},
+      {'c': jnp.zeros(1)},
       r"\['a'\]\['c'\] is absent there, float32\[1\] expected",
     ),
-    (
-      {'a': {'w': jnp.zeros((2, 3))}},
-      r"\['a'\]\['b'\] is float32\[3\] there, absent expected",
-    ),
+    ({'b': None}, r"\['a'\]\['b'\] is float32\[3\] there, absent expected"),
   ],
 )
-def test_another_structure_is_an_error_that_names_it(tmp_path, like, message):
+def test_another_structure_is_an_error_that_names_it(
+  tmp_path, changes, message
+):
+  like = {'w': jnp.zeros((2, 3)), 'b': jnp.zeros(3)}
+  save(tmp_path, 1, state={'a': like})
   checkpoints = checkpoint.Checkpoints(tmp_path, 2)
-  checkpoints.save(1, {'a': {'w': jnp.zeros((2, 3)), 'b': jnp.zeros(3)}}, {})
-  with pytest.raises(ValueError, match=message):
-    checkpoints.restore(like)
+  with pytest.raises(rundir.FolderError, match=message):
+    checkpoints.restore({'a': {**like, **changes}})
   assert checkpoints.steps() == [1]
-
-
-def test_another_format_is_an_error(tmp_path, monkeypatch):
-  checkpoints = checkpoint.Checkpoints(tmp_path, 2)
-  checkpoints.save(1, {'w': jnp.zeros(2)}, {})
-  monkeypatch.setattr(checkpoint, 'FORMAT', checkpoint.FORMAT + 1)
-  with pytest.raises(ValueError, match='expected format 2, got 1'):
-    checkpoints.restore({'w': jnp.zeros(2)})
 
 
 def truncate_description(folder: pathlib.Path):
@@ -174,64 +201,111 @@ def truncate_description(folder: pathlib.Path):
   path.write_bytes(path.read_bytes()[:100])
 
 
+def edit_description(folder: pathlib.Path):
+  path = folder / '_CHECKPOINT_METADATA'
+  text = path.read_text()
+  assert text.count('\\"loss\\": 2') == 1
+  path.write_text(text.replace('\\"loss\\": 2', '\\"loss\\": 3'))
+
+
+def change_format(folder: pathlib.Path):
+  path = folder / '_CHECKPOINT_METADATA'
+  text = path.read_text()
+  assert text.count('"format": 2') == 1
+  path.write_text(text.replace('"format": 2', '"format": 1'))
+
+
 def remove_data(folder: pathlib.Path):
   shutil.rmtree(folder / 'default/d')
 
 
+def truncate_data(folder: pathlib.Path):
+  file = max(folder.glob('default/d/*'), key=lambda path: path.stat().st_size)
+  file.write_bytes(file.read_bytes()[:-20])
+
+
 def exchange_data(folder: pathlib.Path):
-  """A state that can be read but is not the one that was saved."""
+  """Readable arrays, of another checkpoint."""
   shutil.rmtree(folder / 'default')
   shutil.copytree(folder.parent / '1/default', folder / 'default')
 
 
-@pytest.mark.parametrize(
-  'damage', [truncate_description, remove_data, exchange_data]
-)
+def exchange_all(folder: pathlib.Path):
+  """A sound checkpoint under the name of another step."""
+  shutil.rmtree(folder)
+  shutil.copytree(folder.parent / '1', folder)
+
+
+DAMAGES = {
+  truncate_description: 'metadata not found',
+  edit_description: 'description of its contents is altered',
+  change_format: 'expected format 2, got 1',
+  remove_data: '',
+  truncate_data: '',
+  exchange_data: 'checksum of its arrays differs',
+  exchange_all: 'was saved at step 1',
+}
+
+
+@pytest.fixture(scope='module')
+def two_saved(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('two')
+  save(folder, 1, 2)
+  return folder
+
+
+@pytest.mark.parametrize('damage', DAMAGES, ids=lambda x: x.__name__)
 def test_an_unreadable_checkpoint_is_set_aside_for_the_one_before(
-  tmp_path, damage, caplog
+  tmp_path, two_saved, damage, caplog
 ):
-  checkpoints = checkpoint.Checkpoints(tmp_path, 2)
-  for step in (1, 2):
-    checkpoints.save(step, {'w': jnp.ones(2) * step}, {'step': step})
+  shutil.copytree(two_saved, tmp_path, dirs_exist_ok=True)
   damage(tmp_path / '2')
-  checkpoints = checkpoint.Checkpoints(tmp_path, 2)
+  before = sorted(tmp_path.rglob('*'))
+  # Read-only, it is passed over and stays.
+  assert restore(tmp_path, max_to_keep=None) == 1
+  assert sorted(tmp_path.rglob('*')) == before
+  caplog.clear()
   with caplog.at_level(logging.WARNING):
-    state, metadata = checkpoints.restore({'w': jnp.zeros(2)})
-  assert metadata == {'step': 1}
-  np.testing.assert_array_equal(state['w'], [1.0, 1.0])
-  assert 'Checkpoint 2 cannot be read' in caplog.text
-  assert checkpoints.latest() == 1
+    assert restore(tmp_path) == 1
+  assert f'Checkpoint {tmp_path / "2"} cannot be read' in caplog.text
+  assert DAMAGES[damage] in caplog.text
   assert (tmp_path / 'unreadable-2').is_dir()
-  checkpoints.save(2, {'w': jnp.ones(2)}, {})  # The step is free again.
-  assert checkpoint.Checkpoints(tmp_path, 2).steps() == [1, 2]
+  save(tmp_path, 2)  # the step is free again
+  assert restore(tmp_path) == 2
+
+
+def test_an_unreadable_checkpoint_is_not_rotated_out(tmp_path):
+  save(tmp_path, 1, 2)
+  truncate_description(tmp_path / '1')
+  save(tmp_path, 3, 4)
+  assert checkpoint.Checkpoints(tmp_path, None).steps() == [1, 3, 4]
 
 
 @pytest.mark.parametrize('step', [None, 1])
 def test_without_a_readable_checkpoint_the_error_says_why(tmp_path, step):
-  checkpoints = checkpoint.Checkpoints(tmp_path, 2)
-  checkpoints.save(1, {'w': jnp.ones(2)}, {})
+  save(tmp_path, 1)
   truncate_description(tmp_path / '1')
-  checkpoints = checkpoint.Checkpoints(tmp_path, 2)
-  with pytest.raises(ValueError, match='step 1: ValueError: the description'):
-    checkpoints.restore({'w': jnp.zeros(2)}, step=step)
+  with pytest.raises(
+    rundir.FolderError, match=r'step 1: .* metadata not found'
+  ):
+    restore(tmp_path, step=step)
   assert (tmp_path / '1').is_dir()
 
 
-def test_what_a_killed_save_left_is_not_a_checkpoint(tmp_path):
-  checkpoint.Checkpoints(tmp_path, 2).save(1, {'w': jnp.ones(2)}, {})
+def test_the_remains_of_a_killed_save_are_no_checkpoint(tmp_path):
+  save(tmp_path, 1)
   shutil.copytree(tmp_path / '1', tmp_path / '2.orbax-checkpoint-tmp')
   checkpoints = checkpoint.Checkpoints(tmp_path, 2)
   assert checkpoints.steps() == [1]
-  checkpoints.save(2, {'w': jnp.ones(2)}, {})
-  assert checkpoints.steps() == [1, 2]
+  save(tmp_path, 2)
+  assert {path.name for path in tmp_path.iterdir()} == {'1', '2'}
 
 
 @pytest.mark.parametrize('leaf', [1.0, 'text'])
 def test_a_leaf_that_is_no_array_is_an_error(tmp_path, leaf):
-  checkpoints = checkpoint.Checkpoints(tmp_path, 2)
   with pytest.raises(ValueError, match=r"expected arrays.* at \['a'\]"):
-    checkpoints.save(1, {'a': leaf}, {})
-  assert checkpoints.latest() is None
+    save(tmp_path, 1, state={'a': leaf})
+  assert not list(tmp_path.iterdir())
 
 
 def test_metadata_must_be_plain_data(tmp_path):
@@ -239,14 +313,25 @@ def test_metadata_must_be_plain_data(tmp_path):
   with pytest.raises(TypeError):
     checkpoints.save(1, {'a': jnp.ones(2)}, {'f': print})
   assert checkpoints.latest() is None
-  checkpoints.save(1, {'a': jnp.ones(2)}, {'loss': float('nan')})
-  assert checkpoints.restore({'a': jnp.ones(2)})[1] == {'loss': 'nan'}
-  json.loads(
-    (tmp_path / '1/_CHECKPOINT_METADATA').read_text(),
-    parse_constant=pytest.fail,
-  )
 
 
-def test_keep_is_at_least_one(tmp_path):
-  with pytest.raises(ValueError, match='keep >= 1, got 0'):
+def test_max_to_keep_is_at_least_one(tmp_path):
+  with pytest.raises(ValueError, match='max_to_keep >= 1 or None, got 0'):
     checkpoint.Checkpoints(tmp_path, 0)
+
+
+def test_a_full_disk_is_a_save_error_and_earlier_checkpoints_stay(tmp_path):
+  # One array: Orbax leaves tasks of further ones behind, which print.
+  noise = np.random.default_rng(0).normal(size=30_000)
+  save(tmp_path, 1, 2)
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+  try:
+    with pytest.raises(checkpoint.SaveError, match='make room there'):
+      save(tmp_path, 3, state={'w': jnp.asarray(noise)})
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+  assert checkpoint.Checkpoints(tmp_path, 2).steps() == [1, 2]
+  assert restore(tmp_path) == 2
+  save(tmp_path, 3)
+  assert restore(tmp_path) == 3
