@@ -1,6 +1,6 @@
 """Loss, accuracy and fingerprint of the logits on a task; Fisher information.
 
-T: tasks; N: batches or examples; B: examples of a batch; C: classes of a task.
+N: examples; B: examples of a batch; C: classes of a task.
 """
 
 from collections.abc import Callable
@@ -12,27 +12,20 @@ import optax
 
 from experiments.data import dataset
 from experiments.data import views as views_lib
-from experiments.models import heads as heads_lib
 from experiments.tasks.continual import feed
-
-Metrics = dict[str, jax.Array]
 
 
 def evaluate(
-  heads: heads_lib.Heads,
-  weights: Any,
-  statistics: Any,
+  logits_of: Callable[[jax.Array], jax.Array],
   task: jax.Array,
   views: views_lib.Views,
   examples: dataset.Examples,
   part: feed.Part,
-) -> Metrics:
+) -> dict[str, jax.Array]:
   """Returns loss, accuracy and fingerprint of the logits on a task.
 
   Args:
-    heads: the network.
-    weights: theta.
-    statistics: state of the network.
+    logits_of: from images to logits.
     task: from 0, int32 [].
     views: of the stream.
     examples: of the split, those of all tasks.
@@ -42,7 +35,7 @@ def evaluate(
   def body(n, totals):
     batch = jax.tree.map(lambda x: x[part.rows[n]], examples)
     inputs, labels = views_lib.see(views, task, batch)
-    logits, _ = heads.apply(weights, statistics, None, inputs, False, task)
+    logits = logits_of(inputs)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     counts = part.counts[n]
     found = {
@@ -91,27 +84,8 @@ def fingerprint(values: jax.Array, first: Any, counts: jax.Array) -> jax.Array:
   return jnp.sum(jnp.where(counts[:, None] > 0, bits * odd, 0))
 
 
-def fisher(
-  heads: heads_lib.Heads,
-  batch_size: int,
-  weights: Any,
-  statistics: Any,
-  task: jax.Array,
-  views: views_lib.Views,
-  examples: dataset.Examples,
-) -> Any:
-  """Returns the diagonal of the Fisher information of theta on a task."""
-
-  def logits(weights, image):
-    found, _ = heads.apply(weights, statistics, None, image[None], False, task)
-    return found[0]
-
-  inputs = views_lib.see(views, task, examples).inputs
-  return fisher_diagonal(logits, weights, inputs, batch_size=batch_size)
-
-
 def fisher_diagonal(
-  logits: Callable[[Any, Any], jax.Array],
+  logits_of: Callable[[Any, jax.Array], jax.Array],
   weights: Any,
   inputs: jax.Array,
   *,
@@ -124,7 +98,7 @@ def fisher_diagonal(
   expectation is exact: one gradient for each class.
 
   Args:
-    logits: from weights and one input to its logits, [C].
+    logits_of: from weights and one input to its logits, [C].
     weights: point of the parameter space.
     inputs: [N, ...].
     batch_size: B, a divisor of N; B times C gradients are in memory at once.
@@ -135,7 +109,7 @@ def fisher_diagonal(
   """
 
   def log_likelihood(weights, example):
-    return jax.nn.log_softmax(logits(weights, example))
+    return jax.nn.log_softmax(logits_of(weights, example))
 
   def of_example(example):
     gradients = jax.jacrev(log_likelihood)(weights, example)  # leaves [C, ...]

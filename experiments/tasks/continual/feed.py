@@ -19,7 +19,7 @@ from experiments.tasks import base
 
 
 class Batch(NamedTuple):
-  """Some examples, each as its task sees it."""
+  """Some examples, each in the view of its task."""
 
   inputs: jax.Array  # [B, ...]
   labels: jax.Array  # int32 [B]
@@ -31,13 +31,13 @@ class Part(NamedTuple):
 
   rows: jax.Array  # int32 [N, B]
   counts: jax.Array  # float32 [N, B], 0 for padding
-  num: int  # batches that are not only padding
+  num: jax.Array  # int32 [], batches that are not only padding
 
 
 class Data(NamedTuple):
-  """A stream with its data on the devices."""
+  """The data of a stream; all but `rows` on the devices."""
 
-  tasks: tasks_lib.Tasks
+  rows: list[np.ndarray]  # of the training examples of each task
   views: views_lib.Views
   examples: dict[str, dataset.Examples]  # by split
   parts: dict[str, list[Part]]  # by split, of each task
@@ -50,40 +50,31 @@ def load(stream: tasks_lib.Stream, training: base.Training) -> Data:
     ValueError: If the data are not there, or a task has no examples.
   """
   tasks = tasks_lib.read(stream)
-  replicated = mesh_lib.replicated(training.mesh)
+  rows = {name: [own[name] for own in tasks.rows] for name in tasks_lib.SPLITS}
   examples = {name: getattr(tasks.examples, name) for name in tasks_lib.SPLITS}
   parts = {
-    name: make_parts(
-      [rows[name] for rows in tasks.rows], training.sizes['eval_batch_size']
-    )
+    name: make_parts(rows[name], training.sizes['eval_batch_size'])
     for name in ('validation', 'test')
   }
-  return Data(
-    tasks,
-    *jax.device_put((tasks_lib.make_views(stream), examples), replicated),
-    parts,
+  placed = jax.device_put(
+    (tasks_lib.make_views(stream), examples, parts),
+    mesh_lib.replicated(training.mesh),
   )
+  return Data(rows['train'], *placed)
 
 
 def make_parts(rows: list[np.ndarray], batch_size: int) -> list[Part]:
-  """Returns the part of each task; tasks with the same rows share its arrays.
-
-  Args:
-    rows: of each task.
-    batch_size: B.
-  """
+  """Returns the part of each task, from its rows."""
   length = -(-max(map(len, rows)) // batch_size) * batch_size
-  made: dict[int, Part] = {}
-  for own in rows:
-    if id(own) not in made:
-      padded = np.pad(own, (0, length - len(own)))
-      counts = (np.arange(length) < len(own)).astype(np.float32)
-      made[id(own)] = Part(
-        jnp.asarray(padded.reshape(-1, batch_size)),
-        jnp.asarray(counts.reshape(-1, batch_size)),
-        -(-len(own) // batch_size),
-      )
-  return [made[id(own)] for own in rows]
+
+  def pad(own):
+    padded = np.pad(own, (0, length - len(own)))
+    counts = (np.arange(length) < len(own)).astype(np.float32)
+    num = np.int32(-(-len(own) // batch_size))
+    shape = (-1, batch_size)
+    return Part(padded.reshape(shape), counts.reshape(shape), num)
+
+  return [pad(own) for own in rows]
 
 
 def choose_rows(
@@ -103,7 +94,7 @@ def choose_rows(
   Args:
     rows: of each task.
     task: from 0; None: batches of all tasks, shuffled together.
-    seed: of the order; see `order_seed`.
+    seed: of the order, see `order_seed`.
     batch_size: B.
     first_step: of the chunk.
     num_steps: S.
@@ -119,27 +110,19 @@ def choose_rows(
 
 
 def order_seed(seed: int, task: int, phase: int) -> int:
-  """Returns the seed of the order of a phase of a task."""
+  """Returns the seed of the order of examples in a phase of a task."""
   sequence = np.random.SeedSequence([seed, task, phase])
   return int(sequence.generate_state(1)[0])
 
 
 def chunk(
-  data: Data, mesh: jax.sharding.Mesh, chosen: tuple[np.ndarray, np.ndarray]
+  data: Data, mesh: jax.sharding.Mesh, rows: np.ndarray, tasks: np.ndarray
 ) -> Any:
-  """Returns the inputs of a chunk, from the result of `choose_rows`.
-
-  The rows are divided among the devices, the examples are on each.
-  """
+  """Returns the inputs of a chunk: each device has its share of the rows."""
   over_data = mesh_lib.over_data(mesh, 1)
-  rows, tasks = chosen
   placement = over_data if tasks.ndim == 2 else mesh_lib.replicated(mesh)
-  return (
-    data.examples['train'],
-    data.views,
-    mesh_lib.to_devices(rows, over_data),
-    mesh_lib.to_devices(tasks, placement),
-  )
+  placed = jax.device_put((rows, tasks), (over_data, placement))
+  return data.examples['train'], data.views, *placed
 
 
 def batch_at(inputs: Any, i: jax.Array) -> Batch:
@@ -150,11 +133,11 @@ def batch_at(inputs: Any, i: jax.Array) -> Batch:
   return Batch(images, labels, jnp.broadcast_to(tasks[i], labels.shape))
 
 
-def batch_shapes(stream: tasks_lib.Stream, training: base.Training) -> Batch:
-  """Returns the shapes of a training batch, with shardings."""
+def batch_shapes(shape: tuple[int, ...], training: base.Training) -> Batch:
+  """Returns the shapes of a training batch of examples of a shape."""
   size = training.batch_size
   shapes = Batch(
-    jax.ShapeDtypeStruct((size, *stream.example_shape), jnp.float32),
+    jax.ShapeDtypeStruct((size, *shape), jnp.float32),
     jax.ShapeDtypeStruct((size,), jnp.int32),
     jax.ShapeDtypeStruct((size,), jnp.int32),
   )

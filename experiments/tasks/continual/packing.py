@@ -10,11 +10,9 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from experiments.models import heads as heads_lib
 from experiments.tasks import base
 from experiments.tasks.continual import strategies
 from powerprop import packnet
-import sparsity
 from sparsity import select as select_lib
 
 BIASES = ('frozen', 'per_task')
@@ -35,8 +33,6 @@ def packnet_strategy(
   biases: str,
   when_exhausted: str,
   keep_optimizer: bool,
-  heads: heads_lib.Heads,
-  num_tasks: int,
 ) -> strategies.Strategy:
   """Returns PackNet: claims a fixed share of the free weights, then retrains.
 
@@ -49,8 +45,6 @@ def packnet_strategy(
     when_exhausted: 'stop' with an error if no weight is free, or 'continue'
       with the weights of earlier tasks.
     keep_optimizer: whether the optimizer's state is kept from task to task.
-    heads: the network.
-    num_tasks: T.
 
   Raises:
     ValueError: If an argument is out of range.
@@ -64,21 +58,14 @@ def packnet_strategy(
   if retrain_steps < 1:
     raise ValueError(f'expected retrain_steps >= 1, got {retrain_steps}')
 
-  def prune(network, probe, task):
-    del probe
-    share = density or 1 / (num_tasks - task)
-    pack = network.memory.pack
-    masks = packnet.fixed_share(network.params, pack, share)
-    pack = packnet.claim(network.params, pack, masks)
-    return _remember(network, pack, task), None
-
-  def start_retraining(network, fresh, task):
-    del fresh
-    sets = packnet.retraining_sets(network.params, network.memory.pack)
-    return network, _with_head(sets, network.params, heads, task)
-
-  def finish(network, probe, task):
-    pack = packnet.store_copies(network.params, network.memory.pack)
+  def finish(network, probe, task, phase):
+    params, _, (pack, _) = network
+    if phase == 0:
+      num_tasks = len(next(iter(pack.masks.values())))
+      share = density or 1 / (num_tasks - task)
+      masks = packnet.fixed_share(params, pack, share)
+      return _remember(network, packnet.claim(params, pack, masks), task), None
+    pack = packnet.store_copies(params, pack)
     network = _remember(network, pack, task)
     shares = packnet.usage(pack, task + 1)['all']
     return network, {
@@ -86,15 +73,8 @@ def packnet_strategy(
       'accuracy': float(probe.accuracy(*predict(network, jnp.int32(task)))),
     }
 
-  return _packed(
-    prune,
-    biases,
-    when_exhausted,
-    keep_optimizer,
-    heads,
-    num_tasks,
-    strategies.Phase(start_retraining, finish, retrain_steps),
-  )
+  strategy = _packed(finish, biases, when_exhausted, keep_optimizer)
+  return strategy._replace(num_steps=(None, retrain_steps))
 
 
 def efficient_packnet(
@@ -105,8 +85,6 @@ def efficient_packnet(
   biases: str,
   when_exhausted: str,
   keep_optimizer: bool,
-  heads: heads_lib.Heads,
-  num_tasks: int,
 ) -> strategies.Strategy:
   """Returns EfficientPackNet: the fewest weights that keep the accuracy.
 
@@ -116,11 +94,9 @@ def efficient_packnet(
     gamma: share of the validation accuracy to keep.
     densities: shares of all weights to try, decreasing.
     search: 'linear', as in the paper, or 'bisection'.
-    biases: see `packnet_strategy`.
-    when_exhausted: see `packnet_strategy`.
-    keep_optimizer: whether the optimizer's state is kept from task to task.
-    heads: the network.
-    num_tasks: T.
+    biases: see `packnet_strategy`, likewise the others.
+    when_exhausted: see there.
+    keep_optimizer: see there.
 
   Raises:
     ValueError: If an argument is out of range.
@@ -131,17 +107,18 @@ def efficient_packnet(
   """
   packnet.check_search(densities, gamma, search)
 
-  def choose(network, probe, task):
-    pack = network.memory.pack
+  def finish(network, probe, task, phase):
+    del phase
+    params, statistics, (pack, _) = network
     found = packnet.search(
-      lambda params: probe.accuracy(params, network.statistics),
-      network.params,
+      lambda params: probe.accuracy(params, statistics),
+      params,
       pack,
       densities=densities,
       gamma=gamma,
       method=search,
     )
-    pack = packnet.claim(network.params, pack, found.masks)
+    pack = packnet.claim(params, pack, found.masks)
     return _remember(network, pack, task), {
       'density': found.density,
       'accuracy': found.accuracy,
@@ -149,9 +126,7 @@ def efficient_packnet(
       'tried': [list(pair) for pair in found.tried],
     }
 
-  return _packed(
-    choose, biases, when_exhausted, keep_optimizer, heads, num_tasks
-  )
+  return _packed(finish, biases, when_exhausted, keep_optimizer)
 
 
 def predict(network: strategies.Network, task: Any) -> tuple[Any, Any]:
@@ -161,7 +136,7 @@ def predict(network: strategies.Network, task: Any) -> tuple[Any, Any]:
   """
   params, statistics, memory = network
   is_known = task < memory.pack.num_tasks
-  # Traced task numbers are not checked against the number of tasks.
+  # A traced task number is not checked against the number of tasks.
   own = packnet.task_params(params, memory.pack, jnp.asarray(task) + 1)
   own_statistics = statistics
   if memory.statistics is not None:
@@ -177,19 +152,9 @@ def predict(network: strategies.Network, task: Any) -> tuple[Any, Any]:
 
 
 def _packed(
-  finish, biases, when_exhausted, keep_optimizer, heads, num_tasks, *phases
+  finish, biases: str, when_exhausted: str, keep_optimizer: bool
 ) -> strategies.Strategy:
-  """Returns a strategy whose first phase trains the free weights.
-
-  Args:
-    finish: end of the first phase.
-    biases: see `packnet_strategy`, likewise the others.
-    when_exhausted: see there.
-    keep_optimizer: see there.
-    heads: see there.
-    num_tasks: see there.
-    *phases: further phases.
-  """
+  """Returns a strategy whose first phase trains the free weights."""
   for name, value, known in (
     ('biases', biases, BIASES),
     ('when_exhausted', when_exhausted, WHEN_EXHAUSTED),
@@ -198,12 +163,12 @@ def _packed(
       raise ValueError(f'expected {name} out of {known}, got {value!r}')
   is_per_task = biases == 'per_task'
 
-  def init(params, statistics):
+  def init(params, statistics, head_paths, num_tasks):
     pack = packnet.init(
       params,
       num_tasks=num_tasks,
       is_head=lambda module, name, _: (
-        select_lib.join(module, name) in heads.paths
+        select_lib.join(module, name) in head_paths
       ),
       per_task_heads=False,  # the network itself has one for each task
       per_task_biases=is_per_task,
@@ -213,39 +178,30 @@ def _packed(
     )
     return Memory(pack, room if is_per_task else None)
 
-  def start(network, fresh, task):
-    pack = network.memory.pack
+  def start(network, fresh, task, phase):
+    params, statistics, (pack, _) = network
+    if phase:
+      return network, packnet.retraining_sets(params, pack)
     if when_exhausted == 'stop':
       try:
         packnet.check_capacity(pack)
       except ValueError as error:
         raise base.StageError(str(error)) from error
-    params = packnet.start_task(network.params, pack, fresh.params, min_free=0)
-    is_new = is_per_task or task == 0
-    network = strategies.Network(
-      params, (fresh if is_new else network).statistics, network.memory
-    )
-    sets = packnet.training_sets(params, pack)
-    return network, _with_head(sets, params, heads, task)
+    params = packnet.start_task(params, pack, fresh.params, min_free=0)
+    if is_per_task or task == 0:
+      statistics = fresh.statistics
+    network = network._replace(params=params, statistics=statistics)
+    return network, packnet.training_sets(params, pack)
 
   return strategies.Strategy(
     init=init,
-    phases=(strategies.Phase(start, finish), *phases),
+    start=start,
+    finish=finish,
     predict=predict,
-    usage=lambda memory: packnet.usage(memory.pack),
-    masks=lambda memory, task: packnet.task_masks(memory.pack, task + 1),
-    never_forgets=True,
+    is_packed=True,
     keep_statistics=not is_per_task,
     keep_optimizer=keep_optimizer,
   )
-
-
-def _with_head(sets, params, heads, task) -> sparsity.ActiveSets:
-  """Returns the sets with the task's head trained, and no other head."""
-  if not heads.are_per_task:
-    return sets  # the first task trains the shared head
-  own = heads.masks(params, task)
-  return sets._replace(backward=select_lib.put(sets.backward, own))
 
 
 def _remember(network, pack, task) -> strategies.Network:

@@ -1,4 +1,4 @@
-"""Strategies against forgetting, by name.
+"""Strategies against forgetting: how a network goes from task to task.
 
 The section `config.strategy` holds the keywords of one constructor. Tasks count
 from 0 here and from 1 in `powerprop.packnet`.
@@ -12,10 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments.models import heads as heads_lib
-from powerprop import packnet
 import sparsity
-from sparsity import select as select_lib
 
 
 class Network(NamedTuple):
@@ -27,37 +24,45 @@ class Network(NamedTuple):
 
 
 class Probe(NamedTuple):
-  """Measurements on the current task, for the end of a phase."""
+  """Measurements on the current task, at the end of a phase."""
 
   to_weights: Callable[[Any], Any]  # phi -> theta
   accuracy: Callable[[Any, Any], Any]  # (phi, statistics), on validation data
   # (network, number of examples, batch size) -> a tree like theta
   fisher: Callable[[Network, int, int], Any]
+  trained: Any  # masks of the trained parameters
 
 
-class Phase(NamedTuple):
-  """A part of the training on a task."""
-
-  # (network, newly drawn network with its memory, task) -> network, sets
-  start: Callable[..., tuple[Network, sparsity.ActiveSets]]
-  # (network, probe, task) -> network, row of metrics or None
-  finish: Callable[..., tuple[Network, dict | None]]
-  num_steps: int | None = None  # None: config.train.num_steps
+def train_all(params: Any) -> sparsity.ActiveSets:
+  """Returns sets in which every parameter is active and trained."""
+  return sparsity.ActiveSets(
+    *(jax.tree.map(lambda x: jnp.ones(x.shape, bool), params) for _ in range(2))
+  )
 
 
 class Strategy(NamedTuple):
-  """How a network learns tasks one after another."""
+  """How a network learns tasks one after another, each in some phases."""
 
-  init: Callable[[Any, Any], Any]  # (params, statistics) -> memory
-  phases: tuple[Phase, ...]
+  # (params, statistics, paths of the heads, number of tasks) -> memory
+  init: Callable[..., Any] = lambda *_: ()
+  # (network, newly drawn network with its memory, task, phase) -> network, sets
+  start: Callable[..., tuple[Network, sparsity.ActiveSets]] = (
+    lambda network, *_: (network, train_all(network.params))
+  )
+  # (network, probe, task, phase) -> network, row of metrics or None
+  finish: Callable[..., tuple[Network, dict | None]] = lambda network, *_: (
+    network,
+    None,
+  )
+  # Of each phase; None: config.train.num_steps.
+  num_steps: tuple[int | None, ...] = (None,)
   # (network, task) -> params and statistics with which the task predicts; the
   # current ones for a task that is not learned yet
-  predict: Callable[[Network, Any], tuple[Any, Any]]
+  predict: Callable[[Network, Any], tuple[Any, Any]] = lambda network, task: (
+    network[:2]
+  )
   penalty: Callable[[Any, Any], jax.Array] | None = None  # (theta, memory)
-  usage: Callable[[Any], dict[str, packnet.Usage]] | None = None  # of memory
-  # (memory, task) -> masks of the weights with which the task predicts
-  masks: Callable[[Any, int], dict[str, jax.Array]] | None = None
-  never_forgets: bool = False  # logits stay the same bit for bit
+  is_packed: bool = False  # memory.pack; the logits stay the same bit for bit
   is_joint: bool = False  # trains all tasks at once
   is_alone: bool = False  # one network a task, tested on it alone
   keep_statistics: bool = False  # of normalization, from the first task on
@@ -65,35 +70,26 @@ class Strategy(NamedTuple):
   num_examples: int = 1  # that each task needs at least
 
 
-def fine_tuning(*, keep_optimizer: bool, heads: heads_lib.Heads) -> Strategy:
+def fine_tuning(*, keep_optimizer: bool) -> Strategy:
   """Returns plain training on one task after another.
 
   Args:
     keep_optimizer: whether the optimizer's state is kept from task to task.
-    heads: the network.
   """
-  return _plain(Phase(_continued(heads), _end), keep_optimizer=keep_optimizer)
+  return Strategy(keep_optimizer=keep_optimizer)
 
 
-def alone(*, heads: heads_lib.Heads) -> Strategy:
+def alone() -> Strategy:
   """Returns one newly drawn network a task; nothing is shared."""
-
-  def start(network, fresh, task):
-    del network
-    return fresh, active_sets(fresh.params, heads, task)
-
-  return _plain(Phase(start, _end), is_alone=True)
+  return Strategy(
+    start=lambda network, fresh, *_: (fresh, train_all(fresh.params)),
+    is_alone=True,
+  )
 
 
-def joint(*, heads: heads_lib.Heads) -> Strategy:
+def joint() -> Strategy:
   """Returns one network trained on all tasks at once, in as many steps."""
-  del heads
-
-  def start(network, fresh, task):
-    del network, task
-    return fresh, active_sets(fresh.params)
-
-  return _plain(Phase(start, _end), is_joint=True)
+  return Strategy(is_joint=True)
 
 
 def ewc(
@@ -102,7 +98,6 @@ def ewc(
   num_examples: int,
   fisher_batch_size: int,
   keep_optimizer: bool,
-  heads: heads_lib.Heads,
 ) -> Strategy:
   """Returns elastic weight consolidation, with a penalty for each task.
 
@@ -110,9 +105,8 @@ def ewc(
     strength: of the penalty; lambda in the paper.
     num_examples: training examples of a task that estimate the Fisher
       information.
-    fisher_batch_size: examples in memory at once.
+    fisher_batch_size: examples in memory at once, a divisor of `num_examples`.
     keep_optimizer: whether the optimizer's state is kept from task to task.
-    heads: the network.
 
   Raises:
     ValueError: If an argument is out of range.
@@ -131,48 +125,31 @@ def ewc(
       'expected num_examples as a multiple of fisher_batch_size='
       f'{fisher_batch_size}, got {num_examples}'
     )
+  strategy = _anchored(
+    strength,
+    lambda network, probe: probe.fisher(
+      network, num_examples, fisher_batch_size
+    ),
+  )
+  return strategy._replace(
+    keep_optimizer=keep_optimizer, num_examples=num_examples
+  )
 
-  def importance(network, probe, task):
-    del task
-    return probe.fisher(network, num_examples, fisher_batch_size)
 
-  strategy = _anchored(strength, importance, keep_optimizer, heads)
-  return strategy._replace(num_examples=num_examples)
-
-
-def l2(
-  *, strength: float, keep_optimizer: bool, heads: heads_lib.Heads
-) -> Strategy:
+def l2(*, strength: float, keep_optimizer: bool) -> Strategy:
   """Returns a penalty on the squared distance from the end of each task.
 
   Args:
     strength: of the penalty.
     keep_optimizer: whether the optimizer's state is kept from task to task.
-    heads: the network.
   """
-
-  def importance(network, probe, task):
-    del probe
-    trained = active_sets(network.params, heads, task).backward
-    return jax.tree.map(lambda x: x.astype(jnp.float32), trained)
-
-  return _anchored(strength, importance, keep_optimizer, heads)
-
-
-def active_sets(params, heads=None, task=0) -> sparsity.ActiveSets:
-  """Returns sets with everything active, but no head other than the task's.
-
-  Args:
-    params: of the network.
-    heads: the network; None: all heads are trained.
-    task: from 0.
-  """
-
-  def trues():
-    return jax.tree.map(lambda x: jnp.ones(x.shape, bool), params)
-
-  own = heads.masks(params, task) if heads else {}
-  return sparsity.ActiveSets(trues(), select_lib.put(trues(), own))
+  strategy = _anchored(
+    strength,
+    lambda _, probe: jax.tree.map(
+      lambda x: x.astype(jnp.float32), probe.trained
+    ),
+  )
+  return strategy._replace(keep_optimizer=keep_optimizer)
 
 
 class Anchor(NamedTuple):
@@ -188,11 +165,10 @@ class Anchor(NamedTuple):
 
 def init_anchor(weights: Any) -> Anchor:
   """Returns the anchor before the first task, whose penalty is 0."""
-  return Anchor(
-    jax.tree.map(jnp.zeros_like, weights), jax.tree.map(jnp.zeros_like, weights)
-  )
+  return Anchor(*(jax.tree.map(jnp.zeros_like, weights) for _ in range(2)))
 
 
+@jax.jit
 def add_task(anchor: Anchor, weights: Any, importance: Any) -> Anchor:
   """Returns the anchor with the penalty of one more task.
 
@@ -207,8 +183,7 @@ mean=Array([3., 4.], dtype=float32))
   Args:
     anchor: of the tasks before.
     weights: at the end of the task.
-    importance: F >= 0, a tree like the weights: the Fisher diagonal for EWC,
-      ones for L2.
+    importance: F >= 0, a tree like the weights.
   """
   precision = jax.tree.map(jnp.add, anchor.precision, importance)
 
@@ -234,44 +209,19 @@ def penalty(anchor: Anchor, weights: Any, strength: float) -> jax.Array:
   return strength / 2 * sum(jax.tree.leaves(parts))
 
 
-def _anchored(strength, importance, keep_optimizer, heads) -> Strategy:
-  """Returns a quadratic penalty; `importance`: (network, probe, task) -> F."""
+def _anchored(strength: float, importance: Callable[..., Any]) -> Strategy:
+  """Returns a quadratic penalty; `importance`: (network, probe) -> F."""
   if not 0 <= strength < math.inf:
     raise ValueError(f'expected a finite strength >= 0, got {strength}')
 
-  def finish(network, probe, task):
-    memory = jax.jit(add_task)(
-      network.memory,
-      probe.to_weights(network.params),
-      importance(network, probe, task),
-    )
+  def finish(network, probe, task, phase):
+    del task, phase
+    weights = probe.to_weights(network.params)
+    memory = add_task(network.memory, weights, importance(network, probe))
     return network._replace(memory=memory), None
 
-  return _plain(
-    Phase(_continued(heads), finish),
-    init=lambda params, _: init_anchor(params),
+  return Strategy(
+    init=lambda params, *_: init_anchor(params),
+    finish=finish,
     penalty=lambda theta, memory: penalty(memory, theta, strength),
-    keep_optimizer=keep_optimizer,
   )
-
-
-def _plain(phase: Phase, **options) -> Strategy:
-  """Returns a strategy of one phase that predicts with the current network."""
-  strategy = Strategy(lambda *_: (), (phase,), lambda network, _: network[:2])
-  return strategy._replace(**options)
-
-
-def _continued(heads):
-  """Returns the start of a phase that trains the network further."""
-
-  def start(network, fresh, task):
-    network = network if task else fresh
-    return network, active_sets(network.params, heads, task)
-
-  return start
-
-
-def _end(network, probe, task):
-  """Finishes a phase that leaves the network as it is."""
-  del probe, task
-  return network, None

@@ -4,7 +4,7 @@ T: number of tasks.
 """
 
 import functools
-from typing import Any
+import itertools
 
 import haiku as hk
 import jax
@@ -83,7 +83,9 @@ def continual_learning(
   training = base.make_training(train, ('eval_batch_size',))
   stream = build.build(TASKS, tasks, name='config.tasks')
   network = _make_heads(model, heads, stream)
-  made = _make_strategy(strategy, network, len(stream.tasks))
+  made = build.build(STRATEGIES, strategy, name='config.strategy')
+  testing = build.call(stages_lib.Testing, test, name='config.test')
+  build.check_least('config.test', 1, every=testing.every)
   objective = step_lib.Objective(
     _make_loss(loss, network, made, stream.augment),
     _make_method(powerprop, optimizer, training.mesh.size),
@@ -91,35 +93,38 @@ def continual_learning(
     training.skip_nonfinite,
   )
 
+  num_tasks = len(stream.tasks)
+
   def init(key):
     images = jnp.zeros((1, *stream.example_shape))
     weights, statistics = network.init(key, images)
-    fingerprints = jnp.zeros(len(stream.tasks), jnp.uint32)
-    return weights, stages_lib.NetState(
-      statistics, made.init(weights, statistics), fingerprints
-    )
+    memory = made.init(weights, statistics, network.paths, num_tasks)
+    fingerprints = jnp.zeros(num_tasks, jnp.uint32)
+    return weights, stages_lib.NetState(statistics, memory, fingerprints)
 
   params, net_state = jax.eval_shape(init, jax.random.key(0))
   _, state = base.state_shapes(objective, init, training)
-  setup = stages_lib.Setup(
-    stream,
+  setup = stages_lib.make_setup(
     network,
     made,
-    objective,
+    objective.method,
     training,
-    build.call(_testing, test, name='config.test'),
-    init,
+    testing,
+    num_tasks,
     functools.cache(lambda: feed.load(stream, training)),
+    init,
   )
-  stages, exports = stages_lib.make_stages(
-    setup, bool(jax.tree.leaves(net_state.statistics))
-  )
+  parts = stages_lib.make_parts(setup)
+  has_statistics = bool(jax.tree.leaves(net_state.statistics))
+  ends = itertools.accumulate(part.num_steps for part in parts)
   return base.Task(
-    title=f'{len(stream.tasks)} tasks of {tasks["name"]}, {strategy["name"]}, '
+    title=f'{num_tasks} tasks of {tasks["name"]}, {strategy["name"]}, '
     f'batch of {training.batch_size} on {training.mesh.size} device(s)',
     objective=objective,
     training=training,
-    stages=stages,
+    stages=tuple(
+      stages_lib.make_stage(setup, part, has_statistics) for part in parts
+    ),
     steps=step_lib.compile_steps(
       objective,
       feed.batch_at,
@@ -129,8 +134,12 @@ def continual_learning(
     ),
     params=params,
     state=state,
-    batch=feed.batch_shapes(stream, training),
-    exports=exports,
+    batch=feed.batch_shapes(stream.example_shape, training),
+    exports=tuple(
+      stages_lib.make_export(setup, part, step)
+      for part, step in zip(parts, ends, strict=True)
+      if part.is_last_phase
+    ),
     example=base.Example(
       lambda params, statistics, images: network.apply(
         params, statistics, None, images, False, 0
@@ -159,15 +168,6 @@ def _make_heads(model: dict, heads: str, stream) -> heads_lib.Heads:
     num_classes=stream.num_classes,
     num_heads=len(stream.tasks) if heads == 'per_task' else 1,
   )
-
-
-def _make_strategy(
-  section: dict, heads: heads_lib.Heads, num_tasks: int
-) -> strategies.Strategy:
-  more: dict[str, Any] = {'heads': heads}
-  if section.get('name') in ('efficient_packnet', 'packnet'):
-    more['num_tasks'] = num_tasks
-  return build.build(STRATEGIES, section, name='config.strategy', **more)
 
 
 def _make_loss(section: dict, heads: heads_lib.Heads, strategy, augment):
@@ -209,27 +209,17 @@ def _make_method(
   return dense._replace(
     make=lambda seed, scores=None: (tx, storage),
     forward_weights=sparsity.forward_weights,
-    density=_density,
+    density=lambda params, opt_state: sparsity.density(
+      sparsity.select.selected_paths(
+        sparsity.active_sets(opt_state).forward, sparsity.is_weight
+      )
+    ),
   )
-
-
-def _density(params, opt_state):
-  """Returns the density of the forward set."""
-  del params
-  forward = sparsity.active_sets(opt_state).forward
-  return sparsity.density(
-    sparsity.select.selected_paths(forward, sparsity.is_weight)
-  )
-
-
-def _testing(*, every: int, check_forgetting: bool) -> stages_lib.Testing:
-  build.check_least('config.test', 1, every=every)
-  return stages_lib.Testing(every, check_forgetting)
 
 
 def _check_data(setup: stages_lib.Setup) -> None:
   """Checks that the smallest task has enough training examples."""
-  smallest = min(len(rows['train']) for rows in setup.data().tasks.rows)
+  smallest = min(len(rows) for rows in setup.data().rows)
   for name, num in (
     ('config.train.batch_size', setup.training.batch_size),
     ('config.strategy.num_examples', setup.strategy.num_examples),
