@@ -4,55 +4,123 @@ N: examples; B: examples of a batch; C: classes of a task.
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.data import dataset
+from experiments import mesh as mesh_lib
 from experiments.data import views as views_lib
+from experiments.models import heads as heads_lib
 from experiments.tasks.continual import feed
+from experiments.tasks.continual import strategies
 
 
-def evaluate(
-  logits_of: Callable[[jax.Array], jax.Array],
-  task: jax.Array,
-  views: views_lib.Views,
-  examples: dataset.Examples,
-  part: feed.Part,
-) -> dict[str, jax.Array]:
-  """Returns loss, accuracy and fingerprint of the logits on a task.
+class Evaluator:
+  """Measurements of networks on tasks; one program serves all tasks."""
 
-  Args:
-    logits_of: from images to logits.
-    task: from 0, int32 [].
-    views: of the stream.
-    examples: of the split, those of all tasks.
-    part: rows of the task.
-  """
+  def __init__(
+    self,
+    heads: heads_lib.Heads,
+    predict: Callable[[strategies.Network, Any], tuple[Any, Any]],
+    to_weights: Callable[[Any], Any],
+    mesh: jax.sharding.Mesh,
+    data: Callable[[], feed.Data],
+  ):
+    """Creates the compiled functions.
 
-  def body(n, totals):
-    batch = jax.tree.map(lambda x: x[part.rows[n]], examples)
-    inputs, labels = views_lib.see(views, task, batch)
-    logits = logits_of(inputs)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    counts = part.counts[n]
-    found = {
-      'loss': jnp.sum(counts * losses),
-      'accuracy': jnp.sum(counts * (jnp.argmax(logits, -1) == labels)),
-      'fingerprint': fingerprint(logits, n * logits.size, counts),
-    }
-    return jax.tree.map(jnp.add, totals, found)
+    Args:
+      heads: the network.
+      predict: of the strategy.
+      to_weights: phi -> theta.
+      mesh: the devices.
+      data: of the stream; reads them at the first call.
+    """
 
-  zeros = {
-    'loss': jnp.zeros([]),
-    'accuracy': jnp.zeros([]),
-    'fingerprint': jnp.zeros([], jnp.uint32),
+    def evaluate(params, statistics, task, views, examples, part):
+      weights = to_weights(params)
+
+      def body(n, totals):
+        batch = jax.tree.map(lambda x: x[part.rows[n]], examples)
+        images, labels = views_lib.see(views, task, batch)
+        logits, _ = heads.apply(weights, statistics, None, images, False, task)
+        found = _totals(logits, labels, n, part.counts[n])
+        return jax.tree.map(jnp.add, totals, found)
+
+      zeros = {
+        'loss': jnp.zeros([]),
+        'accuracy': jnp.zeros([]),
+        'fingerprint': jnp.zeros([], jnp.uint32),
+      }
+      totals = jax.lax.fori_loop(0, part.num, body, zeros)
+      means = {name: totals[name] for name in ('loss', 'accuracy')}
+      num = jnp.sum(part.counts)
+      return totals | jax.tree.map(lambda x: x / num, means)
+
+    def fisher(batch_size, params, statistics, task, inputs):
+      def logits_of(weights, image):
+        return heads.apply(weights, statistics, None, image[None], False, task)[
+          0
+        ][0]
+
+      images = feed.batch_at(inputs, 0).inputs
+      return fisher_diagonal(
+        logits_of, to_weights(params), images, batch_size=batch_size
+      )
+
+    jit = functools.partial(jax.jit, out_shardings=mesh_lib.replicated(mesh))
+    self._data = data
+    self._predict, self._evaluate = jit(predict), jit(evaluate)
+    self._fisher = jit(fisher, static_argnums=0)
+
+  def evaluate(
+    self, params: Any, statistics: Any, task: int, split: str
+  ) -> dict[str, jax.Array]:
+    """Returns loss, accuracy and fingerprint of the logits on a task."""
+    data = self._data()
+    part = data.parts[split][task]
+    return self._evaluate(
+      params, statistics, task, data.views, data.examples[split], part
+    )
+
+  def test(self, network: strategies.Network, task: int):
+    """Returns `evaluate` on a task's test data, as the strategy predicts."""
+    return self.evaluate(*self._predict(network, task), task, 'test')
+
+  def fisher(
+    self,
+    network: strategies.Network,
+    num: int,
+    batch_size: int,
+    *,
+    seed: int,
+    task: int,
+  ) -> Any:
+    """Returns the Fisher diagonal of theta on `num` examples of a task."""
+    data, (params, statistics, _) = self._data(), network
+    chosen = feed.choose_rows(
+      data.rows,
+      seed=seed,
+      task=task,
+      phase=0,
+      batch_size=num,
+      first_step=0,
+      num_steps=1,
+    )
+    inputs = data.examples['train'], data.views, *chosen
+    return self._fisher(batch_size, params, statistics, task, inputs)
+
+
+def _totals(logits, labels, n, counts):
+  """Returns sums over batch `n`, to be added up over batches."""
+  losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  return {
+    'loss': jnp.sum(counts * losses),
+    'accuracy': jnp.sum(counts * (jnp.argmax(logits, -1) == labels)),
+    'fingerprint': fingerprint(logits, n * logits.size, counts),
   }
-  totals = jax.lax.fori_loop(0, part.num, body, zeros)
-  num = jnp.sum(part.counts)
-  return totals | {name: totals[name] / num for name in ('loss', 'accuracy')}
 
 
 def fingerprint(values: jax.Array, first: Any, counts: jax.Array) -> jax.Array:

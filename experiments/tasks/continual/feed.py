@@ -80,8 +80,9 @@ def make_parts(rows: list[np.ndarray], batch_size: int) -> list[Part]:
 def choose_rows(
   rows: list[np.ndarray],
   *,
-  task: int | None,
   seed: int,
+  task: int | None,
+  phase: int,
   batch_size: int,
   first_step: int,
   num_steps: int,
@@ -93,26 +94,23 @@ def choose_rows(
 
   Args:
     rows: of each task.
+    seed: of the run; each phase of each task has an order of its own.
     task: from 0; None: batches of all tasks, shuffled together.
-    seed: of the order, see `order_seed`.
+    phase: of the task.
     batch_size: B.
     first_step: of the chunk.
     num_steps: S.
   """
   own = np.concatenate(rows) if task is None else rows[task]
+  sequence = np.random.SeedSequence([seed, task or 0, phase])
+  [order_seed] = sequence.generate_state(1)
   indices = order.batch_indices(
-    seed, first_step, num_steps, batch_size, len(own)
+    int(order_seed), first_step, num_steps, batch_size, len(own)
   )
   if task is not None:
     return own[indices], np.full(num_steps, task, np.int32)
   numbers = np.arange(len(rows), dtype=np.int32)
   return own[indices], np.repeat(numbers, list(map(len, rows)))[indices]
-
-
-def order_seed(seed: int, task: int, phase: int) -> int:
-  """Returns the seed of the order of examples in a phase of a task."""
-  sequence = np.random.SeedSequence([seed, task, phase])
-  return int(sequence.generate_state(1)[0])
 
 
 def chunk(

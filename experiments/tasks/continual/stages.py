@@ -10,6 +10,7 @@ Rows of metrics, beside those of the trainer:
 
 from collections.abc import Callable
 import functools
+import itertools
 from typing import Any
 from typing import NamedTuple
 
@@ -51,181 +52,235 @@ class Testing(NamedTuple):
   check_forgetting: bool
 
 
-class Setup(NamedTuple):
-  """Everything that the stages share."""
-
-  heads: heads_lib.Heads
-  strategy: strategies.Strategy
-  method: methods.Method
-  training: base.Training
-  testing: Testing
-  num_tasks: int
-  data: Callable[[], feed.Data]  # read at the first call
-  # Compiled; a further task or seed compiles nothing.
-  init: Callable[[Any], base.State]  # seed -> state before the first task
-  draw: Callable[[Any, Any], strategies.Network]  # (seed, task) -> no memory
-  predict: Callable[..., tuple[Any, Any]]  # (network, task) -> phi, statistics
-  # (phi, statistics, task, views, examples, part) -> metrics
-  evaluate_part: Callable[..., dict[str, jax.Array]]
-  # (batch size, phi, statistics, inputs of a chunk) -> tree like theta
-  fisher: Callable[..., Any]
-
-  def evaluate(self, params, statistics, task: int, split: str):
-    """Returns metrics on a task, with the fingerprint of the logits."""
-    data = self.data()
-    return self.evaluate_part(
-      params,
-      statistics,
-      task,
-      data.views,
-      data.examples[split],
-      data.parts[split][task],
-    )
-
-  def test(self, network: strategies.Network, task: int):
-    """Returns test metrics of a task's own prediction."""
-    return self.evaluate(*self.predict(network, task), task, 'test')
-
-  def place(self, state: base.State) -> base.State:
-    """Returns a state placed as the compiled steps expect it."""
-    return jax.device_put(state, mesh_lib.replicated(self.training.mesh))
-
-
-class Part(NamedTuple):
+class Phase(NamedTuple):
   """A phase of a task."""
 
   task: int  # from 0
-  phase: int
+  number: int  # of the phase, from 0
   num_steps: int
   learned: int  # the last task that is learned at its end
   is_last_phase: bool
 
 
-def make_setup(
-  heads, strategy, method, training, testing, num_tasks, data, init
-) -> Setup:
-  """Returns the setup; `init`: from a key to theta and `NetState`."""
-  jit = functools.partial(
-    jax.jit, out_shardings=mesh_lib.replicated(training.mesh)
-  )
+class Learner:
+  """The stages of one stream; a further task or seed compiles nothing."""
 
-  def draw(seed, task):
-    key = jax.random.fold_in(jax.random.key(seed), task)
-    weights, net_state = init(key)
-    params = method.from_weights(weights)
-    return strategies.Network(params, net_state.statistics, None)
+  def __init__(
+    self,
+    *,
+    heads: heads_lib.Heads,
+    strategy: strategies.Strategy,
+    method: methods.Method,
+    init: Callable[[jax.Array], tuple[Any, NetState]],
+    training: base.Training,
+    testing: Testing,
+    num_tasks: int,
+    data: Callable[[], feed.Data],
+  ):
+    """Creates the compiled functions.
 
-  def evaluate(params, statistics, task, *args):
-    weights = method.to_weights(params)
-
-    def logits_of(images):
-      return heads.apply(weights, statistics, None, images, False, task)[0]
-
-    return evaluation.evaluate(logits_of, task, *args)
-
-  def fisher(batch_size, params, statistics, inputs):
-    batch = feed.batch_at(inputs, 0)
-
-    def logits_of(weights, image):
-      return heads.apply(
-        weights, statistics, None, image[None], False, batch.task[0]
-      )[0][0]
-
-    return evaluation.fisher_diagonal(
-      logits_of, method.to_weights(params), batch.inputs, batch_size=batch_size
+    Args:
+      heads: the network.
+      strategy: against forgetting.
+      method: of training.
+      init: from a key to theta and the rest of the network's state.
+      training: the section `config.train`.
+      testing: the section `config.test`.
+      num_tasks: T.
+      data: of the stream; reads them at the first call.
+    """
+    self._heads, self._strategy, self._method = heads, strategy, method
+    self._training, self._testing = training, testing
+    self._num_tasks, self._data = num_tasks, data
+    jit = functools.partial(
+      jax.jit, out_shardings=mesh_lib.replicated(training.mesh)
     )
 
-  return Setup(
-    heads,
-    strategy,
-    method,
-    training,
-    testing,
-    num_tasks,
-    data,
-    jit(lambda seed: state_lib.init_state(method, init, seed)),
-    jit(draw),
-    jit(strategy.predict),
-    jit(evaluate),
-    jit(fisher, static_argnums=0),
-  )
+    def draw(seed, task):
+      key = jax.random.fold_in(jax.random.key(seed), task)
+      weights, net_state = init(key)
+      params = method.from_weights(weights)
+      return strategies.Network(params, net_state.statistics, None)
 
+    self._init = jit(lambda seed: state_lib.init_state(method, init, seed))
+    self._draw = jit(draw)
+    self._evaluator = evaluation.Evaluator(
+      heads, strategy.predict, method.to_weights, training.mesh, data
+    )
 
-def make_parts(setup: Setup) -> list[Part]:
-  """Returns the phases of all tasks; all tasks at once are one."""
-  num_steps, phases = setup.training.num_steps, setup.strategy.num_steps
-  if setup.strategy.is_joint:
-    num_tasks = setup.num_tasks
-    return [Part(0, 0, num_tasks * num_steps, num_tasks - 1, True)]
-  return [
-    Part(task, phase, own or num_steps, task, phase == len(phases) - 1)
-    for task in range(setup.num_tasks)
-    for phase, own in enumerate(phases)
-  ]
+  def stages(self, has_statistics: bool) -> tuple[base.Stage, ...]:
+    """Returns the stages; `has_statistics`: the network normalizes batches."""
+    is_frozen = self._strategy.keep_statistics and has_statistics
+    has_phases = len(self._strategy.num_steps) > 1
+    return tuple(
+      base.Stage(
+        num_steps=phase.num_steps,
+        labels={'task': phase.learned + 1}
+        | ({'phase': phase.number + 1} if has_phases else {}),
+        begin=functools.partial(self._begin, phase),
+        batches=functools.partial(self._batches, phase),
+        evaluate=functools.partial(self._validate, phase),
+        finish=functools.partial(self._finish, phase),
+        report=functools.partial(self._report, phase),
+        key=functools.partial(self._key, phase),
+        is_training=not (is_frozen and phase.task > 0),
+      )
+      for phase in self._phases()
+    )
 
+  def exports(self) -> tuple[base.Export, ...]:
+    """Returns the network of each task at its end."""
+    phases = self._phases()
+    ends = itertools.accumulate(phase.num_steps for phase in phases)
+    return tuple(
+      base.Export(
+        {'task': phase.learned + 1},
+        step,
+        functools.partial(self._extract, phase.learned),
+      )
+      for phase, step in zip(phases, ends, strict=True)
+      if phase.is_last_phase
+    )
 
-def make_stage(setup: Setup, part: Part, has_statistics: bool) -> base.Stage:
-  """Returns the stage of a phase.
+  def _phases(self) -> list[Phase]:
+    """Returns the phases of all tasks; all tasks at once are one."""
+    num_steps, steps = self._training.num_steps, self._strategy.num_steps
+    last = self._num_tasks - 1
+    if self._strategy.is_joint:
+      return [Phase(0, 0, self._num_tasks * num_steps, last, True)]
+    return [
+      Phase(task, number, own or num_steps, task, number == len(steps) - 1)
+      for task in range(self._num_tasks)
+      for number, own in enumerate(steps)
+    ]
 
-  Args:
-    setup: shared by all stages.
-    part: the phase.
-    has_statistics: whether the network has batch statistics.
-  """
-  strategy, task = setup.strategy, part.task
-  num_phases = len(strategy.num_steps)
-  labels = {'task': part.learned + 1}
-  if num_phases > 1:
-    labels['phase'] = part.phase + 1
-
-  def key(seed):
+  def _key(self, phase: Phase, seed: Any) -> jax.Array:
     key = jax.random.fold_in(jax.random.key(seed), _TRAINING)
-    return jax.random.fold_in(key, task * num_phases + part.phase)
+    number = phase.task * len(self._strategy.num_steps) + phase.number
+    return jax.random.fold_in(key, number)
 
-  def batches(seed, first_step, num_steps):
-    data = setup.data()
+  def _batches(self, phase: Phase, seed: int, first_step: int, num_steps: int):
+    data = self._data()
     chosen = feed.choose_rows(
       data.rows,
-      task=None if strategy.is_joint else task,
-      seed=feed.order_seed(seed, task, part.phase),
-      batch_size=setup.training.batch_size,
+      seed=seed,
+      task=None if self._strategy.is_joint else phase.task,
+      phase=phase.number,
+      batch_size=self._training.batch_size,
       first_step=first_step,
       num_steps=num_steps,
     )
-    yield feed.chunk(data, setup.training.mesh, *chosen), num_steps
+    yield feed.chunk(data, self._training.mesh, *chosen), num_steps
 
-  def evaluate(state):
+  def _begin(self, phase: Phase, seed: int, last: Any) -> base.State:
+    """Returns the first state of a stage."""
+    strategy, task = self._strategy, phase.task
+    if task == phase.number == 0:
+      last = self._init(np.uint32(seed))
+    network = _network(last)
+    fresh = self._draw(np.uint32(seed), task)._replace(memory=network.memory)
+    network, sets = strategy.start(network, fresh, task, phase.number)
+    params, statistics, memory = network
+    if self._heads.are_per_task and not strategy.is_joint:
+      own = self._heads.masks(params, task)
+      sets = sets._replace(backward=select_lib.put(sets.backward, own))
+    opt_state = last.opt_state
+    if not strategy.keep_optimizer:
+      opt_state = self._method.make(seed)[0].init(params)
+    return self._place(
+      base.State(
+        jnp.zeros([], jnp.int32),
+        params,
+        NetState(statistics, memory, last.net_state.fingerprints),
+        packnet.with_sets(opt_state, sets),
+      )
+    )
+
+  def _finish(
+    self, phase: Phase, seed: int, state: base.State
+  ) -> tuple[base.State, list[base.Row]]:
+    """Returns the state at the end of a stage, and the strategy's row."""
+    strategy, evaluator, task = self._strategy, self._evaluator, phase.task
+    probe = strategies.Probe(
+      self._method.to_weights,
+      lambda *args: evaluator.evaluate(*args, task, 'validation')['accuracy'],
+      functools.partial(evaluator.fisher, seed=seed, task=task),
+      sparsity.active_sets(state.opt_state).backward,
+    )
+    network, row = strategy.finish(_network(state), probe, task, phase.number)
+    fingerprints = state.net_state.fingerprints
+    if strategy.is_packed and phase.is_last_phase:
+      found = self._evaluator.test(network, task)['fingerprint']
+      fingerprints = fingerprints.at[task].set(found)
+    net_state = NetState(network.statistics, network.memory, fingerprints)
+    state = state._replace(params=network.params, net_state=net_state)
+    return self._place(state), [{'split': 'learned', **row}] if row else []
+
+  def _validate(self, phase: Phase, state: base.State) -> dict[str, jax.Array]:
     params = sparsity.forward_weights(state.params, state.opt_state)
-    metrics = setup.evaluate(
-      params, state.net_state.statistics, part.learned, 'validation'
+    metrics = self._evaluator.evaluate(
+      params, state.net_state.statistics, phase.learned, 'validation'
     )
     return {name: metrics[name] for name in ('loss', 'accuracy')}
 
-  return base.Stage(
-    num_steps=part.num_steps,
-    labels=labels,
-    begin=functools.partial(_begin, setup, part),
-    batches=batches,
-    evaluate=evaluate,
-    finish=functools.partial(_finish, setup, part),
-    report=functools.partial(_report, setup, part),
-    key=key,
-    is_training=not (strategy.keep_statistics and has_statistics and task),
-  )
+  def _report(
+    self, phase: Phase, seed: int, state: base.State
+  ) -> list[base.Row]:
+    """Returns the final rows of a task.
 
+    Raises:
+      ForgettingError: If logits that have to stay the same have changed.
+    """
+    if not phase.is_last_phase:
+      return []
+    rows, network = [], _network(state)
+    if phase.task == 0:
+      params, statistics, _ = self._draw(np.uint32(seed), 0)
+      for task in range(self._num_tasks):
+        metrics = self._evaluator.evaluate(params, statistics, task, 'test')
+        rows.append(_row('untrained', task, metrics))
+    for task in self._tested(phase.learned):
+      metrics = self._evaluator.test(network, task)
+      rows.append(_row('test', task, metrics))
+      if task < phase.learned and self._strategy.is_packed:
+        self._check(task, state.net_state.fingerprints[task], metrics)
+    if self._strategy.is_packed:
+      for layer, shares in packnet.usage(network.memory.pack).items():
+        rows.append({'split': 'usage', 'layer': layer, **shares._asdict()})
+    return rows
 
-def make_export(setup: Setup, part: Part, step: int) -> base.Export:
-  """Returns the network of the task that is learned at the end of a part."""
+  def _tested(self, learned: int) -> list[int]:
+    """Returns the tasks to test when one is learned."""
+    last, tested = self._num_tasks - 1, {learned}
+    if not self._strategy.is_alone:
+      tested.add(min(learned + 1, last))
+      if (learned + 1) % self._testing.every == 0 or learned == last:
+        tested |= set(range(learned))
+    return sorted(tested)
 
-  def extract(state):
-    network, task = _network(state), part.learned
-    params, statistics = setup.strategy.predict(network, task)
+  def _check(self, task: int, fingerprint: Any, metrics: Any) -> None:
+    """Checks that the network has not forgotten an earlier task."""
+    before, now = int(fingerprint), int(metrics['fingerprint'])
+    if self._testing.check_forgetting and now != before:
+      raise ForgettingError(
+        f'expected the test logits of task {task + 1} bit for bit as they were '
+        f'at its end (fingerprint {before}), got others ({now}). Rounding may '
+        'differ if this run was resumed on another device or with other '
+        'versions: config.test.check_forgetting=False skips this check'
+      )
+
+  def _extract(self, task: int, state: base.State):
+    """Returns theta, masks or None, and the statistics of a task."""
+    network = _network(state)
+    params, statistics = self._strategy.predict(network, task)
     masks = None
-    if setup.strategy.is_packed:
+    if self._strategy.is_packed:
       masks = packnet.task_masks(network.memory.pack, task + 1)
-    return setup.method.to_weights(params), masks, statistics
+    return self._method.to_weights(params), masks, statistics
 
-  return base.Export({'task': part.learned + 1}, step, extract)
+  def _place(self, state: base.State) -> base.State:
+    """Returns a state placed as the compiled steps expect it."""
+    return jax.device_put(state, mesh_lib.replicated(self._training.mesh))
 
 
 def _network(state: base.State) -> strategies.Network:
@@ -233,119 +288,6 @@ def _network(state: base.State) -> strategies.Network:
   return strategies.Network(state.params, statistics, memory)
 
 
-def _begin(setup: Setup, part: Part, seed: int, last: Any) -> base.State:
-  """Returns the first state of a stage."""
-  strategy, heads, task = setup.strategy, setup.heads, part.task
-  if task == part.phase == 0:
-    last = setup.init(np.uint32(seed))
-  network = _network(last)
-  fresh = setup.draw(np.uint32(seed), task)._replace(memory=network.memory)
-  network, sets = strategy.start(network, fresh, task, part.phase)
-  if heads.are_per_task and not strategy.is_joint:
-    own = heads.masks(network.params, task)
-    sets = sets._replace(backward=select_lib.put(sets.backward, own))
-  opt_state = last.opt_state
-  if not strategy.keep_optimizer:
-    opt_state = setup.method.make(seed)[0].init(network.params)
-  return setup.place(
-    base.State(
-      jnp.zeros([], jnp.int32),
-      network.params,
-      NetState(network.statistics, network.memory, last.net_state.fingerprints),
-      packnet.with_sets(opt_state, sets),
-    )
-  )
-
-
-def _finish(
-  setup: Setup, part: Part, seed: int, state: base.State
-) -> tuple[base.State, list[base.Row]]:
-  """Returns the state at the end of a stage, and the strategy's row."""
-  task = part.task
-
-  def fisher(network, num, batch_size):
-    data = setup.data()
-    chosen = feed.choose_rows(
-      data.rows,
-      task=task,
-      seed=feed.order_seed(seed, task, 0),
-      batch_size=num,
-      first_step=0,
-      num_steps=1,
-    )
-    inputs = data.examples['train'], data.views, *chosen
-    return setup.fisher(batch_size, *network[:2], inputs)
-
-  probe = strategies.Probe(
-    setup.method.to_weights,
-    lambda *args: setup.evaluate(*args, task, 'validation')['accuracy'],
-    fisher,
-    sparsity.active_sets(state.opt_state).backward,
-  )
-  network, row = setup.strategy.finish(_network(state), probe, task, part.phase)
-  fingerprints = state.net_state.fingerprints
-  if setup.strategy.is_packed and part.is_last_phase:
-    found = setup.test(network, task)['fingerprint']
-    fingerprints = fingerprints.at[task].set(found)
-  state = state._replace(
-    params=network.params,
-    net_state=NetState(network.statistics, network.memory, fingerprints),
-  )
-  return setup.place(state), [{'split': 'learned', **row}] if row else []
-
-
-def _report(
-  setup: Setup, part: Part, seed: int, state: base.State
-) -> list[base.Row]:
-  """Returns the final rows of a task.
-
-  Raises:
-    ForgettingError: If logits that have to stay the same have changed.
-  """
-  if not part.is_last_phase:
-    return []
-  rows = []
-  if part.task == 0:
-    params, statistics, _ = setup.draw(np.uint32(seed), 0)
-    rows += [
-      _row('untrained', task, setup.evaluate(params, statistics, task, 'test'))
-      for task in range(setup.num_tasks)
-    ]
-  learned, last = part.learned, setup.num_tasks - 1
-  tested = {learned}
-  if not setup.strategy.is_alone:
-    tested.add(min(learned + 1, last))
-    if (learned + 1) % setup.testing.every == 0 or learned == last:
-      tested |= set(range(learned))
-  network = _network(state)
-  for task in sorted(tested):
-    metrics = setup.test(network, task)
-    rows.append(_row('test', task, metrics))
-    if task < learned:
-      _check(setup, task, metrics, state)
-  if setup.strategy.is_packed:
-    rows += [
-      {'split': 'usage', 'layer': layer, **shares._asdict()}
-      for layer, shares in packnet.usage(network.memory.pack).items()
-    ]
-  return rows
-
-
 def _row(split: str, task: int, metrics: dict[str, Any]) -> base.Row:
   shown = {name: float(metrics[name]) for name in ('loss', 'accuracy')}
   return {'split': split, 'tested': task + 1, **shown}
-
-
-def _check(setup: Setup, task: int, metrics, state: base.State) -> None:
-  """Checks that a packed network has not forgotten an earlier task."""
-  if not (setup.strategy.is_packed and setup.testing.check_forgetting):
-    return
-  before = int(state.net_state.fingerprints[task])
-  now = int(metrics['fingerprint'])
-  if now != before:
-    raise ForgettingError(
-      f'expected the test logits of task {task + 1} bit for bit as they were '
-      f'at its end (fingerprint {before}), got others ({now}). Rounding may '
-      'differ if this run was resumed on another device or with other '
-      'versions: config.test.check_forgetting=False skips this check'
-    )

@@ -4,7 +4,6 @@ T: number of tasks.
 """
 
 import functools
-import itertools
 
 import haiku as hk
 import jax
@@ -92,7 +91,6 @@ def continual_learning(
     training.num_micro,
     training.skip_nonfinite,
   )
-
   num_tasks = len(stream.tasks)
 
   def init(key):
@@ -104,27 +102,23 @@ def continual_learning(
 
   params, net_state = jax.eval_shape(init, jax.random.key(0))
   _, state = base.state_shapes(objective, init, training)
-  setup = stages_lib.make_setup(
-    network,
-    made,
-    objective.method,
-    training,
-    testing,
-    num_tasks,
-    functools.cache(lambda: feed.load(stream, training)),
-    init,
+  data = functools.cache(lambda: feed.load(stream, training))
+  learner = stages_lib.Learner(
+    heads=network,
+    strategy=made,
+    method=objective.method,
+    init=init,
+    training=training,
+    testing=testing,
+    num_tasks=num_tasks,
+    data=data,
   )
-  parts = stages_lib.make_parts(setup)
-  has_statistics = bool(jax.tree.leaves(net_state.statistics))
-  ends = itertools.accumulate(part.num_steps for part in parts)
   return base.Task(
     title=f'{num_tasks} tasks of {tasks["name"]}, {strategy["name"]}, '
     f'batch of {training.batch_size} on {training.mesh.size} device(s)',
     objective=objective,
     training=training,
-    stages=tuple(
-      stages_lib.make_stage(setup, part, has_statistics) for part in parts
-    ),
+    stages=learner.stages(bool(jax.tree.leaves(net_state.statistics))),
     steps=step_lib.compile_steps(
       objective,
       feed.batch_at,
@@ -135,21 +129,11 @@ def continual_learning(
     params=params,
     state=state,
     batch=feed.batch_shapes(stream.example_shape, training),
-    exports=tuple(
-      stages_lib.make_export(setup, part, step)
-      for part, step in zip(parts, ends, strict=True)
-      if part.is_last_phase
+    exports=learner.exports(),
+    example=None,
+    check_data=lambda: _check_data(
+      data(), training.batch_size, made.num_examples
     ),
-    example=base.Example(
-      lambda params, statistics, images: network.apply(
-        params, statistics, None, images, False, 0
-      )[0],
-      (
-        net_state.statistics,
-        jax.ShapeDtypeStruct((1, *stream.example_shape), jnp.float32),
-      ),
-    ),
-    check_data=lambda: _check_data(setup),
   )
 
 
@@ -217,12 +201,12 @@ def _make_method(
   )
 
 
-def _check_data(setup: stages_lib.Setup) -> None:
+def _check_data(data: feed.Data, batch_size: int, num_examples: int) -> None:
   """Checks that the smallest task has enough training examples."""
-  smallest = min(len(rows) for rows in setup.data().rows)
+  smallest = min(map(len, data.rows))
   for name, num in (
-    ('config.train.batch_size', setup.training.batch_size),
-    ('config.strategy.num_examples', setup.strategy.num_examples),
+    ('config.train.batch_size', batch_size),
+    ('config.strategy.num_examples', num_examples),
   ):
     if num > smallest:
       raise ValueError(
