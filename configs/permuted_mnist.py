@@ -62,6 +62,8 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   config.loss = dict(label_smoothing=0.0)
   config.train = dict(
     batch_size=60,
+    num_micro=1,
+    num_devices=1,
     eval_batch_size=1_000,
     num_steps=num_steps,
     log_every=min(500, num_steps),

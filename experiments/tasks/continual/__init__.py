@@ -1,0 +1,1 @@
+"""Continual learning: many tasks one after another in one network."""

@@ -1,0 +1,196 @@
+"""Loss, accuracy and fingerprint of the logits on a task; Fisher information.
+
+N: examples; B: examples of a batch; C: classes of a task.
+"""
+
+from collections.abc import Callable
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from experiments import mesh as mesh_lib
+from experiments.data import views as views_lib
+from experiments.models import heads as heads_lib
+from experiments.tasks.continual import feed
+from experiments.tasks.continual import strategies
+
+
+class Evaluator:
+  """Measurements of networks on tasks; one program serves all tasks."""
+
+  def __init__(
+    self,
+    heads: heads_lib.Heads,
+    predict: Callable[[strategies.Network, Any], tuple[Any, Any]],
+    to_weights: Callable[[Any], Any],
+    mesh: jax.sharding.Mesh,
+    data: Callable[[], feed.Data],
+  ):
+    """Creates the compiled functions.
+
+    Args:
+      heads: the network.
+      predict: of the strategy.
+      to_weights: phi -> theta.
+      mesh: the devices.
+      data: of the stream; reads them at the first call.
+    """
+
+    def evaluate(params, statistics, task, views, examples, part):
+      weights = to_weights(params)
+
+      def body(n, totals):
+        batch = jax.tree.map(lambda x: x[part.rows[n]], examples)
+        images, labels = views_lib.see(views, task, batch)
+        logits, _ = heads.apply(weights, statistics, None, images, False, task)
+        found = _totals(logits, labels, n, part.counts[n])
+        return jax.tree.map(jnp.add, totals, found)
+
+      zeros = {
+        'loss': jnp.zeros([]),
+        'accuracy': jnp.zeros([]),
+        'fingerprint': jnp.zeros([], jnp.uint32),
+      }
+      totals = jax.lax.fori_loop(0, part.num, body, zeros)
+      means = {name: totals[name] for name in ('loss', 'accuracy')}
+      num = jnp.sum(part.counts)
+      return totals | jax.tree.map(lambda x: x / num, means)
+
+    def fisher(batch_size, params, statistics, task, inputs):
+      def logits_of(weights, image):
+        return heads.apply(weights, statistics, None, image[None], False, task)[
+          0
+        ][0]
+
+      images = feed.batch_at(inputs, 0).inputs
+      return fisher_diagonal(
+        logits_of, to_weights(params), images, batch_size=batch_size
+      )
+
+    jit = functools.partial(jax.jit, out_shardings=mesh_lib.replicated(mesh))
+    self._data = data
+    self._predict, self._evaluate = jit(predict), jit(evaluate)
+    self._fisher = jit(fisher, static_argnums=0)
+
+  def evaluate(
+    self, params: Any, statistics: Any, task: int, split: str
+  ) -> dict[str, jax.Array]:
+    """Returns loss, accuracy and fingerprint of the logits on a task."""
+    data = self._data()
+    part = data.parts[split][task]
+    return self._evaluate(
+      params, statistics, task, data.views, data.examples[split], part
+    )
+
+  def test(self, network: strategies.Network, task: int):
+    """Returns `evaluate` on a task's test data, as the strategy predicts."""
+    return self.evaluate(*self._predict(network, task), task, 'test')
+
+  def fisher(
+    self,
+    network: strategies.Network,
+    num: int,
+    batch_size: int,
+    *,
+    seed: int,
+    task: int,
+  ) -> Any:
+    """Returns the Fisher diagonal of theta on `num` examples of a task."""
+    data, (params, statistics, _) = self._data(), network
+    chosen = feed.choose_rows(
+      data.rows,
+      seed=seed,
+      task=task,
+      phase=0,
+      batch_size=num,
+      first_step=0,
+      num_steps=1,
+    )
+    inputs = data.examples['train'], data.views, *chosen
+    return self._fisher(batch_size, params, statistics, task, inputs)
+
+
+def _totals(logits, labels, n, counts):
+  """Returns sums over batch `n`, to be added up over batches."""
+  losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  return {
+    'loss': jnp.sum(counts * losses),
+    'accuracy': jnp.sum(counts * (jnp.argmax(logits, -1) == labels)),
+    'fingerprint': fingerprint(logits, n * logits.size, counts),
+  }
+
+
+def fingerprint(values: jax.Array, first: Any, counts: jax.Array) -> jax.Array:
+  """Returns a uint32 that changes with any single bit of `values`.
+
+  The bits of each value are multiplied by an odd number of its own and added
+  up, so that the fingerprints of parts add up to that of the whole. Several
+  changes cancel out with a probability of about one in four billion.
+
+  Example:
+    >>> values = jnp.array([[1.0, 2.0], [3.0, 4.0]])
+    >>> whole = fingerprint(values, 0, jnp.ones(2))
+    >>> first = fingerprint(values[:1], 0, jnp.ones(1))
+    >>> second = fingerprint(values[1:], 2, jnp.ones(1))
+    >>> bool(whole == first + second)
+    True
+
+  Shapes:
+    values: float32 [B, C]; counts: [B].
+
+  Args:
+    values: part of the values.
+    first: index of its first value among the values of all parts.
+    counts: 0 for rows that are left out.
+  """
+  bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
+  index = jnp.arange(values.size, dtype=jnp.uint32).reshape(values.shape)
+  odd = 2 * (index + jnp.asarray(first, jnp.uint32)) + 1
+  return jnp.sum(jnp.where(counts[:, None] > 0, bits * odd, 0))
+
+
+def fisher_diagonal(
+  logits_of: Callable[[Any, jax.Array], jax.Array],
+  weights: Any,
+  inputs: jax.Array,
+  *,
+  batch_size: int,
+) -> Any:
+  """Returns the diagonal of the Fisher information of a classifier.
+
+  This is the squared gradient of the log-likelihood, averaged over examples,
+  and in expectation over the labels that the network itself predicts. The
+  expectation is exact: one gradient for each class.
+
+  Args:
+    logits_of: from weights and one input to its logits, [C].
+    weights: point of the parameter space.
+    inputs: [N, ...].
+    batch_size: B, a divisor of N; B times C gradients are in memory at once.
+
+  Reference:
+    Kirkpatrick et al., 2016, "Overcoming catastrophic forgetting in neural
+    networks". https://arxiv.org/abs/1612.00796
+  """
+
+  def log_likelihood(weights, example):
+    return jax.nn.log_softmax(logits_of(weights, example))
+
+  def of_example(example):
+    gradients = jax.jacrev(log_likelihood)(weights, example)  # leaves [C, ...]
+    likely = jnp.exp(log_likelihood(weights, example))
+    return jax.tree.map(
+      lambda x: jnp.tensordot(likely, jnp.square(x), 1), gradients
+    )
+
+  def body(total, batch):
+    found = jax.vmap(of_example)(batch)
+    return jax.tree.map(lambda t, x: t + jnp.sum(x, 0), total, found), None
+
+  batches = jnp.reshape(inputs, (-1, batch_size, *inputs.shape[1:]))
+  zeros = jax.tree.map(jnp.zeros_like, weights)
+  total, _ = jax.lax.scan(body, zeros, batches)
+  return jax.tree.map(lambda x: x / len(inputs), total)

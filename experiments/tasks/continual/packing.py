@@ -1,0 +1,214 @@
+"""PackNet and EfficientPackNet as strategies.
+
+T: number of tasks.
+"""
+
+from typing import Any
+from typing import NamedTuple
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from experiments.tasks import base
+from experiments.tasks.continual import strategies
+from powerprop import packnet
+from sparsity import select as select_lib
+
+BIASES = ('frozen', 'per_task')
+WHEN_EXHAUSTED = ('continue', 'stop')
+
+
+class Memory(NamedTuple):
+  """The weights and statistics that the tasks so far own."""
+
+  pack: packnet.PackState
+  statistics: Any  # of each task, [T, ...]; None: shared
+
+
+def packnet_strategy(
+  *,
+  density: float | None,
+  retrain_steps: int,
+  biases: str,
+  when_exhausted: str,
+  keep_optimizer: bool,
+) -> strategies.Strategy:
+  """Returns PackNet: claims a fixed share of the free weights, then retrains.
+
+  Args:
+    density: share of the free weights that a task claims; None: 1 / T of all
+      weights each, so that the last task claims the rest.
+    retrain_steps: steps after pruning.
+    biases: 'frozen' after the first task, with normalization and its
+      statistics, or 'per_task'.
+    when_exhausted: 'stop' with an error if no weight is free, or 'continue'
+      with the weights of earlier tasks.
+    keep_optimizer: whether the optimizer's state is kept from task to task.
+
+  Raises:
+    ValueError: If an argument is out of range.
+
+  Reference:
+    Mallya and Lazebnik, 2018, "PackNet: Adding multiple tasks to a single
+    network by iterative pruning". https://arxiv.org/abs/1711.05769
+  """
+  if density is not None and not 0 < density <= 1:
+    raise ValueError(f'expected density in (0, 1] or None, got {density}')
+  if retrain_steps < 1:
+    raise ValueError(f'expected retrain_steps >= 1, got {retrain_steps}')
+
+  def finish(network, probe, task, phase):
+    params, _, (pack, _) = network
+    if phase == 0:
+      num_tasks = len(next(iter(pack.masks.values())))
+      share = density or 1 / (num_tasks - task)
+      masks = packnet.fixed_share(params, pack, share)
+      return _remember(network, packnet.claim(params, pack, masks), task), None
+    pack = packnet.store_copies(params, pack)
+    network = _remember(network, pack, task)
+    shares = packnet.usage(pack, task + 1)['all']
+    return network, {
+      'density': shares.new + shares.reused,
+      'accuracy': float(probe.accuracy(*predict(network, jnp.int32(task)))),
+    }
+
+  strategy = _packed(finish, biases, when_exhausted, keep_optimizer)
+  return strategy._replace(num_steps=(None, retrain_steps))
+
+
+def efficient_packnet(
+  *,
+  gamma: float,
+  densities: tuple[float, ...],
+  search: str,
+  biases: str,
+  when_exhausted: str,
+  keep_optimizer: bool,
+) -> strategies.Strategy:
+  """Returns EfficientPackNet: the fewest weights that keep the accuracy.
+
+  A task reuses weights of earlier tasks.
+
+  Args:
+    gamma: share of the validation accuracy to keep.
+    densities: shares of all weights to try, decreasing.
+    search: 'linear', as in the paper, or 'bisection'.
+    biases: see `packnet_strategy`, likewise the others.
+    when_exhausted: see there.
+    keep_optimizer: see there.
+
+  Raises:
+    ValueError: If an argument is out of range.
+
+  Reference:
+    Schwarz et al., 2021, "Powerpropagation: A sparsity inducing weight
+    reparameterisation". https://arxiv.org/abs/2110.00296
+  """
+  packnet.check_search(densities, gamma, search)
+
+  def finish(network, probe, task, phase):
+    del phase
+    params, statistics, (pack, _) = network
+    found = packnet.search(
+      lambda params: probe.accuracy(params, statistics),
+      params,
+      pack,
+      densities=densities,
+      gamma=gamma,
+      method=search,
+    )
+    pack = packnet.claim(params, pack, found.masks)
+    return _remember(network, pack, task), {
+      'density': found.density,
+      'accuracy': found.accuracy,
+      'full_accuracy': found.full_accuracy,
+      'tried': [list(pair) for pair in found.tried],
+    }
+
+  return _packed(finish, biases, when_exhausted, keep_optimizer)
+
+
+def predict(network: strategies.Network, task: Any) -> tuple[Any, Any]:
+  """Returns the parameters and statistics with which a task predicts.
+
+  A task that owns nothing yet predicts with the current ones.
+  """
+  params, statistics, memory = network
+  is_known = task < memory.pack.num_tasks
+  # A traced task number is not checked against the number of tasks.
+  own = packnet.task_params(params, memory.pack, jnp.asarray(task) + 1)
+  own_statistics = statistics
+  if memory.statistics is not None:
+    own_statistics = jax.tree.map(
+      lambda x: lax.dynamic_index_in_dim(x, task, keepdims=False),
+      memory.statistics,
+    )
+  return jax.tree.map(
+    lambda a, b: jnp.where(is_known, a, b),
+    (own, own_statistics),
+    (params, statistics),
+  )
+
+
+def _packed(
+  finish, biases: str, when_exhausted: str, keep_optimizer: bool
+) -> strategies.Strategy:
+  """Returns a strategy whose first phase trains the free weights."""
+  for name, value, known in (
+    ('biases', biases, BIASES),
+    ('when_exhausted', when_exhausted, WHEN_EXHAUSTED),
+  ):
+    if value not in known:
+      raise ValueError(f'expected {name} out of {known}, got {value!r}')
+  is_per_task = biases == 'per_task'
+
+  def init(params, statistics, head_paths, num_tasks):
+    pack = packnet.init(
+      params,
+      num_tasks=num_tasks,
+      is_head=lambda module, name, _: (
+        select_lib.join(module, name) in head_paths
+      ),
+      per_task_heads=False,  # the network itself has one for each task
+      per_task_biases=is_per_task,
+    )
+    room = jax.tree.map(
+      lambda x: jnp.zeros((num_tasks, *x.shape), x.dtype), statistics
+    )
+    return Memory(pack, room if is_per_task else None)
+
+  def start(network, fresh, task, phase):
+    params, statistics, (pack, _) = network
+    if phase:
+      return network, packnet.retraining_sets(params, pack)
+    if when_exhausted == 'stop':
+      try:
+        packnet.check_capacity(pack)
+      except ValueError as error:
+        raise base.StageError(str(error)) from error
+    params = packnet.start_task(params, pack, fresh.params, min_free=0)
+    if is_per_task or task == 0:
+      statistics = fresh.statistics
+    network = network._replace(params=params, statistics=statistics)
+    return network, packnet.training_sets(params, pack)
+
+  return strategies.Strategy(
+    init=init,
+    start=start,
+    finish=finish,
+    predict=predict,
+    is_packed=True,
+    keep_statistics=not is_per_task,
+    keep_optimizer=keep_optimizer,
+  )
+
+
+def _remember(network, pack, task) -> strategies.Network:
+  """Returns the network with the pack and statistics of a task in memory."""
+  statistics = network.memory.statistics
+  if statistics is not None:
+    statistics = jax.tree.map(
+      lambda all_, x: all_.at[task].set(x), statistics, network.statistics
+    )
+  return network._replace(memory=Memory(pack, statistics))

@@ -1,0 +1,215 @@
+"""Continual learning: from a config to a task.
+
+T: number of tasks.
+"""
+
+import functools
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from experiments import build
+from experiments import mesh as mesh_lib
+from experiments import methods
+from experiments import step as step_lib
+from experiments import storage as storage_lib
+from experiments.data import image_tasks
+from experiments.data import tasks as tasks_lib
+from experiments.models import heads as heads_lib
+from experiments.models import table as model_table
+from experiments.tasks import base
+from experiments.tasks import classification
+from experiments.tasks.continual import feed
+from experiments.tasks.continual import packing
+from experiments.tasks.continual import stages as stages_lib
+from experiments.tasks.continual import strategies
+from powerprop import packnet
+import sparsity
+
+TASKS = {
+  'cifar': image_tasks.cifar_tasks,
+  'permuted_mnist': tasks_lib.permuted_mnist,
+  'split_mnist': tasks_lib.split_mnist,
+}
+STRATEGIES = {
+  'alone': strategies.alone,
+  'efficient_packnet': packing.efficient_packnet,
+  'ewc': strategies.ewc,
+  'fine_tuning': strategies.fine_tuning,
+  'joint': strategies.joint,
+  'l2': strategies.l2,
+  'packnet': packing.packnet_strategy,
+}
+HEADS = ('per_task', 'shared')
+
+
+def continual_learning(
+  *,
+  tasks: dict,
+  model: dict,
+  heads: str,
+  powerprop: dict,
+  strategy: dict,
+  optimizer: dict,
+  loss: dict,
+  train: dict,
+  test: dict,
+) -> base.Task:
+  """Returns the task that the sections of a config describe.
+
+  Args:
+    tasks: the section of one of `TASKS`.
+    model: the section of a network.
+    heads: one of `HEADS`, the output layers.
+    powerprop: `alpha` and `optimizer_in`.
+    strategy: the section of one of `STRATEGIES`.
+    optimizer: the section of an optimizer.
+    loss: `label_smoothing`.
+    train: `num_steps` of each task and the other keys of `base.make_training`.
+    test: `every` how many tasks all learned ones are tested, and whether to
+      `check_forgetting`.
+
+  Raises:
+    ValueError: If a key is unknown, missing, mistyped or out of range, or
+      there are several processes.
+  """
+  if jax.process_count() > 1:
+    raise ValueError(
+      'expected one process with continual_learning, got '
+      f'{jax.process_count()}; start it without --distributed'
+    )
+  training = base.make_training(train, ('eval_batch_size',))
+  stream = build.build(TASKS, tasks, name='config.tasks')
+  network = _make_heads(model, heads, stream)
+  made = build.build(STRATEGIES, strategy, name='config.strategy')
+  testing = build.call(stages_lib.Testing, test, name='config.test')
+  build.check_least('config.test', 1, every=testing.every)
+  objective = step_lib.Objective(
+    _make_loss(loss, network, made, stream.augment),
+    _make_method(powerprop, optimizer, training.mesh.size),
+    training.num_micro,
+    training.skip_nonfinite,
+  )
+  num_tasks = len(stream.tasks)
+
+  def init(key):
+    images = jnp.zeros((1, *stream.example_shape))
+    weights, statistics = network.init(key, images)
+    memory = made.init(weights, statistics, network.paths, num_tasks)
+    fingerprints = jnp.zeros(num_tasks, jnp.uint32)
+    return weights, stages_lib.NetState(statistics, memory, fingerprints)
+
+  params, net_state = jax.eval_shape(init, jax.random.key(0))
+  _, state = base.state_shapes(objective, init, training)
+  data = functools.cache(lambda: feed.load(stream, training))
+  learner = stages_lib.Learner(
+    heads=network,
+    strategy=made,
+    method=objective.method,
+    init=init,
+    training=training,
+    testing=testing,
+    num_tasks=num_tasks,
+    data=data,
+  )
+  return base.Task(
+    title=f'{num_tasks} tasks of {tasks["name"]}, {strategy["name"]}, '
+    f'batch of {training.batch_size} on {training.mesh.size} device(s)',
+    objective=objective,
+    training=training,
+    stages=learner.stages(bool(jax.tree.leaves(net_state.statistics))),
+    steps=step_lib.compile_steps(
+      objective,
+      feed.batch_at,
+      state,
+      mesh_lib.replicated(training.mesh),
+      in_loop=True,
+    ),
+    params=params,
+    state=state,
+    batch=feed.batch_shapes(stream.example_shape, training),
+    exports=learner.exports(),
+    example=None,
+    check_data=lambda: _check_data(
+      data(), training.batch_size, made.num_examples
+    ),
+  )
+
+
+def _make_heads(model: dict, heads: str, stream) -> heads_lib.Heads:
+  if heads not in HEADS:
+    raise ValueError(f'config.heads: expected one of {HEADS}, got {heads!r}')
+
+  def make_network(num_classes):
+    return build.build(
+      model_table.MODELS, model, name='config.model', num_classes=num_classes
+    )
+
+  return heads_lib.make_heads(
+    make_network,
+    jax.ShapeDtypeStruct((1, *stream.example_shape), jnp.float32),
+    num_classes=stream.num_classes,
+    num_heads=len(stream.tasks) if heads == 'per_task' else 1,
+  )
+
+
+def _make_loss(section: dict, heads: heads_lib.Heads, strategy, augment):
+  """Returns the loss on one task or all, with the strategy's penalty."""
+
+  def make(apply):
+    return build.call(
+      classification.make_loss,
+      section,
+      name='config.loss',
+      network=hk.TransformedWithState(heads.init, apply),
+      augment=augment,
+    )
+
+  make(heads.apply)  # raises for bad arguments
+
+  def loss(weights, net_state, key, batch, is_training):
+    task = batch.task if strategy.is_joint else batch.task[0]
+    plain = make(functools.partial(heads.apply, task=task))
+    mean, (metrics, statistics) = plain(
+      weights, net_state.statistics, key, batch, is_training
+    )
+    if strategy.penalty:
+      mean += strategy.penalty(weights, net_state.memory)
+    return mean, (metrics, net_state._replace(statistics=statistics))
+
+  return loss
+
+
+def _make_method(
+  powerprop: dict, optimizer: dict, num_devices: int
+) -> methods.Method:
+  """Returns dense training restricted to the sets of the strategy."""
+  dense = methods.make_method(
+    {'name': 'dense', 'storage': 'masked'}, powerprop, optimizer, num_devices
+  )
+  tx, storage = storage_lib.masked(packnet.freeze(dense.make(0)[0]), 1)
+  storage = storage._replace(forward_weights=sparsity.forward_weights)
+  return dense._replace(
+    make=lambda seed, scores=None: (tx, storage),
+    forward_weights=sparsity.forward_weights,
+    density=lambda params, opt_state: sparsity.density(
+      sparsity.select.selected_paths(
+        sparsity.active_sets(opt_state).forward, sparsity.is_weight
+      )
+    ),
+  )
+
+
+def _check_data(data: feed.Data, batch_size: int, num_examples: int) -> None:
+  """Checks that the smallest task has enough training examples."""
+  smallest = min(map(len, data.rows))
+  for name, num in (
+    ('config.train.batch_size', batch_size),
+    ('config.strategy.num_examples', num_examples),
+  ):
+    if num > smallest:
+      raise ValueError(
+        f'{name}: expected 1 to {smallest}, the number of training examples of '
+        f'the smallest task, got {num}'
+      )
