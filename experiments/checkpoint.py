@@ -1,1 +1,303 @@
-from experiments.common.checkpoint import *
+"""Checkpoints over Orbax, with checksums.
+
+A checkpoint is a state (any tree of arrays) and metadata (JSON). Orbax commits
+it atomically and deletes old ones. On top of that, a state is restored only
+into the structure it was saved with, bit for bit; if the newest checkpoint is
+unreadable, the one before it is used.
+"""
+
+from collections.abc import Mapping
+import json
+import logging
+import os
+import pathlib
+import shutil
+from typing import Any
+import zlib
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from experiments import leaves
+from experiments import multihost
+from experiments import rundir
+
+FORMAT = 2  # version of the files; raise it when `save` changes
+
+_logger = logging.getLogger(__name__)
+
+
+class SaveError(OSError):
+  """A checkpoint could not be written; the ones before it are unchanged."""
+
+
+class Checkpoints:
+  """The checkpoints in one folder; open in one run at a time.
+
+  Example:
+    >>> import tempfile
+    >>> checkpoints = Checkpoints(tempfile.mkdtemp(), max_to_keep=2)
+    >>> for step in (100, 200, 300):
+    ...   checkpoints.save(step, {'w': jnp.ones(2) * step}, {'loss': 0.5})
+    >>> checkpoints.steps()
+    [200, 300]
+    >>> checkpoints.restore({'w': jax.ShapeDtypeStruct((2,), jnp.float32)})
+    ({'w': Array([300., 300.], dtype=float32)}, {'loss': 0.5})
+  """
+
+  def __init__(
+    self, directory: str | os.PathLike[str], max_to_keep: int | None
+  ):
+    """Opens the folder; creates it if absent.
+
+    Args:
+      directory: Each checkpoint is a folder named by its step.
+      max_to_keep: The number of newest checkpoints to keep, beside those saved
+        with `keep_always`. None: read-only, even while a run trains there.
+
+    Raises:
+      ValueError: If `max_to_keep` is less than 1, or there are checkpoints and
+        Orbax can read none.
+    """
+    if max_to_keep is not None and max_to_keep < 1:
+      raise ValueError(f'expected max_to_keep >= 1 or None, got {max_to_keep}')
+    self._directory = pathlib.Path(directory).absolute()
+    self._kept = _KeptSteps()
+    self._read_only = max_to_keep is None
+    self._manager = None  # saves and deletes
+    if self._read_only:
+      return
+    failures: dict[int, str] = {}
+    for step in self.steps():
+      contents = self._attempt(failures, self._describe, step)
+      if contents is None or contents['keep_always']:
+        self._kept.steps.add(step)  # Unreadable ones are never deleted either.
+    try:
+      self._manager = self._open(max_to_keep)
+    except Exception:  # Orbax raises if it cannot read one's metadata.
+      if not failures:
+        raise
+      if len(failures) == len(self.steps()):
+        raise self._no_readable(failures) from None
+      self._set_aside(failures)
+      self._manager = self._open(max_to_keep)
+
+  def _open(self, max_to_keep: int) -> ocp.CheckpointManager:
+    policies = [checkpoint_managers.LatestN(max_to_keep), self._kept]
+    options = ocp.CheckpointManagerOptions(
+      enable_async_checkpointing=False,
+      cleanup_tmp_directories=True,
+      preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+    )
+    handler = ocp.PyTreeCheckpointHandler()
+    return ocp.CheckpointManager(
+      self._directory, options=options, item_handlers=handler
+    )
+
+  def steps(self) -> list[int]:
+    """Returns the saved steps in ascending order."""
+    if not self._directory.exists():
+      return []
+    names = [path.name for path in self._directory.iterdir()]
+    return sorted(int(name) for name in names if name.isdecimal())
+
+  def latest(self) -> int | None:
+    """Returns the newest step, or None if there is none."""
+    return max(self.steps(), default=None)
+
+  def save(
+    self,
+    step: int,
+    state: Any,
+    metadata: Mapping[str, Any],
+    keep_always: bool = False,
+  ) -> None:
+    """Saves a state; the checkpoint is complete on return.
+
+    Args:
+      step: Later than every saved step.
+      state: A tree of arrays; other leaves are errors.
+      metadata: Plain data; `restore` returns it as JSON has it.
+      keep_always: True for a checkpoint that is never deleted.
+
+    Raises:
+      ValueError: If the step is not later, or a leaf is not an array.
+      TypeError: If `metadata` is not plain data.
+      SaveError: If it cannot be written.
+    """
+    latest = self.latest()
+    if latest is not None and step <= latest:
+      raise ValueError(
+        f'expected a step later than {latest}, the newest in '
+        f'{self._directory}; got {step}'
+      )
+    arrays = leaves.by_path(state)
+    described = {
+      'step': step,
+      'keep_always': keep_always,
+      'types': leaves.types(arrays),
+      'crc32': leaves.checksum(arrays),
+      'metadata': metadata,
+    }
+    contents = rundir.to_json(described)
+    crc32 = zlib.crc32(contents.encode())
+    if keep_always:
+      self._kept.steps.add(step)
+    try:
+      self._manager.save(
+        step,
+        args=ocp.args.PyTreeSave(_without_empty(arrays)),
+        custom_metadata={
+          'format': FORMAT, 'contents': contents, 'crc32': crc32
+        },
+        force=True,
+      )  # fmt: skip
+    except Exception as error:  # Orbax raises many types for a full disk.
+      raise SaveError(
+        f'expected to write checkpoint {step} in {self._directory}, but: '
+        f'{_first_line(error)}; make room there'
+      ) from error
+
+  def restore(
+    self, like: Any, step: int | None = None
+  ) -> tuple[Any, dict[str, Any]]:
+    """Returns `(state, metadata)` as saved, bit for bit.
+
+    Args:
+      like: A tree of arrays or `jax.ShapeDtypeStruct`s: the structure and the
+        shardings to restore to; without a sharding, the first device.
+      step: The step to restore; None is the newest readable one. Unreadable
+        checkpoints that are newer are renamed to `unreadable-STEP` and logged.
+
+    Raises:
+      ValueError: If there is none; if none is readable (one of another format
+        is not); if it does not fit `like`, with the first difference.
+    """
+    steps = self.steps()
+    if not steps or (step is not None and step not in steps):
+      wanted = 'a checkpoint' + ('' if step is None else f' of step {step}')
+      raise rundir.FolderError(
+        f'expected {wanted} in {self._directory}; got {steps}'
+      )
+    arrays = leaves.by_path(like)
+    failures: dict[int, str] = {}
+    for candidate in reversed(steps) if step is None else [step]:
+      contents = self._attempt(failures, self._describe, candidate)
+      if contents is None:
+        continue
+      name = self._directory / str(candidate)
+      leaves.check_types(contents['types'], leaves.types(arrays), name)
+      crc32 = contents['crc32']
+      restored = self._attempt(failures, self._read, candidate, arrays, crc32)
+      if restored is not None:
+        self._set_aside(failures)
+        state = jax.tree.unflatten(jax.tree.structure(like), restored)
+        return state, contents['metadata']
+    raise self._no_readable(failures)
+
+  def _describe(self, step: int) -> dict[str, Any]:
+    """Returns the contents that `save` described beside the arrays."""
+    path = self._directory / str(step)
+    description = ocp.metadata.get_step_metadata(path).custom_metadata
+    if not description or 'format' not in description:
+      raise ValueError('the description of its contents is missing')
+    if description['format'] != FORMAT:
+      raise ValueError(
+        f'expected format {FORMAT}, got {description["format"]}; another '
+        'version of this program saved it'
+      )
+    text = description['contents']
+    if zlib.crc32(text.encode()) != description['crc32']:
+      raise ValueError('the description of its contents is altered')
+    contents = json.loads(text)
+    if contents['step'] != step:
+      raise ValueError(f'it was saved at step {contents["step"]}')
+    return contents
+
+  def _read(self, step: int, like: dict, crc32: int | None) -> list[Any]:
+    """Returns the arrays of a checkpoint in the order of `like`."""
+    target = jax.tree.map(_with_sharding, _without_empty(like))
+    path = self._directory / str(step) / 'default'  # Orbax's name
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+      metadata = checkpointer.metadata(path).item_metadata
+      leaves.check_sizes(metadata.tree, target)
+      restored = checkpointer.restore(
+        path,
+        args=ocp.args.PyTreeRestore(
+          item=target,
+          restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+        ),
+      )
+    arrays = {
+      path: restored[path] if x.size else jnp.zeros(x.shape, x.dtype)
+      for path, x in like.items()
+    }
+    if leaves.checksum(arrays) != crc32:
+      raise ValueError('the checksum of its arrays differs from the saved one')
+    return list(arrays.values())
+
+  def _attempt(self, failures, function, step, *args):
+    """Returns `function(step, *args)`, or None if it fails in any process."""
+    result = None
+    try:
+      result = function(step, *args)
+    except Exception as error:  # Orbax raises many types for a broken file.
+      failures[step] = _first_line(error)
+    if multihost.is_true_of_all(result is not None):
+      return result
+    failures.setdefault(step, 'another process cannot read it')
+    return None
+
+  def _no_readable(self, failures: dict[int, str]) -> rundir.FolderError:
+    reasons = '\n  '.join(f'step {s}: {why}' for s, why in failures.items())
+    return rundir.FolderError(
+      f'expected a readable checkpoint in {self._directory}; got\n  {reasons}'
+    )
+
+  def _set_aside(self, failures: dict[int, str]) -> None:
+    """Renames unreadable checkpoints, so that their steps are free again."""
+    for step, why in failures.items():
+      name, aside = self._directory / str(step), f'unreadable-{step}'
+      if not self._read_only and multihost.is_first():
+        shutil.rmtree(self._directory / aside, ignore_errors=True)
+        name.rename(self._directory / aside)
+      self._kept.steps.discard(step)
+      _logger.warning(
+        'Checkpoint %s cannot be read; %sgoing back to the one before it. (%s)',
+        name, '' if self._read_only else f'renamed to {aside}, ', why,
+      )  # fmt: skip
+    if failures and not self._read_only:
+      multihost.wait()
+    if failures and self._manager is not None:
+      self._manager.reload()
+
+
+class _KeptSteps(checkpoint_managers.PreservationPolicy):
+  """Preserves `steps`, a set that grows."""
+
+  def __init__(self):
+    self.steps: set[int] = set()
+
+  def should_preserve(self, checkpoints, *, context):
+    """Returns a flag for each checkpoint."""
+    del context
+    return [checkpoint.step in self.steps for checkpoint in checkpoints]
+
+
+def _first_line(error: Exception) -> str:
+  line = str(error).strip().partition('\n')[0]
+  return f'{type(error).__name__}: {line[:200]}'
+
+
+def _without_empty(arrays: dict[str, Any]) -> dict[str, Any]:
+  """Returns the arrays that have entries; Orbax refuses the others."""
+  return {path: x for path, x in arrays.items() if x.size}
+
+
+def _with_sharding(leaf: Any) -> Any:
+  if not isinstance(leaf, jax.ShapeDtypeStruct) or leaf.sharding is not None:
+    return leaf
+  sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -1,11 +1,10 @@
-"""Devices: batches are divided among them, everything else is on each.
+"""A mesh of devices: batches are divided among them, the rest is replicated.
 
-Under `jit` a program is written as for one device. Where its batch is sharded
-over the axis `data` the compiler adds the sums over devices, so that gradients,
-and the statistics of a batch norm too, are those of the whole batch.
+Programs are written as for one device. Under `jit`, with the batch sharded over
+the axis `data`, the compiler inserts the reductions over devices: gradients and
+batch-norm statistics are those of the whole batch.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,22 +16,18 @@ import numpy as np
 DATA = 'data'
 
 
-def make_mesh(
-  num_devices: int | None, devices: Sequence[jax.Device] | None = None
-) -> Mesh:
-  """Returns a mesh with the one axis `data`.
+def make_mesh(num_devices: int | None) -> Mesh:
+  """Returns a mesh with the single axis `data`.
 
   Args:
-    num_devices: how many devices to use; None is all there are.
-    devices: out of which; by default all of this program.
+    num_devices: The number of devices to use; None is all of them.
 
   Raises:
-    ValueError: If there are not as many; or if they are not all there are, with
-      several processes, of which each has its share of a batch.
+    ValueError: If there are fewer; or, with several processes, if it is not all
+      of them, because each process feeds its own devices.
   """
-  if devices is None:
-    # Those of a process side by side: its share of a batch is consecutive.
-    devices = sorted(jax.devices(), key=lambda x: (x.process_index, x.id))
+  # Sorted by process: the share of a batch that a process reads is contiguous.
+  devices = sorted(jax.devices(), key=lambda x: (x.process_index, x.id))
   if num_devices is not None:
     if not 1 <= num_devices <= len(devices):
       raise ValueError(
@@ -49,7 +44,7 @@ def make_mesh(
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """Returns the sharding of what every device has whole."""
+  """Returns the sharding of arrays that every device holds whole."""
   return NamedSharding(mesh, PartitionSpec())
 
 
@@ -59,7 +54,7 @@ def over_data(mesh: Mesh, axis: int = 0) -> NamedSharding:
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, num_micro: int = 1) -> None:
-  """Raises unless a batch can be divided evenly.
+  """Raises unless a batch divides evenly.
 
   Raises:
     ValueError: If `batch_size` is no multiple of devices times micro-batches.
@@ -73,7 +68,7 @@ def check_batch_size(batch_size: int, mesh: Mesh, num_micro: int = 1) -> None:
 
 
 def to_devices(tree: Any, sharding: NamedSharding) -> Any:
-  """Returns arrays that every process has whole as global arrays."""
+  """Returns global arrays, from arrays that every process has whole."""
   if jax.process_count() == 1:
     return jax.device_put(tree, sharding)
   return jax.tree.map(
@@ -85,7 +80,7 @@ def to_devices(tree: Any, sharding: NamedSharding) -> Any:
 
 
 def from_shares(tree: Any, sharding: NamedSharding) -> Any:
-  """Returns global arrays of which this process has its share."""
+  """Returns global arrays, from this process's share of each."""
   if jax.process_count() == 1:
     return jax.device_put(tree, sharding)
   return jax.tree.map(
@@ -94,22 +89,8 @@ def from_shares(tree: Any, sharding: NamedSharding) -> Any:
   )
 
 
-def check_one_process(experiment: str) -> None:
-  """Raises with several processes, for an experiment that is for one.
-
-  Raises:
-    ValueError: If there are several.
-  """
-  if jax.process_count() > 1:
-    raise ValueError(
-      f'expected one process with {experiment}, which does not divide its '
-      f'batches, got {jax.process_count()}; start it without --processes, '
-      '--distributed and --coordinator'
-    )
-
-
 def with_sharding(tree: Any, sharding: NamedSharding) -> Any:
-  """Returns the shapes of a tree, all with one sharding."""
+  """Returns the shapes and dtypes of a tree, all with one sharding."""
   return jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
   )

@@ -1,1 +1,282 @@
-from experiments.common.processes import *
+"""A run of several processes, each with its devices and its share of a batch.
+
+All processes run the same program in the same order; only the first writes
+files. State that could differ between them (a signal, an error in a file, the
+bits of an array) is exchanged before any process acts on it.
+
+P: processes; D: devices of a process; L: arrays.
+"""
+
+from collections.abc import Callable
+import itertools
+import os
+import re
+import sys
+import traceback
+from typing import Any
+from typing import NamedTuple
+
+import jax
+from jax.experimental import multihost_utils
+import jax.numpy as jnp
+import numpy as np
+from orbax.checkpoint import multihost
+
+CLUSTERS = {'auto': None, 'slurm': 'slurm'}  # --distributed: JAX's name
+
+HEARTBEAT = 20  # seconds without a sign of life that end a run
+_CONNECT = 300  # timeout in seconds for all processes to connect
+_PREPARE = 3600  # timeout in seconds for all processes to read their data
+_TEXT = 2048  # maximum bytes of an exchanged message
+
+# Messages of collectives and of the coordinator, raised as many types.
+_LOST = re.compile('Gloo|NCCL|heartbeat|[Cc]oordination|Connection reset')
+_barriers = itertools.count()  # the same sequence in every process
+
+
+class LostError(RuntimeError):
+  """The processes of a run cannot go on together; the message says why."""
+
+
+class Placement(NamedTuple):
+  """Arguments of `jax.distributed.initialize`; None: JAX finds out."""
+
+  coordinator: str | None  # 'host:port' of the first process
+  process_count: int | None
+  process_index: int | None
+  cluster: str | None
+
+
+def placement(
+  distributed: str | None,
+  coordinator: str | None,
+  process_count: int | None,
+  process_index: int | None,
+) -> Placement | None:
+  """Returns the placement that the flags ask for; None for a single process.
+
+  Args:
+    distributed: A key of `CLUSTERS`, or None.
+    coordinator: 'host:port' of the first process, or None.
+    process_count: With `coordinator`.
+    process_index: With `coordinator`.
+
+  Raises:
+    ValueError: If flags contradict each other, or one is missing.
+  """
+  flags = {
+    'coordinator': coordinator,
+    'process_count': process_count,
+    'process_index': process_index,
+  }
+  given = [name for name, value in flags.items() if value is not None]
+  if distributed is not None and given:
+    raise ValueError(
+      'expected --distributed or --coordinator, got --distributed and '
+      f'--{given[0]}; leave one out'
+    )
+  if distributed is not None:
+    return Placement(None, None, None, CLUSTERS[distributed])
+  if not given:
+    return None
+  if missing := flags.keys() - given:
+    raise ValueError(f'expected --{min(missing)} beside --{given[0]}, got none')
+  if not 0 <= process_index < process_count:
+    raise ValueError(
+      'expected --process_index from 0 and less than --process_count='
+      f'{process_count}, got {process_index}'
+    )
+  return Placement(coordinator, process_count, process_index, 'deactivate')
+
+
+def start(place: Placement | None) -> None:
+  """Connects this process to the others; call before any other use of JAX.
+
+  Raises:
+    ValueError: If the others cannot be found.
+  """
+  if place is None or jax.distributed.is_initialized():
+    return
+  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  # The preemption service would swallow SIGTERM; the trainer handles signals.
+  jax.config.update('jax_enable_preemption_service', False)
+  try:
+    jax.distributed.initialize(
+      place.coordinator,
+      place.process_count,
+      place.process_index,
+      cluster_detection_method=place.cluster,
+      initialization_timeout=_CONNECT,
+      heartbeat_timeout_seconds=HEARTBEAT,
+      shutdown_timeout_seconds=_CONNECT,
+    )
+  except (RuntimeError, ValueError) as error:
+    where = place.coordinator or 'the cluster'
+    raise ValueError(
+      f'expected the other processes of the run at {where}, but: {error}'
+    ) from error
+
+
+def is_first() -> bool:
+  """Returns True in the process that writes files."""
+  return jax.process_index() == 0
+
+
+def together(function: Callable[..., Any], *args: Any) -> Any:
+  """Returns `function(*args)`; an error in one process is raised in all.
+
+  Raises:
+    ValueError: If the function raised it, or an `OSError`, in some process.
+  """
+  if jax.process_count() == 1:
+    return function(*args)
+  result, problem = None, ''
+  try:
+    result = function(*args)
+  except (ValueError, OSError) as error:
+    problem = str(error) or type(error).__name__
+  problems = _gather_text(problem)
+  if problem and len(set(problems)) == 1:
+    raise ValueError(problem)
+  for index, text in enumerate(problems):
+    if text:
+      raise ValueError(f'process {index} of {len(problems)}: {text}')
+  return result
+
+
+def in_first(function: Callable[..., Any], *args: Any) -> Any:
+  """Returns `function(*args)` in the first process, None in the others.
+
+  Raises:
+    ValueError: In every process, if the function raised it or an `OSError`.
+  """
+  return together(lambda: function(*args) if is_first() else None)
+
+
+def largest(number: int) -> int:
+  """Returns the maximum over processes."""
+  return int(multihost_utils.process_allgather(np.int32(number)).max())
+
+
+def total(number: float) -> float:
+  """Returns the sum over processes."""
+  return float(multihost_utils.process_allgather(np.float32(number)).sum())
+
+
+def is_true_of_all(flag: bool) -> bool:
+  """Returns True if the flag is set in every process."""
+  return not largest(not flag)
+
+
+def explained(error: BaseException) -> BaseException:
+  """Returns a `LostError` for an error caused by the loss of a process."""
+  if jax.process_count() == 1 or isinstance(error, LostError):
+    return error
+  link = error
+  while link is not None:
+    text = str(link)
+    if 'RESOURCE_EXHAUSTED' in text:  # out of memory in this process
+      return error
+    if isinstance(link, jax.errors.JaxRuntimeError) or _LOST.search(text):
+      return LostError(
+        'another process of this run cannot be reached, so all end: '
+        + text.partition('\n')[0][:200]
+      )
+    link = link.__cause__ or link.__context__
+  return error
+
+
+def leave(code: int) -> int:
+  """Returns `code`; one of several processes exits with it at once.
+
+  For errors that other processes may not share: a regular exit waits for all
+  of them.
+  """
+  if jax.process_count() > 1:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+  return code
+
+
+def crash() -> None:
+  """Prints the current exception and exits, if there are several processes."""
+  if jax.process_count() > 1:
+    traceback.print_exc()
+    leave(1)
+
+
+def wait() -> None:
+  """Blocks until every process gets here."""
+  # The coordinator's barrier has a timeout of its own; collectives between
+  # devices give up earlier.
+  multihost.get_barrier_sync_fn()(
+    key=f'sparse-training-{next(_barriers)}', timeout_ms=1000 * _PREPARE
+  )
+
+
+def check_same(tree: Any) -> None:
+  """Checks that all devices of all processes hold the same replicated arrays.
+
+  A mask that differs on one device would show in no metric. Arrays divided
+  among devices are skipped. Different arrays have the same 32-bit hash with
+  probability 2^-32.
+
+  Raises:
+    LostError: In every process, if an array differs.
+  """
+  if jax.process_count() == 1:
+    return
+  names, hashes = _hashes(tree)
+  everywhere = multihost_utils.process_allgather(hashes)  # [P, D, L]
+  differs = (everywhere != everywhere[0, 0]).any(1)  # [P, L]
+  if differs.any():
+    leaf = int(np.argmax(differs.any(0)))
+    where = np.flatnonzero(differs[:, leaf]).tolist()
+    raise LostError(
+      f'expected the same arrays in every process, but {names[leaf]} of '
+      f'process(es) {where} differs from that of process 0; the last '
+      'checkpoint is from before'
+    )
+
+
+def _gather_text(text: str) -> list[str]:
+  """Returns the texts of all processes, once each has read its data."""
+  wait()
+  content = text.encode()[: _TEXT - 1]
+  padded = np.zeros(_TEXT, np.uint8)
+  padded[: len(content)] = np.frombuffer(content, np.uint8)
+  return [
+    row.tobytes().rstrip(b'\0').decode(errors='replace')
+    for row in multihost_utils.process_allgather(padded)
+  ]
+
+
+def _hashes(tree: Any) -> tuple[list[str], np.ndarray]:
+  """Returns the names of replicated arrays, and their hashes [D, L]."""
+  names, copies = [], []
+  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    if isinstance(leaf, jax.Array) and leaf.is_fully_replicated and leaf.size:
+      if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+      names.append(jax.tree_util.keystr(path))
+      copies.append([shard.data for shard in leaf.addressable_shards])
+  per_device = [_hash_all(arrays) for arrays in zip(*copies, strict=True)]
+  return names, np.array(jax.device_get(per_device) or [[]], np.uint32)
+
+
+@jax.jit
+def _hash_all(arrays: tuple[jax.Array, ...]) -> list[jax.Array]:
+  return [_hash(x) for x in arrays]
+
+
+def _hash(x: jax.Array) -> jax.Array:
+  """Returns the sum of entries' bits mixed with their indices (MurmurHash3)."""
+  x = jnp.ravel(x)
+  if jnp.issubdtype(x.dtype, jnp.floating):
+    x = jax.lax.bitcast_convert_type(x, f'uint{8 * x.dtype.itemsize}')
+  index = jnp.arange(x.size, dtype=jnp.uint32) * jnp.uint32(0x9E3779B1)
+  y = x.astype(jnp.uint32) ^ index
+  y = (y ^ (y >> 16)) * jnp.uint32(0x85EBCA6B)
+  y = (y ^ (y >> 13)) * jnp.uint32(0xC2B2AE35)
+  return jnp.sum(y ^ (y >> 16), dtype=jnp.uint32)

@@ -1,0 +1,1 @@
+"""Sweeps: a plan of runs, each of one network in a folder of its own."""

@@ -1,0 +1,76 @@
+"""Configs: Python files with `get_config`, and overrides of their values."""
+
+from collections.abc import Sequence
+import importlib.util
+import pathlib
+import types
+
+from absl import flags
+import ml_collections
+from ml_collections import config_flags
+
+
+def load(
+  config: str, overrides: Sequence[str], name: str = 'config'
+) -> ml_collections.ConfigDict:
+  """Returns the config of 'FILE[:VARIANT]', locked, with overrides applied.
+
+  Args:
+    config: the file and the argument of its `get_config`.
+    overrides: such as `--config.section.key=value`.
+    name: of the flag, in place of 'config'.
+
+  Raises:
+    ValueError: If the file is missing or does not return a config, or an
+      override has an unknown key or another type.
+  """
+  file, _, argument = config.partition(':')
+  get_config = getattr(module_of(pathlib.Path(file)), 'get_config', None)
+  try:
+    value = get_config(argument) if argument else get_config()
+  except Exception as error:
+    kind = '' if isinstance(error, ValueError) else f'{type(error).__name__}: '
+    raise ValueError(f'{file}: {kind}{error}') from error
+  if not isinstance(value, ml_collections.ConfigDict):
+    raise ValueError(
+      f'{file}: expected get_config to return a ConfigDict, got {value!r}'
+    )
+  values, argv = flags.FlagValues(), ['', *overrides]
+  try:
+    config_flags.DEFINE_config_dict(
+      name, value, flag_values=values, sys_argv=argv
+    )
+    values(argv)
+  except (AttributeError, KeyError) as error:
+    message = _hint(error).replace('\n', ': ')
+    raise ValueError(f'unknown {name} key {message}') from error
+  except (flags.Error, TypeError, ValueError) as error:
+    raise ValueError(str(error)) from error
+  return values[name].value
+
+
+def module_of(file: pathlib.Path) -> types.ModuleType:
+  """Returns a file as a module.
+
+  Raises:
+    ValueError: If it is missing or cannot be imported.
+  """
+  if not file.is_file():
+    known = sorted(str(path) for path in file.parent.glob('*.py'))
+    raise ValueError(f'expected a config file, one of {known}, got {file}')
+  spec = importlib.util.spec_from_file_location(f'_config_{file.stem}', file)
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+  except Exception as error:
+    raise ValueError(f'{file}: {type(error).__name__}: {error}') from error
+  return module
+
+
+def _hint(error: BaseException | None) -> str:
+  """Returns the message of an error or its causes that names a near key."""
+  messages = []
+  while error is not None:
+    messages.append(str(error.args[0] if error.args else error))
+    error = error.__cause__ or error.__context__
+  return max(messages, key=lambda text: 'Did you mean' in text)
