@@ -1,0 +1,1 @@
+"""Experiments as tasks: image classification, language, continual learning."""
