@@ -1,13 +1,17 @@
 """Configs of tiny networks, and a run of one by the trainer."""
 
 import copy
-import functools
+from typing import Any
+from typing import NamedTuple
 
 import ml_collections
 
 from configs import methods
+from experiments import checkpoint
+from experiments import metrics
 from experiments import rundir
 from experiments import trainer
+from experiments.tasks import base
 from experiments.tasks import table
 
 
@@ -111,22 +115,30 @@ def update(config, changes):
   return config
 
 
-def start(config, workdir, on_progress=lambda step, metrics: None):
-  """Trains a run, or goes on with it; returns the outcome."""
+class Run(NamedTuple):
+  """A call of `train`, and what the run left."""
+
+  task: base.Task
+  outcome: trainer.Outcome
+  state: Any  # newest checkpoint
+  rows: list[dict[str, Any]]
+
+
+def train(
+  config, workdir, on_progress=lambda step, metrics: None, **training
+) -> Run:
+  """Trains a run, or continues it; `training` replaces fields of a task's."""
+  task = table.make_task(config)
+  task = task._replace(training=task.training._replace(**training))
   rundir.create(workdir, config)
-  task = table.make_task(config)
-  return trainer.train(task, config['seed'], workdir, on_progress)
+  task.write_folder(workdir)
+  outcome = trainer.train(task, config['seed'], workdir, on_progress)
+  checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints', None)
+  state, _ = checkpoints.restore(task.state)
+  return Run(task, outcome, state, metrics.read(workdir))
 
 
-def advance(config, chunks):
-  """Returns task, state and rows after chunks (first step, number)."""
-  task = table.make_task(config)
-  [stage] = task.stages
-  seed = config['seed']
-  state, rows = stage.begin(seed, None), []
-  for first_step, num_steps in chunks:
-    state, row = trainer.train_chunk(
-      task, stage, seed, state, first_step, num_steps
-    )
-    rows.append(row)
-  return task, state, rows
+def unpack(run: Run, seed=0) -> Any:
+  """Returns the masked form of the newest state."""
+  _, storage = run.task.objective.method.make(seed)
+  return storage.unpack(run.state)
