@@ -1,6 +1,66 @@
-"""Stand-in until the lead's module is merged."""
+"""A dry run: a config's sizes, and its step lowered for every platform."""
+
+from collections.abc import Mapping
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import flops
+from experiments import step as step_lib
+from experiments import storage as storage_lib
+from experiments.tasks import table
+
+PLATFORMS = ('cpu', 'cuda', 'tpu')
 
 
-def dry_run(config):
-  """Stand-in."""
-  return [f'stand-in {config["experiment"]}']
+def dry_run(config: Mapping[str, Any]) -> list[str]:
+  """Returns lines about the network of a config, without data or training.
+
+  Neither the platforms nor memory for the arrays are needed.
+
+  Args:
+    config: of one network; of several, the first.
+
+  Raises:
+    ValueError: If the config is wrong.
+  """
+  config = flops.first_network(config)
+  task = table.make_task(config)
+  state = storage_lib.on_device(task.state)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  exported = jax.export.export(
+    jax.jit(
+      lambda *args: step_lib.train_step(
+        task.objective, *args, is_training=task.stages[0].is_training
+      )
+    ),
+    platforms=PLATFORMS,
+    # The kernels' custom calls have no stability guarantee; nothing is stored.
+    disabled_checks=[jax.export.DisabledSafetyCheck.custom_call('ALL')],
+  )(state, jax.ShapeDtypeStruct((), np.uint32), key, task.batch)
+  lines = [
+    task.title,
+    f'  parameters    {_num_entries(task.params):>16,}',
+    f'  state         {_num_bytes(state):>16,} bytes',
+    f'  a batch       {_num_bytes(task.batch):>16,} bytes',
+  ]
+  if task.state.host_params is not None:
+    num_bytes = _num_bytes(task.state.host_params)
+    lines.append(f'  on the host   {num_bytes:>16,} bytes')
+  platforms = ', '.join(exported.platforms)
+  lines.append(f'  the training step lowers for {platforms}')
+  if task.example is not None:
+    lines += [f'  {line}' for line in flops.totals(flops.report(config))]
+  return lines
+
+
+def _num_entries(tree: Any) -> int:
+  return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+
+
+def _num_bytes(tree: Any) -> int:
+  return sum(
+    math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+  )

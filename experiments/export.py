@@ -1,21 +1,21 @@
-"""A trained network as one file, for other programs.
+"""A trained network as one file for other programs.
 
   python -m experiments.export --workdir=DIR --out=FILE \
-      [--member=alpha=2,seed=0] [--step=N] [--compact]
+      [--task=N] [--step=N] [--compact]
 
-The file is in the format safetensors: `weights/PATH`, theta, zero where the
-network does not see an entry; `masks/PATH`, which entries it sees; and
-`state/PATH`, batch statistics and the like. With --compact a sparse layer has
-in place of the first two `values/PATH`, the entries that the network sees, and
-`places/PATH`, where they are in the flattened weight. The header names the
-densities, the shapes of compact layers, the config and the member. Reading it
-runs no code. No data are needed.
+The file is in the safetensors format: `weights/PATH`, theta, zero outside the
+forward set; `masks/PATH`, the forward set of each sparse layer; `state/PATH`,
+batch statistics and the like. With --compact a sparse layer has `values/PATH`,
+its active entries, and `places/PATH`, their indices into the flattened weight,
+in place of the first two. The header holds the config, the labels of the
+network, the densities, and the shapes of compact layers. Neither data nor any
+code of the run is needed to read it.
 """
 
 import argparse
-from collections.abc import Callable
 from collections.abc import Sequence
 import json
+import math
 import os
 import pathlib
 import sys
@@ -28,36 +28,42 @@ import numpy as np
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
-from experiments.common import build
-from experiments.common import checkpoint
-from experiments.common import run as run_lib
-from experiments.common import storage as storage_lib
+from experiments import checkpoint
+from experiments import rundir
+from experiments.tasks import base
+from experiments.tasks import table
 import sparsity
 
-FORMAT = 1
+FORMAT = 2
 KINDS = ('weights', 'masks', 'state', 'values', 'places')
+KEYS = ('format', 'config', 'labels', 'densities', 'shapes')  # of the header
+# Largest ratio of unpacked layers to the file: a forged shape in its header
+# must not exhaust memory.
+MAX_EXPANSION = 256
+USER_ERROR = 2  # exit code
 
 Tree = dict[str, dict[str, np.ndarray]]  # by module, then by name
-
-
-class Trained(NamedTuple):
-  """A member of a run, and where its checkpoint is."""
-
-  member: dict[str, Any]
-  position: int  # global step of its last state
-  like: Any  # shapes of what the checkpoint holds
-  # What the checkpoint holds -> theta as seen, masks or None, network's state.
-  extract: Callable[[Any], tuple[Any, Any, Any]]
-  storage: storage_lib.Storage = storage_lib.MASKED  # of the checkpoint
+Flat = dict[str, np.ndarray]  # by path
 
 
 class Exported(NamedTuple):
-  """What a file holds."""
+  """The content of a file."""
 
   weights: Tree
   masks: Tree  # of the sparse layers
   state: Tree
-  header: dict[str, Any]  # 'config', 'member', 'densities'
+  header: dict[str, Any]  # 'config', 'labels', 'densities'
+
+
+class Extracted(NamedTuple):
+  """A network of a run."""
+
+  task: base.Task
+  config: dict[str, Any]
+  labels: dict[str, int]  # such as {'task': 2}
+  weights: Any  # theta on the forward set
+  masks: Any  # None if dense
+  state: Any  # of the network
 
 
 def save(
@@ -66,20 +72,23 @@ def save(
   masks: Any,
   state: Any,
   *,
-  config: Any,
-  member: dict[str, Any],
+  config: dict[str, Any],
+  labels: dict[str, int],
   compact: bool = False,
 ) -> None:
-  """Writes a network, all of it or nothing.
+  """Writes a network, atomically.
 
   Args:
     path: of the file.
-    weights: theta, as Haiku has it: arrays by module and name.
-    masks: a tree of booleans like it; None if all is dense.
+    weights: theta, arrays by module and name, as Haiku has it.
+    masks: a tree of booleans like it; None if all layers are dense.
     state: the network's state, arrays by module and name.
     config: plain data.
-    member: such as {'alpha': 2.0, 'seed': 0}.
-    compact: whether of sparse layers only what the network sees is written.
+    labels: of the network among those of its run, such as {'task': 2}.
+    compact: True to write only the active entries of sparse layers.
+
+  Raises:
+    ValueError: If the network is too sparse for a compact file.
   """
   flat = _flatten(weights)
   flat_masks = {
@@ -90,7 +99,7 @@ def save(
   header = {
     'format': FORMAT,
     'config': config,
-    'member': member,
+    'labels': labels,
     'densities': {path: float(x.mean()) for path, x in flat_masks.items()},
     'shapes': {},
   }
@@ -109,130 +118,149 @@ def save(
     for kind, part in parts.items()
     for path, x in part.items()
   }
-  content = safetensors_numpy.save(tensors, {'sparse-training': _json(header)})
-  run_lib.write_bytes(path, content)
+  text = rundir.to_json(header)
+  content = safetensors_numpy.save(tensors, {'sparse-training': text})
+  if compact:
+    _check_expansion(header['shapes'], parts['values'], len(content))
+  rundir.write_bytes(path, content)
 
 
 def load(path: str | os.PathLike[str]) -> Exported:
-  """Returns what `save` wrote.
+  """Returns the network that `save` wrote.
 
   Raises:
-    ValueError: If the file is not one that `save` wrote.
+    ValueError: If the file is missing, altered or not written by `save`.
   """
   try:
-    with safetensors.safe_open(os.fspath(path), 'numpy') as file:
-      header = json.loads((file.metadata() or {})['sparse-training'])
-      format_there = header['format']
-      names = list(file.keys())
-      # Its sizes are checked against that of the file before this.
-      tensors = {name: file.get_tensor(name) for name in names}
+    header, parts = _read(path)
+    _unpack(parts, header['shapes'], os.path.getsize(path))
+    _check_masks(parts, header['densities'])
   except (
-    OSError, ValueError, TypeError, KeyError, safetensors.SafetensorError,
+    AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError,
+    safetensors.SafetensorError,
   ) as error:  # fmt: skip
     raise ValueError(
-      f'expected an exported network in {path}, but it is none: {error}'
+      f'expected an exported network in {path}, but: {error}'
     ) from error
-  if format_there != FORMAT:
-    raise ValueError(
-      f'expected format {FORMAT} in {path}, got {format_there}: export it '
-      'with this version'
-    )
-  if others := {name.partition('/')[0] for name in names} - {*KINDS}:
-    raise ValueError(
-      f'expected tensors of the kinds {KINDS} in {path}, got {sorted(others)}'
-    )
-  parts: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in KINDS}
-  for name, x in tensors.items():
-    kind, _, path_in_tree = name.partition('/')
-    parts[kind][path_in_tree] = x
-  for path, at in parts['places'].items():
-    x = parts['values'][path]
-    for kind, dtype, seen in (('weights', x.dtype, x), ('masks', bool, True)):
-      dense = np.zeros(header['shapes'][path], dtype)
-      dense.flat[at] = seen
-      parts[kind][path] = dense
-  trees = [_unflatten(parts[kind]) for kind in KINDS[:3]]
-  return Exported(*trees, header)
+  return Exported(*(_unflatten(parts[kind]) for kind in KINDS[:3]), header)
 
 
-def export(
-  trained: Sequence[Trained],
-  workdir: pathlib.Path,
-  out: str | os.PathLike[str],
-  *,
-  member: str | None,
-  step: int | None,
-  compact: bool = False,
-) -> dict[str, Any]:
-  """Writes one member of a run; returns which.
+def extract(
+  workdir: str | os.PathLike[str],
+  task: int | None = None,
+  step: int | None = None,
+) -> Extracted:
+  """Returns a network of a run.
 
   Args:
-    trained: the members of the run.
-    workdir: its folder.
-    out: the file.
-    member: such as 'alpha=2,seed=0'; None if there is only one.
-    step: global step of the checkpoint; None: after the member's last step.
-    compact: see `save`.
+    workdir: the run folder.
+    task: of continual learning, from 1; None: the last.
+    step: global step of a checkpoint; None: the end of the task's training.
 
   Raises:
-    ValueError: If there is no such member, or no such checkpoint.
+    ValueError: If there is no such run, task or checkpoint.
   """
-  chosen = choose(trained, member)
-  checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints', None)
-  state, _ = checkpoints.restore(
-    chosen.like, chosen.position if step is None else step
-  )
-  save(
-    out,
-    *jax.device_get(chosen.extract(state)),
-    config=run_lib.read_json(workdir / 'config.json'),
-    member=chosen.member,
-    compact=compact,
-  )
-  return chosen.member
-
-
-def choose(trained: Sequence[Trained], member: str | None) -> Trained:
-  """Returns the one network that 'alpha=2,seed=0' names.
-
-  Raises:
-    ValueError: If it names none, or several.
-  """
-  wanted = dict(
-    part.partition('=')[::2] for part in (member or '').split(',') if part
-  )
-  found = [
-    one
-    for one in trained
-    if all(_is(one.member, key, value) for key, value in wanted.items())
-  ]
-  if len(found) != 1:
-    listing = '\n  '.join(
-      ','.join(f'{key}={value:g}' for key, value in one.member.items())
-      for one in trained
-    )
+  workdir = pathlib.Path(workdir)
+  if not (workdir / 'config.json').exists():
+    below = sorted(str(path.parent) for path in workdir.glob('*/config.json'))
     raise ValueError(
-      f'expected --member to name one network, but {member!r} fits '
-      f'{len(found)} of:\n  {listing}'
+      f'expected a folder with config.json, got {workdir}'
+      + '\n  '.join(['; choose one of:', *below] if below else [])
     )
-  return found[0]
+  config = rundir.read_config(workdir)
+  made = table.make_task(config)
+  numbers = [export.labels.get('task') for export in made.exports]
+  if task is not None and task not in numbers:
+    raise ValueError(f'expected --task, one of {numbers}, got {task}')
+  at = len(numbers) - 1 if task is None else numbers.index(task)
+  export, first = made.exports[at], made.exports[at - 1].step if at else 0
+  checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints', None)
+  wanted = export.step if step is None else step
+  steps = [number for number in checkpoints.steps() if number > first]
+  if wanted not in steps:
+    raise ValueError(
+      f'expected --step, one of the checkpoints {steps} in {workdir}, got '
+      f'{wanted}'
+    )
+  state, _ = checkpoints.restore(made.state, wanted)
+  network = jax.device_get(export.extract(state))
+  return Extracted(made, config, export.labels, *network)
 
 
-def _is(member: dict[str, Any], key: str, value: str) -> bool:
-  try:
-    return key in member and float(value) == float(member[key])
-  except ValueError:
-    return False
+def _read(path: str | os.PathLike[str]) -> tuple[dict, dict[str, Flat]]:
+  """Returns the header, and the tensors by kind and path."""
+  with safetensors.safe_open(os.fspath(path), 'numpy') as file:
+    # Sizes are checked against the file's on opening.
+    header = json.loads((file.metadata() or {})['sparse-training'])
+    if header['format'] != FORMAT:
+      raise ValueError(
+        f'expected format {FORMAT}, got {header["format"]!r:.80}: export it '
+        'again with this version'
+      )
+    if missing := [key for key in KEYS if key not in header]:
+      raise ValueError(f'expected a header with {missing}')
+    parts: dict[str, Flat] = {kind: {} for kind in KINDS}
+    for name in file.keys():  # noqa: SIM118
+      kind, _, path_in_tree = name.partition('/')
+      parts[kind][path_in_tree] = file.get_tensor(name)
+  return header, parts
 
 
-def _flatten(tree: Any) -> dict[str, np.ndarray]:
+def _unpack(parts: dict[str, Flat], shapes: dict, num_bytes: int) -> None:
+  """Adds weights and masks of compact layers to `parts`."""
+  values, places = parts['values'], parts['places']
+  if not shapes.keys() == values.keys() == places.keys():
+    raise ValueError('expected a shape, values and places of each layer')
+  for path, shape in shapes.items():
+    if path in parts['weights'] or path in parts['masks']:
+      raise ValueError(f'expected {path} once, got it dense and compact')
+    if not all(type(n) is int and n > 0 for n in shape):
+      raise ValueError(f'expected a shape of {path}, got {shape!r:.80}')
+  _check_expansion(shapes, values, num_bytes)
+  for path, shape in shapes.items():
+    x, at, size = values[path], places[path], math.prod(shape)
+    if x.ndim != 1 or at.shape != x.shape or at.dtype.kind != 'i':
+      raise ValueError(f'expected an integer place of each value of {path}')
+    if len(at) and (at[0] < 0 or at[-1] >= size or (at[1:] <= at[:-1]).any()):
+      raise ValueError(f'expected ascending places below {size} of {path}')
+    for kind, dtype, entries in (
+      ('weights', x.dtype, x), ('masks', bool, True),
+    ):  # fmt: skip
+      parts[kind][path] = np.zeros(shape, dtype)
+      parts[kind][path].flat[at] = entries
+
+
+def _check_expansion(shapes: dict, values: Flat, num_bytes: int) -> None:
+  sizes = {path: math.prod(shape) for path, shape in shapes.items()}
+  needed = sum(n * (values[path].itemsize + 1) for path, n in sizes.items())
+  if needed > MAX_EXPANSION * num_bytes:
+    raise ValueError(
+      f'expected layers of at most {MAX_EXPANSION} times the {num_bytes} bytes '
+      f'of the compact file, got {needed}; export without --compact'
+    )
+
+
+def _check_masks(parts: dict[str, Flat], densities: dict) -> None:
+  masks, weights = parts['masks'], parts['weights']
+  for path, mask in masks.items():
+    if mask.dtype != bool or mask.shape != weights[path].shape or not mask.size:
+      raise ValueError(
+        f'expected a mask of {path} with shape {weights[path].shape}, got '
+        f'{mask.dtype} of {mask.shape}'
+      )
+  found = {path: float(mask.mean()) for path, mask in masks.items()}
+  if found != densities:
+    raise ValueError(f'expected densities {found}, got {densities!r:.200}')
+
+
+def _flatten(tree: Any) -> Flat:
   return {
     sparsity.select.join(module, name): np.asarray(x)
     for module, name, x in sparsity.select.named_leaves(tree)
   }
 
 
-def _unflatten(flat: dict[str, np.ndarray]) -> Tree:
+def _unflatten(flat: Flat) -> Tree:
   tree: Tree = {}
   for path, x in flat.items():
     module, _, name = path.rpartition('/')
@@ -245,47 +273,39 @@ def _places(mask: np.ndarray) -> np.ndarray:
   return places.astype(np.int32 if mask.size < 2**31 else np.int64)
 
 
-def _json(value: Any) -> str:
-  return run_lib.to_json(value)
-
-
-def main(arguments: Sequence[str], modules: dict[str, Any]) -> int:
-  """Runs the command; `modules` are the experiments by name."""
+def main(arguments: Sequence[str]) -> int:
+  """Runs the command, and returns the exit code."""
   logging.set_verbosity(logging.WARNING)
   parser = argparse.ArgumentParser(
     'python -m experiments.export',
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument('--workdir', required=True, help='folder of the run')
+  parser.add_argument('--workdir', required=True, help='run folder')
   parser.add_argument('--out', required=True, help='file to write')
-  parser.add_argument('--member', help='which network, as alpha=2,seed=0')
+  parser.add_argument('--task', type=int, help='of continual learning, from 1')
   parser.add_argument('--step', type=int, help='global step of a checkpoint')
   parser.add_argument(
-    '--compact', action='store_true', help='write what is not zero alone'
+    '--compact', action='store_true', help='only active entries'
   )
   given = parser.parse_args(arguments)
-  workdir = pathlib.Path(given.workdir)
   try:
-    config = run_lib.read_json(workdir / 'config.json')
-    table = {name: module.trained for name, module in modules.items()}
-    members = build.build(table, config, key='experiment')
-    member = export(
-      members,
-      workdir,
+    network = extract(given.workdir, given.task, given.step)
+    save(
       given.out,
-      member=given.member,
-      step=given.step,
+      network.weights,
+      network.masks,
+      network.state,
+      config=network.config,
+      labels=network.labels,
       compact=given.compact,
     )
   except (ValueError, OSError) as error:
     print(f'experiments.export: {error}', file=sys.stderr)
-    return 2
-  print(f'Written {member} to {given.out}')
+    return USER_ERROR
+  print(f'Written to {given.out}')
   return 0
 
 
 if __name__ == '__main__':
-  from experiments import table
-
-  sys.exit(main(sys.argv[1:], table.EXPERIMENTS))
+  sys.exit(main(sys.argv[1:]))

@@ -1,9 +1,11 @@
-"""What a config's network costs: parameters, bytes and FLOPs.
+"""Parameters, bytes and FLOPs of a config's network, dense and sparse.
 
-  python -m experiments.flops --config=FILE[:VARIANT] [--json]
+  python -m experiments.flops --config=FILE[:VARIANT] [--json] \
+      [--config.section.key=value ...]
 
-Any value of the config can be overridden, as with `launch.py`:
---config.section.key=value. Needs no data. Conventions: `sparsity.flops`.
+Needs no data. Conventions: `sparsity.flops`. An example of language modelling
+is one row of a batch: a segment with a full memory; the attention's products
+without parameters are counted as `other_flops`.
 """
 
 import argparse
@@ -12,41 +14,223 @@ from collections.abc import Sequence
 import json
 import sys
 from typing import Any
+from typing import NamedTuple
 
 import rich.console
 import rich.table
 
-from experiments import costs
-from experiments.common import build
-from experiments.common import config as config_lib
+from experiments import build
+from experiments import methods
+from experiments.sweep import config as config_lib
+from experiments.tasks import table as task_table
+import sparsity
+from sparsity import flops
+from sparsity import units
 
 USER_ERROR = 2  # exit code
 
 
-def show(found: costs.Report, console: rich.console.Console) -> None:
-  """Prints a layer a row, and the totals."""
+class Row(NamedTuple):
+  """One parameter."""
+
+  path: str
+  shape: tuple[int, ...]
+  entries: int
+  density: float  # of the forward set at the end of training
+  num_bytes: int  # dense
+  sparse_bytes: int
+  flops: int  # of the forward pass of one example, dense
+  sparse_flops: float
+
+
+class Report(NamedTuple):
+  """Totals of a network; FLOPs of one example."""
+
+  rows: tuple[Row, ...]
+  entries: int
+  active_entries: int
+  num_bytes: int
+  sparse_bytes: int
+  other_flops: int  # without parameters; in `flops` and `sparse_flops` too
+  flops: float  # of inference, dense
+  sparse_flops: float
+  inference_share: float  # of dense
+  train_flops: float  # of a training step, dense
+  sparse_train_flops: float  # mean over the method's training
+  train_share: float  # of dense
+  total_train_flops: float  # of the method, all steps and examples
+
+
+def report(config: Mapping[str, Any]) -> Report:
+  """Returns the costs of a config's network, dense and with its method.
+
+  With `scope='global'` every layer is taken to have the overall density.
+
+  Args:
+    config: of one network; of several, the first.
+
+  Raises:
+    ValueError: If the config is wrong, or its task has no example to count.
+  """
+  config = first_network(config)
+  task = task_table.make_task(config)
+  if task.example is None:
+    raise ValueError(
+      'expected an experiment whose FLOPs are counted, got '
+      f'{config["experiment"]!r}'
+    )
+  network = flops.count(task.example.fn, task.params, *task.example.args)
+  method, num_steps = config['method'], task.num_steps
+  forward, backward = densities(method, task.params)
+  rows = tuple(_row(layer, forward) for layer in network.layers)
+  dense, sparse = flops.forward(network), flops.forward(network, forward)
+  train = _train(network, method, num_steps, forward, backward)
+  return Report(
+    rows,
+    entries=sum(row.entries for row in rows),
+    active_entries=sum(round(row.density * row.entries) for row in rows),
+    num_bytes=sum(row.num_bytes for row in rows),
+    sparse_bytes=sum(row.sparse_bytes for row in rows),
+    other_flops=network.other,
+    flops=dense,
+    sparse_flops=sparse,
+    inference_share=sparse / dense,
+    train_flops=flops.train(network),
+    sparse_train_flops=train,
+    train_share=train / flops.train(network),
+    total_train_flops=train * num_steps * task.training.batch_size,
+  )
+
+
+def first_network(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the config of the first network of a config file.
+
+  Example:
+    >>> first_network({'seeds': (3, 4), 'powerprop': {'alphas': (2.0, 3.0)}})
+    {'powerprop': {'alpha': 2.0}, 'seed': 3}
+  """
+  config = dict(config)
+  if isinstance(config.get('powerprop'), Mapping):
+    config['powerprop'] = dict(config['powerprop'])
+  for section, plural, singular in (
+    (config, 'seeds', 'seed'), (config.get('powerprop'), 'alphas', 'alpha'),
+  ):  # fmt: skip
+    # Other values are errors where the task is made.
+    if isinstance(section, dict) and isinstance(
+      section.get(plural), (list, tuple)
+    ):
+      section[singular] = (*section.pop(plural), None)[0]
+  return config
+
+
+def densities(
+  section: Mapping[str, Any], params: Any
+) -> tuple[dict[str, float], dict[str, float]]:
+  """Returns the exact densities k / n of sparse layers by path.
+
+  Args:
+    section: `config.method`.
+    params: a tree of arrays or shapes.
+
+  Returns:
+    The densities of the forward sets, and of the backward sets.
+  """
+  if section['name'] == 'dense':
+    return {}, {}
+  select = sparsity.all_of(
+    sparsity.is_weight,
+    sparsity.none_of(*map(sparsity.matching, section['exclude'])),
+  )
+  shared = {
+    'distribution': section['distribution'],
+    'scope': section.get('scope', 'layer'),
+    'dense': section['dense'],
+    'select': select,
+  }
+  if section['name'] == 'topkast':
+    make = sparsity.make_counts(
+      forward_density=section['forward_density'],
+      backward_density=section['backward_density'],
+      **shared,
+    )
+  else:
+    pattern = build.build(
+      methods.PATTERNS, section.get('pattern', {'name': 'unstructured'})
+    )
+    make = units.make_counts(pattern, density=section['density'], **shared)
+  counts = make(params)
+  return _shares(counts.forward, counts), _shares(counts.backward, counts)
+
+
+def _shares(kept: Mapping[str, int] | int, counts: sparsity.Counts):
+  if counts.scope == 'global':
+    return dict.fromkeys(counts.sizes, kept / sum(counts.sizes.values()))
+  return {path: kept[path] / size for path, size in counts.sizes.items()}
+
+
+def _row(layer: flops.Layer, forward: Mapping[str, float]) -> Row:
+  density = forward.get(layer.path, 1.0)
+  return Row(
+    layer.path,
+    layer.shape,
+    layer.size,
+    density,
+    flops.num_bytes(layer.size, layer.size),
+    flops.num_bytes(layer.size, round(density * layer.size)),
+    layer.flops,
+    density * layer.flops,
+  )
+
+
+def _train(network, section, num_steps, forward, backward) -> float:
+  """Returns the mean FLOPs of a training step of a method."""
+  match section['name']:
+    case 'dense' | 'static' | 'set':
+      return flops.train(network, forward)
+    case 'topkast':
+      return flops.train(network, forward, backward)
+    case 'rigl':
+      every = section['refresh_every']
+      return flops.train_rigl(network, forward, refresh_every=every)
+    case 'snip':  # scores: gradients of the dense network
+      scores = section['num_batches'] * flops.train(network)
+      return flops.train(network, forward) + scores / num_steps
+    case 'magnitude':
+      unpruned = min(1.0, section['at'] / num_steps)
+      return flops.train_pruned(network, forward, unpruned=unpruned)
+    case 'gradual':
+      unpruned = flops.unpruned_gradual(
+        num_steps=num_steps,
+        start=section['start'],
+        end=section['end'],
+        prune_every=section['prune_every'],
+      )
+      return flops.train_pruned(network, forward, unpruned=unpruned)
+  raise ValueError(f'expected a method of known cost, got {section["name"]!r}')
+
+
+def show(found: Report, console: rich.console.Console) -> None:
+  """Prints a row for each layer, and the totals."""
   table = rich.table.Table(
     'layer', 'shape', box=rich.table.box.SIMPLE_HEAD, show_footer=True
   )
   table.columns[0].footer = 'all'
-  for name, footer in (
-    ('entries', f'{found.entries:,}'),
-    ('density', f'{found.active_entries / found.entries:.4f}'),
-    ('bytes, dense', f'{found.num_bytes:,}'),
-    ('sparse', f'{found.sparse_bytes:,}'),
-    ('FLOPs, dense', f'{found.flops:,.0f}'),
-    ('sparse', f'{found.sparse_flops:,.0f}'),
-  ):
+  density = found.active_entries / found.entries
+  names = (
+    'entries', 'density', 'bytes, dense', 'sparse', 'FLOPs, dense', 'sparse',
+  )  # fmt: skip
+  for name, footer in zip(names, _cells(found, density), strict=True):
     table.add_column(name, footer, justify='right')
-  multiplied = [row for row in found.rows if row.flops]
-  rest = [row for row in found.rows if not row.flops]
-  for row in multiplied:
-    table.add_row(
-      row.path, ' x '.join(map(str, row.shape)), *_cells(row._asdict())
-    )
-  names = ('entries', 'num_bytes', 'sparse_bytes', 'flops', 'sparse_flops')
-  sums = {name: sum(getattr(row, name) for row in rest) for name in names}
-  table.add_row('(in no product)', '', *_cells({**sums, 'density': 1.0}))
+  rest = []
+  for row in found.rows:
+    if row.flops:
+      shape = ' x '.join(map(str, row.shape))
+      table.add_row(row.path, shape, *_cells(row, row.density))
+    else:
+      rest.append(row[2:])  # numbers
+  if rest:
+    sums = Row('', (), *map(sum, zip(*rest, strict=True)))
+    table.add_row('(in no product)', '', *_cells(sums, 1.0))
   if found.other_flops:
     other = f'{found.other_flops:,}'
     table.add_row('(no parameter)', *[''] * 5, other, other)
@@ -54,7 +238,7 @@ def show(found: costs.Report, console: rich.console.Console) -> None:
   print(*totals(found), sep='\n')
 
 
-def totals(found: costs.Report) -> list[str]:
+def totals(found: Report) -> list[str]:
   """Returns lines on inference and training."""
   return [
     f'inference: {found.flops:.4g} FLOPs dense, {found.sparse_flops:.4g} '
@@ -65,30 +249,22 @@ def totals(found: costs.Report) -> list[str]:
   ]
 
 
-def _cells(values: Mapping[str, Any]) -> list[str]:
+def _cells(costs: Row | Report, density: float) -> list[str]:
   return [
-    f'{values["entries"]:,}',
-    f'{values["density"]:.4f}',
-    f'{values["num_bytes"]:,}',
-    f'{values["sparse_bytes"]:,}',
-    f'{values["flops"]:,}',
-    f'{values["sparse_flops"]:,.0f}',
+    f'{costs.entries:,}',
+    f'{density:.4f}',
+    f'{costs.num_bytes:,}',
+    f'{costs.sparse_bytes:,}',
+    f'{costs.flops:,.0f}',
+    f'{costs.sparse_flops:,.0f}',
   ]
-
-
-def as_json(found: costs.Report) -> str:
-  """Returns the report as JSON."""
-  rows = [row._asdict() for row in found.rows]
-  return json.dumps({**found._asdict(), 'rows': rows}, indent=2)
 
 
 def main(arguments: Sequence[str]) -> int:
   """Prints the report on a config, and returns the exit code."""
   parser = argparse.ArgumentParser(
-    'experiments.flops',
-    'python -m experiments.flops --config=FILE[:VARIANT] [--json] '
-    '[--config.section.key=value ...]',
-    __doc__,
+    'python -m experiments.flops',
+    description=__doc__,
     allow_abbrev=False,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
@@ -96,14 +272,13 @@ def main(arguments: Sequence[str]) -> int:
   parser.add_argument('--json', action='store_true', help='print JSON')
   known, overrides = parser.parse_known_args(arguments)
   try:
-    config = config_lib.load(known.config, overrides)
-    subject = build.build(costs.SUBJECTS, config, key='experiment')
-    found = costs.report(subject)
+    found = report(config_lib.load(known.config, overrides).to_dict())
   except ValueError as error:
     print(f'experiments.flops: {error}', file=sys.stderr)
     return USER_ERROR
   if known.json:
-    print(as_json(found))
+    rows = [row._asdict() for row in found.rows]
+    print(json.dumps({**found._asdict(), 'rows': rows}, indent=2))
   else:
     width = None if sys.stdout.isatty() else 140
     show(found, rich.console.Console(width=width))

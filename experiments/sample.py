@@ -1,11 +1,10 @@
 """Text from a trained language model.
 
   python -m experiments.sample --workdir=DIR --prompt=TEXT [--length=N] \
-      [--temperature=X] [--top_p=X] [--seed=N] [--member=alpha=1,seed=0] \
-      [--step=N]
+      [--temperature=X] [--top_p=X] [--seed=N] [--step=N]
 
-The model goes on with the prompt, a token (a byte or a word) at a time, with
-the memory of the evaluation. No data are needed.
+Continues the prompt token by token (bytes or words), with the memory length of
+the evaluation. No data are needed.
 """
 
 import argparse
@@ -21,13 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import export
-from experiments import language_modelling
-from experiments import language_plan as plan_lib
-from experiments.common import build
-from experiments.common import checkpoint
-from experiments.common import run as run_lib
 from experiments.data import vocabulary as vocabulary_lib
 from experiments.models import transformer_xl
+from experiments.tasks import language
 
 USER_ERROR = 2  # exit code
 
@@ -47,14 +42,14 @@ def sample(
   """Returns the tokens that follow a prompt, int32 [length].
 
   Args:
-    model: as it is evaluated.
-    weights: theta, as the network sees it.
+    model: the evaluated model.
+    weights: theta on the forward set.
     prompt: int [P], at least one token.
-    length: how many tokens.
-    memory_len: of what was before a token, the model sees so many.
-    segment_len: tokens of the prompt that are read at once.
-    temperature: log-probabilities are divided by it; 0: always the likeliest.
-    top_p: only the likeliest tokens are drawn whose probabilities add up to it.
+    length: number of tokens to draw.
+    memory_len: number of earlier tokens in the memory.
+    segment_len: number of tokens of the prompt to read at once.
+    temperature: divides the log-probabilities; 0: always the likeliest token.
+    top_p: draw from the likeliest tokens whose probabilities sum to it.
     seed: of the draws.
 
   Raises:
@@ -68,7 +63,7 @@ def sample(
     piece = prompt[None, start : start + segment_len]
     log_probs, memory = predict(weights, memory, piece)
 
-  def go_on(weights, memory, log_probs, key):
+  def continue_text(weights, memory, log_probs, key):
     draw = functools.partial(draw_token, temperature=temperature, top_p=top_p)
 
     def body(carry, key):
@@ -82,7 +77,7 @@ def sample(
     )[1]
 
   key = jax.random.key(seed)
-  return np.asarray(jax.jit(go_on)(weights, memory, log_probs, key))
+  return np.asarray(jax.jit(continue_text)(weights, memory, log_probs, key))
 
 
 def draw_token(
@@ -119,13 +114,13 @@ def is_likely(log_probs: jax.Array, top_p: float) -> jax.Array:
     return jnp.full(log_probs.shape, True)
   order = jnp.argsort(-log_probs)
   probs = jnp.exp(log_probs[order])
-  before = jnp.cumsum(probs) - probs  # of all that are likelier
+  before = jnp.cumsum(probs) - probs  # of all likelier tokens
   is_kept = (before < top_p).at[0].set(True)
   return jnp.zeros(log_probs.shape, bool).at[order].set(is_kept)
 
 
 def encode(vocabulary: vocabulary_lib.Vocabulary, prompt: str) -> np.ndarray:
-  """Returns the tokens of a prompt; its last line goes on unless it ends.
+  """Returns the tokens of a prompt, without `<eos>` on an unfinished line.
 
   Raises:
     ValueError: If there are none.
@@ -153,30 +148,6 @@ def _check(prompt, length, temperature, top_p, seed) -> None:
       raise ValueError(f'expected {name} {expected}, got {value}')
 
 
-def _load(workdir: pathlib.Path, member: str | None, step: int | None):
-  """Returns the plan, the vocabulary and the weights of a member of a run."""
-  config = run_lib.read_json(workdir / 'config.json')
-  sections = dict(config)
-  experiment = sections.pop('experiment', None)
-  if experiment != 'language_modelling':
-    raise ValueError(
-      f'expected a run of language_modelling in {workdir}, got one of '
-      f'{experiment!r}'
-    )
-  chosen = export.choose(
-    build.call(language_modelling.trained, sections), member
-  )
-  sections.pop('seeds')
-  plan = build.call(plan_lib.make_plan, sections)
-  path = workdir / language_modelling.VOCABULARY
-  vocabulary = vocabulary_lib.read(path)
-  checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints', None)
-  state, _ = checkpoints.restore(
-    chosen.like, chosen.position if step is None else step
-  )
-  return plan, vocabulary, chosen.extract(state)[0]
-
-
 def main(arguments: Sequence[str]) -> int:
   """Prints the prompt and what follows, and returns the exit code."""
   logging.set_verbosity(logging.WARNING)
@@ -186,26 +157,31 @@ def main(arguments: Sequence[str]) -> int:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument('--workdir', required=True, help='folder of the run')
-  parser.add_argument('--prompt', default='\n', help='how the text begins')
+  parser.add_argument('--prompt', default='\n', help='first part of the text')
   parser.add_argument('--length', type=int, default=500, help='tokens')
   parser.add_argument('--temperature', type=float, default=1.0)
   parser.add_argument('--top_p', type=float, default=0.9)
   parser.add_argument('--seed', type=int, default=0, help='of the draws')
-  parser.add_argument('--member', help='which network, as alpha=1,seed=0')
   parser.add_argument('--step', type=int, help='global step of a checkpoint')
   given = parser.parse_args(arguments)
   try:
-    plan, vocabulary, weights = _load(
-      pathlib.Path(given.workdir), given.member, given.step
-    )
+    network = export.extract(given.workdir, step=given.step)
+    details = network.task.details
+    if not isinstance(details, language.Language):
+      raise ValueError(
+        f'expected a run of language_modelling in {given.workdir}, got one of '
+        f'{network.config["experiment"]}'
+      )
+    path = pathlib.Path(given.workdir) / language.VOCABULARY
+    vocabulary = vocabulary_lib.read(path)
     prompt = encode(vocabulary, given.prompt)
     tokens = sample(
-      plan.evaluated,
-      weights,
+      details.model,
+      network.weights,
       prompt,
       length=given.length,
-      memory_len=plan.evaluation.memory_len,
-      segment_len=plan.evaluation.segment_len,
+      memory_len=details.memory_len,
+      segment_len=details.segment_len,
       temperature=given.temperature,
       top_p=given.top_p,
       seed=given.seed,

@@ -65,7 +65,8 @@ class _Session(NamedTuple):
   def save(self, step: int, state: base.State, keep_always: bool) -> None:
     """Saves a checkpoint; the rows up to its step are already written."""
     seconds = time.perf_counter() - self.started
-    self.checkpoints.save(step, state, {'seconds': seconds}, keep_always)
+    metadata = {'step': step, 'seconds': seconds}
+    self.checkpoints.save(step, state, metadata, keep_always)
     if multihost.is_first():
       rundir.write_status(
         self.workdir, 'running', step=step, total_steps=self.task.num_steps

@@ -1,4 +1,4 @@
-"""The step: micro-batches, and figures over steps."""
+"""The step: micro-batches, steps that are not finite, and rows of metrics."""
 
 import functools
 
@@ -6,48 +6,54 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from experiments.common import classification
-from experiments.common import step as step_lib
+from experiments import methods
+from experiments import state as state_lib
+from experiments import step as step_lib
+from experiments.tasks import classification
+from tests.experiments import small
 
 NETWORK = hk.transform_with_state(lambda x, is_training: hk.nets.MLP([8, 3])(x))
-BATCH = step_lib.Batch(
+BATCH = classification.Batch(
   jax.random.normal(jax.random.key(0), (12, 5)),
   jnp.arange(12, dtype=jnp.int32) % 3,
 )
+CONFIG = small.image('dense')
+METHOD = methods.make_method(
+  CONFIG['method'], CONFIG['powerprop'], CONFIG['optimizer'], 1
+)
+KEY = jax.random.key(2)
+LOSS = classification.make_loss(
+  network=NETWORK, augment=None, label_smoothing=0.0
+)
 
 
-def make_recipe(num_micro=1, smoothing=0.0, augment=None, skips=False):
-  return step_lib.Recipe(
-    init=lambda key: NETWORK.init(key, BATCH.inputs, True),
-    objective=classification.make_objective(
-      network=NETWORK, augment=augment, label_smoothing=smoothing
-    ),
-    to_weights=lambda phi: phi,
-    from_weights=lambda theta: theta,
-    see=lambda weights, _: weights,
-    density=lambda *_: jnp.ones([]),
-    masks=lambda *_: None,
-    optimizer=optax.with_extra_args_support(optax.adam(0.1)),
-    num_micro=num_micro,
-    skips=skips,
+def make(num_micro=1, skip=False, loss=LOSS, method=METHOD):
+  return step_lib.Objective(loss, method, num_micro, skip)
+
+
+def first_state():
+  return state_lib.init_state(
+    METHOD, lambda key: NETWORK.init(key, BATCH.inputs, True), 1
   )
 
 
-def take_steps(recipe, num=3):
-  state = step_lib.init_state(recipe, jax.random.key(1))
+def take_steps(objective, num=3):
+  state = first_state()
+  step = jax.jit(functools.partial(step_lib.train_step, objective))
   for _ in range(num):
-    state, metrics = jax.jit(
-      lambda state: step_lib.train_step(recipe, state, BATCH, jax.random.key(2))
-    )(state)
+    state, metrics = step(state, 1, KEY, BATCH)
   return state, metrics
+
+
+def assert_equal(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 @pytest.mark.parametrize('num_micro', [2, 3, 12])
 def test_micro_batches_equal_the_whole_batch(num_micro):
-  whole, parts = take_steps(make_recipe()), take_steps(make_recipe(num_micro))
+  whole, parts = take_steps(make()), take_steps(make(num_micro))
   for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
@@ -58,164 +64,132 @@ def test_micro_batches_hold_each_example_once():
   assert sorted(np.ravel(parts)) == list(range(12))
 
 
-def test_smoothed_labels_are_mixed_with_even_ones():
-  recipe = make_recipe(smoothing=0.3)
-  weights, state = recipe.init(jax.random.key(1))
-  logits, _ = NETWORK.apply(weights, state, None, BATCH.inputs, True)
-  targets = 0.7 * jax.nn.one_hot(BATCH.labels, 3) + 0.1
-  expected = -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(logits), -1))
-  loss, _ = recipe.objective(weights, state, jax.random.key(0), BATCH, True)
-  plain, _ = recipe.objective(weights, state, jax.random.key(0), BATCH, False)
-  np.testing.assert_allclose(loss, expected, rtol=1e-6)
-  assert loss != plain
+def test_several_steps_of_a_loop_equal_single_ones():
+  objective = make()
+  inputs = jax.tree.map(lambda x: jnp.stack([x, x[::-1], x * 2]), BATCH)
+
+  def step(state, i):
+    batch = jax.tree.map(lambda x: x[i], inputs)
+    return step_lib.train_step(objective, state, 1, KEY, batch)
+
+  loop = jax.jit(functools.partial(step_lib.train_steps, step))
+  state, sums = loop(first_state(), 1, 3)
+  expected, total = first_state(), 0
+  for i in (1, 2):
+    expected, metrics = jax.jit(step)(expected, i)
+    total += metrics['loss']
+  assert state.step == 2
+  np.testing.assert_allclose(sums['loss'], total, rtol=1e-6)
+  for a, b in zip(
+    jax.tree.leaves(state.params), jax.tree.leaves(expected.params), strict=True
+  ):
+    np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
-def test_inputs_are_augmented_in_training_only():
-  recipe = make_recipe(augment=lambda key, x: jnp.zeros_like(x))
-  weights, state = recipe.init(jax.random.key(1))
-  zeros = BATCH._replace(inputs=jnp.zeros_like(BATCH.inputs))
-  key = jax.random.key(0)
-  trained, _ = recipe.objective(weights, state, key, BATCH, True)
-  tested, _ = recipe.objective(weights, state, key, BATCH, False)
-  expected, _ = recipe.objective(weights, state, key, zeros, False)
-  assert trained == expected != tested
-
-
-def test_totals_leave_padding_out():
-  weights, state = make_recipe().init(jax.random.key(1))
-  counts = jnp.array([1.0] * 7 + [0.0] * 5)
-  sums = classification.totals(NETWORK, weights, state, BATCH, counts)
-  part = jax.tree.map(lambda x: x[:7], BATCH)
-  logits, _ = NETWORK.apply(weights, state, None, part.inputs, False)
-  means = classification.means(sums)
-  np.testing.assert_allclose(
-    means['loss'], classification.cross_entropy(logits, part.labels), rtol=1e-6
-  )
-  np.testing.assert_allclose(
-    means['accuracy'], classification.accuracy(logits, part.labels), rtol=1e-6
-  )
-
-
-def test_the_change_of_masks_is_what_has_left_them():
+def test_the_change_of_masks_is_the_share_that_left_them():
   rng = np.random.default_rng(0)
   before, after = (
     {'linear': {'w': rng.random((9, 7)) < 0.4, 'b': rng.random(7) < share}}
     for share in (0.2, 0.9)
   )
-  recipe = make_recipe()._replace(masks=lambda _, masks: masks)
-  state = step_lib.init_state(recipe, jax.random.key(1))
-  state = state._replace(opt_state=after)
-  losses = {'loss': jnp.ones(4)}
-  found = step_lib.summarize(recipe, state, losses, before)
+  method = METHOD._replace(masks=lambda params, masks: masks)
+  state = first_state()._replace(opt_state=after)
+  summarize = functools.partial(
+    step_lib.summarize, make(method=method), state, {'loss': jnp.ones([])}
+  )
   a, b = before['linear']['w'], after['linear']['w']
   expected = np.sum(a & ~b) / np.sum(a)  # of weights; no bias is counted
   assert 0 < expected < 1
+  found = summarize(before)
   np.testing.assert_allclose(found['mask_change'], expected, rtol=1e-6)
-  assert 'mask_change' not in step_lib.summarize(recipe, state, losses)
+  assert found['density'] == 1  # of the dense method
+  assert 'mask_change' not in summarize(None)
 
 
 def test_parameters_that_are_not_finite_make_the_loss_nan():
-  recipe = make_recipe()
-  state = step_lib.init_state(recipe, jax.random.key(1))
+  state, mean = first_state(), {'loss': jnp.ones([])}
   bad = state._replace(
     params=jax.tree.map(lambda x: x.at[0].set(jnp.inf), state.params)
   )
-  losses = {'loss': jnp.ones(4)}
-  assert step_lib.summarize(recipe, state, losses)['loss'] == 1
-  assert np.isnan(step_lib.summarize(recipe, bad, losses)['loss'])
+  assert step_lib.summarize(make(), state, mean, None)['loss'] == 1
+  assert np.isnan(step_lib.summarize(make(), bad, mean, None)['loss'])
 
 
-def broken(where):
+def broken(value):
   """A batch with one number that is not finite."""
-  return BATCH._replace(inputs=BATCH.inputs.at[3, 2].set(where))
+  return BATCH._replace(inputs=BATCH.inputs.at[3, 2].set(value))
 
 
-@pytest.mark.parametrize('where', [jnp.nan, jnp.inf])
-def test_a_step_that_is_not_finite_changes_nothing_if_skipped(where):
-  recipe = make_recipe(skips=True)
-  state, _ = take_steps(recipe, 2)
-  step = jax.jit(functools.partial(step_lib.train_step, recipe))
-  after, metrics = step(state, broken(where), jax.random.key(2))
+@pytest.mark.parametrize('value', [jnp.nan, jnp.inf])
+def test_a_skipped_step_changes_nothing(value):
+  objective = make(skip=True)
+  state, _ = take_steps(objective, 2)
+  step = jax.jit(functools.partial(step_lib.train_step, objective))
+  after, metrics = step(state, 1, KEY, broken(value))
   assert metrics == {'loss': 0, 'accuracy': 0, 'skipped': 1}
   assert after.step == state.step + 1
-  same = after._replace(step=state.step)
-  jax.tree.map(np.testing.assert_array_equal, same, state)
+  assert_equal(after._replace(step=state.step), state)
 
 
-@pytest.mark.parametrize('skips', [False, True])
-def test_a_measured_step_gives_gradients_and_leaves_the_parameters(skips):
-  recipe = make_recipe(skips=skips)
-  state, _ = take_steps(recipe, 2)
-  key = jax.random.key(2)
-  after, metrics, gradients = step_lib.measure_step(recipe, state, BATCH, key)
-  expected, made, _ = step_lib.compute_gradients(
-    recipe, state.params, state.net_state, BATCH, key
-  )
-  assert metrics == {**made, **({'skipped': 0} if skips else {})}
-  jax.tree.map(np.testing.assert_array_equal, gradients, expected)
-  assert after.step == state.step + 1
-  same = after._replace(step=state.step)
-  jax.tree.map(np.testing.assert_array_equal, same, state)
+def test_finite_steps_are_the_same_whether_others_are_skipped():
+  plain, _ = take_steps(make())
+  skipping, metrics = take_steps(make(skip=True))
+  assert metrics['skipped'] == 0
+  assert_equal(plain, skipping)
 
 
-def test_nothing_grows_by_a_measured_gradient_that_is_not_finite():
-  # A network state that a skipped step must not keep.
-  def objective(weights, net_state, key, batch, is_training):
-    loss, (metrics, _) = make_recipe().objective(
-      weights, {}, key, batch, is_training
-    )
-    return loss, (metrics, {'seen': net_state['seen'] + 1})
-
-  recipe = make_recipe(skips=True)._replace(objective=objective)
-  state, _ = take_steps(make_recipe(), 2)
-  state = state._replace(net_state={'seen': jnp.float32(2)})
-  key = jax.random.key(2)
-  fine, _, _ = step_lib.measure_step(recipe, state, BATCH, key)
-  assert fine.net_state['seen'] == 3
-  after, metrics, gradients = step_lib.measure_step(
-    recipe, state, broken(jnp.nan), key
-  )
-  assert metrics == {'loss': 0, 'accuracy': 0, 'skipped': 1}
-  assert not any(jnp.any(x) for x in jax.tree.leaves(gradients))
-  assert after.net_state['seen'] == 2
-  assert after.step == state.step + 1
-
-
-def test_a_gradient_that_is_not_finite_counts_though_the_loss_is():
-  def objective(weights, net_state, *_):
+def test_a_gradient_that_is_not_finite_is_skipped_though_the_loss_is_finite():
+  def loss(weights, net_state, *_):
     roots = [jnp.sum(jnp.sqrt(0 * x)) for x in jax.tree.leaves(weights)]
     return sum(roots), ({}, net_state)
 
-  recipe = make_recipe(skips=True)._replace(objective=objective)
-  state = step_lib.init_state(recipe, jax.random.key(1))
-  after, metrics = step_lib.train_step(recipe, state, BATCH, None)
-  assert metrics == {'loss': 0, 'skipped': 1}
-  jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
-
-
-def test_steps_that_are_finite_are_the_same_whether_others_are_skipped():
-  plain, _ = take_steps(make_recipe())
-  skipping, metrics = take_steps(make_recipe(skips=True))
-  assert metrics['skipped'] == 0
-  jax.tree.map(np.testing.assert_array_equal, plain, skipping)
-
-
-def test_figures_are_means_over_the_steps_that_were_made():
-  recipe = make_recipe(skips=True)
-  state = step_lib.init_state(recipe, jax.random.key(1))
-  figures = step_lib.summarize(
-    recipe,
-    state,
-    {'loss': jnp.array([3.0, 0.0, 5.0]), 'skipped': jnp.array([0.0, 1.0, 0.0])},
+  state = first_state()
+  after, metrics = step_lib.train_step(
+    make(skip=True, loss=loss), state, 1, KEY, BATCH
   )
-  np.testing.assert_allclose(figures['loss'], 4, rtol=1e-6)
-  np.testing.assert_allclose(figures['skipped'], 1 / 3, rtol=1e-6)
-  none = {'loss': jnp.zeros(3), 'skipped': jnp.ones(3)}
-  assert np.isnan(step_lib.summarize(recipe, state, none)['loss'])
+  assert metrics == {'loss': 0, 'skipped': 1}
+  assert_equal(after.params, state.params)
 
 
-def test_what_to_do_with_what_is_not_finite_is_one_of_two():
-  assert step_lib.is_skipping('skip')
-  assert not step_lib.is_skipping('stop')
-  with pytest.raises(ValueError, match=r"on_not_finite: .* got 'go on'"):
-    step_lib.is_skipping('go on')
+@pytest.mark.parametrize('skip', [False, True])
+def test_a_measured_step_gives_gradients_and_leaves_the_parameters(skip):
+  objective = make(skip=skip)
+  state, _ = take_steps(objective, 2)
+  after, metrics, gradients = step_lib.measure_step(
+    objective, state, KEY, BATCH
+  )
+  expected, made, _ = step_lib.compute_gradients(
+    objective, METHOD.to_weights(state.params), state.net_state, BATCH, KEY
+  )
+  assert metrics == {**made, **({'skipped': 0} if skip else {})}
+  assert_equal(gradients, expected)
+  assert after.step == state.step + 1
+  assert_equal(after._replace(step=state.step), state)
+
+
+def test_nothing_grows_by_a_measured_gradient_that_is_not_finite():
+  def loss(weights, net_state, key, batch, is_training):
+    loss, (metrics, _) = LOSS(weights, {}, key, batch, is_training)
+    return loss, (metrics, {'seen': net_state['seen'] + 1})
+
+  objective = make(skip=True, loss=loss)
+  state = first_state()._replace(net_state={'seen': jnp.float32(2)})
+  fine, _, _ = step_lib.measure_step(objective, state, KEY, BATCH)
+  assert fine.net_state['seen'] == 3
+  after, metrics, gradients = step_lib.measure_step(
+    objective, state, KEY, broken(jnp.nan)
+  )
+  assert metrics == {'loss': 0, 'accuracy': 0, 'skipped': 1}
+  assert not any(jnp.any(x) for x in jax.tree.leaves(gradients))
+  assert after.net_state['seen'] == 2  # a skipped step does not keep it
+  assert after.step == state.step + 1
+
+
+def test_metrics_are_means_over_the_steps_that_were_not_skipped():
+  objective, state = make(skip=True), first_state()
+  means = {'loss': jnp.float32(8 / 3), 'skipped': jnp.float32(1 / 3)}
+  row = step_lib.summarize(objective, state, means, None)
+  np.testing.assert_allclose(row['loss'], 4, rtol=1e-6)
+  np.testing.assert_allclose(row['skipped'], 1 / 3, rtol=1e-6)
+  none = {'loss': jnp.zeros([]), 'skipped': jnp.ones([])}
+  assert np.isnan(step_lib.summarize(objective, state, none, None)['loss'])

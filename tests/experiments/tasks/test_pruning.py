@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import pruning
+from experiments.tasks import pruning
 
 PARAMS = {
   'linear_0': {'w': jax.random.normal(jax.random.key(0), (30, 20))},

@@ -1,0 +1,235 @@
+"""Methods: each trains masked and compact, at its density; config mistakes."""
+
+import functools
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import methods
+from experiments import state as state_lib
+from experiments import step as step_lib
+from experiments import storage as storage_lib
+import sparsity
+from sparsity import modules
+from tests.experiments import small
+import topkast
+
+
+def forward(x):
+  x = jax.nn.relu(modules.Linear(10, name='linear_0')(x))
+  return modules.Linear(3, name='linear_1')(x)
+
+
+NETWORK = hk.without_apply_rng(hk.transform(forward))
+INPUTS = jax.random.normal(jax.random.key(0), (8, 6))
+TARGETS = jnp.tile(jnp.arange(8.0)[:, None] / 4, (1, 3))
+PARAMS = jax.eval_shape(NETWORK.init, jax.random.key(0), INPUTS)
+
+
+def loss(weights, net_state, key, batch, is_training):
+  del key, is_training
+  inputs, targets = batch
+  return jnp.mean((NETWORK.apply(weights, inputs) - targets) ** 2), (
+    {}, net_state,
+  )  # fmt: skip
+
+
+def make(name, storage='masked', num_devices=1, **changes):
+  config = small.image()
+  section = {**small.method(name, storage, refresh_every=2), **changes}
+  if name == 'magnitude':
+    section['at'] = 1
+  if name == 'gradual':
+    section.update(start=0, end=2, prune_every=1)
+  return methods.make_method(
+    section,
+    {'alpha': 2.0, 'optimizer_in': 'theta'},
+    config['optimizer'],
+    num_devices,
+  )
+
+
+def take_steps(method, num_steps=3):
+  """Returns the masked state after some steps, and the losses."""
+
+  def init(key):
+    return NETWORK.init(key, INPUTS), {}
+
+  scores = None
+  if method.num_score_batches:
+    scores = jax.jit(NETWORK.init)(state_lib.init_key(4), INPUTS)
+    scores = jax.tree.map(jnp.abs, scores)
+  _, storage = method.make(3, scores)
+  start = functools.partial(state_lib.init_state, method, init, 3)
+  state = storage.pack(jax.jit(start)(scores))
+  objective = step_lib.Objective(loss, method, 1, skip_nonfinite=False)
+  key, batch = state_lib.training_key(3), (INPUTS, TARGETS)
+
+  @jax.jit
+  def advance(state, first, last):
+    def step(state, i):
+      step_key = jax.random.fold_in(key, state.step)
+      return step_lib.train_step(objective, state, 3, step_key, batch)
+
+    return step_lib.train_steps(step, state, first, last)
+
+  measure = jax.jit(
+    lambda state, i: step_lib.measure_step(objective, state, key, batch)
+  )
+  bound, losses = storage_lib.Steps(advance, measure), []
+  for step in range(num_steps):
+    state, sums = storage_lib.make_steps(storage, bound, state, step, 1)
+    losses.append(float(sums['loss']))
+  return storage.unpack(state), losses
+
+
+@functools.cache
+def trained(name, storage='masked'):
+  method = make(name, storage)
+  return method, *take_steps(method)
+
+
+@pytest.mark.parametrize('name', methods.METHODS)
+def test_every_method_trains_and_ends_at_its_density(name):
+  method, state, losses = trained(name)
+  assert losses[-1] < losses[0]
+  density = method.density(state.params, state.opt_state)
+  if name == 'dense':
+    assert density == 1
+    assert method.masks(state.params, state.opt_state) is None
+    return
+  assert density == pytest.approx(0.2)
+  masks = method.masks(state.params, state.opt_state)
+  weights = method.to_weights(state.params)
+  seen = method.forward_weights(weights, state.opt_state)
+  for layer in ('linear_0', 'linear_1'):
+    mask = np.asarray(masks[layer]['w'])
+    assert mask.sum() == round(0.2 * mask.size)
+    expected = np.where(mask, weights[layer]['w'], 0)
+    np.testing.assert_array_equal(seen[layer]['w'], expected)
+
+
+@pytest.mark.parametrize('name', ['rigl', 'set', 'snip', 'static', 'topkast'])
+def test_compact_training_equals_masked_training(name):
+  _, expected, expected_losses = trained(name)
+  method, state, losses = trained(name, 'compact')
+  np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+  assert method.density(state.params, state.opt_state) == pytest.approx(0.2)
+  sets = expected.opt_state.sets
+  jax.tree.map(np.testing.assert_array_equal, state.opt_state.sets, sets)
+  if name in ('snip', 'static'):  # entries that never existed are zero
+    expected = expected._replace(
+      params=jax.tree.map(
+        lambda x, is_active: jnp.where(is_active, x, 0),
+        expected.params,
+        sets.backward,
+      )
+    )
+  for a, b in zip(
+    jax.tree.leaves(state.params), jax.tree.leaves(expected.params), strict=True
+  ):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_the_penalty_of_topkast_is_added_to_the_gradient():
+  plain, _ = take_steps(make('topkast', penalty=0.0), 1)
+  both, _ = take_steps(make('topkast', penalty=0.1), 1)
+  sets = topkast.active_sets(plain.opt_state)
+  explored = sets.backward['linear_0']['w'] & ~sets.forward['linear_0']['w']
+  a, b = (x.params['linear_0']['w'][explored] for x in (plain, both))
+  assert (jnp.abs(b) < jnp.abs(a)).all()
+
+
+def test_a_pattern_is_a_section_of_its_own():
+  pattern = {'name': 'n_of_m', 'n': 1, 'm': 2, 'otherwise': 'error'}
+  state, _ = take_steps(make('magnitude', pattern=pattern, density=0.5), 2)
+  masks = sparsity.active_sets(state.opt_state, state.params).forward
+  for layer, shape in (('linear_0', (3, 2, 10)), ('linear_1', (5, 2, 3))):
+    assert (masks[layer]['w'].reshape(shape).sum(1) == 1).all()
+
+
+def test_excluded_layers_stay_dense_and_do_not_count():
+  method = make('static', exclude=('linear_1',))
+  state, _ = take_steps(method)
+  masks = sparsity.active_sets(state.opt_state).forward
+  assert masks['linear_1']['w'].all()
+  assert masks['linear_0']['w'].sum() == 12
+  methods.check_exclude(method, PARAMS)
+  with pytest.raises(ValueError, match=r"got 'conv', which matches none"):
+    methods.check_exclude(make('static', exclude=('conv',)), PARAMS)
+
+
+@pytest.mark.parametrize('optimizer_in', methods.SPACES)
+def test_the_optimizer_acts_on_theta_or_phi(optimizer_in):
+  method = methods.make_method(
+    {'name': 'dense', 'storage': 'masked'},
+    {'alpha': 3.0, 'optimizer_in': optimizer_in},
+    {**small.image()['optimizer'], 'momentum': 0.0, 'weight_decay': 0.5},
+    1,
+  )
+  phi, gradient = {'l': {'w': jnp.full((1, 1), 2.0)}}, 5.0
+  tx, _ = method.make(0)
+  updates, _ = tx.update(
+    {'l': {'w': jnp.full((1, 1), gradient)}}, tx.init(phi), phi
+  )
+  # dtheta/dphi = 3 phi^2 = 12; theta = 8.
+  expected = {'theta': 12 * (5 + 0.5 * 8), 'phi': 12 * 5 + 0.5 * 2}
+  np.testing.assert_allclose(
+    updates['l']['w'], -0.1 * expected[optimizer_in], rtol=1e-6
+  )
+
+
+@pytest.mark.parametrize(
+  ('name', 'changes', 'message'),
+  [
+    ('topkast', {'forward_density': 0.0}, r'forward_density in \(0, 1\]'),
+    ('topkast', {'forward_density': 0.5}, 'forward_density=0.5, backward'),
+    ('topkast', {'penalty_kind': 'l3'}, None),
+    ('set', {'densty': 0.1}, "unknown key 'densty'; did you mean 'density'"),
+    ('set', {'density': '0.1'}, r'config.method.density: expected float'),
+    ('set', {'exclude': ('(',)}, 'expected a regular expression'),
+    ('set', {'pattern': {'name': 'x'}}, 'config.method.pattern.name'),
+    ('snip', {'num_batches': 0}, 'num_batches: expected >= 1'),
+    ('set', {'storage': 'sparse'}, r"storage: expected one of .*'sparse'"),
+    ('dense', {'storage': 'compact'}, "expected 'masked' with the dense"),
+    ('gradual', {'storage': 'compact'}, 'config.method.storage'),
+    ('magnitude', {'storage': 'compact'}, 'config.method.storage'),
+    (
+      'topkast',
+      {'storage': 'compact', 'scope': 'global'},
+      "config.method.scope: expected 'layer' with storage='compact'",
+    ),
+    (
+      'set',
+      {'storage': 'compact', 'pattern': {'name': 'channels'}},
+      "config.method.pattern.name: expected 'unstructured'",
+    ),
+  ],
+)  # fmt: skip
+def test_a_mistake_in_a_method_is_refused(name, changes, message):
+  with pytest.raises(ValueError, match=message):
+    make(name, **changes)
+
+
+def test_an_unknown_method_is_refused():
+  with pytest.raises(ValueError, match=r"method.name: .* did you mean 'set'"):
+    methods.make_method({'name': 'sett'}, {}, {}, 1)
+
+
+@pytest.mark.parametrize(
+  ('section', 'message'),
+  [
+    ({'alpha': 0.5, 'optimizer_in': 'theta'}, 'alpha >= 1, got 0.5'),
+    ({'alpha': float('nan'), 'optimizer_in': 'theta'}, 'alpha >= 1, got nan'),
+    ({'alpha': 1.0, 'optimizer_in': 'x'}, "optimizer_in: .* got 'x'"),
+    ({'alphas': (1.0,), 'optimizer_in': 'phi'}, "unknown key 'alphas'"),
+  ],
+)
+def test_a_mistake_in_powerprop_is_refused(section, message):
+  with pytest.raises(ValueError, match=f'config.powerprop.*{message}'):
+    methods.make_method(
+      small.method('set'), section, small.image()['optimizer'], 1
+    )

@@ -1,0 +1,271 @@
+"""The trainer: on a task that can be followed by hand, and on a real one."""
+
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import checkpoint
+from experiments import metrics
+from experiments import rundir
+from experiments import state as state_lib
+from experiments import step as step_lib
+from experiments import trainer
+from experiments.tasks import base
+from experiments.tasks import table
+from tests.experiments import small
+
+NUM_STEPS = 7
+
+
+def make_task(stages, keep_checkpoints=2):
+  """A task whose steps add their number to a sum, its loss."""
+  config = small.image('dense', prune={'output_layer': None})
+  plain = table.make_task(config)
+
+  def advance(state, seed, key, inputs, first, last, is_training):
+    del seed, key, is_training
+    losses = [float(inputs[i]) for i in range(first, last)]
+    total = state.params['sum'] + sum(x for x in losses if np.isfinite(x))
+    state = state._replace(step=state.step + last - first)
+    return state._replace(params={'sum': total}), {'loss': jnp.sum(
+      jnp.array(losses)
+    )}  # fmt: skip
+
+  return plain._replace(
+    stages=tuple(stages),
+    training=plain.training._replace(
+      log_every=2,
+      eval_every=4,
+      checkpoint_every=4,
+      keep_checkpoints=keep_checkpoints,
+    ),
+    state=jax.eval_shape(lambda: first_state(None)),
+    steps=step_lib.Steps(
+      advance=advance,
+      measure=None,
+      summarize=lambda state, means, before: means,
+      masks=lambda state: None,
+    ),
+  )
+
+
+def first_state(last):
+  total = 0.0 if last is None else last.params['sum']
+  params = {'sum': jnp.float32(total)}
+  return state_lib.TrainState(jnp.int32(0), params, {}, ())
+
+
+def make_stage(calls=None, nan_at=None, killed_at=None, num_steps=NUM_STEPS):
+  """Returns a stage that records its chunks in `calls`."""
+
+  def batches(seed, first_step, num):
+    if calls is not None:
+      calls.append((seed, first_step, num))
+    if killed_at == first_step:
+      os.kill(os.getpid(), signal.SIGTERM)
+    numbers = np.arange(first_step, first_step + num, dtype=np.float32)
+    yield np.where(numbers == nan_at, np.nan, numbers), num
+
+  return base.Stage(
+    num_steps=num_steps,
+    labels={},
+    begin=lambda seed, last: first_state(None),
+    batches=batches,
+    evaluate=lambda state: {'sum': state.params['sum']},
+    finish=lambda seed, state: (state, []),
+    report=lambda seed, state: [
+      {'split': 'test', 'sum': float(state.params['sum']) + seed}
+    ],
+  )
+
+
+def run(task, workdir, on_progress=lambda step, metrics: None):
+  rundir.create(workdir, {'a': 1})
+  return trainer.train(task, 5, workdir, on_progress)
+
+
+def steps_in(workdir):
+  return checkpoint.Checkpoints(workdir / 'checkpoints', None).steps()
+
+
+def test_every_step_is_made_once_in_order(tmp_path):
+  calls, shown = [], []
+  task = make_task([make_stage(calls), make_stage(calls)])
+  outcome = run(task, tmp_path, lambda step, metrics: shown.append(step))
+  assert calls == [(5, 0, 2), (5, 2, 2), (5, 4, 2), (5, 6, 1)] * 2
+  assert (outcome.status, outcome.step, outcome.signal) == ('done', 14, None)
+  assert shown == [2, 4, 6, 7, 9, 11, 13, 14]
+
+
+def test_rows_hold_means_of_chunks_labels_and_the_global_step(tmp_path):
+  task = make_task([make_stage(), make_stage()._replace(labels={'task': 2})])
+  run(task, tmp_path)
+  rows = metrics.read(tmp_path)
+  assert rows[:7] == [
+    {'step': 2, 'split': 'train', 'loss': 0.5},
+    {'step': 4, 'split': 'train', 'loss': 2.5},
+    {'step': 4, 'split': 'validation', 'sum': 6.0},
+    {'step': 6, 'split': 'train', 'loss': 4.5},
+    {'step': 7, 'split': 'train', 'loss': 6.0},
+    {'step': 7, 'split': 'validation', 'sum': 21.0},
+    {'step': 7, 'split': 'test', 'sum': 26.0},
+  ]
+  assert [row['task'] for row in rows[7:]] == [2] * 7
+  assert rows[-1]['step'] == 14
+
+
+def test_last_states_of_stages_are_kept_and_others_rotate(tmp_path):
+  run(make_task([make_stage()] * 3, keep_checkpoints=1), tmp_path / 'one')
+  assert steps_in(tmp_path / 'one') == [7, 14, 21]
+  run(make_task([make_stage()] * 2, keep_checkpoints=3), tmp_path / 'three')
+  assert steps_in(tmp_path / 'three') == [4, 7, 11, 14]
+
+
+def continuing(killed_at=None):
+  """A stage that continues from the last sum, and finishes by adding 100."""
+  return make_stage(killed_at=killed_at, num_steps=4)._replace(
+    begin=lambda seed, last: first_state(last),
+    finish=lambda seed, state: (
+      state._replace(params={'sum': state.params['sum'] + 100}),
+      [{'split': 'finished'}],
+    ),
+  )
+
+
+def test_a_stage_continues_from_the_finished_state_of_the_one_before(tmp_path):
+  run(make_task([continuing(), continuing()]), tmp_path)
+  rows = metrics.read(tmp_path)
+  sums = [row['sum'] - 5 for row in rows if row['split'] == 'test']
+  assert sums == [6 + 100, 106 + 6 + 100]
+  splits = [row['split'] for row in rows]
+  assert splits.index('finished') == splits.index('test') - 1
+
+
+@pytest.mark.parametrize('make', [make_stage, continuing])
+@pytest.mark.parametrize('killed_at', [0, 2, 6])
+@pytest.mark.parametrize('stage', [0, 1])
+def test_stopped_and_resumed_equals_uninterrupted(
+  tmp_path, make, killed_at, stage
+):
+  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+  run(make_task([make(), make()]), whole)
+  stages = [make(), make()]
+  stages[stage] = make(killed_at=killed_at)
+  num_steps = stages[0].num_steps
+  first = run(make_task(stages), parts)
+  is_reached = killed_at < num_steps
+  at = stage * num_steps + min(killed_at + 2, num_steps)
+  if not is_reached or at == 2 * num_steps:  # nothing was left to interrupt
+    assert (first.status, first.step) == ('done', 2 * num_steps)
+  else:
+    assert (first.status, first.step) == ('interrupted', at)
+    assert first.signal == signal.SIGTERM
+    assert steps_in(parts)[-1] == at
+    assert rundir.read_status(parts)['step'] == at
+    task = make_task([make(), make()])
+    checkpoints = checkpoint.Checkpoints(parts / 'checkpoints', None)
+    _, metadata = checkpoints.restore(task.state)
+    again = run(task, parts)
+    assert (again.status, again.step) == ('done', 2 * num_steps)
+    assert again.seconds > metadata['seconds'] > 0  # of earlier sessions too
+  found = (parts / metrics.FILE).read_bytes()
+  assert found == (whole / metrics.FILE).read_bytes()
+
+
+def test_a_finished_run_trains_nothing_more(tmp_path):
+  calls = []
+  run(make_task([make_stage()]), tmp_path)
+  outcome = run(make_task([make_stage(calls)]), tmp_path)
+  assert (outcome.status, calls) == ('done', [])
+
+
+def test_a_loss_that_is_not_finite_stops_at_the_last_checkpoint(tmp_path):
+  outcome = run(make_task([make_stage(nan_at=5)]), tmp_path)
+  assert (outcome.status, outcome.step) == ('diverged', 4)
+  assert outcome.message == 'the loss is nan by step 6'
+  assert steps_in(tmp_path) == [4]
+  assert all(np.isfinite(row.get('loss', 0)) for row in metrics.read(tmp_path))
+
+
+def test_a_stage_that_cannot_begin_ends_the_run_with_its_reason(tmp_path):
+  def begin(seed, last):
+    raise base.StageError('no room for another')
+
+  stages = [make_stage(), make_stage()._replace(begin=begin)]
+  outcome = run(make_task(stages), tmp_path)
+  assert (outcome.status, outcome.step) == ('failed', 7)
+  assert outcome.message == 'no room for another'
+  assert steps_in(tmp_path) == [4, 7]
+
+
+def test_events_are_counted_by_chunk(tmp_path):
+  counts = iter(range(0, 100, 3))
+  stage = make_stage()._replace(counters=lambda: {'lost': next(counts)})
+  run(make_task([stage]), tmp_path)
+  rows = [row for row in metrics.read(tmp_path) if row['split'] == 'train']
+  assert [row['lost'] for row in rows] == [3] * 4
+
+
+def test_evaluation_reports_on_trained_stages_and_the_newest_state(tmp_path):
+  run(make_task([make_stage(), make_stage(killed_at=2)]), tmp_path)
+  before = (tmp_path / metrics.FILE).read_bytes()
+  task = make_task([make_stage(), make_stage()])
+  assert trainer.evaluate(task, 5, tmp_path) == [
+    {'step': 7, 'split': 'test', 'sum': 21.0 + 5},
+    {'step': 11, 'split': 'test', 'sum': 6.0 + 5},
+  ]
+  assert (tmp_path / metrics.FILE).read_bytes() == before
+
+
+def test_evaluation_of_nothing_is_refused(tmp_path):
+  with pytest.raises(ValueError, match='got none: train first'):
+    trainer.evaluate(make_task([make_stage()]), 5, tmp_path)
+
+
+@pytest.fixture(
+  scope='module', params=[('topkast', 'masked'), ('rigl', 'compact')]
+)
+def whole(request, tmp_path_factory):
+  """A config, and a run of it without interruption."""
+  config = small.image(
+    *request.param, train={'num_micro': 2, 'on_not_finite': 'skip'}
+  )
+  return config, small.train(config, tmp_path_factory.mktemp('whole'))
+
+
+@pytest.mark.parametrize('stops', [{5}, {10}, {15}, {5, 10, 15}])
+def test_a_resumed_network_equals_an_uninterrupted_one_bit_for_bit(
+  whole, tmp_path, stops
+):
+  config, expected = whole
+
+  def stop(step, metrics):
+    if step in stops:
+      os.kill(os.getpid(), signal.SIGINT)
+
+  for at in sorted(stops):
+    assert small.train(config, tmp_path, stop).outcome.step == at
+  found = small.train(config, tmp_path)
+  assert found.outcome.status == 'done'
+  jax.tree.map(np.testing.assert_array_equal, found.state, expected.state)
+  for x in jax.tree.leaves(found.state.host_params):
+    assert isinstance(x, np.ndarray)
+  assert found.rows == expected.rows
+
+
+def test_the_length_of_chunks_changes_no_bit(whole, tmp_path):
+  config, expected = whole
+  found = small.train(config, tmp_path, log_every=3, checkpoint_every=6)
+  jax.tree.map(np.testing.assert_array_equal, found.state, expected.state)
+  assert found.rows[-3:] == expected.rows[-3:]
+
+
+def test_evaluation_finds_the_results_of_training(whole, tmp_path):
+  config, expected = whole
+  small.train(config, tmp_path)
+  found = trainer.evaluate(table.make_task(config), config['seed'], tmp_path)
+  assert found == expected.rows[-3:]
