@@ -23,6 +23,21 @@ from experiments.common import config as config_lib
 USER_ERROR = 2  # exit code
 
 
+def report(config: Mapping[str, Any]) -> costs.Report:
+  """Returns the costs of a run's config (stand-in)."""
+  plain = {key: value for key, value in config.items() if key != 'seed'}
+  alpha = config['powerprop']['alpha']
+  powerprop = {
+    'optimizer_in': config['powerprop']['optimizer_in'],
+    'alphas': [alpha],
+  }
+  more = {}
+  if config['experiment'] != 'language_modelling':
+    more = {'side_by_side': 'never', 'loss': {'label_smoothing': 0.0}}
+  plain = {**plain, 'seeds': [0], 'powerprop': powerprop, **more}
+  return costs.report(build.build(costs.SUBJECTS, plain, key='experiment'))
+
+
 def show(found: costs.Report, console: rich.console.Console) -> None:
   """Prints a layer a row, and the totals."""
   table = rich.table.Table(
