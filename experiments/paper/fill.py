@@ -70,14 +70,18 @@ def fill(
 def summarize(table: table_lib.Table, results: pd.DataFrame) -> pd.DataFrame:
   """Returns a row for each cell of a table, in its order.
 
-  Columns: headings, column, metric, command, status ('done', 'diverged',
-  'empty', or 'absent' for networks without the metric), mean, deviation (of
-  the sample), num, low, high (Student's interval), seconds (the mean), costs.
+  Columns: headings, those of `table.Cell`, panel and line of its plots, status
+  ('done', 'diverged', 'empty', or 'absent' for networks without the metric),
+  mean, deviation (of the sample), num, low, high (Student's interval), seconds
+  (the mean), costs.
   """
   keys = [*table.headings, 'column']
   cells = pd.DataFrame(
-    [(*c.labels, *c[1:]) for c in table_lib.cells(table)],
-    columns=[*keys, 'metric', 'where', 'command'],
+    [
+      (*cell.labels, *cell[1:], *table_lib.line(table, cell))
+      for cell in table_lib.cells(table)
+    ],
+    columns=[*keys, 'metric', 'where', 'command', 'panel', 'line'],
   )
   by_cell = results.groupby(keys, sort=False)
   found = by_cell.agg(

@@ -1,0 +1,136 @@
+"""Tables and plots of the papers, from run folders.
+
+  python -m experiments.paper --runs=DIR --out=DIR [--table=NAME ...]
+      [--stored=DIR] [--latex]
+
+Reads the run folders below `--runs` and writes, for each table with a run (or
+each `--table`), the result of each seed as NAME.csv and the plots NAME_KIND.png
+into `--out`, with `--latex` NAME.tex too. Beside the folder, OUT.md shows all
+tables in it; a text NAME.md in the folder is a remark for that page, by hand.
+Cells without runs are those of the CSV files in `--stored`; without `--runs`
+all are.
+"""
+
+import argparse
+from collections.abc import Callable
+from collections.abc import Sequence
+import difflib
+import pathlib
+import sys
+
+import pandas as pd
+
+from experiments import rundir
+from experiments.paper import fill
+from experiments.paper import plots
+from experiments.paper import render
+from experiments.paper import runs as runs_lib
+from experiments.paper import table as table_lib
+from experiments.paper import tables as tables_lib
+
+USER_ERROR = 2  # exit code
+
+
+def main(arguments: Sequence[str]) -> int:
+  """Runs the command, and returns the exit code.
+
+  A table that cannot be filled is reported and left as it was; the others are
+  written all the same.
+  """
+  given = _parse(arguments)
+  out = pathlib.Path(given.out)
+  try:
+    make, runs = _source(given.runs, given.stored)
+    names = _check_names(given.table)
+  except (ValueError, OSError) as error:
+    return _report(error)
+  code, num_written = 0, 0
+  for name in names or tables_lib.TABLES:
+    table = tables_lib.TABLES[name]
+    try:
+      results = make(table)
+    except (ValueError, OSError) as error:
+      code = _report(error)
+      continue
+    if names or len(results):
+      cells = fill.summarize(table, results)
+      text = render.to_markdown(render.wide(table, cells), len(table.headings))
+      print(f'{table.title}\n\n{text}\n')
+      out.mkdir(parents=True, exist_ok=True)
+      fill.write(results, out / f'{name}.csv')
+      plots.save(plots.of_table(table, cells, results, runs), out, f'{name}_')
+      if given.latex:
+        content = render.to_latex(table, cells).encode()
+        rundir.write_bytes(out / f'{name}.tex', content)
+      num_written += 1
+  if num_written:
+    page = render.page(out).encode()
+    rundir.write_bytes(out.with_name(f'{out.name}.md'), page)
+  elif not code:
+    _report(f'expected runs of a table, one of {", ".join(tables_lib.TABLES)}')
+  return code
+
+
+def _source(
+  directory: str | None, stored: str | None
+) -> tuple[Callable[[table_lib.Table], pd.DataFrame], list[runs_lib.Run]]:
+  """Returns the function that makes the results of a table, and the runs."""
+  runs: list[runs_lib.Run] = []
+  if directory:
+    runs, left = runs_lib.read(directory)
+    for path, why in left:
+      _report(f'left out {path}: {why}')
+  frame = runs_lib.to_frame(runs)
+  folder = pathlib.Path(stored or '')
+  if stored and not list(folder.glob('*.csv')):
+    raise ValueError(f'expected the CSV files of tables in {folder}, got none')
+
+  def make(table: table_lib.Table) -> pd.DataFrame:
+    results, notes = fill.fill(table, runs, frame)
+    for note in notes:
+      _report(note)
+    path = folder / f'{table.name}.csv'
+    if stored and path.exists():
+      results = fill.complete(table, results, fill.read(table, path))
+    return results
+
+  return make, runs
+
+
+def _check_names(names: Sequence[str]) -> list[str]:
+  for name in names:
+    if name not in tables_lib.TABLES:
+      close = difflib.get_close_matches(name, list(tables_lib.TABLES), n=1)
+      raise ValueError(
+        f'expected --table, one of {", ".join(tables_lib.TABLES)}, got {name!r}'
+        + (f'; did you mean {close[0]!r}?' if close else '')
+      )
+  return list(names)
+
+
+def _report(message: object) -> int:
+  print(f'experiments.paper: {message}', file=sys.stderr)
+  return USER_ERROR
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    'python -m experiments.paper',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument('--runs', help='folder of the runs')
+  parser.add_argument('--stored', help='folder of CSV files')
+  parser.add_argument('--out', required=True, help='folder to write to')
+  parser.add_argument(
+    '--table', action='append', default=[], help='repeat it for several'
+  )
+  parser.add_argument('--latex', action='store_true', help='write NAME.tex')
+  given = parser.parse_args(arguments)
+  if not given.runs and not given.stored:
+    parser.error('expected --runs or --stored, got neither')
+  return given
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,281 @@
+"""Results as Markdown and LaTeX, and the page of all tables."""
+
+import pathlib
+
+import numpy as np
+import pandas as pd
+
+from experiments.paper import fill
+from experiments.paper import published
+from experiments.paper import table as table_lib
+from experiments.paper import tables as tables_lib
+
+# (factor, digits) by metric; accuracies and shares are printed in percent.
+FORMATS = {
+  'bits_per_character': (1, 3),
+  'first_loss': (1, 2),
+  'kept': (1, 1),
+  'last_loss': (1, 2),
+  'loss': (1, 2),
+  'perplexity': (1, 2),
+}
+PERCENT = (100, 2)
+LABELS = {
+  'accuracy': 'test accuracy [%]',
+  'average_accuracy': 'average accuracy [%]',
+  'bits_per_character': 'bits per character',
+  'perplexity': 'perplexity',
+}
+PLOTS = {
+  'density': 'Mean and deviation over seeds against the weights remaining.',
+  'flops': 'Against the FLOPs of training; in grey the Pareto front.',
+  'tasks': 'Accuracy on the tasks so far, and the use of the weights.',
+  'training': 'Training loss, means over seeds.',
+  'masks': 'Share of the forward set that left it since the previous row.',
+  'histograms': 'Weights after training.',
+  'overlap': 'Overlap of the masks before and after training.',
+}
+# Columns of a whole row, from its cells with results: heading and format.
+EXTRA = {
+  'density': ('active parameters', '{:.1%}'),
+  'inference_share': ('inference FLOPs / dense', '{:.2f}'),
+  'train_share': ('training FLOPs / dense', '{:.2f}'),
+  'minutes': ('minutes', '{:.0f}'),
+}
+_DETAILS = {
+  'num': ('seeds', '{:d}'),
+  'density': ('density', '{:.4f}'),
+  'inference_flops': ('inference FLOPs', '{:.3g}'),
+  'inference_share': ('of dense', '{:.3f}'),
+  'train_flops': ('training FLOPs', '{:.3g}'),
+  'train_share': ('of dense ', '{:.3f}'),
+  'num_bytes': ('bytes', '{:,.0f}'),
+}
+_INTRODUCTION = """\
+# Results
+
+Made by `python -m experiments.paper --stored=docs/results --out=docs/results`
+from the CSV files beside it, which hold the result of each seed; do not edit.
+
+Each cell is the mean ± the sample deviation over seeds, without a deviation if
+there is one seed; accuracies and shares are in percent. "Diverged": the loss of
+a seed was not finite. Intervals are Student's 95% intervals of the mean. Paired
+tests are two-sided t-tests of the differences in equal seeds; p is corrected by
+Holm's method over all tests of a table. FLOPs of inference are those of one
+example, FLOPs of training those of all steps (`sparsity/flops.py`).
+"""
+
+
+def number(metric: str, value: float, scaled: bool = False) -> str:
+  """Returns a value as it is printed; '' for NaN."""
+  factor, digits = FORMATS.get(metric, PERCENT)
+  if scaled:
+    factor = 1
+  return '' if np.isnan(value) else f'{factor * value:.{digits}f}'
+
+
+def text(metric: str, mean: float, deviation: float = np.nan) -> str:
+  """Returns a mean and its deviation as they are printed.
+
+  Example:
+    >>> text('accuracy', 0.96, 0.01)
+    '96.00 ± 1.00'
+  """
+  shown = number(metric, mean)
+  more = number(metric, deviation)
+  return f'{shown} ± {more}' if more else shown
+
+
+def wide(table: table_lib.Table, cells: pd.DataFrame) -> pd.DataFrame:
+  """Returns a table as it is printed: texts, '' in empty cells."""
+  shown = [
+    'diverged' if cell.status == 'diverged' else
+    text(cell.metric, cell.mean, cell.deviation)
+    for cell in cells.itertuples()
+  ]  # fmt: skip
+  headings, shape = list(table.headings), (len(table.rows), -1)
+  frame = cells[headings].iloc[:: len(table.columns)].reset_index(drop=True)
+  columns = [column.label for column in table.columns]
+  frame[columns] = np.array(shown, object).reshape(shape)
+  minutes = cells.seconds * cells.num / 60
+  done = cells.assign(minutes=minutes)[cells.status == 'done']
+  rows = done.groupby(done.index // len(table.columns))
+  for name in table.extra:
+    heading, form = EXTRA[name]
+    values = rows[name].sum() if name == 'minutes' else rows[name].first()
+    frame[heading] = values.dropna().map(form.format)
+  return frame.fillna('')
+
+
+def to_markdown(frame: pd.DataFrame, num_words: int) -> str:
+  """Returns a frame of texts as a Markdown table; the first columns are words.
+
+  Example:
+    >>> print(to_markdown(pd.DataFrame({'a': ['x'], 'b': ['1.50']}), 1))
+    | a   |    b |
+    |:----|-----:|
+    | x   | 1.50 |
+  """
+  align = ['left'] * num_words + ['right'] * (frame.shape[1] - num_words)
+  return frame.to_markdown(index=False, colalign=align, disable_numparse=True)
+
+
+def to_latex(table: table_lib.Table, cells: pd.DataFrame) -> str:
+  """Returns a table in LaTeX, for the package booktabs."""
+  frame = wide(table, cells)
+  style = frame.style.hide(axis='index').format(escape='latex')
+  style = style.format_index(escape='latex', axis='columns')
+  num_words = len(table.headings)
+  content = style.to_latex(
+    hrules=True,
+    column_format='l' * num_words + 'r' * (frame.shape[1] - num_words),
+    caption=table.title.replace('%', r'\%'),
+    label=f'tab:{table.name}',
+    position_float='centering',
+  )
+  return content.replace('±', r'$\pm$')
+
+
+def details(table: table_lib.Table, cells: pd.DataFrame) -> pd.DataFrame:
+  """Returns the interval and costs of each cell with networks, as texts."""
+  found = cells[cells.status.isin(['done', 'diverged'])]
+  frame = found[[*table.headings, 'column']].rename(columns={'column': ' '})
+  rows = list(found.itertuples())
+  frame['result'] = [text(c.metric, c.mean, c.deviation) for c in rows]
+  frame['95% interval'] = [
+    f'{number(c.metric, c.low)} to {number(c.metric, c.high)}'
+    if c.num > 1 and c.status == 'done' else c.status.replace('done', '')
+    for c in rows
+  ]  # fmt: skip
+  for name, (heading, form) in _DETAILS.items():
+    frame[heading] = found[name].dropna().map(form.format)
+  frame = frame.fillna('')
+  return frame.loc[:, (frame != '').any()]
+
+
+def tests(
+  table: table_lib.Table, cells: pd.DataFrame, results: pd.DataFrame
+) -> pd.DataFrame:
+  """Returns the paired tests of a table, as texts."""
+  found = fill.paired_tests(table, cells, results)
+  names = cells[[*table.headings]].agg(' '.join, axis=1) + ', ' + cells.column
+  metrics = cells.metric[found.cell]
+  return pd.DataFrame(
+    {
+      'cell': names[found.cell].to_numpy(),
+      'against': names[found.reference].to_numpy(),
+      'difference': list(map(number, metrics, found.difference)),
+      'pairs': found.num.map(str).to_numpy(),
+      'p': found.p.map('{:.4f}'.format, na_action='ignore').to_numpy(),
+      'p (Holm)': found.corrected.map('{:.3f}'.format, na_action='ignore'),
+    }
+  ).fillna('')
+
+
+def commands(table: table_lib.Table, cells: pd.DataFrame) -> list[str]:
+  """Returns the commands that fill the empty cells, each once."""
+  empty = cells[(cells.status == 'empty') & (cells.command != '')]
+  if len(empty) == (cells.command != '').sum():
+    return list(table.sweeps)
+  return list(dict.fromkeys(empty.command))
+
+
+def page(directory: pathlib.Path) -> str:
+  """Returns the page of all tables, in Markdown.
+
+  Args:
+    directory: of NAME.csv, NAME_KIND.png, and NAME.md, a remark by hand. The
+      page is to lie beside it.
+
+  Raises:
+    ValueError: If a CSV file is of another table or form.
+  """
+  filled, empty = [], []
+  for table in tables_lib.TABLES.values():
+    path = directory / f'{table.name}.csv'
+    if path.exists():
+      filled.append(section(table, fill.read(table, path), directory))
+    else:
+      empty.append(
+        f'### {table.title}\n\n{_code(table.sweeps)}\n{_published(table)}'
+      )
+  parts = [_INTRODUCTION, *filled]
+  if empty:
+    parts += ['## Tables without runs, and the commands that fill them\n']
+  return '\n'.join(parts + empty).rstrip() + '\n'
+
+
+def section(
+  table: table_lib.Table, results: pd.DataFrame, directory: pathlib.Path
+) -> str:
+  """Returns the section of a table with results on the page."""
+  cells = fill.summarize(table, results)
+  seeds = ', '.join(map(str, sorted(results.seed.unique())))
+  num_labels = len(table.headings)
+  parts = [
+    f'## {table.title}\n\n{_code(table.sweeps)}\n'
+    f'Table `{table.name}`, seeds {seeds}.\n',
+    to_markdown(wide(table, cells), num_labels) + '\n',
+  ]
+  diverged = results[results.status == 'diverged']
+  diverged = diverged.drop_duplicates([*table.headings, 'column', 'seed'])
+  for row in diverged.to_dict('records'):
+    labels = ' '.join(row[heading] for heading in table.headings)
+    place = f'{labels}, {row["column"]}, seed {row["seed"]}'
+    parts.append(f'- Diverged: {place}: {row["message"]}\n')
+  remark = directory / f'{table.name}.md'
+  if remark.exists():
+    parts.append(remark.read_text())
+  for kind, caption in PLOTS.items():
+    plot = directory / f'{table.name}_{kind}.png'
+    if plot.exists():
+      parts.append(f'![{caption}]({directory.name}/{plot.name})\n')
+  parts.append(_published(table))
+  found = details(table, cells)
+  parts.append(_folded('Each cell', to_markdown(found, num_labels + 1)))
+  tested = tests(table, cells, results)
+  if len(tested):
+    parts.append(_folded('Paired tests', to_markdown(tested, 2)))
+  if missing := commands(table, cells):
+    parts.append(_folded('Commands for the empty cells', _code(missing)))
+  return '\n'.join(filter(None, parts))
+
+
+def _published(table: table_lib.Table) -> str:
+  """Returns the published values of a table, those trained otherwise apart."""
+  labels = {row.labels for row in table.rows}
+  metric, parts = table.columns[0].metric, []
+  for title, is_alike in (
+    ('Published, trained alike', True),
+    ('Published, but trained otherwise', False),
+  ):
+    rows = [
+      {
+        **dict(zip(table.headings, one.labels, strict=True)),
+        **{
+          column: number(metric, value, scaled=True)
+          for column, value in one.values.items()
+        },
+        'source': one.source,
+        'difference': one.differs,
+      }
+      for one in published.of_table(table.name)
+      if (one.labels in labels and not one.differs) == is_alike
+    ]
+    if rows:
+      frame = pd.DataFrame(rows).fillna('')
+      last = [name for name in ('source', 'difference') if any(frame[name])]
+      values = [c.label for c in table.columns if c.label in frame]
+      frame = frame[[*table.headings, *values, *last]]
+      parts.append(f'{title}:\n\n{to_markdown(frame, len(table.headings))}\n')
+  return '\n'.join(parts)
+
+
+def _code(lines: list[str] | tuple[str, ...]) -> str:
+  return '```\n' + ''.join(f'{line}\n' for line in lines) + '```\n'
+
+
+def _folded(title: str, content: str) -> str:
+  return (
+    f'<details><summary>{title}</summary>\n\n{content.rstrip()}\n\n</details>\n'
+  )
