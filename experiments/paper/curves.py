@@ -140,6 +140,47 @@ def draw_tasks(lines: Sequence[Line]) -> Any:
   return figure
 
 
+def draw_matrices(lines: Sequence[Line]) -> Any:
+  """Draws the accuracy on each task after each task, means over seeds."""
+  by_line: dict[str, list[np.ndarray]] = {}
+  for line in lines:
+    by_line.setdefault(line.line, []).append(matrix_of(line.run))
+  figure, axes = _grid(len(by_line), min(4, len(by_line)), (4, 3.6))
+  for axis, (name, found) in zip(axes, by_line.items(), strict=True):
+    edges = (0.5, found[0].shape[0] + 0.5)
+    image = axis.imshow(
+      100 * np.mean(found, 0), vmin=0, vmax=100, extent=(*edges, *edges[::-1])
+    )
+    axis.grid(False)
+    axis.set(xlabel='task tested', ylabel='tasks trained', title=name)
+  figure.colorbar(image, ax=list(axes), label='test accuracy [%]')
+  return figure
+
+
+def draw_progress(lines: Sequence[Line]) -> Any:
+  """Draws the training loss and a metric in validation against steps."""
+  train, validation = (rows_of(lines, s) for s in ('train', 'validation'))
+  if train.empty:
+    return None
+  shown = [('training loss', train, 'loss', 1)]
+  for metric in ('accuracy', 'bits_per_character', 'perplexity'):
+    if metric in validation:
+      scale, name = 100 if metric == 'accuracy' else 1, metric.replace('_', ' ')
+      shown.append((f'validation {name}', validation, metric, scale))
+  figure, axes = plt.subplots(
+    1, len(shown), figsize=(4.6 * len(shown), 3.4), squeeze=False
+  )
+  for axis, (title, rows, metric, scale) in zip(axes[0], shown, strict=True):
+    for i, (line, own) in enumerate(rows.groupby('line', sort=False)):
+      finite = own[np.isfinite(own[metric].astype(float))]
+      draw_band(axis, finite, 'step', metric, line, i, scale)
+    axis.set(xlabel='step')
+    axis.set_title(title, fontsize=9)
+  _log_y(axes[0][0])
+  axes[0][0].legend(fontsize=6)
+  return figure
+
+
 def matrix_of(run: runs_lib.Run) -> np.ndarray:
   """Returns the accuracy matrix [T, T] of a run."""
   num_tasks = run.config['tasks']['num_tasks']

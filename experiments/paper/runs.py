@@ -161,7 +161,8 @@ def to_frame(found: Sequence[Run]) -> pd.DataFrame:
 
   Columns: `run` (index into `found`), `status`, `message`, `seconds`, the
   facts, `share` (the pruning level, rounded; NaN for the network as trained),
-  `level` (the same, not rounded), and the metrics.
+  `level` (the same, not rounded), and the metrics; `active` is the measured
+  density.
   """
   rows = []
   for i, run in enumerate(found):
@@ -242,6 +243,7 @@ def _levels(run: Run) -> dict[float | None, dict[str, float]]:
       for name, value in row.items()
       if _is_number(value) and name not in _NO_METRICS
     }
+    | ({'active': row['density']} if 'density' in row else {})
     for share, row in found.items()
   }
 
