@@ -51,7 +51,8 @@ def draw_mask_change(rows: pd.DataFrame) -> Any:
   if 'mask_change' not in rows:
     return None
   moves = rows.groupby(['panel', 'line']).mask_change.transform('max') > 0
-  rows = rows[moves].assign(mask_change=rows.mask_change.clip(1e-4))
+  rows = rows[moves]
+  rows = rows.assign(mask_change=rows.mask_change.clip(1e-4))
   return _draw_tracks(rows, 'mask_change', 'left the forward set [%]', 100)
 
 
@@ -197,7 +198,7 @@ def draw_band(
   scale: float = 1,
 ) -> None:
   """Draws means over seeds in a band of their deviations, times `scale`."""
-  found = (scale * rows.groupby(x)[y]).agg(['mean', 'std']).fillna({'std': 0})
+  found = scale * rows.groupby(x)[y].agg(['mean', 'std']).fillna({'std': 0})
   low, high = found['mean'] - found['std'], found['mean'] + found['std']
   style = {'color': f'C{i % 10}', 'ls': ('-', '--', ':', '-.')[i // 10 % 4]}
   axis.plot(found.index, found['mean'], label=label, marker='.', ms=4, **style)

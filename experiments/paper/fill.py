@@ -167,19 +167,16 @@ def read(table: table_lib.Table, path: pathlib.Path) -> pd.DataFrame:
   Raises:
     ValueError: If the file is of another table or form.
   """
-  texts = [*table.headings, 'column', 'metric', 'status', 'message']
-  results = pd.read_csv(
-    path,
-    dtype=dict.fromkeys(texts, str),
-    float_precision='round_trip',
-  )
+  results = pd.read_csv(path, dtype=str, keep_default_na=False)
   expected = [*table.headings, *_FIELDS]
   if list(results) != expected:
     raise ValueError(
       f'expected the columns {expected} in {path}, got {list(results)}; write '
       'the table again from its runs'
     )
-  results[texts] = results[texts].fillna('')
+  for name in ('seed', 'value', *costs.COSTS, 'seconds'):
+    numbers = results[name].replace('', 'nan')
+    results[name] = numbers.map(int if name == 'seed' else float)
   known = {(*cell.labels, cell.column) for cell in table_lib.cells(table)}
   keys = results[[*table.headings, 'column']].itertuples(index=False, name=None)
   unknown = [key for key in keys if key not in known]

@@ -39,6 +39,10 @@ METRICS = (
   'accuracy', 'bits_per_character', 'perplexity', 'average_accuracy',
   'forgetting',
 )  # fmt: skip
+_FACTS = (
+  'data', 'model', 'method', 'strategy', 'density', 'backward_density',
+  'distribution', 'num_tasks', 'num_steps',
+)  # fmt: skip
 MAX_KEYS = 6  # columns of differing config values
 STYLE = {
   **plots.STYLE,
@@ -249,9 +253,7 @@ def _varying(sweep, groups) -> dict[str, list[str]]:
       if '.' in key and not key.endswith('.name')
       and all(key in row for row in rows if row)
     ]  # fmt: skip
-    names = ('data', 'model', 'method', 'strategy', 'density',
-             'backward_density', 'distribution', 'num_tasks', 'num_steps')  # fmt: skip
-    chosen = dict.fromkeys([*names, *chosen, *everywhere])
+    chosen = dict.fromkeys([*_FACTS, *chosen, *everywhere])
   columns = {
     key: ['' if row.get(key) is None else str(row[key]) for row in rows]
     for key in chosen

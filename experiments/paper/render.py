@@ -104,7 +104,7 @@ def wide(table: table_lib.Table, cells: pd.DataFrame) -> pd.DataFrame:
     heading, form = EXTRA[name]
     values = rows[name].sum() if name == 'minutes' else rows[name].first()
     frame[heading] = values.dropna().map(form.format)
-  return frame.fillna('')
+  return frame.astype(object).fillna('')
 
 
 def to_markdown(frame: pd.DataFrame, num_words: int) -> str:
@@ -149,7 +149,7 @@ def details(table: table_lib.Table, cells: pd.DataFrame) -> pd.DataFrame:
   ]  # fmt: skip
   for name, (heading, form) in _DETAILS.items():
     frame[heading] = found[name].dropna().map(form.format)
-  frame = frame.fillna('')
+  frame = frame.astype(object).fillna('')
   return frame.loc[:, (frame != '').any()]
 
 
@@ -169,7 +169,7 @@ def tests(
       'p': found.p.map('{:.4f}'.format, na_action='ignore').to_numpy(),
       'p (Holm)': found.corrected.map('{:.3f}'.format, na_action='ignore'),
     }
-  ).fillna('')
+  ).astype(object).fillna('')
 
 
 def commands(table: table_lib.Table, cells: pd.DataFrame) -> list[str]:
@@ -263,7 +263,7 @@ def _published(table: table_lib.Table) -> str:
       if (one.labels in labels and not one.differs) == is_alike
     ]
     if rows:
-      frame = pd.DataFrame(rows).fillna('')
+      frame = pd.DataFrame(rows).astype(object).fillna('')
       last = [name for name in ('source', 'difference') if any(frame[name])]
       values = [c.label for c in table.columns if c.label in frame]
       frame = frame[[*table.headings, *values, *last]]

@@ -105,7 +105,7 @@ def see(folder: pathlib.Path, name: str) -> Seen:
 
 
 def differences(sweep: Sweep, seen: Seen) -> list[tuple[str, str, str]]:
-  """Returns the keys in which a config departs from the base, and both texts."""
+  """Returns the keys in which a run departs from the base, with both values."""
   if sweep.base is None or seen.config is None:
     return []
   found = runs_lib.differing([sweep.base, seen.config])
