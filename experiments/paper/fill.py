@@ -120,12 +120,11 @@ def paired_tests(
   """
   keys = [*table.headings, 'column']
   done = cells[cells.status == 'done']
+  groups = dict(list(results.groupby(keys)))
   by_seed = {
-    index: group.set_index('seed').value.dropna()
-    for index, *_ in done.itertuples()
-    for group in [
-      results[(results[keys] == cells.loc[index, keys]).all(axis=1)]
-    ]
+    i: groups[key].set_index('seed').value.dropna()
+    for i, *key in done[keys].itertuples(name=None)
+    for key in [tuple(key)]
   }
   rows = []
   for i in done.index:

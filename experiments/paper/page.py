@@ -12,20 +12,18 @@ from collections.abc import Callable
 from collections.abc import Sequence
 import io
 import json
-import math
 import pathlib
 import sys
 from typing import Any
 
 import jinja2
 from matplotlib import pyplot as plt
-import numpy as np
 import pandas as pd
 
 from experiments import rundir
-from experiments.paper import costs
 from experiments.paper import curves
 from experiments.paper import fill
+from experiments.paper import grids
 from experiments.paper import plots
 from experiments.paper import render
 from experiments.paper import runs as runs_lib
@@ -35,15 +33,6 @@ from experiments.paper import tables as tables_lib
 
 USER_ERROR = 2  # exit code
 FILES = pathlib.Path(__file__).parent / 'page'
-METRICS = (
-  'accuracy', 'bits_per_character', 'perplexity', 'average_accuracy',
-  'forgetting',
-)  # fmt: skip
-_FACTS = (
-  'data', 'model', 'method', 'strategy', 'density', 'backward_density',
-  'distribution', 'num_tasks', 'num_steps',
-)  # fmt: skip
-MAX_KEYS = 6  # columns of differing config values
 STYLE = {
   **plots.STYLE,
   'axes.facecolor': 'none',
@@ -53,12 +42,6 @@ STYLE = {
   'savefig.facecolor': 'none',
   'svg.fonttype': 'none',
 }
-_STATUSES = (
-  'unreadable', 'failed', 'diverged', 'interrupted', 'running', 'waiting',
-  'done',
-)  # fmt: skip
-
-Cell = dict[str, Any]  # `text`, `value` (sorts; '' is last), and its form
 
 
 def make_page(sweep: sweep_lib.Sweep) -> str:
@@ -86,7 +69,7 @@ def make_page(sweep: sweep_lib.Sweep) -> str:
     subtitle=subtitle,
     counts={status: statuses.count(status) for status in sorted({*statuses})},
     rerun=sweep_lib.whole(sweep),
-    runs_table=_runs_table(sweep, groups, frame),
+    runs_table=grids.runs_table(sweep, groups, frame),
     tables=_tables(runs, frame, notes),
     notes=notes,
     difference_title=sweep.base_name,
@@ -137,7 +120,7 @@ def _group_of(groups, run: runs_lib.Run) -> str:
   )
 
 
-def _tables(runs, frame: pd.DataFrame, notes: list[str]) -> list[Cell]:
+def _tables(runs, frame: pd.DataFrame, notes: list[str]) -> list[grids.Cell]:
   """Returns the tables that the runs belong to, or else one of their own."""
   found = []
   for table in tables_lib.TABLES.values():
@@ -155,16 +138,16 @@ def _tables(runs, frame: pd.DataFrame, notes: list[str]) -> list[Cell]:
   return [_table(table, results, runs) for table, results in found]
 
 
-def _table(table: table_lib.Table, results: pd.DataFrame, runs) -> Cell:
+def _table(table: table_lib.Table, results: pd.DataFrame, runs) -> grids.Cell:
   cells = fill.summarize(table, results)
   frame = render.wide(table, cells)
   num_labels, num_columns = len(table.headings), len(table.columns)
   means = cells['mean'].to_numpy().reshape(-1, num_columns)
   rows = []
   for texts, values in zip(frame.to_numpy(), means, strict=True):
-    shown = [_word(text) for text in texts]
+    shown = [grids.word(text) for text in texts]
     for i, value in enumerate(values, num_labels):
-      shown[i] = _number(value, texts[i])
+      shown[i] = grids.number(value, texts[i])
     rows.append(shown)
   drawn = {
     kind: image(draw)
@@ -173,7 +156,7 @@ def _table(table: table_lib.Table, results: pd.DataFrame, runs) -> Cell:
   return {
     'title': table.title,
     'name': table.name.replace('_', ' '),
-    'headings': _headings(list(frame), num_labels),
+    'headings': grids.headings(list(frame), num_labels),
     'rows': rows,
     'plots': [
       {'kind': kind, 'image': drawn[kind], 'caption': caption}
@@ -185,13 +168,14 @@ def _table(table: table_lib.Table, results: pd.DataFrame, runs) -> Cell:
 
 def _own_table(frame: pd.DataFrame) -> table_lib.Table:
   """Returns a table of runs that belong to no other."""
-  metric = next((m for m in METRICS if m in frame), 'loss')
+  metric = next((m for m in grids.METRICS if m in frame), 'loss')
   keys = frame[['group', 'alpha']].drop_duplicates().to_dict('records')
   rows = tuple(
     table_lib.Row((key['group'], f'{key["alpha"]:g}'), key) for key in keys
   )
   return table_lib.Table(
-    'own', 'All runs that have ended', ('run', 'alpha'), {'share': None}, rows,
+    'own', 'All runs that have ended', ('network', 'alpha'), {'share': None},
+    rows,
     (table_lib.Column(metric.replace('_', ' '), {}, metric),),
     command='see the details of the run', sweeps=(),
     varies=('',),  # they need not be alike
@@ -199,71 +183,9 @@ def _own_table(frame: pd.DataFrame) -> table_lib.Table:
   )  # fmt: skip
 
 
-def _runs_table(sweep, groups, frame: pd.DataFrame) -> Cell:
-  """Returns the table of all runs, a row for the seeds of one network."""
-  columns = _varying(sweep, groups)
-  known = [m for m in METRICS if m in frame and frame[m].notna().any()]
-  rows = []
-  for i, (name, own) in enumerate(groups.items()):
-    config = next((seen.config for seen in own if seen.config), None)
-    trained = frame[(frame.group == name)] if len(frame) else frame
-    if 'share' in trained:
-      trained = trained[trained.share.isna() & (trained.status == 'done')]
-    cost = _costs(own)
-    seconds = [s.run.summary.get('wall_time_s') for s in own if s.run]
-    rows.append(
-      [
-        {**_word(name), 'link': f'run-{i}'},
-        _status(own),
-        *(_word(values[i]) for values in columns.values()),
-        _number(config and config['powerprop']['alpha'], form='g'),
-        *(_metric(trained, metric) for metric in known),
-        _number(len(trained), form='d'),
-        _number(cost.get('train_share'), form='.3f'),
-        _number(cost.get('inference_share'), form='.3f'),
-        _number(cost.get('num_bytes'), form=',.0f'),
-        _number(sum(filter(None, seconds)) or None, form='.0f'),
-        {**_word(''), 'points': _spark(own)},
-      ]
-    )
-  words = ['run', 'status', *(k.removeprefix('method.') for k in columns)]
-  numbers = [render.LABELS.get(m, m.replace('_', ' ')) for m in known]
-  last = ['training / dense', 'inference / dense', 'bytes', 'seconds', 'loss']
-  headings = [*words, 'alpha', *numbers, 'seeds', *last]
-  return {'headings': _headings(headings, len(words)), 'rows': rows}
-
-
-def _varying(sweep, groups) -> dict[str, list[str]]:
-  """Returns the differing facts and config values of each group, by key."""
-  rows = []
-  for own in groups.values():
-    config = next((seen.config for seen in own if seen.config), None)
-    flat = pd.json_normalize(config).iloc[0].to_dict() if config else {}
-    facts = runs_lib.facts(config) if config else {}
-    rows.append({**facts, **flat})
-  chosen = dict.fromkeys(
-    key
-    for run in (sweep.plan or {'runs': ()})['runs']
-    for key in run['overrides']
-  )
-  # The facts say how variants differ.
-  if not chosen or 'config' in chosen:
-    everywhere = [
-      key for key in sorted(set().union(*rows))
-      if '.' in key and not key.endswith('.name')
-      and all(key in row for row in rows if row)
-    ]  # fmt: skip
-    chosen = dict.fromkeys([*_FACTS, *chosen, *everywhere])
-  columns = {
-    key: ['' if row.get(key) is None else str(row[key]) for row in rows]
-    for key in chosen
-    if key not in (*sweep_lib.NETWORK, 'data.data_dir')
-  }
-  worth = [key for key, values in columns.items() if len({*values}) > 1]
-  return {key: columns[key] for key in worth[:MAX_KEYS]}
-
-
-def _details(sweep, i: int, name: str, own: Sequence[sweep_lib.Seen]) -> Cell:
+def _details(
+  sweep, i: int, name: str, own: Sequence[sweep_lib.Seen]
+) -> grids.Cell:
   lines = [
     curves.Line('', seen.name, runs_lib.Run(
       seen.path, seen.config, seen.status, '', {}, list(seen.rows)
@@ -275,14 +197,14 @@ def _details(sweep, i: int, name: str, own: Sequence[sweep_lib.Seen]) -> Cell:
   return {
     'id': f'run-{i}',
     'name': name,
-    'status': _status(own),
+    'status': grids.status(own),
     'curve': image(lambda: curves.draw_progress(lines)),
     'differences': sweep_lib.differences(sweep, shown),
     'config': json.dumps(config, indent=2) if config else '',
     'runs': [
       {
         'path': str(seen.path),
-        'status': _status([seen]),
+        'status': grids.status([seen]),
         'message': seen.message,
         'facts': _facts(seen),
         'command': sweep_lib.command(sweep, seen),
@@ -302,66 +224,6 @@ def _facts(seen: sweep_lib.Seen) -> str:
     found.append(f'{device.get("count")} x {device.get("kind")}')
   versions = summary.get('versions') or {}
   return ', '.join([*found, *(f'{k} {v}' for k, v in versions.items() if v)])
-
-
-def _costs(own: Sequence[sweep_lib.Seen]) -> dict[str, float]:
-  run = next((seen.run for seen in own if seen.run), None)
-  try:
-    return costs.of_network(run.config) if run else {}
-  except ValueError:
-    return {}  # a note of the table says so
-
-
-def _spark(own: Sequence[sweep_lib.Seen]) -> str:
-  """Returns the points of a polyline: the logarithm of the training loss."""
-  rows = next((seen.rows for seen in own if seen.rows), ())
-  losses = [
-    row.get('loss', math.nan) for row in rows if row['split'] == 'train'
-  ]
-  y = np.log([max(loss, 1e-9) for loss in losses if math.isfinite(loss)])
-  if len(y) < 2:
-    return ''
-  x, y = np.linspace(0, 100, len(y)), y - y.min()
-  y = 19 - 18 * y / (y.max() or 1)
-  return ' '.join(f'{a:.4g},{b:.4g}' for a, b in zip(x, y, strict=True))
-
-
-def _status(own: Sequence[sweep_lib.Seen]) -> Cell:
-  """Returns the worst status of seeds, with progress or their number."""
-  worst = min((seen.status for seen in own), key=_STATUSES.index)
-  number = sum(seen.status == worst for seen in own)
-  progress = [s.progress for s in own if s.status == worst and s.progress]
-  text = worst + (f' {100 * np.mean(progress):.0f}%' if progress else '')
-  if number < len(own):
-    text += f', {number} of {len(own)}'
-  return {**_word(text), 'status': worst}
-
-
-def _metric(trained: pd.DataFrame, metric: str) -> Cell:
-  values = trained[metric].dropna()
-  return _number(
-    values.mean(), render.text(metric, values.mean(), values.std())
-  )
-
-
-def _number(
-  value: float | None, text: str | None = None, form: str = ''
-) -> Cell:
-  is_known = value is not None and not math.isnan(value)
-  if text is None:
-    text = f'{value:{form}}' if is_known else ''
-  return {'text': text, 'value': repr(float(value)) if is_known else ''}
-
-
-def _word(text: str) -> Cell:
-  return {'text': text, 'value': text, 'is_word': True}
-
-
-def _headings(texts: Sequence[str], num_words: int) -> list[Cell]:
-  return [
-    {'text': text.replace('_', ' '), 'is_word': i < num_words}
-    for i, text in enumerate(texts)
-  ]
 
 
 if __name__ == '__main__':

@@ -160,16 +160,20 @@ def tests(
   found = fill.paired_tests(table, cells, results)
   names = cells[[*table.headings]].agg(' '.join, axis=1) + ', ' + cells.column
   metrics = cells.metric[found.cell]
-  return pd.DataFrame(
-    {
-      'cell': names[found.cell].to_numpy(),
-      'against': names[found.reference].to_numpy(),
-      'difference': list(map(number, metrics, found.difference)),
-      'pairs': found.num.map(str).to_numpy(),
-      'p': found.p.map('{:.4f}'.format, na_action='ignore').to_numpy(),
-      'p (Holm)': found.corrected.map('{:.3f}'.format, na_action='ignore'),
-    }
-  ).astype(object).fillna('')
+  return (
+    pd.DataFrame(
+      {
+        'cell': names[found.cell].to_numpy(),
+        'against': names[found.reference].to_numpy(),
+        'difference': list(map(number, metrics, found.difference)),
+        'pairs': found.num.map(str).to_numpy(),
+        'p': found.p.map('{:.4f}'.format, na_action='ignore').to_numpy(),
+        'p (Holm)': found.corrected.map('{:.3f}'.format, na_action='ignore'),
+      }
+    )
+    .astype(object)
+    .fillna('')
+  )
 
 
 def commands(table: table_lib.Table, cells: pd.DataFrame) -> list[str]:

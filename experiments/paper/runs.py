@@ -16,10 +16,11 @@ import pandas as pd
 from experiments import metrics
 from experiments import rundir
 from experiments.paper import measures
+from experiments.paper import table as table_lib
 
-EXPERIMENTS = (
-  'continual_learning', 'image_classification', 'language_modelling',
-)  # fmt: skip
+EXPERIMENTS = frozenset(
+  {'continual_learning', 'image_classification', 'language_modelling'}
+)
 _NUMBERS = (
   'accuracy', 'bits_per_character', 'density', 'loss', 'mask_change', 'overlap',
   'perplexity', 'share', 'task', 'tested',
@@ -100,9 +101,10 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
   config = rundir.read_config(folder)
   if not isinstance(config, dict) or 'experiment' not in config:
     raise ValueError(f"expected a config with 'experiment', got {config!r:.80}")
-  if config['experiment'] not in EXPERIMENTS:
+  if str(config['experiment']) not in EXPERIMENTS:
     raise ValueError(
-      f'expected an experiment of {EXPERIMENTS}, got {config["experiment"]!r}'
+      f'expected an experiment of {sorted(EXPERIMENTS)}, got '
+      f'{config["experiment"]!r}'
     )
   is_continual = config['experiment'] == 'continual_learning'
   sections = ('strategy', 'tasks') if is_continual else ('method', 'data')
@@ -118,42 +120,6 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
     if not _is_number(value):
       raise ValueError(f'expected a number as {name}, got {value!r}')
   return config
-
-
-def facts(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the facts of a config: flat values by which tables choose.
-
-  `density` is the forward density, `examples` the number of steps times the
-  batch size. Facts that a config does not have are absent.
-  """
-  method, model, train = (
-    config.get(name, {}) for name in ('method', 'model', 'train')
-  )
-  tasks = config.get('tasks', {})
-  found = {
-    'experiment': config['experiment'],
-    'alpha': float(config['powerprop']['alpha']),
-    'seed': config['seed'],
-    'data': config.get('data', tasks).get('name'),
-    'num_tasks': tasks.get('num_tasks'),
-    'model': model.get('name'),
-    'd_model': model.get('d_model'),
-    'compute_dtype': model.get('compute_dtype'),
-    'method': method.get('name'),
-    'density': method.get('density', method.get('forward_density')),
-    'backward_density': method.get('backward_density'),
-    'distribution': method.get('distribution'),
-    'strategy': config.get('strategy', {}).get('name'),
-    'num_steps': train.get('num_steps'),
-  }
-  if method.get('name') == 'dense':
-    found['density'] = 1.0
-  if 'backward_density' in method and 'forward_density' in method:
-    ratio = method['backward_density'] / method['forward_density']
-    found['backward_ratio'] = round(ratio, 6)
-  if 'num_steps' in train and 'batch_size' in train:
-    found['examples'] = train['num_steps'] * train['batch_size']
-  return {name: value for name, value in found.items() if value is not None}
 
 
 def to_frame(found: Sequence[Run]) -> pd.DataFrame:
@@ -172,7 +138,7 @@ def to_frame(found: Sequence[Run]) -> pd.DataFrame:
       'status': run.status,
       'message': run.message,
       'seconds': seconds if _is_number(seconds) else np.nan,
-      **facts(run.config),
+      **table_lib.facts(run.config),
     }
     levels = _levels(run) if run.status == 'done' else {None: {}}
     for share, values in levels.items():
@@ -211,9 +177,19 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     1    3
     Name: b.c, dtype: object
   """
-  flat = pd.json_normalize(list(configs)).astype(object)
-  flat = flat.where(flat.notna(), None)
-  return flat.loc[:, flat.map(repr).nunique() > 1]
+  flat = flatten(configs)
+  texts = flat.map(lambda x: repr(float(x) if _is_number(x) else x))
+  return flat.loc[:, texts.nunique() > 1]
+
+
+def flatten(configs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+  """Returns a row for each config, its keys dotted; None where it has none."""
+  rows = [
+    pd.json_normalize(dict(config)).astype(object).iloc[0].to_dict()
+    for config in configs
+  ]
+  flat = pd.DataFrame(rows, dtype=object)
+  return flat.where(flat.notna(), None)
 
 
 def of_split(run: Run, split: str, **fields: Any) -> list[dict[str, Any]]:

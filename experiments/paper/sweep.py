@@ -17,8 +17,6 @@ import shlex
 from typing import Any
 from typing import NamedTuple
 
-import pandas as pd
-
 from experiments import metrics
 from experiments import rundir
 from experiments.paper import fill
@@ -172,7 +170,7 @@ def load(config: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 def _of_table(config: Mapping[str, Any]) -> list[str]:
   """Returns the command of a table's cell with exactly this config."""
-  facts = runs_lib.facts(config)
+  facts = table_lib.facts(config)
   for table in tables_lib.TABLES.values():
     for cell in table_lib.cells(table):
       where = {k: x for k, x in cell.where.items() if k != 'share'}
@@ -214,8 +212,7 @@ def _base(plan, seen: Sequence[Seen], notes: list[str]):
   configs = [one.config for one in seen if one.config]
   if not configs:
     return None, 'Difference'
-  flat = pd.json_normalize(configs).astype(object)
-  flat = flat.where(flat.notna(), None)
+  flat = runs_lib.flatten(configs)
   common = {
     key: next(x for x in flat[key] if repr(x) == values.mode()[0])
     for key, values in flat.map(repr).items()

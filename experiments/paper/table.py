@@ -1,11 +1,12 @@
 """A table: rows, columns, and the networks that belong in each cell.
 
-A network belongs in a cell if its facts (`runs.facts`: flat values of its
+A network belongs in a cell if its facts (`facts`: flat values of its
 config) include those of the table, the row and the column. The fact `share` is
 the pruning level; None stands for the network as trained.
 """
 
 from collections.abc import Iterator
+from collections.abc import Mapping
 import re
 from typing import Any
 from typing import NamedTuple
@@ -85,6 +86,42 @@ def line(table: Table, cell: Cell) -> tuple[str, str]:
   if table.panel is not None:
     panel = f'{table.headings[table.panel]} {labels.pop(table.panel)}'
   return panel, ' '.join(filter(None, labels))
+
+
+def facts(config: Mapping[str, Any]) -> Facts:
+  """Returns the facts of a config: flat values by which tables choose.
+
+  `density` is the forward density, `examples` the number of steps times the
+  batch size. Facts that a config does not have are absent.
+  """
+  method, model, train = (
+    config.get(name, {}) for name in ('method', 'model', 'train')
+  )
+  tasks = config.get('tasks', {})
+  found = {
+    'experiment': config['experiment'],
+    'alpha': float(config['powerprop']['alpha']),
+    'seed': config['seed'],
+    'data': config.get('data', tasks).get('name'),
+    'num_tasks': tasks.get('num_tasks'),
+    'model': model.get('name'),
+    'd_model': model.get('d_model'),
+    'compute_dtype': model.get('compute_dtype'),
+    'method': method.get('name'),
+    'density': method.get('density', method.get('forward_density')),
+    'backward_density': method.get('backward_density'),
+    'distribution': method.get('distribution'),
+    'strategy': config.get('strategy', {}).get('name'),
+    'num_steps': train.get('num_steps'),
+  }
+  if method.get('name') == 'dense':
+    found['density'] = 1.0
+  if 'backward_density' in method and 'forward_density' in method:
+    ratio = method['backward_density'] / method['forward_density']
+    found['backward_ratio'] = round(ratio, 6)
+  if 'num_steps' in train and 'batch_size' in train:
+    found['examples'] = train['num_steps'] * train['batch_size']
+  return {name: value for name, value in found.items() if value is not None}
 
 
 def _is_possible(where: Facts) -> bool:

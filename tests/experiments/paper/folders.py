@@ -18,7 +18,6 @@ def of_file(module, variant='', alpha=None, seed=0, **changes):
   Keys are as in train__batch_size=3; `alpha` defaults to the file's first.
   """
   config = json.loads(module.get_config(variant).to_json())
-  config.pop('side_by_side', None)
   config.pop('seeds')
   alphas = config['powerprop'].pop('alphas')
   config['powerprop']['alpha'] = alphas[0] if alpha is None else alpha

@@ -6,6 +6,7 @@ import pytest
 
 from experiments import rundir
 from experiments.paper import runs
+from experiments.paper import table as table_lib
 from tests.experiments.paper import folders
 
 
@@ -26,7 +27,7 @@ def test_a_network_has_a_row_as_trained_and_one_for_each_level(tmp_path):
 
 def test_facts_name_densities_and_examples():
   config = folders.methods('topkast,density=0.1', train__num_steps=4)
-  facts = runs.facts(config)
+  facts = table_lib.facts(config)
   assert facts['density'] == 0.1
   assert facts['backward_ratio'] == 2
   assert facts['examples'] == 4 * 50

@@ -7,7 +7,6 @@ import pytest
 
 from configs import sweeps
 from experiments.paper import published
-from experiments.paper import runs
 from experiments.paper import sweep
 from experiments.paper import table as table_lib
 from experiments.paper import tables
@@ -29,7 +28,7 @@ def facts_of(arguments):
   found = []
   for alpha in config['powerprop']['alphas']:
     one = {**config, 'powerprop': {'alpha': alpha}, 'seed': 0}
-    found.append(runs.facts(one))
+    found.append(table_lib.facts(one))
   return found
 
 
