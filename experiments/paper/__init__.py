@@ -1,1 +1,1 @@
-"""Tables and plots from the folders of many runs."""
+"""Tables, plots and pages from run folders."""

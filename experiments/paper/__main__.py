@@ -1,15 +1,14 @@
-"""Tables and plots of the papers, from the folders of runs.
+"""Tables and plots of the papers, from run folders.
 
-  python -m experiments.paper --runs=DIR --out=DIR [--stored=DIR]
-      [--table=NAME ...]
+  python -m experiments.paper --runs=DIR --out=DIR [--table=NAME ...]
+      [--stored=DIR] [--latex]
 
-Reads the folders of runs below `--runs` and writes, for each table, NAME.md,
-NAME.csv, NAME.tex and its plots NAME_*.png into `--out`: the tables of
-`--table`, or else all that have a run. A cell without runs is empty, and
-NAME.md says the command that fills it. `--stored=DIR` in the place of `--runs`
-reads the CSV files of an earlier call; with both, the cells that no run fills
-are those of the files. `python -m experiments.paper.readme` shows them in the
-README.
+Reads the run folders below `--runs` and writes, for each table with a run (or
+each `--table`), the result of each seed as NAME.csv and the plots NAME_KIND.png
+into `--out`, with `--latex` NAME.tex too. Beside the folder, OUT.md shows all
+tables in it; a text NAME.md in the folder is a remark for that page, by hand.
+Cells without runs are those of the CSV files in `--stored`; without `--runs`
+all are.
 """
 
 import argparse
@@ -19,23 +18,17 @@ import difflib
 import pathlib
 import sys
 
-from matplotlib import pyplot as plt
+import pandas as pd
 
-from experiments import plots
-from experiments.common import run as run_lib
-from experiments.paper import collect
-from experiments.paper import figures
+from experiments import rundir
 from experiments.paper import fill
-from experiments.paper import gather
+from experiments.paper import plots
 from experiments.paper import render
-from experiments.paper import spec
-from experiments.paper import stored
+from experiments.paper import runs as runs_lib
+from experiments.paper import table as table_lib
 from experiments.paper import tables as tables_lib
 
 USER_ERROR = 2  # exit code
-
-Networks = list[list[collect.Network]]  # of each cell
-Fill = Callable[[spec.Table], tuple[fill.Filled, Networks]]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,92 +38,63 @@ def main(arguments: Sequence[str]) -> int:
   written all the same.
   """
   given = _parse(arguments)
+  out = pathlib.Path(given.out)
   try:
+    make, runs = _source(given.runs, given.stored)
     names = _check_names(given.table)
-    make = _source(given.runs, given.stored)
   except (ValueError, OSError) as error:
-    print(f'experiments.paper: {error}', file=sys.stderr)
-    return USER_ERROR
-  code, is_written = 0, False
+    return _report(error)
+  code, num_written = 0, 0
   for name in names or tables_lib.TABLES:
+    table = tables_lib.TABLES[name]
     try:
-      filled, networks = make(tables_lib.TABLES[name])
+      results = make(table)
     except (ValueError, OSError) as error:
-      print(f'experiments.paper: {error}', file=sys.stderr)
-      code = USER_ERROR
+      code = _report(error)
       continue
-    if names or any(result.status != 'empty' for result in filled.results):
-      print(f'{filled.table.title}\n\n{render.block(filled)}')
-      write(filled, networks, pathlib.Path(given.out))
-      is_written = True
-  if not is_written and not code:
-    print(
-      'experiments.paper: the runs are of no table; those there are: '
-      + ', '.join(tables_lib.TABLES),
-      file=sys.stderr,
-    )
+    if names or len(results):
+      cells = fill.summarize(table, results)
+      text = render.to_markdown(render.wide(table, cells), len(table.headings))
+      print(f'{table.title}\n\n{text}\n')
+      out.mkdir(parents=True, exist_ok=True)
+      fill.write(results, out / f'{name}.csv')
+      plots.save(plots.of_table(table, cells, results, runs), out, f'{name}_')
+      if given.latex:
+        content = render.to_latex(table, cells).encode()
+        rundir.write_bytes(out / f'{name}.tex', content)
+      num_written += 1
+  if num_written:
+    page = render.page(out).encode()
+    rundir.write_bytes(out.with_name(f'{out.name}.md'), page)
+  elif not code:
+    _report(f'expected runs of a table, one of {", ".join(tables_lib.TABLES)}')
   return code
 
 
-def write(filled: fill.Filled, networks: Networks, out: pathlib.Path) -> None:
-  """Writes a table in every form, and its plots."""
-  out.mkdir(parents=True, exist_ok=True)
-  name = filled.table.name
-  for suffix, content in (
-    ('md', render.markdown(filled)),
-    ('csv', stored.to_csv(filled)),
-    ('tex', render.latex(filled)),
-  ):
-    run_lib.write_bytes(out / f'{name}.{suffix}', content.encode())
-  with plt.rc_context(plots.STYLE):
-    for kind, draw in figures.drawings(filled, networks).items():
-      figure = draw()
-      if figure is not None:
-        figure.savefig(out / f'{name}_{kind}.png')
-        plt.close(figure)
+def _source(
+  directory: str | None, stored: str | None
+) -> tuple[Callable[[table_lib.Table], pd.DataFrame], list[runs_lib.Run]]:
+  """Returns the function that makes the results of a table, and the runs."""
+  runs: list[runs_lib.Run] = []
+  if directory:
+    runs, left = runs_lib.read(directory)
+    for path, why in left:
+      _report(f'left out {path}: {why}')
+  frame = runs_lib.to_frame(runs)
+  folder = pathlib.Path(stored or '')
+  if stored and not list(folder.glob('*.csv')):
+    raise ValueError(f'expected the CSV files of tables in {folder}, got none')
 
-
-def _source(runs: str | None, directory: str | None) -> Fill:
-  if not directory:
-    return _from_runs(runs)
-  if not runs:
-    return _from_stored(directory)
-  new, old = _from_runs(runs), _from_stored(directory)
-
-  def make(table):
-    filled, networks = new(table)
-    return stored.complete(filled, old(table)[0]), networks
-
-  return make
-
-
-def _from_runs(directory: str) -> Fill:
-  records, left = collect.read_runs(directory)
-  networks = gather.networks(records)
-  notes = tuple(f'Left out: {path}: {why}' for path, why in left)
-  for note in notes:
-    print(f'experiments.paper: {note}', file=sys.stderr)
-
-  def make(table):
-    filled, chosen = fill.fill(table, networks)
-    return filled._replace(notes=filled.notes + notes), chosen
-
-  return make
-
-
-def _from_stored(directory: str) -> Fill:
-  folder = pathlib.Path(directory)
-  if not list(folder.glob('*.csv')):
-    raise ValueError(f'expected NAME.csv of tables in {folder}, got none')
-
-  def make(table):
+  def make(table: table_lib.Table) -> pd.DataFrame:
+    results, notes = fill.fill(table, runs, frame)
+    for note in notes:
+      _report(note)
     path = folder / f'{table.name}.csv'
-    if not path.exists():
-      return fill.fill(table, [])
-    filled = stored.from_csv(table, path.read_text())
-    return filled, [[] for _ in filled.results]
+    if stored and path.exists():
+      results = fill.complete(table, results, fill.read(table, path))
+    return results
 
-  return make
+  return make, runs
 
 
 def _check_names(names: Sequence[str]) -> list[str]:
@@ -144,6 +108,11 @@ def _check_names(names: Sequence[str]) -> list[str]:
   return list(names)
 
 
+def _report(message: object) -> int:
+  print(f'experiments.paper: {message}', file=sys.stderr)
+  return USER_ERROR
+
+
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
     'python -m experiments.paper',
@@ -154,8 +123,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
   parser.add_argument('--stored', help='folder of CSV files')
   parser.add_argument('--out', required=True, help='folder to write to')
   parser.add_argument(
-    '--table', action='append', default=[], help='which; may be repeated'
+    '--table', action='append', default=[], help='repeat it for several'
   )
+  parser.add_argument('--latex', action='store_true', help='write NAME.tex')
   given = parser.parse_args(arguments)
   if not given.runs and not given.stored:
     parser.error('expected --runs or --stored, got neither')

@@ -1,270 +1,290 @@
-"""Fills tables with networks, and says what does not fit together."""
+"""Fills tables with networks, and refuses those that do not fit together.
 
-from collections.abc import Iterable
+Results are tidy: one row for each network of a cell, the form of the stored CSV
+files.
+"""
+
 from collections.abc import Sequence
-from typing import Any
-from typing import NamedTuple
+import pathlib
 
-from experiments.paper import collect
-from experiments.paper import costing
-from experiments.paper import estimates
-from experiments.paper import published
-from experiments.paper import spec
+import numpy as np
+import pandas as pd
+from scipy import stats
 
-# Keys of configs that change no figure, or that facts tell apart.
+from experiments import rundir
+from experiments.paper import costs
+from experiments.paper import runs as runs_lib
+from experiments.paper import table as table_lib
+
+# Config keys that change no result, or that the facts tell apart.
 FREE = (
   'data.cache_dir', 'data.data_dir', 'data.num_workers', 'data.on_bad_record',
-  'data.path', 'powerprop.alphas', 'seeds', 'side_by_side', 'tasks.data_dir',
+  'data.path', 'powerprop.alpha', 'seed', 'tasks.data_dir',
   'train.checkpoint_every', 'train.eval_batch_size', 'train.eval_every',
-  'train.keep_checkpoints', 'train.log_every', 'train.model_devices',
+  'train.keep_checkpoints', 'train.log_every', 'train.max_to_keep',
   'train.num_devices',
 )  # fmt: skip
-# In these a row may differ from itself, too: they are what columns are about.
+# Keys in which a row may differ from itself, and a table among its rows.
 _DENSITIES = (
   'method.density', 'method.forward_density', 'method.backward_density',
 )  # fmt: skip
-_OF_ROWS = ('method.', 'strategy.')
-
-
-class Result(NamedTuple):
-  """A cell of a table: one line of its CSV file."""
-
-  labels: tuple[str, ...]  # of the row
-  column: str
-  figure: str
-  # 'done', 'diverged', 'empty', or 'absent': networks, but no such figure
-  status: str
-  mean: float | None = None
-  deviation: float | None = None
-  num: int = 0  # seeds
-  low: float | None = None  # the 95% interval of the mean
-  high: float | None = None
-  seeds: tuple[int, ...] = ()
-  values: tuple[float, ...] = ()  # by seed
-  density: float | None = None  # of all parameters
-  inference_flops: float | None = None
-  inference_share: float | None = None  # of dense
-  train_flops: float | None = None
-  train_share: float | None = None  # of dense
-  num_bytes: int | None = None
-  seconds: float | None = None  # of training, for each network
-  published: float | None = None
-  source: str = ''
-  command: str = ''  # what trains its networks
-
-
-class Filled(NamedTuple):
-  """A table with its cells, in the order of `spec.cells`."""
-
-  table: spec.Table
-  results: tuple[Result, ...]
-  notes: tuple[str, ...] = ()
-
-
-class Test(NamedTuple):
-  """A paired test of two cells."""
-
-  cell: Result
-  reference: Result
-  paired: estimates.Paired
-  corrected: float | None  # p among all tests of the table
+_ROWS = ('method.', 'strategy.')
+_FIELDS = [
+  'column', 'metric', 'seed', 'value', 'status', 'message', *costs.COSTS,
+  'seconds',
+]  # fmt: skip
+CONFIDENCE = 0.95
 
 
 def fill(
-  table: spec.Table, networks: Sequence[collect.Network]
-) -> tuple[Filled, list[list[collect.Network]]]:
-  """Returns a table's results, and the networks of each cell.
+  table: table_lib.Table, runs: Sequence[runs_lib.Run], frame: pd.DataFrame
+) -> tuple[pd.DataFrame, list[str]]:
+  """Returns the results of a table, and notes on unknown costs.
+
+  Args:
+    table: to be filled.
+    runs: the runs.
+    frame: `runs.to_frame` of these.
 
   Raises:
-    ValueError: If the networks of a cell or a row, or those of the table, were
-      trained in different ways (says in which key they differ), or if a network
-      is there twice.
+    ValueError: If two networks are the same network of one cell, or networks
+      differ in a config key that is neither row nor column; names the key.
   """
-  cells = list(spec.cells(table))
-  own = [n for n in networks if spec.has(n.facts, table.where)]
-  found = [_of_cell(cell, own) for cell in cells]
-  for cell, chosen in zip(cells, found, strict=True):
-    _check_once(table, cell, chosen)
-  _check_alike(table, cells, found)
-  notes: dict[str, None] = {}  # each once, in their order
-  results = tuple(
-    _result(table, cell, chosen, notes)
-    for cell, chosen in zip(cells, found, strict=True)
+  own = runs_lib.select(frame, table.where)
+  chosen = [
+    (cell, runs_lib.select(own, cell.where).sort_values('seed'))
+    for cell in table_lib.cells(table)
+    if cell.command and len(own)
+  ]
+  for cell, networks in chosen:
+    _check_once(table, cell, networks, runs)
+  _check_alike(table, chosen, runs)
+  rows, notes = [], {}
+  for cell, networks in chosen:
+    for _, network in networks.iterrows():
+      rows.append(_result(table, cell, network, runs, notes))
+  columns = [*table.headings, *_FIELDS, 'run']
+  return pd.DataFrame(rows, columns=columns), list(notes)
+
+
+def summarize(table: table_lib.Table, results: pd.DataFrame) -> pd.DataFrame:
+  """Returns a row for each cell of a table, in its order.
+
+  Columns: headings, those of `table.Cell`, panel and line of its plots, status
+  ('done', 'diverged', 'empty', or 'absent' for networks without the metric),
+  mean, deviation (of the sample), num, low, high (Student's interval), seconds
+  (the mean), costs.
+  """
+  keys = [*table.headings, 'column']
+  cells = pd.DataFrame(
+    [
+      (*cell.labels, *cell[1:], *table_lib.line(table, cell))
+      for cell in table_lib.cells(table)
+    ],
+    columns=[*keys, 'metric', 'where', 'command', 'panel', 'line'],
   )
-  return Filled(table, results, tuple(notes)), found
-
-
-def tests(filled: Filled) -> list[Test]:
-  """Returns the paired tests of the cells that share seeds."""
-  cells = list(spec.cells(filled.table))
-  found = []
-  for cell, result in zip(cells, filled.results, strict=True):
-    if not result.values:
-      continue
-    for against in filled.table.against:
-      for other, reference in zip(cells, filled.results, strict=True):
-        if reference.values and _is_reference(cell, other, against):
-          compared = estimates.paired(by_seed(result), by_seed(reference))
-          if compared is not None:
-            found.append(Test(result, reference, compared, None))
-  known = [i for i, test in enumerate(found) if test.paired.p is not None]
-  corrected = estimates.holm([found[i].paired.p for i in known])
-  for i, p in zip(known, corrected, strict=True):
-    found[i] = found[i]._replace(corrected=p)
-  return found
-
-
-def by_seed(result: Result) -> dict[int, float]:
-  """Returns the figures of a cell by seed."""
-  return dict(zip(result.seeds, result.values, strict=True))
-
-
-def _of_cell(
-  cell: spec.Cell, networks: Iterable[collect.Network]
-) -> list[collect.Network]:
-  if not cell.command:
-    return []
-  return sorted(
-    (n for n in networks if spec.has(n.facts, cell.where)),
-    key=lambda network: network.seed,
+  by_cell = results.groupby(keys, sort=False)
+  found = by_cell.agg(
+    mean=('value', 'mean'),
+    deviation=('value', 'std'),
+    num=('value', 'count'),
+    has_diverged=('status', lambda status: (status != 'done').any()),
+    seconds=('seconds', 'mean'),
+    **{name: (name, 'first') for name in costs.COSTS},
   )
+  cells = cells.merge(found, 'left', on=keys)
+  cells['num'] = cells.num.fillna(0).astype(int)
+  has_diverged = cells.has_diverged.eq(True)
+  cells['status'] = np.select(
+    [cells.has_diverged.isna(), has_diverged, cells.num == 0],
+    ['empty', 'diverged', 'absent'],
+    'done',
+  )
+  cells.loc[has_diverged, ['mean', 'deviation']] = np.nan
+  low, high = stats.t.interval(CONFIDENCE, np.maximum(cells.num - 1, 1))
+  error = cells.deviation / np.sqrt(cells.num.clip(1))  # NaN for one seed
+  cells['low'], cells['high'] = (
+    cells['mean'] + low * error,
+    cells['mean'] + high * error,
+  )
+  return cells.drop(columns='has_diverged')
 
 
-def _check_once(
-  table: spec.Table, cell: spec.Cell, networks: Sequence[collect.Network]
-) -> None:
-  paths: dict[int, collect.Network] = {}
-  for network in networks:
-    other = paths.setdefault(network.seed, network)
-    if other is network:
-      continue
-    configs = [other.record.config, network.record.config]
-    differing = {
-      key: values
-      for key, values in collect.differing(configs).items()
-      if key not in FREE
-    }
-    why = (
-      f'which differ in {_shown(differing)}'
-      if differing
-      else 'of the same config'
-    )
-    folders = f'{other.record.path} and {network.record.path}'
+def paired_tests(
+  table: table_lib.Table, cells: pd.DataFrame, results: pd.DataFrame
+) -> pd.DataFrame:
+  """Returns the paired t-tests of cells with shared seeds, smallest p first.
+
+  Columns: `cell` and `reference` (indices into `cells`), difference, num, p
+  (two-sided; NaN for one pair or equal differences), corrected (Holm's).
+  """
+  keys = [*table.headings, 'column']
+  done = cells[cells.status == 'done']
+  groups = dict(list(results.groupby(keys)))
+  by_seed = {
+    i: groups[key].set_index('seed').value.dropna()
+    for i, *key in done[keys].itertuples(name=None)
+    for key in [tuple(key)]
+  }
+  rows = []
+  for i in done.index:
+    for reference in _references(table, done, i):
+      pair = pd.concat([by_seed[i], by_seed[reference]], axis=1).dropna()
+      if len(pair):
+        a, b = pair.to_numpy().T
+        p = stats.ttest_rel(a, b).pvalue if np.ptp(a - b) > 0 else np.nan
+        rows.append((i, reference, (a - b).mean(), len(pair), p))
+  names = ['cell', 'reference', 'difference', 'num', 'p']
+  tests = pd.DataFrame(rows, columns=names).sort_values('p')
+  tests['corrected'] = holm(tests.p.to_numpy(float))
+  return tests
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+  """Returns ascending p-values corrected by Holm's method; NaN are no tests.
+
+  Example:
+    >>> holm(np.array([0.01, 0.03, 0.04]))
+    array([0.03, 0.06, 0.06])
+
+  Reference:
+    Holm, 1979, "A simple sequentially rejective multiple test procedure".
+  """
+  remaining = np.isfinite(p).sum() - np.arange(len(p))
+  return np.minimum(1, np.maximum.accumulate(remaining * p))
+
+
+def write(results: pd.DataFrame, path: pathlib.Path) -> None:
+  """Writes results as CSV, without the runs they came from."""
+  text = results.drop(columns='run').to_csv(index=False)
+  rundir.write_bytes(path, text.encode())
+
+
+def read(table: table_lib.Table, path: pathlib.Path) -> pd.DataFrame:
+  """Returns the results of a CSV file by `write`.
+
+  Raises:
+    ValueError: If the file is of another table or form.
+  """
+  results = pd.read_csv(path, dtype=str, keep_default_na=False)
+  expected = [*table.headings, *_FIELDS]
+  if list(results) != expected:
     raise ValueError(
-      f'{_place(table, cell)}: expected one network of seed {network.seed}, '
-      f'got those of {folders}, {why}; move one of the folders away'
+      f'expected the columns {expected} in {path}, got {list(results)}; write '
+      'the table again from its runs'
     )
+  for name in ('seed', 'value', *costs.COSTS, 'seconds'):
+    numbers = results[name].replace('', 'nan')
+    results[name] = numbers.map(int if name == 'seed' else float)
+  known = {(*cell.labels, cell.column) for cell in table_lib.cells(table)}
+  keys = results[[*table.headings, 'column']].itertuples(index=False, name=None)
+  unknown = [key for key in keys if key not in known]
+  if unknown:
+    raise ValueError(
+      f'expected the cells of table {table.name} in {path}, got '
+      f'{" ".join(unknown[0])}; write the table again from its runs'
+    )
+  return results.assign(run=np.nan)
 
 
-def _check_alike(table: spec.Table, cells, found) -> None:
-  """Checks that rows, and the table, are of one way to train."""
-  of_rows: dict[tuple[str, ...], dict[Any, collect.Record]] = {}
-  for cell, networks in zip(cells, found, strict=True):
-    records = of_rows.setdefault(cell.row.labels, {})
-    records.update({n.record.path: n.record for n in networks})
-  for labels, records in of_rows.items():
+def complete(
+  table: table_lib.Table, results: pd.DataFrame, stored: pd.DataFrame
+) -> pd.DataFrame:
+  """Returns results with the stored ones in the cells that have none."""
+  keys = [*table.headings, 'column']
+  filled = set(results[keys].itertuples(index=False, name=None))
+  rest = [
+    key not in filled for key in stored[keys].itertuples(index=False, name=None)
+  ]
+  parts = [part for part in (results, stored[rest]) if len(part)]
+  return pd.concat(parts, ignore_index=True) if parts else results
+
+
+def _result(table, cell: table_lib.Cell, network, runs, notes) -> dict:
+  run = runs[network.run]
+  level = network.level if network.share == network.share else None
+  try:
+    found = costs.of_network(run.config, level)
+  except ValueError as error:
+    notes[f'{run.path}: unknown costs: {error}'] = None
+    found = {}
+  return {
+    **dict(zip(table.headings, cell.labels, strict=True)),
+    **found,
+    **network[['seed', 'status', 'message', 'seconds', 'run']],
+    'column': cell.column,
+    'metric': cell.metric,
+    'value': network.get(cell.metric, np.nan),
+  }
+
+
+def _check_once(table, cell: table_lib.Cell, networks, runs) -> None:
+  twice = networks[networks.seed.duplicated(keep=False)]
+  if twice.empty:
+    return
+  first, second = (runs[i] for i in twice.run.iloc[:2])
+  keys = runs_lib.differing([first.config, second.config]).drop(
+    columns=list(FREE), errors='ignore'
+  )
+  differences = [f'{k} ({a!r} and {b!r})' for k, (a, b) in keys.items()]
+  why = (
+    f'which differ in {", ".join(differences)}'
+    if differences
+    else ('of the same config')
+  )
+  raise ValueError(
+    f'table {table.name}, {" ".join(cell.labels)}, {cell.column}: expected one '
+    f'network of seed {twice.seed.iloc[0]}, got those of {first.path} and '
+    f'{second.path}, {why}; move one of the folders away'
+  )
+
+
+def _check_alike(table, chosen, runs) -> None:
+  """Checks that the networks of each row, and of the table, are alike."""
+  by_row: dict[tuple[str, ...], set[int]] = {}
+  for cell, networks in chosen:
+    by_row.setdefault(cell.labels, set()).update(networks.run)
+  for labels, indices in by_row.items():
     place = f'table {table.name}, row {" ".join(labels)}'
     ignored = (*FREE, *_DENSITIES, *table.across)
-    _check_configs(place, list(records.values()), ignored)
-  every = {p: r for records in of_rows.values() for p, r in records.items()}
-  _check_configs(
-    f'table {table.name}',
-    list(every.values()),
-    (*FREE, *_OF_ROWS, *table.varies, *table.across),
-  )
+    _check_configs(place, [runs[i] for i in sorted(indices)], ignored)
+  every = sorted(set().union(*by_row.values()))
+  ignored = (*FREE, *_ROWS, *table.varies, *table.across)
+  _check_configs(f'table {table.name}', [runs[i] for i in every], ignored)
 
 
-def _check_configs(place, records, ignored: tuple[str, ...]) -> None:
-  differing = {
-    key: values
-    for key, values in collect.differing([r.config for r in records]).items()
-    if not key.startswith(ignored)
-  }
-  if not differing:
+def _check_configs(place: str, found, ignored: tuple[str, ...]) -> None:
+  if len(found) < 2:
     return
-  key, values = next(iter(differing.items()))
-  other = next(i for i, value in enumerate(values) if value != values[0])
-  more = sorted(differing.keys() - {key})
+  keys = runs_lib.differing([run.config for run in found])
+  keys = keys.loc[:, [key for key in keys if not key.startswith(ignored)]]
+  if keys.empty:
+    return
+  first, *others = sorted(keys)
+  values = list(keys[first])
+  i = next(i for i, value in enumerate(values) if value != values[0])
   raise ValueError(
-    f'{place}: expected runs of one config, got {key}: {values[0]!r} in '
-    f'{records[0].path}, {values[other]!r} in {records[other].path}'
-    + (f' (and {", ".join(more)})' if more else '')
+    f'{place}: expected runs of one config, got {first}: {values[0]!r} in '
+    f'{found[0].path}, {values[i]!r} in {found[i].path}'
+    + (f' (and {", ".join(others)})' if others else '')
     + '; give --runs a folder without one of them'
   )
 
 
-def _result(table, cell, networks, notes) -> Result:
-  result = Result(
-    cell.row.labels,
-    cell.column.label,
-    cell.column.figure,
-    'empty',
-    command=cell.command,
-  )
-  for figure in published.printable(table.name):
-    if not figure.departs and spec.holds(cell, figure.where):
-      result = result._replace(published=figure.value, source=figure.source)
-  if not networks:
-    return result
-  result = _with_costs(result, networks[0], notes)
-  if any(n.status != 'done' for n in networks):
-    for message in {n.record.message for n in networks if n.record.message}:
-      notes[f'{_place(table, cell)} diverged: {message}'] = None
-    return result._replace(status='diverged', num=len(networks))
-  known = [n for n in networks if cell.column.figure in n.figures]
-  if not known:
-    return result._replace(status='absent')
-  values = tuple(n.figures[cell.column.figure] for n in known)
-  estimate = estimates.estimate(values)
-  times = [_seconds(n.record) for n in known]
-  return result._replace(
-    status='done',
-    seeds=tuple(n.seed for n in known),
-    values=values,
-    seconds=None if None in times else sum(times) / len(times),
-    **estimate._asdict(),
-  )
-
-
-def _with_costs(result: Result, network: collect.Network, notes) -> Result:
-  try:
-    costs = costing.of(network.record.config, network.facts.get('share'))
-  except ValueError as error:
-    path = network.record.path
-    notes[f'{path} is of another version, its costs are unknown: {error}'] = (
-      None
-    )
-    return result
-  return result._replace(**costs._asdict()) if costs else result
-
-
-def _seconds(record: collect.Record) -> float | None:
-  seconds = record.summary.get('wall_time_s')
-  if seconds is None:
-    return None
-  return seconds / len(collect.members(record.config))
-
-
-def _is_reference(cell: spec.Cell, other: spec.Cell, against) -> bool:
-  """Whether `other` is what `cell` is tested against."""
-  if cell.where == other.where or cell.column.figure != other.column.figure:
-    return False
-  if not spec.has(other.where, against) or spec.has(cell.where, against):
-    return False
-  changes = {'method', 'strategy'} & against.keys()
-  free = {*against} | (
-    {'backward_ratio', 'backward_density'} if changes else set()
-  )
-  keys = (cell.where.keys() | other.where.keys()) - free
-  return all(cell.where.get(key) == other.where.get(key) for key in keys)
-
-
-def _place(table: spec.Table, cell: spec.Cell) -> str:
-  return f'table {table.name}, {" ".join(cell.row.labels)}, {cell.column.label}'
-
-
-def _shown(differing: dict[str, list[Any]]) -> str:
-  return ', '.join(
-    f'{key} ({" and ".join(map(repr, values))})'
-    for key, values in differing.items()
-  )
+def _references(table, cells: pd.DataFrame, i: int) -> list[int]:
+  """Returns the cells that cell `i` is tested against."""
+  where, found = cells['where'][i], []
+  for against in table.against:
+    wanted = {**where, **against}
+    free = set()
+    if {'method', 'strategy'} & against.keys():
+      free = {'backward_ratio', 'backward_density'}
+    for j, other in cells['where'].items():
+      keys = (wanted.keys() | other.keys()) - free
+      if (
+        wanted != where
+        and cells.metric[i] == cells.metric[j]
+        and all(wanted.get(key) == other.get(key) for key in keys)
+      ):
+        found.append(j)
+  return found

@@ -1,220 +1,154 @@
-"""The tables of a page: text, and the values by which it sorts."""
+"""The tables of a page: texts, and the values by which they sort."""
 
 from collections.abc import Sequence
 import math
 from typing import Any
-from typing import NamedTuple
 
-from experiments import results
-from experiments.paper import collect
-from experiments.paper import costing
-from experiments.paper import fill
-from experiments.paper import overview
+import numpy as np
+import pandas as pd
+
+from experiments.paper import costs
 from experiments.paper import render
-from experiments.paper import spec
-from experiments.paper import svg
+from experiments.paper import sweep as sweep_lib
+from experiments.paper import table as table_lib
 
-# What a run is judged by: those that it has.
 METRICS = (
   'accuracy', 'bits_per_character', 'perplexity', 'average_accuracy',
   'forgetting',
 )  # fmt: skip
-MAX_KEYS = 6  # columns for what differs among the configs
-
 _FACTS = (
   'data', 'model', 'method', 'strategy', 'density', 'backward_density',
   'distribution', 'num_tasks', 'num_steps',
 )  # fmt: skip
-_HAVE_COLUMNS = ('powerprop.alphas', 'seeds', 'data.data_dir')
+MAX_KEYS = 6  # columns of differing config values
+_STATUSES = (
+  'unreadable', 'failed', 'diverged', 'interrupted', 'running', 'waiting',
+  'done',
+)  # fmt: skip
+
+Cell = dict[str, Any]  # `text`, `value` (sorts; '' is last), and its form
 
 
-class Heading(NamedTuple):
-  """Of a column of a table."""
-
-  text: str
-  is_word: bool = False
-  sorts: bool = True
-
-
-class Cell(NamedTuple):
-  """Of a table of the page."""
-
-  text: str
-  value: str  # by which it sorts; '' is always last
-  is_word: bool = False
-  is_status: bool = False
-  link: str = ''
-  points: str = ''
-
-
-class Grid(NamedTuple):
-  """A table of the page."""
-
-  headings: list[Heading]
-  rows: list[list[Cell]]
-
-
-def of_table(filled: fill.Filled) -> Grid:
-  """Returns a table as it is printed."""
-  header, *lines = render.wide(filled)
-  num_labels = len(filled.table.headings)
-  num_columns = len(filled.table.columns)
-  headings = [
-    Heading(text, is_word=i < num_labels) for i, text in enumerate(header)
-  ]
-  found = iter(filled.results)
+def runs_table(sweep, groups, frame: pd.DataFrame) -> Cell:
+  """Returns the table of all runs, a row for the seeds of one network."""
+  columns = _varying(sweep, groups)
+  known = [m for m in METRICS if m in frame and frame[m].notna().any()]
   rows = []
-  for line in lines:
-    own = [next(found) for _ in range(num_columns)]
-    values = [
-      *line[:num_labels],
-      *('' if r.mean is None else repr(r.mean) for r in own),
-      *line[num_labels + num_columns :],
-    ]
+  for i, (name, own) in enumerate(groups.items()):
+    config = next((seen.config for seen in own if seen.config), None)
+    trained = frame[(frame.group == name)] if len(frame) else frame
+    if 'share' in trained:
+      trained = trained[trained.share.isna() & (trained.status == 'done')]
+    cost = _costs(own)
+    seconds = [s.run.summary.get('wall_time_s') for s in own if s.run]
     rows.append(
       [
-        Cell(text.replace('*', ''), value, is_word=i < num_labels)
-        for i, (text, value) in enumerate(zip(line, values, strict=True))
+        {**word(name), 'link': f'run-{i}'},
+        status(own),
+        *(word(values[i]) for values in columns.values()),
+        number(config and config['powerprop']['alpha'], form='g'),
+        *(_metric(trained, metric) for metric in known),
+        number(len(trained), form='d'),
+        number(cost.get('train_share'), form='.3f'),
+        number(cost.get('inference_share'), form='.3f'),
+        number(cost.get('num_bytes'), form=',.0f'),
+        number(sum(filter(None, seconds)) or None, form='.0f'),
+        {**word(''), 'points': _spark(own)},
       ]
     )
-  return Grid(headings, rows)
+  words = ['run', 'status', *(k.removeprefix('method.') for k in columns)]
+  numbers = [render.LABELS.get(m, m.replace('_', ' ')) for m in known]
+  last = ['training / dense', 'inference / dense', 'bytes', 'seconds', 'loss']
+  texts = [*words, 'alpha', *numbers, 'seeds', *last]
+  return {'headings': headings(texts, len(words)), 'rows': rows}
 
 
-def of_runs(sweep: overview.Sweep, networks: Sequence[collect.Network]) -> Grid:
-  """Returns the table of all runs, a row for each run and alpha."""
-  columns = varying(sweep)
-  by_row: dict[Any, list[collect.Network]] = {}
-  for network in networks:
-    if network.facts.get('share') is None:
-      key = (network.record.path, network.alpha)
-      by_row.setdefault(key, []).append(network)
-  names = [name for name in METRICS if any(name in n.figures for n in networks)]
+def _varying(sweep, groups) -> dict[str, list[str]]:
+  """Returns the differing facts and config values of each group, by key."""
   rows = []
-  for i, seen in enumerate(sweep.runs):
-    alphas = sorted(alpha for path, alpha in by_row if path == seen.path)
-    for alpha in alphas or [None]:
-      own = by_row.get((seen.path, alpha), [])
-      words = [values[i] for values in columns.values()]
-      rows.append(_run_row(i, seen, words, names, alpha, own))
-  return Grid(_headings(list(columns), names), rows)
-
-
-def varying(sweep: overview.Sweep) -> dict[str, list[str]]:
-  """Returns by heading what differs among the runs and is worth a column.
-
-  These are the keys that the sweep overrides; or else the facts in which the
-  configs differ, and the keys that all of them have.
-
-  Returns:
-    From headings to the value of each run, as text.
-  """
-  configs = [seen.config or {} for seen in sweep.runs]
-  flat = [collect.flatten(config) for config in configs]
-  pairs = zip(flat, configs, strict=True)
-  facts = [{**one, **spec.facts(config)} for one, config in pairs]
+  for own in groups.values():
+    config = next((seen.config for seen in own if seen.config), None)
+    flat = runs_lib.flatten([config]).iloc[0].to_dict() if config else {}
+    facts = table_lib.facts(config) if config else {}
+    rows.append({**facts, **flat})
   chosen = dict.fromkeys(
-    key.removeprefix('config.')
-    for run in (sweep.plan or {}).get('runs', ())
-    for key in run.get('overrides', ())
+    key
+    for run in (sweep.plan or {'runs': ()})['runs']
+    for key in run['overrides']
   )
-  # Of variants the facts say how they differ.
+  # The facts say how variants differ.
   if not chosen or 'config' in chosen:
     everywhere = [
-      key
-      for key in sorted(set().union(*flat))
-      if key not in _HAVE_COLUMNS and not key.endswith('.name')
-      if all(key in one for one in flat if one)
-    ]
+      key for key in sorted(set().union(*rows))
+      if '.' in key and not key.endswith('.name')
+      and all(key in row for row in rows if row)
+    ]  # fmt: skip
     chosen = dict.fromkeys([*_FACTS, *chosen, *everywhere])
   columns = {
-    key: ['' if one.get(key) is None else str(one[key]) for one in facts]
+    key: ['' if row.get(key) is None else str(row[key]) for row in rows]
     for key in chosen
-    if key not in _HAVE_COLUMNS
+    if key not in (*sweep_lib.NETWORK, 'data.data_dir')
   }
   worth = [key for key, values in columns.items() if len({*values}) > 1]
   return {key: columns[key] for key in worth[:MAX_KEYS]}
 
 
-def _heading_of(key: str) -> Heading:
-  return Heading(key.removeprefix('method.').replace('_', ' '), True)
-
-
-def _headings(keys: Sequence[str], names: Sequence[str]) -> list[Heading]:
-  return [
-    Heading('run', True),
-    Heading('status', True),
-    *(_heading_of(key) for key in keys),
-    Heading('alpha'),
-    *(
-      Heading(render.LABELS.get(name, name.replace('_', ' '))) for name in names
-    ),
-    Heading('seeds'),
-    Heading('training / dense'),
-    Heading('inference / dense'),
-    Heading('bytes'),
-    Heading('seconds'),
-    Heading('loss', True, sorts=False),
-  ]
-
-
-def _run_row(
-  i: int,
-  seen: overview.Seen,
-  words: Sequence[str],
-  names: Sequence[str],
-  alpha: float | None,
-  own: Sequence[collect.Network],
-) -> list[Cell]:
-  costs = _costs(seen)
-  status = seen.status
-  if own and all(network.figures for network in own):
-    status = 'done'  # another alpha of this run may have diverged
-  progress = ''
-  if seen.step is not None and seen.total:
-    progress = f' {100 * seen.step / seen.total:.0f}%'
-  return [
-    Cell(seen.name, seen.name, True, link=f'run-{i}'),
-    Cell(status + progress, status, True, is_status=True),
-    *(Cell(word, word, True) for word in words),
-    _number(alpha, 'g'),
-    *(_figure(own, name) for name in names),
-    _number(sum(bool(network.figures) for network in own), 'd'),
-    _number(costs and costs.train_share, '.3f'),
-    _number(costs and costs.inference_share, '.3f'),
-    _number(costs and costs.num_bytes, ',d'),
-    _number(seen.summary.get('wall_time_s'), '.0f'),
-    Cell('', '', points=svg.points(_losses(seen, alpha))),
-  ]
-
-
-def _figure(own: Sequence[collect.Network], name: str) -> Cell:
-  values = [n.figures[name] for n in own if name in n.figures]
-  if not values:
-    return Cell('', '')
-  found = results.cell(values)
-  result = fill.Result((), '', name, 'done', *found)
-  return Cell(render.text(result), repr(found.mean))
-
-
-def _number(value: float | None, form: str) -> Cell:
-  return Cell('', '') if value is None else Cell(f'{value:{form}}', repr(value))
-
-
-def _costs(seen: overview.Seen) -> costing.Costs | None:
+def _costs(own: Sequence[sweep_lib.Seen]) -> dict[str, float]:
+  run = next((seen.run for seen in own if seen.run), None)
   try:
-    return costing.of(seen.config) if seen.record else None
+    return costs.of_network(run.config) if run else {}
   except ValueError:
-    return None  # of another version; its details say so
+    return {}  # a note of the table says so
 
 
-def _losses(seen: overview.Seen, alpha: float | None) -> list[float]:
-  """Returns logarithms of the training loss of the first seed."""
-  rows = results.select(seen.rows, split='train')
-  if alpha is not None:
-    rows = results.select(rows, alpha=alpha)
-  first = [row for row in rows if row['seed'] == rows[0]['seed']]
+def _spark(own: Sequence[sweep_lib.Seen]) -> str:
+  """Returns the points of a polyline: the logarithm of the training loss."""
+  rows = next((seen.rows for seen in own if seen.rows), ())
+  losses = [
+    row.get('loss', math.nan) for row in rows if row['split'] == 'train'
+  ]
+  y = np.log([max(loss, 1e-9) for loss in losses if math.isfinite(loss)])
+  if len(y) < 2:
+    return ''
+  x, y = np.linspace(0, 100, len(y)), y - y.min()
+  y = 19 - 18 * y / (y.max() or 1)
+  return ' '.join(f'{a:.4g},{b:.4g}' for a, b in zip(x, y, strict=True))
+
+
+def status(own: Sequence[sweep_lib.Seen]) -> Cell:
+  """Returns the worst status of seeds, with progress or their number."""
+  worst = min((seen.status for seen in own), key=_STATUSES.index)
+  number = sum(seen.status == worst for seen in own)
+  progress = [s.progress for s in own if s.status == worst and s.progress]
+  text = worst + (f' {100 * np.mean(progress):.0f}%' if progress else '')
+  if number < len(own):
+    text += f', {number} of {len(own)}'
+  return {**word(text), 'status': worst}
+
+
+def _metric(trained: pd.DataFrame, metric: str) -> Cell:
+  values = trained[metric].dropna()
+  return number(values.mean(), render.text(metric, values.mean(), values.std()))
+
+
+def number(
+  value: float | None, text: str | None = None, form: str = ''
+) -> Cell:
+  """Returns a cell that sorts by its value, with a text or in a format."""
+  is_known = value is not None and not math.isnan(value)
+  if text is None:
+    text = f'{value:{form}}' if is_known else ''
+  return {'text': text, 'value': repr(float(value)) if is_known else ''}
+
+
+def word(text: str) -> Cell:
+  """Returns a cell that sorts by its text."""
+  return {'text': text, 'value': text, 'is_word': True}
+
+
+def headings(texts: Sequence[str], num_words: int) -> list[Cell]:
+  """Returns the headings of a table; the first columns are words."""
   return [
-    math.log(max(row['loss'], 1e-9))
-    for row in first
-    if math.isfinite(row.get('loss', math.nan))
+    {'text': text.replace('_', ' '), 'is_word': i < num_words}
+    for i, text in enumerate(texts)
   ]

@@ -1,12 +1,16 @@
-"""Tables as Markdown and LaTeX."""
+"""Results as Markdown and LaTeX, and the page of all tables."""
 
-from collections.abc import Sequence
-import itertools
+import pathlib
+
+import numpy as np
+import pandas as pd
 
 from experiments.paper import fill
 from experiments.paper import published
+from experiments.paper import table as table_lib
+from experiments.paper import tables as tables_lib
 
-# By figure: what it is multiplied by, and how many digits follow the point.
+# (factor, digits) by metric; accuracies and shares are printed in percent.
 FORMATS = {
   'bits_per_character': (1, 3),
   'first_loss': (1, 2),
@@ -15,276 +19,267 @@ FORMATS = {
   'loss': (1, 2),
   'perplexity': (1, 2),
 }
-_PERCENT = (100, 2)
-
+PERCENT = (100, 2)
 LABELS = {
   'accuracy': 'test accuracy [%]',
   'average_accuracy': 'average accuracy [%]',
   'bits_per_character': 'bits per character',
   'perplexity': 'perplexity',
 }
-
-# Columns that belong to a whole row: heading, and the text from its results.
-EXTRA = {
-  'active': (
-    'active parameters',
-    lambda found: f'{found[0].density:.1%}' if found[0].density else '',
-  ),
-  'inference_share': (
-    'inference FLOPs / dense',
-    lambda found: (
-      f'{found[0].inference_share:.2f}' if found[0].inference_share else ''
-    ),
-  ),
-  'train_share': (
-    'training FLOPs / dense',
-    lambda found: f'{found[0].train_share:.2f}' if found[0].train_share else '',
-  ),
-  'minutes': (
-    'minutes',
-    lambda found: (
-      f'{sum((r.seconds or 0) * r.num for r in found) / 60:.0f}'
-      if all(r.seconds for r in found)
-      else ''
-    ),
-  ),
+PLOTS = {
+  'density': 'Mean and deviation over seeds against the weights remaining.',
+  'flops': 'Against the FLOPs of training; in grey the Pareto front.',
+  'tasks': 'Accuracy on the tasks so far, and the use of the weights.',
+  'training': 'Training loss, means over seeds.',
+  'masks': 'Share of the forward set that left it since the previous row.',
+  'histograms': 'Weights after training.',
+  'overlap': 'Overlap of the masks before and after training.',
 }
-_LATEX = str.maketrans(
-  {
-    **{c: f'\\{c}' for c in '%&_#$'},
-    '±': r'$\pm$',
-    '^': r'\^{}',
-    '~': r'\~{}',
-  }
-)
+# Columns of a whole row, from its cells with results: heading and format.
+EXTRA = {
+  'density': ('active parameters', '{:.1%}'),
+  'inference_share': ('inference FLOPs / dense', '{:.2f}'),
+  'train_share': ('training FLOPs / dense', '{:.2f}'),
+  'minutes': ('minutes', '{:.0f}'),
+}
+_DETAILS = {
+  'num': ('seeds', '{:d}'),
+  'density': ('density', '{:.4f}'),
+  'inference_flops': ('inference FLOPs', '{:.3g}'),
+  'inference_share': ('of dense', '{:.3f}'),
+  'train_flops': ('training FLOPs', '{:.3g}'),
+  'train_share': ('of dense ', '{:.3f}'),
+  'num_bytes': ('bytes', '{:,.0f}'),
+}
+_INTRODUCTION = """\
+# Results
+
+Made by `python -m experiments.paper --stored=docs/results --out=docs/results`
+from the CSV files beside it, which hold the result of each seed; do not edit.
+
+Each cell is the mean ± the sample deviation over seeds, without a deviation if
+there is one seed; accuracies and shares are in percent. "Diverged": the loss of
+a seed was not finite. Intervals are Student's 95% intervals of the mean. Paired
+tests are two-sided t-tests of the differences in equal seeds; p is corrected by
+Holm's method over all tests of a table. FLOPs of inference are those of one
+example, FLOPs of training those of all steps (`sparsity/flops.py`).
+"""
 
 
-def text(result: fill.Result) -> str:
-  """Returns what a cell shows: its mean and deviation, or nothing.
+def number(metric: str, value: float, scaled: bool = False) -> str:
+  """Returns a value as it is printed; '' for NaN."""
+  factor, digits = FORMATS.get(metric, PERCENT)
+  if scaled:
+    factor = 1
+  return '' if np.isnan(value) else f'{factor * value:.{digits}f}'
+
+
+def text(metric: str, mean: float, deviation: float = np.nan) -> str:
+  """Returns a mean and its deviation as they are printed.
 
   Example:
-    >>> text(fill.Result(('rigl',), '10%', 'accuracy', 'done', 0.96, 0.01, 3))
+    >>> text('accuracy', 0.96, 0.01)
     '96.00 ± 1.00'
   """
-  if result.status != 'done':
-    return 'diverged' if result.status == 'diverged' else ''
-  return number(result, result.mean) + (
-    f' ± {number(result, result.deviation)}' if result.num > 1 else ''
+  shown = number(metric, mean)
+  more = number(metric, deviation)
+  return f'{shown} ± {more}' if more else shown
+
+
+def wide(table: table_lib.Table, cells: pd.DataFrame) -> pd.DataFrame:
+  """Returns a table as it is printed: texts, '' in empty cells."""
+  shown = [
+    'diverged' if cell.status == 'diverged' else
+    text(cell.metric, cell.mean, cell.deviation)
+    for cell in cells.itertuples()
+  ]  # fmt: skip
+  headings, shape = list(table.headings), (len(table.rows), -1)
+  frame = cells[headings].iloc[:: len(table.columns)].reset_index(drop=True)
+  columns = [column.label for column in table.columns]
+  frame[columns] = np.array(shown, object).reshape(shape)
+  minutes = cells.seconds * cells.num / 60
+  done = cells.assign(minutes=minutes)[cells.status == 'done']
+  rows = done.groupby(done.index // len(table.columns))
+  for name in table.extra:
+    heading, form = EXTRA[name]
+    values = rows[name].sum() if name == 'minutes' else rows[name].first()
+    frame[heading] = values.dropna().map(form.format)
+  return frame.astype(object).fillna('')
+
+
+def to_markdown(frame: pd.DataFrame, num_words: int) -> str:
+  """Returns a frame of texts as a Markdown table; the first columns are words.
+
+  Example:
+    >>> print(to_markdown(pd.DataFrame({'a': ['x'], 'b': ['1.50']}), 1))
+    | a   |    b |
+    |:----|-----:|
+    | x   | 1.50 |
+  """
+  align = ['left'] * num_words + ['right'] * (frame.shape[1] - num_words)
+  return frame.to_markdown(index=False, colalign=align, disable_numparse=True)
+
+
+def to_latex(table: table_lib.Table, cells: pd.DataFrame) -> str:
+  """Returns a table in LaTeX, for the package booktabs."""
+  frame = wide(table, cells)
+  style = frame.style.hide(axis='index').format(escape='latex')
+  style = style.format_index(escape='latex', axis='columns')
+  num_words = len(table.headings)
+  content = style.to_latex(
+    hrules=True,
+    column_format='l' * num_words + 'r' * (frame.shape[1] - num_words),
+    caption=table.title.replace('%', r'\%'),
+    label=f'tab:{table.name}',
+    position_float='centering',
+  )
+  return content.replace('±', r'$\pm$')
+
+
+def details(table: table_lib.Table, cells: pd.DataFrame) -> pd.DataFrame:
+  """Returns the interval and costs of each cell with networks, as texts."""
+  found = cells[cells.status.isin(['done', 'diverged'])]
+  frame = found[[*table.headings, 'column']].rename(columns={'column': ' '})
+  rows = list(found.itertuples())
+  frame['result'] = [text(c.metric, c.mean, c.deviation) for c in rows]
+  frame['95% interval'] = [
+    f'{number(c.metric, c.low)} to {number(c.metric, c.high)}'
+    if c.num > 1 and c.status == 'done' else c.status.replace('done', '')
+    for c in rows
+  ]  # fmt: skip
+  for name, (heading, form) in _DETAILS.items():
+    frame[heading] = found[name].dropna().map(form.format)
+  frame = frame.astype(object).fillna('')
+  return frame.loc[:, (frame != '').any()]
+
+
+def tests(
+  table: table_lib.Table, cells: pd.DataFrame, results: pd.DataFrame
+) -> pd.DataFrame:
+  """Returns the paired tests of a table, as texts."""
+  found = fill.paired_tests(table, cells, results)
+  names = cells[[*table.headings]].agg(' '.join, axis=1) + ', ' + cells.column
+  metrics = cells.metric[found.cell]
+  return (
+    pd.DataFrame(
+      {
+        'cell': names[found.cell].to_numpy(),
+        'against': names[found.reference].to_numpy(),
+        'difference': list(map(number, metrics, found.difference)),
+        'pairs': found.num.map(str).to_numpy(),
+        'p': found.p.map('{:.4f}'.format, na_action='ignore').to_numpy(),
+        'p (Holm)': found.corrected.map('{:.3f}'.format, na_action='ignore'),
+      }
+    )
+    .astype(object)
+    .fillna('')
   )
 
 
-def number(result: fill.Result, value: float) -> str:
-  """Returns a value in the unit of the result's figure."""
-  digits = FORMATS.get(result.figure, _PERCENT)[1]
-  return f'{scale(result.figure) * value:.{digits}f}'
+def commands(table: table_lib.Table, cells: pd.DataFrame) -> list[str]:
+  """Returns the commands that fill the empty cells, each once."""
+  empty = cells[(cells.status == 'empty') & (cells.command != '')]
+  if len(empty) == (cells.command != '').sum():
+    return list(table.sweeps)
+  return list(dict.fromkeys(empty.command))
 
 
-def scale(figure: str) -> float:
-  """Returns what a figure is multiplied by to be shown."""
-  return FORMATS.get(figure, _PERCENT)[0]
-
-
-def wide(filled: fill.Filled) -> list[list[str]]:
-  """Returns the header and the rows as they are printed."""
-  table = filled.table
-  labels = [column.label for column in table.columns]
-  extra = [EXTRA[name] for name in table.extra]
-  lines = [[*table.headings, *labels, *(heading for heading, _ in extra)]]
-  sources = list_sources(filled)
-  for row, found in itertools.groupby(filled.results, lambda r: r.labels):
-    of_row = list(found)
-    done = [result for result in of_row if result.status == 'done']
-    lines.append(
-      [
-        *row,
-        *(_with_published(result, sources) for result in of_row),
-        *(show(done) if done else '' for _, show in extra),
-      ]
-    )
-  return lines
-
-
-def list_sources(filled: fill.Filled) -> list[str]:
-  """Returns the sources of the published figures, in their order."""
-  return list(dict.fromkeys(r.source for r in filled.results if r.source))
-
-
-def block(filled: fill.Filled) -> str:
-  """Returns the table alone, in Markdown: what a README shows."""
-  labels = [row.labels for row in filled.table.rows]
-  numeric = [
-    all(map(_is_number, column)) for column in zip(*labels, strict=True)
-  ]
-  return grid(wide(filled), numeric)
-
-
-def grid(lines: Sequence[Sequence[str]], numeric: Sequence[bool]) -> str:
-  """Returns lines, the header first, as a Markdown table.
-
-  Example:
-    >>> print(grid([['a', 'b'], ['x', '1']], [False]), end='')
-    | a | b |
-    | --- | ---: |
-    | x | 1 |
+def page(directory: pathlib.Path) -> str:
+  """Returns the page of all tables, in Markdown.
 
   Args:
-    lines: of equal lengths.
-    numeric: of the first columns, whether they hold numbers; others do.
+    directory: of NAME.csv, NAME_KIND.png, and NAME.md, a remark by hand. The
+      page is to lie beside it.
+
+  Raises:
+    ValueError: If a CSV file is of another table or form.
   """
-  header, *rest = lines
-  rule = ['---:' if is_number else '---' for is_number in numeric]
-  rule += ['---:'] * (len(header) - len(rule))
-  return ''.join(f'| {" | ".join(line)} |\n' for line in (header, rule, *rest))
-
-
-def markdown(filled: fill.Filled) -> str:
-  """Returns the table and all that belongs to it, in Markdown."""
-  parts = [f'# {filled.table.title}\n', block(filled)]
-  sources = list_sources(filled)
-  if sources:
-    parts.append(
-      'In italics: published figures. '
-      + ' '.join(f'[{i}] {source}' for i, source in enumerate(sources, 1))
-      + '\n'
-    )
-  parts += _others(filled) + _details(filled) + _tests(filled)
-  if filled.notes:
-    parts.append('## Notes\n')
-    parts.append(''.join(f'- {note}\n' for note in filled.notes))
-  empty = [r.command for r in filled.results if r.status == 'empty']
-  commands = [command for command in dict.fromkeys(empty) if command]
-  if commands:
-    parts.append('## Cells without runs, and what fills them\n')
-    if filled.table.sweeps:
-      parts.append(
-        'All of them:\n\n```\n' + '\n'.join(filled.table.sweeps) + '\n```\n'
+  filled, empty = [], []
+  for table in tables_lib.TABLES.values():
+    path = directory / f'{table.name}.csv'
+    if path.exists():
+      filled.append(section(table, fill.read(table, path), directory))
+    else:
+      empty.append(
+        f'### {table.title}\n\n{_code(table.sweeps)}\n{_published(table)}'
       )
-      parts.append('One by one:\n')
-    parts.append('```\n' + ''.join(f'{c}\n' for c in commands) + '```\n')
+  parts = [_INTRODUCTION, *filled]
+  if empty:
+    parts += ['## Tables without runs, and the commands that fill them\n']
+  return '\n'.join(parts + empty).rstrip() + '\n'
+
+
+def section(
+  table: table_lib.Table, results: pd.DataFrame, directory: pathlib.Path
+) -> str:
+  """Returns the section of a table with results on the page."""
+  cells = fill.summarize(table, results)
+  seeds = ', '.join(map(str, sorted(results.seed.unique())))
+  num_labels = len(table.headings)
+  parts = [
+    f'## {table.title}\n\n{_code(table.sweeps)}\n'
+    f'Table `{table.name}`, seeds {seeds}.\n',
+    to_markdown(wide(table, cells), num_labels) + '\n',
+  ]
+  diverged = results[results.status == 'diverged']
+  diverged = diverged.drop_duplicates([*table.headings, 'column', 'seed'])
+  for row in diverged.to_dict('records'):
+    labels = ' '.join(row[heading] for heading in table.headings)
+    place = f'{labels}, {row["column"]}, seed {row["seed"]}'
+    parts.append(f'- Diverged: {place}: {row["message"]}\n')
+  remark = directory / f'{table.name}.md'
+  if remark.exists():
+    parts.append(remark.read_text())
+  for kind, caption in PLOTS.items():
+    plot = directory / f'{table.name}_{kind}.png'
+    if plot.exists():
+      parts.append(f'![{caption}]({directory.name}/{plot.name})\n')
+  parts.append(_published(table))
+  found = details(table, cells)
+  parts.append(_folded('Each cell', to_markdown(found, num_labels + 1)))
+  tested = tests(table, cells, results)
+  if len(tested):
+    parts.append(_folded('Paired tests', to_markdown(tested, 2)))
+  if missing := commands(table, cells):
+    parts.append(_folded('Commands for the empty cells', _code(missing)))
+  return '\n'.join(filter(None, parts))
+
+
+def _published(table: table_lib.Table) -> str:
+  """Returns the published values of a table, those trained otherwise apart."""
+  labels = {row.labels for row in table.rows}
+  metric, parts = table.columns[0].metric, []
+  for title, is_alike in (
+    ('Published, trained alike', True),
+    ('Published, but trained otherwise', False),
+  ):
+    rows = [
+      {
+        **dict(zip(table.headings, one.labels, strict=True)),
+        **{
+          column: number(metric, value, scaled=True)
+          for column, value in one.values.items()
+        },
+        'source': one.source,
+        'difference': one.differs,
+      }
+      for one in published.of_table(table.name)
+      if (one.labels in labels and not one.differs) == is_alike
+    ]
+    if rows:
+      frame = pd.DataFrame(rows).astype(object).fillna('')
+      last = [name for name in ('source', 'difference') if any(frame[name])]
+      values = [c.label for c in table.columns if c.label in frame]
+      frame = frame[[*table.headings, *values, *last]]
+      parts.append(f'{title}:\n\n{to_markdown(frame, len(table.headings))}\n')
   return '\n'.join(parts)
 
 
-def latex(filled: fill.Filled) -> str:
-  """Returns the table in LaTeX, for the package booktabs."""
-  header, *rest = (
-    [cell.translate(_LATEX) for cell in line] for line in wide(filled)
-  )
-  table = filled.table
-  num_labels = len(table.headings)
-  columns = 'l' * num_labels + 'r' * (len(header) - num_labels)
-  body = ''.join(f'    {" & ".join(line)} \\\\\n' for line in rest)
+def _code(lines: list[str] | tuple[str, ...]) -> str:
+  return '```\n' + ''.join(f'{line}\n' for line in lines) + '```\n'
+
+
+def _folded(title: str, content: str) -> str:
   return (
-    '\\begin{table}\n  \\centering\n'
-    f'  \\caption{{{table.title.translate(_LATEX)}}}\n'
-    f'  \\label{{tab:{table.name}}}\n'
-    f'  \\begin{{tabular}}{{{columns}}}\n    \\toprule\n'
-    f'    {" & ".join(header)} \\\\\n    \\midrule\n{body}'
-    '    \\bottomrule\n  \\end{tabular}\n\\end{table}\n'
+    f'<details><summary>{title}</summary>\n\n{content.rstrip()}\n\n</details>\n'
   )
-
-
-def _with_published(result: fill.Result, sources: Sequence[str]) -> str:
-  shown = text(result)
-  if result.published is None:
-    return shown
-  value = number(result, result.published)
-  theirs = f'*{value}* [{sources.index(result.source) + 1}]'
-  return f'{shown}, {theirs}' if shown else theirs
-
-
-def _others(filled: fill.Filled) -> list[str]:
-  """Returns the published figures that are in no cell, and why."""
-  lines = [['of', 'figure', 'source', 'how it differs']]
-  for figure in published.printable(filled.table.name):
-    if figure.departs:
-      of = ', '.join(f'{name} {value}' for name, value in figure.where.items())
-      shown = number(filled.results[0], figure.value)
-      lines.append([of, f'*{shown}*', figure.source, figure.departs])
-  if len(lines) == 1:
-    return []
-  return [
-    '## Published, but trained in another way\n',
-    grid(lines, [False] * 4),
-  ]
-
-
-def _details(filled: fill.Filled) -> list[str]:
-  """Returns what is known beside the figure of each cell with runs."""
-  headings = list(filled.table.headings)
-  lines = [
-    [
-      *headings, '', 'figure', '95% interval of the mean', 'seeds', 'density',
-      'inference FLOPs', 'of dense', 'training FLOPs', 'of dense', 'bytes',
-    ]
-  ]  # fmt: skip
-  for result in filled.results:
-    if result.status in ('empty', 'absent'):
-      continue
-    interval = ''
-    if result.low is not None:
-      interval = (
-        f'{number(result, result.low)} to {number(result, result.high)}'
-      )
-    lines.append(
-      [
-        *result.labels,
-        result.column,
-        text(result),
-        interval,
-        f'{result.num}',
-        _show(result.density, '.4f'),
-        _show(result.inference_flops, '.3g'),
-        _show(result.inference_share, '.3f'),
-        _show(result.train_flops, '.3g'),
-        _show(result.train_share, '.3f'),
-        _show(result.num_bytes, ',d'),
-      ]
-    )
-  if len(lines) == 1:
-    return []
-  return [
-    '## Each cell\n',
-    "Mean ± sample deviation over seeds; Student's interval. FLOPs of "
-    'inference are of one example, of training of all steps; a mean over the '
-    'training where the method changes.\n',
-    grid(lines, [False] * (len(headings) + 1)),
-  ]
-
-
-def _tests(filled: fill.Filled) -> list[str]:
-  """Returns the paired tests, the smallest p first."""
-  found = fill.tests(filled)
-  if not found:
-    return []
-  found.sort(key=lambda test: test.paired.p if test.paired.p is not None else 2)
-  lines = [
-    ['cell', 'against', 'difference', 'pairs', 'p', 'p among all (Holm)']
-  ]
-  for test in found:
-    lines.append(
-      [
-        f'{" ".join(test.cell.labels)}, {test.cell.column}',
-        f'{" ".join(test.reference.labels)}, {test.reference.column}',
-        number(test.cell, test.paired.difference),
-        f'{test.paired.num}',
-        _show(test.paired.p, '.4f'),
-        _show(test.corrected, '.3f'),
-      ]
-    )
-  return [
-    '## Paired tests\n',
-    "Student's t-test of the differences in equal seeds, two-sided.\n",
-    grid(lines, [False, False]),
-  ]
-
-
-def _show(value: float | None, form: str) -> str:
-  return '' if value is None else format(value, form)
-
-
-def _is_number(label: str) -> bool:
-  try:
-    float(label)
-  except ValueError:
-    return False
-  return True

@@ -1,7 +1,206 @@
-"""Stand-in until the module of 'paper' is merged."""
+"""The summary at the end of a launch: a table, plots, and plain values."""
+
+from collections.abc import Sequence
+import os
+import pathlib
+import re
+from typing import Any
+
+import pandas as pd
+import rich.console
+import rich.table
+
+from experiments.paper import curves
+from experiments.paper import plots
+from experiments.paper import render
+from experiments.paper import runs as runs_lib
+
+# Columns of the printed table by experiment: heading, by metric.
+TITLES = {
+  'image_classification': {
+    'active': 'density [%]',
+    'accuracy': 'test accuracy [%]',
+    'loss': 'test loss',
+  },
+  'language_modelling': {
+    'active': 'density [%]',
+    'validation_bits_per_character': 'validation, bits per character',
+    'bits_per_character': 'test, bits per character',
+    'validation_perplexity': 'validation perplexity',
+    'perplexity': 'test perplexity',
+  },
+  'continual_learning': {
+    'average_accuracy': 'average accuracy [%]',
+    'learning_accuracy': 'when learned [%]',
+    'forgetting': 'forgetting [%]',
+    'forward_transfer': 'forward transfer [%]',
+    'owned': 'weights owned [%]',
+    'reused': 'reused by the last [%]',
+  },
+}
 
 
-def summarize(folders, out, console):
-  """Stand-in."""
-  console.print(f'{len(folders)} folders')
-  return {}
+def summarize(
+  folders: Sequence[str | os.PathLike[str]],
+  out: str | os.PathLike[str],
+  console: rich.console.Console,
+) -> dict[str, Any]:
+  """Prints and plots the runs of a launch, and returns their values.
+
+  Runs that differ in their seed only are one line, with mean and deviation.
+
+  Args:
+    folders: run folders; those without a finished run are named and left out.
+    out: the plots are written into `out/plots`.
+    console: prints the table.
+
+  Returns:
+    `test`, and for image classification `pruned`: for each line (and level) its
+    name, alpha, seeds, and each metric as mean, deviation and num; for
+    continual learning also `networks`, the accuracy matrix of each.
+  """
+  runs = []
+  for folder in map(pathlib.Path, folders):
+    try:
+      run = runs_lib.read_run(folder)
+      if run.status == 'done':
+        runs.append(run)
+      else:
+        console.print(f'{folder}: {run.status}: {run.message}', markup=False)
+    except (ValueError, OSError) as error:
+      console.print(f'{folder}: {error}', markup=False)
+  if not runs:
+    return {'test': []}
+  has_points = len({point_of(run.path.name) for run in runs}) > 1
+  lines = [_line(run, has_points) for run in runs]
+  frame = runs_lib.to_frame(runs)
+  frame['line'] = [lines[i].line for i in frame.run]
+  pruned = curves.rows_of(lines, 'pruned')
+  console.print(_table(frame, pruned, runs[0].config['experiment']))
+  paths = plots.save(_plots(lines, pruned), pathlib.Path(out) / 'plots')
+  if paths:
+    console.print('Plots:', *map(str, paths), sep='\n  ', markup=False)
+  return _values(frame, pruned, lines)
+
+
+def point_of(name: str) -> str:
+  """Returns the point of a sweep that a run folder belongs to.
+
+  Example:
+    >>> point_of('rigl,density=0.1,alpha=2,seed=0'), point_of('alpha=2,seed=0')
+    ('rigl,density=0.1', '')
+  """
+  return re.sub(r'(^|,)alpha=[^,]+,seed=\d+$', '', name)
+
+
+def _line(run: runs_lib.Run, has_points: bool) -> curves.Line:
+  alpha = f'alpha {run.config["powerprop"]["alpha"]:g}'
+  point = point_of(run.path.name) if has_points else ''
+  return curves.Line('', ', '.join(filter(None, (point, alpha))), run)
+
+
+def _table(
+  frame: pd.DataFrame, pruned: pd.DataFrame, experiment: str
+) -> rich.table.Table:
+  """Returns lines against metrics, or pruning levels against lines."""
+  trained = frame[frame.share.isna()]
+  num_seeds = trained.groupby('line').seed.nunique().max()
+  title = f'Mean ± deviation of {num_seeds} seed(s)'
+  if pruned.empty:
+    found = _texts(trained, 'line', TITLES[experiment])
+    found = found.rename(columns=TITLES[experiment]).rename_axis(' ')
+  else:
+    title = f'Test accuracy [%], {title.lower()}'
+    levels = _texts(pruned, ['line', 'density'], ['accuracy']).accuracy
+    levels = levels.unstack('line').iloc[::-1].fillna('')
+    levels.index = [f'{100 * density:.2f}' for density in levels.index]
+    first = _texts(trained, 'line', ['accuracy']).T
+    first.index = ['as trained']
+    found = pd.concat([first, levels[first.columns]])
+    found = found.rename_axis('weights kept [%]')
+  table = rich.table.Table(found.index.name, title=title)
+  for heading in found:
+    table.add_column(heading, justify='right')
+  for row in found.itertuples(name=None):
+    table.add_row(*row)
+  return table
+
+
+def _texts(frame: pd.DataFrame, by: Any, metrics: Any) -> pd.DataFrame:
+  """Returns mean and deviation of metrics as texts, by group."""
+  groups = frame.groupby(by, sort=not isinstance(by, str))
+  return pd.DataFrame(
+    {
+      metric: [
+        render.text(metric.removeprefix('validation_'), *values)
+        for values in groups[metric].agg(['mean', 'std']).to_numpy()
+      ]
+      for metric in metrics
+      if metric in frame and frame[metric].notna().any()
+    },
+    index=groups.size().index,
+  )
+
+
+def _values(
+  frame: pd.DataFrame, pruned: pd.DataFrame, lines: Sequence[curves.Line]
+) -> dict[str, Any]:
+  trained = frame[frame.share.isna()]
+  found: dict[str, Any] = {'test': _means(trained, 'line')}
+  if not pruned.empty:
+    alphas = {
+      line.line: line.run.config['powerprop']['alpha'] for line in lines
+    }
+    pruned = pruned.assign(alpha=pruned.line.map(alphas))
+    found['pruned'] = _means(pruned, ['line', 'density'])
+  if 'strategy' in lines[0].run.config:
+    found['networks'] = [
+      {
+        'name': line.line,
+        'seed': line.run.config['seed'],
+        'accuracies': curves.matrix_of(line.run),
+      }
+      for line in lines
+    ]
+  return found
+
+
+def _means(frame: pd.DataFrame, by: Any) -> list[dict[str, Any]]:
+  metrics = {name for titles in TITLES.values() for name in titles}
+  metrics |= {'overlap', 'validation_loss'}
+  found = []
+  for key, own in frame.groupby(by, sort=False):
+    line, *density = (key,) if isinstance(key, str) else key
+    values = {
+      'name': line,
+      'alpha': float(own.alpha.iloc[0]),
+      'seeds': sorted(map(int, own.seed)),
+      **({'density': density[0]} if density else {}),
+    }
+    for name in sorted(metrics & set(own)):
+      known = own[name].dropna()
+      if len(known):
+        deviation = known.std() if len(known) > 1 else 0.0
+        values[name] = {
+          'mean': float(known.mean()),
+          'deviation': float(deviation),
+          'num': len(known),
+        }
+    found.append(values)
+  return found
+
+
+def _plots(lines: Sequence[curves.Line], pruned: pd.DataFrame) -> plots.Plots:
+  if 'strategy' in lines[0].run.config:
+    return {
+      'tasks': lambda: curves.draw_tasks(lines),
+      'matrix': lambda: curves.draw_matrices(lines),
+    }
+  return {
+    'pruning': lambda: curves.draw_levels(pruned, 'accuracy'),
+    'overlap': lambda: curves.draw_levels(pruned, 'overlap'),
+    'histograms': lambda: curves.draw_histograms(
+      curves.rows_of(lines, 'histogram')
+    ),
+    'training': lambda: curves.draw_progress(lines),
+  }

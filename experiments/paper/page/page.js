@@ -58,11 +58,14 @@ document.querySelectorAll('table.sorts').forEach((table) => {
   });
 });
 
-document.getElementById('filter').addEventListener('input', (event) => {
-  const words = event.target.value.toLowerCase().split(/\s+/);
-  document.querySelectorAll('#runs tbody tr').forEach((row) => {
-    const text = row.textContent.toLowerCase();
-    row.hidden = !words.every((word) => text.includes(word));
+document.querySelectorAll('input.filter').forEach((input) => {
+  const table = input.parentElement.nextElementSibling.firstElementChild;
+  input.addEventListener('input', () => {
+    const words = input.value.toLowerCase().split(/\s+/);
+    Array.from(table.tBodies[0].rows).forEach((row) => {
+      const text = row.textContent.toLowerCase();
+      row.hidden = !words.every((word) => text.includes(word));
+    });
   });
 });
 

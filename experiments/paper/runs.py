@@ -1,0 +1,279 @@
+"""Run folders as pandas frames: one row for each network and pruning level.
+
+Folders are only read, never changed.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import os
+import pathlib
+from typing import Any
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from experiments import metrics
+from experiments import rundir
+from experiments.paper import measures
+from experiments.paper import table as table_lib
+
+EXPERIMENTS = frozenset(
+  {'continual_learning', 'image_classification', 'language_modelling'}
+)
+_NUMBERS = (
+  'accuracy', 'bits_per_character', 'density', 'loss', 'mask_change', 'overlap',
+  'perplexity', 'share', 'task', 'tested',
+)  # fmt: skip
+_NO_METRICS = ('density', 'share', 'step')  # facts and places
+
+
+class Run(NamedTuple):
+  """A network that is trained, or diverged."""
+
+  path: pathlib.Path
+  config: dict[str, Any]
+  status: str  # 'done' or 'diverged'
+  message: str
+  summary: dict[str, Any]  # empty if it diverged
+  rows: list[dict[str, Any]]  # of metrics.jsonl
+
+
+class Left(NamedTuple):
+  """A folder left out, with the reason."""
+
+  path: pathlib.Path
+  why: str
+
+
+def read(directory: str | os.PathLike[str]) -> tuple[list[Run], list[Left]]:
+  """Returns the runs below a folder by path, and the folders left out.
+
+  Raises:
+    ValueError: If no folder below has a config.json.
+  """
+  found, left = [], []
+  for path in sorted(pathlib.Path(directory).rglob('config.json')):
+    try:
+      found.append(read_run(path.parent))
+    except (ValueError, OSError) as error:
+      left.append(Left(path.parent, str(error)))
+  if not found and not left:
+    raise ValueError(f'expected run folders below {directory}, got none')
+  return found, left
+
+
+def read_run(folder: pathlib.Path) -> Run:
+  """Returns the run of a folder.
+
+  Raises:
+    ValueError: If it is of another version, not done, or cannot be read.
+    OSError: If a file is missing.
+  """
+  config = read_config(folder)
+  status = _read_object(folder / 'status.json')
+  state, message = status.get('status'), str(status.get('message', ''))
+  if state not in ('done', 'diverged'):
+    step = (status.get('step'), status.get('total_steps'))
+    raise ValueError(
+      f'not done: {state} at step {step[0]} of {step[1]}'
+      + (f' ({message})' if message else '')
+    )
+  summary = {}
+  if state == 'done':
+    summary = _read_object(folder / 'summary.json')
+  rows = metrics.read(folder)
+  _check_rows(rows, is_done=state == 'done')
+  run = Run(folder, config, state, message, summary, rows)
+  try:
+    to_frame([run])
+  except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+    raise ValueError(f'expected the form of this version: {error!r}') from error
+  return run
+
+
+def read_config(folder: pathlib.Path) -> dict[str, Any]:
+  """Returns the config of a run folder of the current version.
+
+  Raises:
+    ValueError: If it is of another version, or another form.
+  """
+  config = rundir.read_config(folder)
+  if not isinstance(config, dict) or 'experiment' not in config:
+    raise ValueError(f"expected a config with 'experiment', got {config!r:.80}")
+  if str(config['experiment']) not in EXPERIMENTS:
+    raise ValueError(
+      f'expected an experiment of {sorted(EXPERIMENTS)}, got '
+      f'{config["experiment"]!r}'
+    )
+  is_continual = config['experiment'] == 'continual_learning'
+  sections = ('strategy', 'tasks') if is_continual else ('method', 'data')
+  for name in ('powerprop', 'train', 'model', *sections):
+    if not isinstance(config.get(name), dict):
+      raise ValueError(
+        f'expected a section {name!r} in its config, got {config.get(name)!r}'
+      )
+  for name, value in (
+    ('seed', config.get('seed')),
+    ('powerprop.alpha', config['powerprop'].get('alpha')),
+  ):
+    if not _is_number(value):
+      raise ValueError(f'expected a number as {name}, got {value!r}')
+  return config
+
+
+def to_frame(found: Sequence[Run]) -> pd.DataFrame:
+  """Returns a row for each network, and for each of its pruning levels.
+
+  Columns: `run` (index into `found`), `status`, `message`, `seconds`, the
+  facts, `share` (the pruning level, rounded; NaN for the network as trained),
+  `level` (the same, not rounded), and the metrics; `active` is the measured
+  density.
+  """
+  rows = []
+  for i, run in enumerate(found):
+    seconds = run.summary.get('wall_time_s')
+    shared = {
+      'run': i,
+      'status': run.status,
+      'message': run.message,
+      'seconds': seconds if _is_number(seconds) else np.nan,
+      **table_lib.facts(run.config),
+    }
+    levels = _levels(run) if run.status == 'done' else {None: {}}
+    for share, values in levels.items():
+      rounded = np.nan if share is None else round(share, 9)
+      rows.append({**values, **shared, 'share': rounded, 'level': share})
+  frame = pd.DataFrame(rows)
+  if 'strategy' in frame:
+    _compare_with_alone(frame, found)
+  return frame
+
+
+def select(frame: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
+  """Returns the rows with some facts; None selects the rows without a value.
+
+  Example:
+    >>> frame = pd.DataFrame({'method': ['rigl', 'set'], 'share': [0.1, None]})
+    >>> list(select(frame, {'share': None}).method)
+    ['set']
+  """
+  for name, value in where.items():
+    if name not in frame:
+      frame = frame if value is None else frame.iloc[:0]
+    elif value is None:
+      frame = frame[frame[name].isna()]
+    else:
+      frame = frame[frame[name] == value]
+  return frame
+
+
+def differing(configs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+  """Returns the keys in which configs differ, dotted, with all values.
+
+  Example:
+    >>> differing([{'a': 1, 'b': {'c': 2}}, {'a': 1, 'b': {'c': 3}}])['b.c']
+    0    2
+    1    3
+    Name: b.c, dtype: object
+  """
+  flat = flatten(configs)
+  texts = flat.map(lambda x: repr(float(x) if _is_number(x) else x))
+  return flat.loc[:, texts.nunique() > 1]
+
+
+def flatten(configs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+  """Returns a row for each config, its keys dotted; None where it has none."""
+  rows = [
+    pd.json_normalize(dict(config)).astype(object).iloc[0].to_dict()
+    for config in configs
+  ]
+  flat = pd.DataFrame(rows, dtype=object)
+  return flat.where(flat.notna(), None)
+
+
+def of_split(run: Run, split: str, **fields: Any) -> list[dict[str, Any]]:
+  """Returns the metrics rows of a split, and of some other fields."""
+  fields = {'split': split, **fields}
+  return [
+    row
+    for row in run.rows
+    if all(row.get(name) == value for name, value in fields.items())
+  ]
+
+
+def _levels(run: Run) -> dict[float | None, dict[str, float]]:
+  """Returns the metrics of a network as trained (None) and at each level."""
+  if run.config['experiment'] == 'continual_learning':
+    num_tasks = run.config['tasks']['num_tasks']
+    return {None: measures.of_network(run.rows, num_tasks)}
+  losses = [row['loss'] for row in of_split(run, 'train') if 'loss' in row]
+  ends = {'first_loss': losses[0], 'last_loss': losses[-1]} if losses else {}
+  found = {None: of_split(run, 'test')[0]}
+  for row in of_split(run, 'pruned'):
+    found[row['share']] = row
+  return {
+    share: ends
+    | {
+      name: float(value)
+      for name, value in row.items()
+      if _is_number(value) and name not in _NO_METRICS
+    }
+    | ({'active': row['density']} if 'density' in row else {})
+    for share, row in found.items()
+  }
+
+
+def _compare_with_alone(frame: pd.DataFrame, found: Sequence[Run]) -> None:
+  """Adds the measures against networks trained on each task alone."""
+  done = frame[(frame.status == 'done') & frame.strategy.notna()]
+  matrices, alone = {}, {}
+  for network in done.sort_values('alpha').itertuples():
+    run = found[network.run]
+    tasks = run.config['tasks']
+    matrix = measures.accuracy_matrix(run.rows, tasks['num_tasks'])
+    matrices[network.Index] = (str(tasks), network.seed), matrix
+    if network.strategy == 'alone':
+      alone.setdefault((str(tasks), network.seed), np.diag(matrix))
+  for index, (stream, matrix) in matrices.items():
+    if stream in alone:
+      compared = measures.against_alone(matrix, alone[stream])
+      for name, value in compared.items():
+        frame.loc[index, name] = value
+
+
+def _check_rows(rows, is_done: bool) -> None:
+  """Checks that metrics are numbers, and that each final row is there once."""
+  keys = set()
+  for row in rows:
+    split, names = row.get('split'), [name for name in _NUMBERS if name in row]
+    is_sound = isinstance(split, str) and all(
+      _is_number(row[name]) for name in names
+    )
+    if not is_sound:
+      raise ValueError(
+        f"expected 'split' and numbers in {metrics.FILE}, got {row!r:.80}"
+      )
+    key = (split, *(row.get(name) for name in ('share', 'task', 'tested')))
+    if split in ('test', 'pruned') and key in keys:
+      raise ValueError(
+        f'expected one {split!r} row in {metrics.FILE} for each level and '
+        'task, got two: two runs wrote into this folder'
+      )
+    keys.add(key)
+  if is_done and not any(split == 'test' for split, *_ in keys):
+    raise ValueError(
+      f"expected a 'test' row in {metrics.FILE}, got none although the run is "
+      'done: half written'
+    )
+
+
+def _read_object(path: pathlib.Path) -> dict[str, Any]:
+  value = rundir.read_json(path)
+  if not isinstance(value, dict):
+    raise ValueError(f'expected a JSON object in {path}, got {value!r:.80}')
+  return value
+
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, (int, float)) and not isinstance(value, bool)

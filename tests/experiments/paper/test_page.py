@@ -1,0 +1,279 @@
+"""The page of a sweep, as a browser shows it."""
+
+import os
+import pathlib
+import shutil
+
+import pytest
+
+from experiments import rundir
+from experiments.paper import page as page_lib
+from experiments.paper import sweep as sweep_lib
+from tests.experiments.paper import folders
+
+REPOSITORY = pathlib.Path(page_lib.__file__).parents[2]
+CHROMIUM = next(
+  filter(None, map(shutil.which, ('chromium', 'chromium-browser'))), None
+)
+ACCURACIES = {'rigl': 0.95, 'set': 0.8, 'topkast': 0.96}
+
+
+def make_sweep(folder):
+  """Writes a sweep with runs in every state, two seeds each."""
+  points = []
+  for name, accuracy in ACCURACIES.items():
+    for density in (0.1, 0.05):
+      points.append(f'{name},{density}')
+      for seed in (0, 1):
+        config = folders.methods(f'{name},density={density}', seed)
+        folders.write_image(
+          folder / f'{points[-1]},alpha=1,seed={seed}',
+          config,
+          accuracy + density - seed / 100,
+          diverged=points[-1] == 'set,0.05' and seed == 1,
+          mask_change=0.1 if name == 'topkast' else 0.0,
+        )
+  running = folder / 'static,0.1,alpha=1,seed=0'
+  rundir.create(running, folders.methods('static,density=0.1'))
+  rundir.write_status(running, 'running', step=750, total_steps=3000)
+  broken = folder / 'snip,0.1,alpha=1,seed=0'
+  folders.write_image(broken, folders.methods('snip'), 0.5)
+  (broken / 'summary.json').write_text('{')
+  points += ['static,0.1', 'snip,0.1', 'gradual,0.1']
+  plan = {
+    'config': 'configs/mnist_methods.py',
+    'sweep': 'some_methods',
+    'runs': [
+      {
+        'name': name,
+        'overrides': {'config': f':{name}', 'train.log_every': 50},
+        'arguments': [
+          f'--config=configs/mnist_methods.py:{name}',
+          '--config.train.log_every=50',
+          '--config.seeds=(0, 1)',
+        ],
+      }
+      for name in points
+    ],
+  }
+  rundir.write_json(folder / sweep_lib.FILE, plan)
+
+
+@pytest.fixture(scope='module')
+def page_file(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('sweep')
+  make_sweep(folder)
+  path = folder / 'page.html'
+  working = pathlib.Path.cwd()
+  os.chdir(REPOSITORY)
+  try:
+    assert page_lib.main([f'--runs={folder}', f'--out={path}']) == 0
+  finally:
+    os.chdir(working)
+  return path
+
+
+@pytest.fixture(scope='module')
+def browser():
+  if CHROMIUM is None:
+    pytest.skip('no chromium on this machine: the page was not opened')
+  from playwright import sync_api
+
+  with sync_api.sync_playwright() as playwright:
+    found = playwright.chromium.launch(
+      executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu']
+    )
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def open_page(browser, page_file):
+  """Returns a function that opens the page, which may not complain."""
+  contexts, complaints = [], []
+
+  def open_page(**options):
+    contexts.append(browser.new_context(**options))
+    page = contexts[-1].new_page()
+    page.on('console', lambda message: complaints.append(message.text))
+    page.on('pageerror', lambda error: complaints.append(str(error)))
+    page.on('request', lambda request: requests.append(request.url))
+    requests = []
+    page.goto(page_file.as_uri())
+    page.requests = requests
+    return page
+
+  yield open_page
+  for context in contexts:
+    context.close()
+  assert not complaints
+
+
+def column(page, index, table='#runs'):
+  cells = page.locator(f'{table} tbody tr td:nth-child({index + 1})')
+  return cells.all_inner_texts()
+
+
+def test_the_page_needs_no_other_file(open_page, page_file):
+  page = open_page()
+  assert [url for url in page.requests if not url.startswith('data:')] == [
+    page_file.as_uri()
+  ]
+
+
+def test_every_run_has_its_state(open_page):
+  page = open_page()
+  names = [name.removesuffix(',alpha=1') for name in column(page, 0)]
+  assert dict(zip(names, column(page, 1), strict=True)) == {
+    'rigl,0.1': 'done', 'rigl,0.05': 'done', 'set,0.1': 'done',
+    'set,0.05': 'diverged, 1 of 2', 'topkast,0.1': 'done',
+    'topkast,0.05': 'done', 'static,0.1': 'running 25%',
+    'snip,0.1': 'unreadable', 'gradual,0.1': 'waiting',
+  }  # fmt: skip
+  counts = page.locator('.count').all_inner_texts()
+  assert sorted(counts) == [
+    '1 diverged', '1 running', '1 unreadable', '1 waiting', '11 done',
+  ]  # fmt: skip
+
+
+def test_a_heading_sorts_by_number_and_leaves_gaps_last(open_page):
+  page = open_page()
+  texts = page.locator('#runs th').all_inner_texts()
+  index = next(i for i, text in enumerate(texts) if 'accuracy' in text)
+  button = page.locator('#runs th button').nth(index)
+  button.click()
+  ascending = column(page, index)
+  values = [float(text.split()[0]) for text in ascending if text]
+  assert len(values) == 6
+  assert values == sorted(values)
+  assert not any(ascending[6:])
+  button.click()
+  descending = column(page, index)
+  assert descending[:6] == ascending[:6][::-1]
+  assert not any(descending[6:])
+  header = page.locator('#runs th').nth(index)
+  assert header.get_attribute('aria-sort') == 'descending'
+
+
+def test_a_heading_sorts_words(open_page):
+  page = open_page()
+  page.locator('#runs th button').first.click()
+  assert column(page, 0) == sorted(column(page, 0))
+
+
+@pytest.mark.parametrize(
+  ('table', 'text', 'expected'),
+  [
+    ('#runs', 'RIGL 0.05', 'rigl,0.05,alpha=1'),
+    ('#table-1', 'topk 1', 'topkast'),
+  ],
+)
+def test_a_filter_leaves_the_rows_with_all_its_words(
+  open_page, table, text, expected
+):
+  page = open_page()
+  page.locator(f'.tools:has(+ .wide > {table}) input').fill(text)
+  rows = page.locator(f'{table} tbody tr:visible')
+  assert [row.split()[0] for row in rows.all_inner_texts()] == [expected]
+
+
+def test_every_plot_is_there(open_page):
+  page = open_page()
+  plots = page.locator('figure[data-plot]')
+  kinds = [
+    plots.nth(i).get_attribute('data-plot') for i in range(plots.count())
+  ]
+  assert kinds == ['density', 'flops', 'training', 'masks', 'histograms']
+  for i in range(plots.count()):
+    image = plots.nth(i).locator('img')
+    assert image.evaluate('image => image.complete && image.naturalWidth') > 100
+    assert image.bounding_box()['height'] > 100
+  assert page.locator('figure[data-curve]').count() == 6
+
+
+def test_a_run_shows_its_difference_and_its_command(open_page):
+  page = open_page()
+  page.get_by_role('link', name='set,0.05,alpha=1', exact=True).click()
+  details = page.locator('details[open]')
+  assert details.count() == 1
+  text = details.inner_text()
+  assert 'the loss is nan by step 2' in text
+  assert 'method.drop_fraction' in text
+  assert 'train.num_steps' not in text  # as in the base
+  for seed in (0, 1):
+    assert (
+      'launch.py --config=configs/mnist_methods.py:set,0.05 '
+      f"--config.train.log_every=50 '--config.seeds=({seed},)' "
+      "'--config.powerprop.alphas=(1.0,)' '--workdir="
+    ) in text.replace(' --workdir=', " '--workdir=")
+  again = page.locator('pre').first.inner_text()
+  assert again.startswith(
+    'python launch.py --config=configs/mnist_methods.py --sweep=some_methods '
+    "'--config.seeds=(0, 1)' --workdir="
+  )
+
+
+@pytest.mark.parametrize('width', [390, 1280])
+def test_nothing_scrolls_sideways_on_a_phone_or_a_desktop(open_page, width):
+  page = open_page(
+    viewport={'width': width, 'height': 844}, is_mobile=width < 500
+  )
+  page.evaluate("document.querySelectorAll('details').forEach(d => d.open = 1)")
+  assert page.evaluate('document.documentElement.scrollWidth') <= width
+  assert page.evaluate('innerWidth') <= width
+  size = page.locator('body').evaluate(
+    'body => parseFloat(getComputedStyle(body).fontSize)'
+  )
+  assert size >= 14
+
+
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_it_is_light_or_dark_as_the_reader_likes(open_page, scheme):
+  page = open_page(color_scheme=scheme)
+
+  def is_dark():
+    brightness = page.locator('body').evaluate(
+      'body => getComputedStyle(body).backgroundColor.match(/\\d+/g)'
+      '.map(Number).reduce((a, b) => a + b) / 3'
+    )
+    image = page.locator('figure img').first
+    filtered = image.evaluate('image => getComputedStyle(image).filter')
+    assert ('invert' in filtered) == (brightness < 128)
+    return brightness < 128
+
+  assert is_dark() == (scheme == 'dark')
+  page.locator('#theme').click()
+  assert is_dark() == (scheme == 'light')
+
+
+def test_a_folder_without_a_sweep_or_runs_is_refused(tmp_path, capsys):
+  out = tmp_path / 'page.html'
+  command = [f'--runs={tmp_path}', f'--out={out}']
+  assert page_lib.main(command) == 2
+  assert 'expected sweep.json or run folders' in capsys.readouterr().err
+  (tmp_path / 'sweep.json').write_text('{"config": 1}')
+  assert page_lib.main(command) == 2
+  assert "expected 'config', 'sweep' and 'runs'" in capsys.readouterr().err
+  assert not out.exists()
+
+
+def test_runs_without_a_sweep_show_the_command_of_their_cell(
+  tmp_path, monkeypatch
+):
+  monkeypatch.chdir(REPOSITORY)
+  config = folders.methods('rigl,density=0.05,alpha=2')
+  folders.write_image(tmp_path / 'known', config, 0.9)
+  config = folders.methods('set,density=0.05', method__drop_fraction=0.7)
+  folders.write_image(tmp_path / 'own', config, 0.8)
+  page = page_lib.make_page(sweep_lib.read(tmp_path))
+  assert 'mnist_methods.py:rigl,density=0.05,alpha=2 ' in page
+  assert 'mnist_methods.py:set,density=0.05' not in page
+
+
+def test_runs_of_no_table_have_one_of_their_own(tmp_path):
+  config = folders.language('topkast')
+  config['data']['name'] = 'another'
+  folders.write_language(tmp_path / 'a', config, 2.0)
+  page = page_lib.make_page(sweep_lib.read(tmp_path))
+  assert 'All runs that have ended' in page
+  assert '2.000' in page

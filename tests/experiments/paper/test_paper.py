@@ -1,0 +1,280 @@
+"""The command: tables, plots and the page of results."""
+
+import itertools
+import pathlib
+
+from matplotlib import pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments import rundir
+from experiments.paper import __main__ as paper
+from experiments.paper import curves
+from experiments.paper import fill
+from experiments.paper import plots
+from experiments.paper import published
+from experiments.paper import render
+from experiments.paper import runs as runs_lib
+from experiments.paper import tables
+from tests.experiments.paper import folders
+
+REPOSITORY = pathlib.Path(tables.__file__).parents[2]
+METHODS = tables.TABLES['mnist_methods']
+ACCURACIES = {0.2: 0.97, 0.1: 0.95, 0.05: 0.8}
+
+
+def write_methods(folder):
+  for density, accuracy in ACCURACIES.items():
+    for seed in (0, 1):
+      config = folders.methods(f'topkast,density={density}', seed)
+      folders.write_image(
+        folder / f'topkast{density}{seed}',
+        config,
+        accuracy + seed / 100,
+        mask_change=density,
+      )
+      config = folders.methods(f'rigl,density={density}', seed)
+      folders.write_image(
+        folder / f'rigl{density}{seed}',
+        config,
+        accuracy - 0.1,
+        diverged=density == 0.1 and seed == 1,
+      )
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('runs')
+  write_methods(folder)
+  return folder
+
+
+@pytest.fixture(scope='module')
+def filled(runs):
+  """Returns cells, results and runs of the table of methods."""
+  found, _ = runs_lib.read(runs)
+  results, _ = fill.fill(METHODS, found, runs_lib.to_frame(found))
+  return fill.summarize(METHODS, results), results, found
+
+
+@pytest.fixture(scope='module')
+def written(runs, tmp_path_factory):
+  out = tmp_path_factory.mktemp('out') / 'tables'
+  assert paper.main([f'--runs={runs}', f'--out={out}', '--latex']) == 0
+  return out
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+  yield
+  plt.close('all')
+
+
+def lines_of(axis):
+  """Returns by label the points of the lines with a label."""
+  return {
+    bars.get_label(): np.array(bars.lines[0].get_xydata())
+    for bars in axis.containers
+  }
+
+
+def test_the_table_has_means_and_deviations_where_runs_are(filled):
+  text = render.to_markdown(render.wide(METHODS, filled[0]), 2)
+  rows = [[word.strip() for word in line.split('|')[1:-1]]
+          for line in text.splitlines()]  # fmt: skip
+  assert rows[0] == ['method', 'alpha', '100%', '20%', '10%', '5%', '2%']
+  found = {(row[0], row[1]): row[2:] for row in rows[2:]}
+  assert len(found) == 16
+  assert found['topkast', '1'] == [
+    '', '97.50 ± 0.71', '95.50 ± 0.71', '80.50 ± 0.71', '',
+  ]  # fmt: skip
+  assert found['rigl', '1'] == [
+    '', '87.00 ± 0.00', 'diverged', '70.00 ± 0.00', '',
+  ]  # fmt: skip
+  assert not any(found['dense', '1'])
+
+
+def test_accuracy_is_drawn_against_density_with_a_gap_where_one_diverged(
+  filled,
+):
+  [axis] = plots.draw_density(filled[0]).axes
+  lines = lines_of(axis)
+  np.testing.assert_allclose(
+    lines['topkast'][:, 1],
+    [100 * (x + 0.005) for x in sorted(ACCURACIES.values())],
+  )
+  assert lines['topkast'][:, 0] == pytest.approx([5.36, 10.34, 20.31], abs=0.01)
+  assert np.isnan(lines['rigl'][:, 1]).tolist() == [False, True, False]
+
+
+def test_accuracy_is_drawn_against_the_cost_of_training(filled):
+  cells = filled[0]
+  points = lines_of(plots.draw_flops(cells).axes[0])['topkast']
+  own = cells[(cells.method == 'topkast') & (cells.status == 'done')]
+  assert sorted(points[:, 0]) == sorted(own.train_flops)
+
+
+@pytest.mark.parametrize('metric', ['accuracy', 'perplexity'])
+def test_no_cell_beats_the_pareto_front(metric):
+  rng = np.random.default_rng(1)
+  values = rng.integers(0, 20, (60, 2)) / 20
+  cells = pd.DataFrame(values, columns=['mean', 'train_flops'])
+  cells = cells.assign(metric=metric, status='done')
+  sign = 1 if metric == 'accuracy' else -1
+  pairs = [(sign * mean, cost) for mean, cost in values.tolist()]
+  beaten = {
+    a
+    for a, b in itertools.permutations(pairs, 2)
+    if b[0] >= a[0] and b[1] <= a[1] and a != b
+  }
+  front = plots.pareto(cells)
+  found = set(zip(sign * front['mean'], front.train_flops, strict=True))
+  assert found == set(pairs) - beaten
+  assert len(front) == len(found) > 1
+
+
+def test_mask_change_is_drawn_where_masks_change(filled):
+  cells, results, found = filled
+  drawn = plots.of_table(METHODS, cells, results, found)
+  axes = {axis.get_title(): axis for axis in drawn['masks']().axes}
+  assert axes.keys() == {'20%', '10%', '5%'}
+  [line] = axes['20%'].get_lines()
+  assert line.get_label() == 'topkast 1'
+  np.testing.assert_allclose(line.get_xydata(), [[1, 20], [2, 0.01]])
+
+
+def test_the_training_loss_is_a_mean_over_seeds():
+  rows = pd.DataFrame(
+    [
+      {'panel': '', 'line': 'a', 'seed': seed, 'step': step, 'loss': loss}
+      for seed, losses in ((0, (4.0, 2.0)), (1, (2.0, 1.0)))
+      for step, loss in enumerate(losses)
+    ]
+  )
+  [axis] = curves.draw_training(rows).axes
+  [line] = axis.get_lines()
+  np.testing.assert_allclose(line.get_xydata(), [[0, 3], [1, 1.5]])
+
+
+def test_the_command_writes_every_form_and_plot(written):
+  names = {path.name for path in written.iterdir()}
+  kinds = ('density', 'flops', 'histograms', 'masks', 'training')
+  assert names == {'mnist_methods.csv', 'mnist_methods.tex'} | {
+    f'mnist_methods_{kind}.png' for kind in kinds
+  }
+  for path in written.glob('*.png'):
+    assert path.read_bytes().startswith(b'\x89PNG')
+  page = written.with_name('tables.md').read_text()
+  for kind in kinds:
+    assert f'(tables/mnist_methods_{kind}.png)' in page
+  assert 'Diverged: rigl 1, 10%, seed 1: the loss is nan by step 2' in page
+  assert 'mnist_methods.py:snip,density=0.1,alpha=2 ' in page
+  assert 'mnist_methods.py:rigl,density=0.2,alpha=1 ' not in page
+  assert 'imagenet_resnet50.py --sweep=imagenet_extended ' in page
+
+
+def test_latex_has_the_same_cells(written):
+  text = (written / 'mnist_methods.tex').read_text()
+  assert (
+    r'topkast & 1 &  & 97.50 $\pm$ 0.71 & 95.50 $\pm$ 0.71 & 80.50 $\pm$ 0.71 '
+    in text
+  )
+  assert r'method & alpha & 100\% & 20\% & 10\% & 5\% & 2\% \\' in text
+  assert text.count('{') == text.count('}')
+
+
+def test_stored_results_make_the_same_table_and_page(written, tmp_path):
+  out = tmp_path / 'tables'
+  assert paper.main([f'--stored={written}', f'--out={out}', '--latex']) == 0
+  for name in ('mnist_methods.csv', 'mnist_methods.tex'):
+    assert (out / name).read_bytes() == (written / name).read_bytes()
+  assert (out / 'mnist_methods_flops.png').exists()
+
+
+def test_stored_results_fill_the_cells_without_runs(written, tmp_path):
+  new = tmp_path / 'new'
+  folders.write_image(new, folders.methods('topkast,density=0.2'), 0.5)
+  out = tmp_path / 'out'
+  command = [f'--runs={new}', f'--stored={written}', f'--out={out}']
+  assert paper.main(command) == 0
+  before, after = (
+    fill.summarize(METHODS, fill.read(METHODS, path / 'mnist_methods.csv'))
+    for path in (written, out)
+  )
+  changed = before['mean'].fillna(0) != after['mean'].fillna(0)
+  assert after[changed].method.tolist() == ['topkast']
+  assert after[changed]['mean'].tolist() == [0.5]
+
+
+def test_a_pruning_curve_has_its_overlap(tmp_path, capsys):
+  for alpha in (1.0, 2.0):
+    config = folders.powerprop(alpha)
+    folders.write_image(tmp_path / f'runs/{alpha}', config, 0.9)
+  out = tmp_path / 'out'
+  assert paper.main([f'--runs={tmp_path}/runs', f'--out={out}']) == 0
+  assert '| as trained         |     90.00 |     90.00 |' in (
+    capsys.readouterr().out
+  )
+  assert (out / 'mnist_pruning_overlap.png').exists()
+
+
+def test_folders_left_out_and_refused_tables_leave_the_others(tmp_path, capsys):
+  write_methods(tmp_path / 'runs')
+  for seed, num_steps in enumerate((3, 4)):
+    config = folders.powerprop(1.0, seed, train__num_steps=num_steps)
+    folders.write_image(tmp_path / f'runs/p{seed}', config, 0.5)
+  rundir.create(tmp_path / 'runs/half', folders.methods('set'))
+  out = tmp_path / 'out'
+  assert paper.main([f'--runs={tmp_path}/runs', f'--out={out}']) == 2
+  error = capsys.readouterr().err
+  assert 'left out' in error
+  assert 'half' in error
+  assert 'table mnist_pruning' in error
+  assert 'train.num_steps: 3 in' in error
+  assert [path.stem for path in out.glob('*.csv')] == ['mnist_methods']
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['--stored=nowhere'], 'expected the CSV files of tables in nowhere'),
+    (['--runs=nowhere'], 'expected run folders below nowhere'),
+    (['--table=mnist_method'], "did you mean 'mnist_methods'?"),
+  ],
+)
+def test_a_wrong_command_is_one_line(
+  written, tmp_path, capsys, arguments, message
+):
+  command = [f'--stored={written}', f'--out={tmp_path}', *arguments]
+  assert paper.main(command) == 2
+  error = capsys.readouterr().err
+  assert message in error
+  assert error.count('\n') == 1
+
+
+def test_a_command_without_runs_or_files_is_refused(tmp_path, capsys):
+  with pytest.raises(SystemExit, match='2'):
+    paper.main([f'--out={tmp_path}'])
+  assert 'expected --runs or --stored' in capsys.readouterr().err
+
+
+def test_the_page_of_results_is_that_of_the_stored_files():
+  directory = REPOSITORY / 'docs/results'
+  page = directory.with_name('results.md').read_text()
+  assert page == render.page(directory)
+  shown = {word for word in page.split('(') if word.startswith('results/')}
+  shown = {word.partition(')')[0].partition('/')[2] for word in shown}
+  assert shown == {path.name for path in directory.glob('*.png')}
+
+
+def test_only_published_values_with_a_source_are_shown(tmp_path, monkeypatch):
+  values = published.Published(
+    'enwik8', ('dense', 'base'), {'dense': 1.234}, 'https://somewhere'
+  )
+  other = values._replace(values={'dense': 5.678}, differs='another batch')
+  monkeypatch.setattr(published, 'PUBLISHED', (values, other))
+  page = render.page(tmp_path)
+  alike, otherwise = page.split('Published, but trained otherwise')
+  assert '1.234 | https://somewhere' in ' '.join(alike.split())
+  assert 'another batch' in otherwise
