@@ -1,1 +1,0 @@
-"""What every experiment uses: building, runs, metrics, checkpoints."""
