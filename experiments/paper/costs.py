@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments import flops
-from experiments import pruning
+from experiments.tasks import pruning
 from sparsity import flops as flops_lib
 
 COSTS = (
