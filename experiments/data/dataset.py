@@ -1,10 +1,12 @@
-"""What a data set is to the experiments: arrays, or a stream of batches.
+"""Data sets: arrays that fit on the device, or a stream of batches.
 
 N: examples of a split; B: examples of a batch.
 """
 
 from collections.abc import Callable
 from collections.abc import Iterator
+import hashlib
+import pathlib
 from typing import NamedTuple
 
 import jax
@@ -12,11 +14,11 @@ import numpy as np
 
 
 class DataError(ValueError):
-  """What a file holds is not as it should be; the message names the record."""
+  """A damaged record or label; the message names the file and the record."""
 
 
 class Examples(NamedTuple):
-  """Some inputs and their labels."""
+  """Inputs and their labels."""
 
   inputs: np.ndarray  # [N, ...]
   labels: np.ndarray  # int32 [N], from 0 to num_classes - 1
@@ -29,32 +31,50 @@ class Arrays(NamedTuple):
   validation: Examples
   test: Examples
   num_classes: int
-  # augment(key, images) -> images, float32 [B, ...]: random, run on the device,
-  # for training only. None where training sees the examples as they are.
+  # augment(key, images) -> images, float32 [B, ...]: random, on the device, in
+  # training only. None: no augmentation.
   augment: Callable[[jax.Array, jax.Array], jax.Array] | None
 
 
 class Stream(NamedTuple):
-  """A data set that is read while training.
+  """A data set that is read during training.
 
-  What a step sees is a pure function of the seed and the step, so there is no
-  position in the data to save: who knows the step can go on to the exact
-  example. Who stops reading before the end calls `close()` of the iterator, so
-  that the processes that read for it end.
+  A batch is a pure function of the seed and the step, so a checkpoint needs no
+  iterator state. Call `close()` on an iterator that is not exhausted: it ends
+  the worker processes.
   """
 
   num_train: int
   num_classes: int
   example_shape: tuple[int, ...]  # of one input, float32, normalized
   # train(seed=, first_step=, batch_size=, process_index=, process_count=)
-  # yields this process's share of each global batch, `batch_size` being that
-  # of all processes together, from step `first_step` on and without end.
+  # yields this process's share of each global batch of `batch_size` examples,
+  # from `first_step` on, without end.
   train: Callable[..., Iterator[Examples]]
   # evaluate(split=, batch_size=, process_index=, process_count=) yields this
-  # process's share of the split 'validation' or 'test', each example once, in
-  # batches of one size and weights, float32 [B]: 0 where the last are padding.
+  # process's share of 'validation' or 'test', each example once, in batches of
+  # one size, with weights, float32 [B]: 0 for padding.
   evaluate: Callable[..., Iterator[tuple[Examples, np.ndarray]]]
-  # How many different records were skipped so far as they did not decode ...
-  quarantined: Callable[[], int]
-  # ... and how many times one was.
-  skipped: Callable[[], int] = lambda: 0
+  quarantined: Callable[[], int]  # records that did not decode, so far
+  skipped: Callable[[], int] = lambda: 0  # how often one of them was met
+
+
+def read_checked(path: pathlib.Path, sha256: str) -> bytes:
+  """Returns the content of a file after checking its SHA-256.
+
+  Raises:
+    ValueError: If the file is missing, truncated or altered.
+  """
+  try:
+    content = path.read_bytes()
+  except FileNotFoundError as error:
+    raise ValueError(
+      f'expected {path} with sha256 {sha256}; there is no such file'
+    ) from error
+  found = hashlib.sha256(content).hexdigest()
+  if found != sha256:
+    raise ValueError(
+      f'expected {path} with sha256 {sha256}; got {found} ({len(content)} '
+      'bytes): it is truncated or altered, replace it'
+    )
+  return content

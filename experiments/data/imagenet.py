@@ -1,34 +1,60 @@
-"""ImageNet (ILSVRC 2012), read while training from tensorflow-datasets' files.
+"""ImageNet (ILSVRC 2012), read during training from array_record files.
 
-What a batch holds depends on the seed and the step alone, whatever was read
-before and however many workers read.
+A batch is a pure function of the seed and the step, whatever was read before
+and however many workers read.
+
+B: examples of a batch, of all processes; P: processes; S: image_size.
 """
 
 import collections
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 import functools
+import multiprocessing
+import os
+import signal
+import threading
 from typing import Any
+from typing import NamedTuple
 
 from absl import logging
+import cv2
+import grain
 import numpy as np
 
-from experiments.data import batches
 from experiments.data import dataset
 from experiments.data import images
-from experiments.data import order
-from experiments.data import tfds_source
+from experiments.data import records
 
 NAME = 'imagenet2012'
 NUM_CLASSES = 1000
 ON_BAD_RECORD = ('stop', 'skip')
 
-# Means and standard deviations of red, green and blue in [0, 1], the values
-# that everybody uses; torchvision's documentation has them.
+# Of red, green and blue in [0, 1]: the usual values, from torchvision.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-_ENDLESS = 2**62  # steps
+_GRACE = 30  # seconds that a worker lives after SIGTERM
+
+
+class Split(NamedTuple):
+  """Consecutive records of a prepared split."""
+
+  source: Any  # from `records.open_split`, images as bytes
+  first: int
+  num: int
+  recipe: images.Recipe
+  skip: bool  # records that do not decode; otherwise they are an error
+
+
+class Row(NamedTuple):
+  """One example of a batch."""
+
+  image: np.ndarray  # uint8 [S, S, 3]
+  label: int
+  weight: float  # 0 for padding
+  skipped: tuple[int, ...]  # records that did not decode
 
 
 def imagenet(
@@ -45,31 +71,26 @@ def imagenet(
 ) -> dataset.Stream:
   """Returns ImageNet; its official validation split is the test split.
 
-  For training, a random crop is resized and flipped half of the time; for
-  evaluation, the short side is resized and the center cropped; both are
-  normalized by the usual means and deviations. Under `'skip'`, a record that
-  does not decode is replaced by the next that does in training and has the
-  weight 0 in evaluation; each is named in the log once.
+  Training sees a random crop, flipped with probability 1/2; evaluation the
+  center crop. If records are skipped, training takes the next one that decodes,
+  and evaluation gives weight 0; each is logged once.
 
   Args:
-    data_dir: The folder of tensorflow-datasets.
-    num_validation: How many of the last examples for training are held out as
-      the split 'validation'. With 0 that is the test split too, as is the
-      custom in publications.
-    image_size: The side of what the network sees; 224 in the usual recipe.
-    resize: The short side before the central crop; usually 256.
-    area: The least and the greatest share of the image that a random crop has;
-      usually 0.08 and 1.
-    ratio: The least and the greatest ratio of its width to its height; usually
-      3/4 and 4/3.
-    interpolation: How crops are resized: 'linear' | 'cubic' | 'area'. What is
-      to shrink to half or less is halved first, by the decoder.
-    on_bad_record: 'stop' with an error, or 'skip', if a record does not decode.
-    num_workers: Worker processes that decode; 0: a thread of this process.
+    data_dir: folder of tensorflow-datasets.
+    num_validation: training examples, the last, held out as 'validation'; 0
+      makes 'validation' the test split, as is common in publications.
+    image_size: side of the network's input, usually 224.
+    resize: short side before the center crop, usually 256.
+    area: range of the random crop's share of the image, usually (0.08, 1).
+    ratio: range of its width / height, usually (3/4, 4/3).
+    interpolation: 'linear' | 'cubic' | 'area'; the decoder halves images first
+      where that suffices.
+    on_bad_record: 'stop' with an error or 'skip' records that do not decode.
+    num_workers: processes that decode; 0: a thread of this process.
 
   Raises:
-    ValueError: If the data set is absent, incomplete or not as it should be, or
-      if an argument is out of range.
+    ValueError: If the data set is absent or incomplete, or an argument is out
+      of range.
   """
   recipe = images.Recipe(image_size, resize, area, ratio, interpolation)
   images.check_recipe(recipe)
@@ -80,22 +101,20 @@ def imagenet(
   if num_workers < 0:
     raise ValueError(f'expected num_workers >= 0, got {num_workers}')
   train, test = (
-    batches.Split(
-      source,
-      first=0,
-      num=len(source),
-      num_classes=NUM_CLASSES,
-      recipe=recipe,
-      table=images.normalization(MEAN, STD),
-      skip=on_bad_record == 'skip',
-    )
+    Split(source, 0, len(source), recipe, on_bad_record == 'skip')
     for source in _open(data_dir)
   )
-  train, validation = _hold_out(train, num_validation)
-  splits = {'validation': validation or test, 'test': test}
-  bad = collections.Counter()
+  if not 0 <= num_validation < train.num:
+    raise ValueError(
+      f'expected num_validation from 0 to {train.num - 1}, one less than there '
+      f'are for training; got {num_validation}'
+    )
+  left = train.num - num_validation
+  held_out = train._replace(first=left, num=num_validation)
+  splits = {'validation': held_out if num_validation else test, 'test': test}
+  train, bad = train._replace(num=left), collections.Counter()
   return dataset.Stream(
-    num_train=train.num,
+    num_train=left,
     num_classes=NUM_CLASSES,
     example_shape=(image_size, image_size, 3),
     train=functools.partial(_train, train, num_workers, bad),
@@ -105,39 +124,23 @@ def imagenet(
   )
 
 
-def _open(data_dir: str) -> tuple[Any, Any]:
+def _open(data_dir: str) -> list[Any]:
   """Returns the prepared splits for training and testing, checked."""
-  builder = tfds_source.open_builder(NAME, data_dir)
-  label = builder.info.features['label']
-  if label.num_classes != NUM_CLASSES:
+  builder = records.open_builder(NAME, data_dir)
+  num_classes = builder.info.features['label'].num_classes
+  if num_classes != NUM_CLASSES:
     raise ValueError(
       f'expected {NUM_CLASSES} classes in {builder.info.data_dir}, got '
-      f'{label.num_classes}; is it {NAME}?'
+      f'{num_classes}; is it {NAME}?'
     )
-  train, test = (
-    tfds_source.open_split(builder, split, encoded=('image',))
+  return [
+    records.open_split(builder, split, encoded=('image',))
     for split in ('train', 'validation')
-  )
-  return train, test
-
-
-def _hold_out(
-  train: batches.Split, num: int
-) -> tuple[batches.Split, batches.Split | None]:
-  """Returns what is left for training, and the last `num` examples, if any."""
-  if not 0 <= num < train.num:
-    raise ValueError(
-      f'expected num_validation from 0 to {train.num - 1}, one less than there '
-      f'are for training; got {num}'
-    )
-  if not num:
-    return train, None
-  left = train.num - num
-  return train._replace(num=left), train._replace(first=left, num=num)
+  ]
 
 
 def _train(
-  split: batches.Split,
+  split: Split,
   num_workers: int,
   bad: collections.Counter,
   *,
@@ -148,16 +151,19 @@ def _train(
   process_count: int,
 ) -> Iterator[dataset.Examples]:
   """Returns this process's share of the batches; see `dataset.Stream`."""
-  rows = _rows(batch_size, process_index, process_count)
-  # What is out of range is an error now, and not in a worker.
-  order.batch_indices(seed, first_step, 1, batch_size, split.num)
-  load = functools.partial(batches.train, split, seed, batch_size, rows)
-  read = batches.read(load, range(first_step, _ENDLESS), num_workers)
-  return _watch(read, split.source, bad, _to_examples)
+  if seed < 0 or first_step < 0 or batch_size > split.num:
+    raise ValueError(
+      'expected seed >= 0, first_step >= 0 and a batch_size from 1 to '
+      f'{split.num}, got {seed}, {first_step} and {batch_size}'
+    )
+  rows = grain.MapDataset.range(split.num).seed(seed).shuffle().repeat()
+  rows = rows.random_map(functools.partial(_load_train, split))
+  batches = _batches(rows, batch_size, process_index, process_count)
+  return _read(batches[first_step:], split, num_workers, bad, is_training=True)
 
 
 def _evaluate(
-  splits: dict[str, batches.Split],
+  splits: dict[str, Split],
   num_workers: int,
   bad: collections.Counter,
   *,
@@ -170,54 +176,120 @@ def _evaluate(
   if split not in splits:
     raise ValueError(f'expected a split among {(*splits,)}, got {split!r}')
   chosen = splits[split]
-  rows = _rows(batch_size, process_index, process_count)
-  load = functools.partial(batches.evaluate, chosen, batch_size, rows)
-  num_steps = -(-chosen.num // batch_size)
-  # More workers than batches would have nothing to do.
-  read = batches.read(load, range(num_steps), min(num_workers, num_steps))
-  return _watch(
-    read,
-    chosen.source,
-    bad,
-    lambda batch: (_to_examples(batch), batch.weights),
+  padded = -(-chosen.num // max(batch_size, 1)) * batch_size
+  rows = grain.MapDataset.range(padded)
+  rows = rows.map(functools.partial(_load_evaluation, chosen))
+  batches = _batches(rows, batch_size, process_index, process_count)
+  num_workers = min(num_workers, len(batches))  # others would be idle
+  return _read(batches, chosen, num_workers, bad, is_training=False)
+
+
+def _batches(
+  rows: grain.MapDataset, batch_size: int, index: int, count: int
+) -> grain.MapDataset:
+  """Returns a process's share of each batch: every `count`-th row."""
+  if not 0 <= index < count:
+    raise ValueError(
+      f'expected 0 <= process_index < process_count, got {index} and {count}'
+    )
+  if batch_size < 1 or batch_size % count:
+    raise ValueError(
+      f'expected a batch_size that the processes, {count}, divide; got '
+      f'{batch_size}'
+    )
+  return rows[index::count].batch(batch_size // count, batch_fn=_stack)
+
+
+def _read(
+  batches: grain.MapDataset,
+  split: Split,
+  num_workers: int,
+  bad: collections.Counter,
+  is_training: bool,
+) -> Iterator[Any]:
+  """Yields batches loaded ahead of time; counts and logs skipped records."""
+  options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+  loaded = batches.to_iter_dataset(options)
+  if num_workers:
+    loaded = loaded.mp_prefetch(
+      grain.MultiprocessingOptions(num_workers=num_workers),
+      worker_init_fn=_init_worker,
+    )
+  iterator = iter(loaded)
+  try:
+    for examples, weights, skipped in iterator:
+      for index in skipped:
+        bad[split.source.split, index] += 1
+        if bad[split.source.split, index] == 1:
+          where = records.locate(split.source, index)
+          logging.warning('Skipped %s: it does not decode', where)
+      yield examples if is_training else (examples, weights)
+  finally:
+    iterator.close()
+
+
+def _init_worker(worker_index: int, worker_count: int) -> None:
+  """Prepares a worker process, which ends with its parent."""
+  del worker_index, worker_count
+  cv2.setNumThreads(1)  # the workers share the cores
+  # A signal to the whole process group must not end the workers at once: the
+  # main process still finishes and saves a step.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
+  threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+  multiprocessing.parent_process().join()
+  os._exit(1)
+
+
+def _load_train(split: Split, index: int, rng: np.random.Generator) -> Row:
+  """Returns a random view of a record, or of the next that decodes."""
+  view = functools.partial(images.train_view, rng=rng, recipe=split.recipe)
+  skipped = []
+  for offset in range(split.num):
+    at = split.first + (index + offset) % split.num
+    if found := _load(split, at, view):
+      return Row(*found, 1.0, tuple(skipped))
+    skipped.append(at)
+  raise dataset.DataError(
+    f'expected records that decode in the split {split.source.split!r}, got '
+    f'none among {split.num}'
   )
 
 
-def _rows(batch_size: int, process_index: int, process_count: int) -> range:
-  """Returns which rows of a batch are this process's."""
-  if not 0 <= process_index < process_count:
-    raise ValueError(
-      f'expected 0 <= process_index < process_count, got {process_index} and '
-      f'{process_count}'
-    )
-  if batch_size < 1 or batch_size % process_count:
-    raise ValueError(
-      f'expected a batch_size that the processes, {process_count}, divide; got '
-      f'{batch_size}'
-    )
-  share = batch_size // process_count
-  return range(process_index * share, (process_index + 1) * share)
+def _load_evaluation(split: Split, index: int) -> Row:
+  """Returns the center of a record; weight 0 if skipped or past the end."""
+  size, at = split.recipe.image_size, split.first + index
+  padding = Row(np.zeros((size, size, 3), np.uint8), 0, 0.0, ())
+  if index >= split.num:
+    return padding
+  view = functools.partial(images.evaluation_view, recipe=split.recipe)
+  found = _load(split, at, view)
+  return Row(*found, 1.0, ()) if found else padding._replace(skipped=(at,))
 
 
-def _to_examples(batch: batches.Batch) -> dataset.Examples:
-  return dataset.Examples(batch.inputs, batch.labels)
-
-
-def _watch(
-  read: Iterator[batches.Batch],
-  source: Any,
-  bad: collections.Counter,
-  convert: Callable[[batches.Batch], Any],
-) -> Iterator[Any]:
-  """Yields every batch converted; counts in `bad` and logs what was skipped."""
+def _load(
+  split: Split, index: int, view: Callable[[bytes], np.ndarray | None]
+) -> tuple[np.ndarray, int] | None:
+  """Returns image and label of a record; None if it is skipped."""
   try:
-    for batch in read:
-      for index in batch.skipped.tolist():
-        bad[source.split, index] += 1
-        if bad[source.split, index] == 1:
-          logging.warning(
-            'Skipped %s: it does not decode', tfds_source.locate(source, index)
-          )
-      yield convert(batch)
-  finally:
-    read.close()
+    return records.load(split.source, index, NUM_CLASSES, view)
+  except records.DecodeError as error:
+    if split.skip:
+      return None
+    raise dataset.DataError(
+      f"{error}, or set on_bad_record to 'skip'"
+    ) from error
+
+
+def _stack(rows: Sequence[Row]) -> tuple[dataset.Examples, np.ndarray, tuple]:
+  """Returns examples, weights, and the records that were skipped."""
+  inputs = images.normalize(np.stack([row.image for row in rows]), MEAN, STD)
+  labels = np.array([row.label for row in rows], np.int32)
+  return (
+    dataset.Examples(inputs, labels),
+    np.array([row.weight for row in rows], np.float32),
+    tuple(index for row in rows for index in row.skipped),
+  )

@@ -1,33 +1,29 @@
-"""From the bytes of an image to what a network sees: decode, crop, normalize.
+"""Images from bytes to pixels: decode, crop, resize, normalize.
 
-OpenCV does the work, of which decoding is nearly all; so an image is decoded
-only as large as its crop needs.
+OpenCV does the work, most of it decoding; so an image is decoded only as large
+as its crop needs.
 
-S: image_size, the side of what the network sees.
+S: image_size, the side of the network's input.
 """
 
+import io
 import math
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-
-# Means and standard deviations of ImageNet's red, green and blue in [0, 1], as
-# everybody has used them since torchvision.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+import PIL.Image
 
 _INTERPOLATIONS = {
   'linear': cv2.INTER_LINEAR,
   'cubic': cv2.INTER_CUBIC,
   'area': cv2.INTER_AREA,
 }
-INTERPOLATIONS = tuple(_INTERPOLATIONS)
 
 _ATTEMPTS = 10  # to draw a crop that fits
 
-# JPEG decoders halve an image for next to nothing. Orientation is ignored: so
-# ImageNet has been read ever since, and sizes are those in the file's header.
+# By the factor that a JPEG decoder shrinks by, at no cost. Orientation is
+# ignored, as is usual for ImageNet, so sizes are those of the header.
 _FLAGS = {
   1: cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
   2: cv2.IMREAD_REDUCED_COLOR_2 | cv2.IMREAD_IGNORE_ORIENTATION,
@@ -36,30 +32,21 @@ _FLAGS = {
 }
 
 
-class Crop(NamedTuple):
-  """A rectangle of an image, in pixels."""
-
-  top: int
-  left: int
-  height: int
-  width: int
-
-
 class Recipe(NamedTuple):
   """How images are cropped and resized."""
 
   image_size: int  # S
-  resize: int  # the short side before the central crop of the evaluation
-  area: tuple[float, float]  # of the random crop, as a share of the image
-  ratio: tuple[float, float]  # width / height of the random crop
-  interpolation: str  # one of INTERPOLATIONS
+  resize: int  # short side before the center crop of evaluation
+  area: tuple[float, float]  # range of the random crop's share of the image
+  ratio: tuple[float, float]  # range of the random crop's width / height
+  interpolation: str  # 'linear' | 'cubic' | 'area'
 
 
 def check_recipe(recipe: Recipe) -> None:
-  """Checks that a recipe can be followed.
+  """Checks the values of a recipe.
 
   Raises:
-    ValueError: If one of its values is out of range.
+    ValueError: If one is out of range.
   """
   size, resize, area, ratio, interpolation = recipe
   if not 1 <= size <= resize:
@@ -73,7 +60,7 @@ def check_recipe(recipe: Recipe) -> None:
     raise ValueError(f'expected ratio (low, high) above 0, got {ratio}')
   if interpolation not in _INTERPOLATIONS:
     raise ValueError(
-      f'expected an interpolation among {", ".join(INTERPOLATIONS)}; got '
+      f'expected an interpolation among {", ".join(_INTERPOLATIONS)}; got '
       f'{interpolation!r}'
     )
 
@@ -81,87 +68,67 @@ def check_recipe(recipe: Recipe) -> None:
 def train_view(
   content: bytes, rng: np.random.Generator, recipe: Recipe
 ) -> np.ndarray | None:
-  """Returns a random crop of an image, flipped half of the time.
+  """Returns a random crop of an image, flipped with probability 1/2.
 
   Shapes:
-    returned: uint8 `[S, S, 3]`, red first; None if `content` does not decode.
+    returned: uint8 `[S, S, 3]`, RGB; None if `content` does not decode.
 
   Reference:
     Szegedy et al., 2014, "Going deeper with convolutions".
     https://arxiv.org/abs/1409.4842
   """
-  size = recipe.image_size
-  height_width, decoded = _size(content)
-  if height_width is None:
+  shape = read_shape(content)
+  if shape is None:
     return None
-  crop = random_crop(rng, *height_width, recipe.area, recipe.ratio)
+  crop = random_crop(rng, *shape, recipe.area, recipe.ratio)
   flip = rng.random() < 0.5
-  if decoded is None:
-    shrink = min(crop.height, crop.width) / size
-    decoded = decode(content, shrink)
-    if decoded is None:
-      return None
-    crop = _scale_crop(crop, height_width, decoded.shape)
+  image = decode(content, min(crop[2:]) / recipe.image_size)
+  if image is None:
+    return None
+  rows, columns = (
+    _scale(crop[i], crop[i + 2], shape[i], image.shape[i]) for i in (0, 1)
+  )
   image = resize(
-    decoded[
-      crop.top : crop.top + crop.height, crop.left : crop.left + crop.width
-    ],
-    size,
-    size,
+    image[rows, columns],
+    recipe.image_size,
+    recipe.image_size,
     recipe.interpolation,
   )
-  return _red_first(cv2.flip(image, 1) if flip else image)
+  return cv2.cvtColor(cv2.flip(image, 1) if flip else image, cv2.COLOR_BGR2RGB)
 
 
 def evaluation_view(content: bytes, recipe: Recipe) -> np.ndarray | None:
-  """Returns the center of an image whose short side was resized.
+  """Returns the center of an image after resizing its short side.
 
   Shapes:
-    returned: uint8 `[S, S, 3]`, red first; None if `content` does not decode.
+    returned: uint8 `[S, S, 3]`, RGB; None if `content` does not decode.
   """
-  size = recipe.image_size
-  height_width, decoded = _size(content)
-  if height_width is None:
+  size, shape = recipe.image_size, read_shape(content)
+  if shape is None:
     return None
-  scale = recipe.resize / min(height_width)
-  height, width = (max(round(side * scale), size) for side in height_width)
-  if decoded is None:
-    decoded = decode(content, 1 / scale)
-    if decoded is None:
-      return None
-  image = resize(decoded, height, width, recipe.interpolation)
+  scale = recipe.resize / min(shape)
+  image = decode(content, 1 / scale)
+  if image is None:
+    return None
+  height, width = (max(round(side * scale), size) for side in shape)
+  image = resize(image, height, width, recipe.interpolation)
   top, left = (height - size) // 2, (width - size) // 2
-  return _red_first(image[top : top + size, left : left + size])
+  image = image[top : top + size, left : left + size]
+  return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def normalization(mean, std) -> np.ndarray:
-  """Returns the normalized values of bytes: `(byte / 255 - mean) / std`.
-
-  Where `std` is 0, the difference from the mean is left as it is.
+def normalize(images: np.ndarray, mean, std) -> np.ndarray:
+  """Returns `(images / 255 - mean) / std`; a `std` of 0 counts as 1.
 
   Shapes:
-    mean, std: `[3]`; the result is float32 `[1, 256, 3]`.
+    images: uint8 `[..., H, W, 3]`; the result is float32 of this shape.
+    mean, std: `[3]`.
   """
-  std = np.array(std, np.float64)
   values = np.arange(256)[:, np.newaxis] / 255 - np.array(mean)
-  values /= np.where(std > 0, std, 1)
-  return values.astype(np.float32)[np.newaxis]
-
-
-def normalize(image: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
-  """Writes the normalized values of an image to `out`.
-
-  Shapes:
-    image: uint8 `[height, width, 3]`.
-    table: from `normalization`.
-    out: float32, contiguous, of the shape of the image.
-  """
-  written = cv2.LUT(image, table, out)
-  if not np.shares_memory(written, out):
-    raise ValueError(
-      f'expected out float32, contiguous, of the shape {image.shape}; got '
-      f'{out.dtype} {out.shape}'
-    )
+  values /= np.where(np.array(std) > 0, std, 1)
+  rows = images.reshape(-1, *images.shape[-2:])
+  table = values.astype(np.float32)[np.newaxis]  # [1, 256, 3]
+  return cv2.LUT(rows, table).reshape(images.shape)
 
 
 def random_crop(
@@ -170,43 +137,30 @@ def random_crop(
   width: int,
   area: tuple[float, float],
   ratio: tuple[float, float],
-) -> Crop:
-  """Returns a crop of a random area and shape at a random place.
+) -> tuple[int, int, int, int]:
+  """Returns top, left, height and width of a random crop.
 
   The area is uniform, the ratio of width to height log-uniform. If none of ten
-  draws fits, the crop is the largest in the middle whose ratio is in range.
+  draws fits, the crop is the largest centered one with a ratio in range.
   """
-  areas = height * width * rng.uniform(*area, _ATTEMPTS)
-  ratios = np.exp(
-    rng.uniform(math.log(ratio[0]), math.log(ratio[1]), _ATTEMPTS)
-  )
-  heights = np.rint(np.sqrt(areas / ratios)).astype(int)
-  widths = np.rint(np.sqrt(areas * ratios)).astype(int)
-  fits = (
-    (heights >= 1) & (heights <= height) & (widths >= 1) & (widths <= width)
-  )
-  if fits.any():
-    first = int(fits.argmax())
-    crop_height, crop_width = int(heights[first]), int(widths[first])
-    top = int(rng.integers(height - crop_height + 1))
-    left = int(rng.integers(width - crop_width + 1))
-    return Crop(top, left, crop_height, crop_width)
+  for _ in range(_ATTEMPTS):
+    target = height * width * rng.uniform(*area)
+    shape = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+    h, w = round(math.sqrt(target / shape)), round(math.sqrt(target * shape))
+    if 1 <= h <= height and 1 <= w <= width:
+      top, left = rng.integers((height - h + 1, width - w + 1)).tolist()
+      return top, left, h, w
   nearest = min(max(width / height, ratio[0]), ratio[1])
-  crop_height = max(min(height, round(width / nearest)), 1)
-  crop_width = max(min(width, round(height * nearest)), 1)
-  return Crop(
-    (height - crop_height) // 2,
-    (width - crop_width) // 2,
-    crop_height,
-    crop_width,
-  )
+  h = max(min(height, round(width / nearest)), 1)
+  w = max(min(width, round(height * nearest)), 1)
+  return (height - h) // 2, (width - w) // 2, h, w
 
 
 def decode(content: bytes, shrink: float = 1.0) -> np.ndarray | None:
-  """Returns an image, at 1/2, 1/4 or 1/8 if it is to shrink by as much or more.
+  """Returns an image, at 1/2, 1/4 or 1/8 of its size if `shrink` allows.
 
   Shapes:
-    returned: uint8 `[height, width, 3]`, blue first; None if `content` does not
+    returned: uint8 `[height, width, 3]`, BGR; None if `content` does not
       decode.
   """
   if not content:
@@ -214,18 +168,14 @@ def decode(content: bytes, shrink: float = 1.0) -> np.ndarray | None:
   factor = max(factor for factor in _FLAGS if factor <= max(shrink, 1))
   try:
     return cv2.imdecode(np.frombuffer(content, np.uint8), _FLAGS[factor])
-  except cv2.error:  # For example a header that promises too many pixels.
+  except cv2.error:  # such as a header with too many pixels
     return None
 
 
 def resize(
   image: np.ndarray, height: int, width: int, interpolation: str
 ) -> np.ndarray:
-  """Returns an image resized.
-
-  Where neither side shrinks, 'area' is 'linear': the mean over an area of less
-  than a pixel is that pixel, and would show squares.
-  """
+  """Returns an image resized; 'area' is 'linear' where neither side shrinks."""
   grows = height >= image.shape[0] and width >= image.shape[1]
   if interpolation == 'area' and grows:
     interpolation = 'linear'
@@ -234,44 +184,16 @@ def resize(
   )
 
 
-def jpeg_size(content: bytes) -> tuple[int, int] | None:
-  """Returns height and width from the header of a JPEG; None if it is none."""
-  position = 2
-  if content[:position] != b'\xff\xd8':
+def read_shape(content: bytes) -> tuple[int, int] | None:
+  """Returns height and width from an image's header; None if there is none."""
+  try:
+    with PIL.Image.open(io.BytesIO(content)) as image:
+      return image.height, image.width
+  except (OSError, PIL.Image.DecompressionBombError):
     return None
-  while position + 9 <= len(content) and content[position] == 0xFF:
-    marker = content[position + 1]
-    if marker == 0xFF:  # padding
-      position += 1
-    elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-      height = int.from_bytes(content[position + 5 : position + 7])
-      width = int.from_bytes(content[position + 7 : position + 9])
-      return (height, width) if height and width else None
-    else:
-      position += 2 + int.from_bytes(content[position + 2 : position + 4])
-  return None
 
 
-def _size(content: bytes):
-  """Returns the height and width, and the image if it had to be decoded."""
-  size = jpeg_size(content)
-  if size is not None:
-    return size, None
-  decoded = decode(content)
-  return (None, None) if decoded is None else (decoded.shape[:2], decoded)
-
-
-def _scale_crop(crop: Crop, size, shape) -> Crop:
-  """Returns the crop of an image that was decoded at another size."""
-  if tuple(size) == tuple(shape[:2]):
-    return crop
-  scales = [shape[i] / size[i] for i in range(2)]
-  height = min(max(round(crop.height * scales[0]), 1), shape[0])
-  width = min(max(round(crop.width * scales[1]), 1), shape[1])
-  top = min(round(crop.top * scales[0]), shape[0] - height)
-  left = min(round(crop.left * scales[1]), shape[1] - width)
-  return Crop(top, left, height, width)
-
-
-def _red_first(image: np.ndarray) -> np.ndarray:
-  return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+def _scale(start: int, length: int, full: int, decoded: int) -> slice:
+  """Returns a range of rows or columns of an image decoded at another size."""
+  first = start * decoded // full
+  return slice(first, max((start + length) * decoded // full, first + 1))

@@ -1,13 +1,10 @@
 """MNIST: 55,000 training, 5,000 validation and 10,000 test examples.
 
-The four official files come with this package and are checked before they are
-used. A data set prepared by TensorFlow Datasets will do as well; it is read
-without TensorFlow.
+The four official files are part of this package. A data set prepared by
+tensorflow-datasets is read too, without TensorFlow.
 """
 
 import gzip
-import hashlib
-import io
 import os
 import pathlib
 import struct
@@ -15,7 +12,7 @@ import struct
 import numpy as np
 
 from experiments.data import dataset
-from experiments.data import tfds_source
+from experiments.data import records
 
 FILES = pathlib.Path(__file__).parent / 'files' / 'mnist'
 
@@ -34,79 +31,70 @@ SHA256 = {
   ),
 }
 
+SHAPE = (28, 28, 1)
 NUM_CLASSES = 10
-NUM_TRAIN = 60_000  # With the examples for validation.
+NUM_TRAIN = 60_000  # validation included
 NUM_VALIDATION = 5_000
 NUM_TEST = 10_000
-
-_SIDE = 28  # Images are 28 x 28.
-_PREFIX = {'train': 'train', 'test': 't10k'}
 
 
 def load(
   *, data_dir: str | None, directory: str | os.PathLike[str] = FILES
 ) -> dataset.Arrays:
-  """Returns MNIST; the last 5,000 examples for training are the validation.
+  """Returns MNIST; the last 5,000 training examples are for validation.
 
-  TensorFlow Datasets has the examples in an order of its own, so with it the
-  validation examples are others.
+  With tensorflow-datasets, which has its own order, these are other examples.
 
   Args:
-    data_dir: The folder of TensorFlow Datasets; None reads the files that come
-      with this package.
-    directory: Where those files are, if elsewhere.
+    data_dir: folder of tensorflow-datasets; None: the files of this package.
+    directory: folder of these files.
 
   Raises:
-    ValueError: If the data is absent, or not MNIST as it should be.
+    ValueError: If the data is absent, damaged or not MNIST.
   """
   if data_dir is None:
-    train, test = (read_files(directory, split) for split in _PREFIX)
+    splits = (read_files(directory, split) for split in ('train', 't10k'))
   else:
-    train, test = (read_tfds(data_dir, split) for split in _PREFIX)
-  return make_splits(train, test)
+    splits = (read_prepared(data_dir, split) for split in ('train', 'test'))
+  return make_splits(*splits)
 
 
 def read_files(
-  directory: str | os.PathLike[str], split: str
+  directory: str | os.PathLike[str], prefix: str
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the images and labels of `'train'` or `'test'`, as uint8.
+  """Returns the images and labels, uint8, of the prefix 'train' or 't10k'.
 
   Raises:
     ValueError: If a file is missing, truncated or altered.
   """
-  prefix, directory = _PREFIX[split], pathlib.Path(directory)
+  folder = pathlib.Path(directory)
   return (
-    _read_idx(directory / f'{prefix}-images-idx3-ubyte.gz'),
-    _read_idx(directory / f'{prefix}-labels-idx1-ubyte.gz'),
+    _read_idx(folder / f'{prefix}-images-idx3-ubyte.gz'),
+    _read_idx(folder / f'{prefix}-labels-idx1-ubyte.gz'),
   )
 
 
-def read_tfds(
+def read_prepared(
   data_dir: str | os.PathLike[str], split: str
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the images and labels that TensorFlow Datasets has in a folder.
+  """Returns the images and labels of a split of tensorflow-datasets.
 
   Raises:
-    ValueError: If the data set is absent, or not in the format `array_record`.
+    ValueError: If the data set is absent or not in array_record format.
   """
-  source = tfds_source.open_split(
-    tfds_source.open_builder('mnist', data_dir), split
-  )
-  images = np.empty((len(source), _SIDE, _SIDE), np.uint8)
-  labels = np.empty(len(source), np.int64)
-  for i, example in enumerate(source):
-    images[i] = example['image'][..., 0]
-    labels[i] = example['label']
-  return images, labels
+  builder = records.open_builder('mnist', data_dir)
+  examples = list(records.open_split(builder, split))
+  images = np.stack([example['image'][..., 0] for example in examples])
+  return images, np.array([example['label'] for example in examples])
 
 
 def make_splits(
   train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]
 ) -> dataset.Arrays:
-  """Returns the splits of images in 0 ... 255 and labels, after checking them.
+  """Returns the splits of images in 0 ... 255 and their labels.
 
   Raises:
-    ValueError: If there are not as many as MNIST has, or a label is none.
+    ValueError: If their number is not MNIST's, or a label is out of range.
   """
   train = _to_examples('train', *train, NUM_TRAIN)
   test = _to_examples('test', *test, NUM_TEST)
@@ -123,7 +111,7 @@ def make_splits(
 def _to_examples(
   split: str, images: np.ndarray, labels: np.ndarray, num: int
 ) -> dataset.Examples:
-  expected = ((num, _SIDE, _SIDE), (num,))
+  expected = ((num, *SHAPE[:2]), (num,))
   if (images.shape, labels.shape) != expected:
     raise ValueError(
       f'expected images and labels of the shapes {expected} in {split}, got '
@@ -140,22 +128,7 @@ def _to_examples(
 
 
 def _read_idx(path: pathlib.Path) -> np.ndarray:
-  """Returns the array in a gzipped IDX file, which must be the official one."""
-  expected = SHA256[path.name]
-  try:
-    content = path.read_bytes()
-  except FileNotFoundError as error:
-    raise ValueError(
-      f'expected {path} with sha256 {expected}; there is no such file'
-    ) from error
-  found = hashlib.sha256(content).hexdigest()
-  if found != expected:
-    raise ValueError(
-      f'expected {path} with sha256 {expected}; got {found} '
-      f'({len(content)} bytes): it is truncated or altered, replace it'
-    )
-  with gzip.open(io.BytesIO(content)) as file:
-    # Two zeros, the type (8: unsigned bytes), the rank, and the shape.
-    *_, rank = struct.unpack('>4B', file.read(4))
-    shape = struct.unpack(f'>{rank}I', file.read(4 * rank))
-    return np.frombuffer(file.read(), np.uint8).reshape(shape)
+  content = gzip.decompress(dataset.read_checked(path, SHA256[path.name]))
+  rank = content[3]
+  shape = struct.unpack_from(f'>{rank}I', content, 4)
+  return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)

@@ -1,7 +1,6 @@
-"""In which order examples are read: a pure function of the seed and the step.
+"""The order of examples: a pure function of the seed and the step.
 
-There is no iterator and so nothing of it to save: who knows the step knows the
-position in the data.
+There is no iterator state to save.
 """
 
 import functools
@@ -16,11 +15,10 @@ def batch_indices(
   batch_size: int,
   num_examples: int,
 ) -> np.ndarray:
-  """Returns which examples make up the batches of some consecutive steps.
+  """Returns the indices of the examples of consecutive batches.
 
-  Every epoch is a new permutation and holds every example exactly once. A batch
-  may hold the end of one epoch and the beginning of the next, so none is
-  smaller and no example is dropped.
+  Each epoch is a new permutation of all examples. A batch may span two epochs,
+  so all have the same size and no example is dropped.
 
   Example:
     >>> batch_indices(
@@ -31,16 +29,9 @@ def batch_indices(
   Shapes:
     returned: `(num_steps, batch_size)`.
 
-  Args:
-    seed: Of the permutations; at least 0.
-    first_step: The first of the steps, from 0.
-    num_steps: How many steps.
-    batch_size: Examples a step.
-    num_examples: Of the data set.
-
   Raises:
-    ValueError: If a number is negative, or if `batch_size` is not between 1
-      and `num_examples`.
+    ValueError: If a number is negative, or `batch_size` is not between 1 and
+      `num_examples`.
   """
   for name, value in {
     'seed': seed, 'first_step': first_step, 'num_steps': num_steps,
@@ -52,8 +43,7 @@ def batch_indices(
       f'expected a batch_size from 1 to {num_examples}, the number of '
       f'examples; got {batch_size}'
     )
-  # The stream of all epochs, from `begin` to `end`.
-  begin = first_step * batch_size
+  begin = first_step * batch_size  # in the concatenation of all epochs
   end = begin + num_steps * batch_size
   pieces = [np.empty(0, np.int32)]
   for epoch in range(begin // num_examples, -(-end // num_examples)):
@@ -65,6 +55,5 @@ def batch_indices(
 
 @functools.lru_cache(maxsize=2)
 def _permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
-  """Returns the order of one epoch; whatever was drawn before is no matter."""
   generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
   return generator.permutation(num_examples).astype(np.int32)

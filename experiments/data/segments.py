@@ -1,7 +1,7 @@
-"""A text as batches of consecutive segments, as a model with a memory needs it.
+"""Batches of consecutive segments of a text, for a model with a memory.
 
-Row b of a batch goes on where row b of the batch before ended. What a step sees
-is a pure function of the step: who knows the step knows the position.
+Row b of a batch continues row b of the previous batch. A batch is a pure
+function of the step, so there is no iterator state to save.
 
 B: batch; T: tokens of a segment; N: tokens of a split.
 """
@@ -13,22 +13,22 @@ import numpy as np
 
 
 class Segments(NamedTuple):
-  """One segment of each of B texts."""
+  """One segment of each of B rows of text."""
 
   inputs: np.ndarray  # int32 [B, T]
-  targets: np.ndarray  # int32 [B, T], the tokens that follow each input
-  is_first: np.ndarray  # bool [B]: what the memory holds is of no concern
-  weights: np.ndarray  # float32 [B, T]: 0 where nothing is to be predicted
+  targets: np.ndarray  # int32 [B, T], the next token of each input
+  is_first: np.ndarray  # bool [B]: the memory is to be reset
+  weights: np.ndarray  # float32 [B, T]: 0 for padding and warm-up
 
 
 def steps_per_epoch(num_tokens: int, batch_size: int, segment_len: int) -> int:
-  """Returns how many steps see the whole text once.
+  """Returns the number of steps of one epoch.
 
-  The text is cut into B rows of equal length; of each at most T - 1 tokens at
-  the end are not seen.
+  The text is cut into B rows of equal length; up to T - 1 tokens at the end of
+  each row are not used.
 
   Raises:
-    ValueError: If a row is shorter than a segment and the token after it.
+    ValueError: If a row is shorter than a segment and its last target.
   """
   if batch_size < 1 or segment_len < 1:
     raise ValueError(
@@ -48,7 +48,7 @@ def steps_per_epoch(num_tokens: int, batch_size: int, segment_len: int) -> int:
 def train_batch(
   tokens: np.ndarray, step: int, batch_size: int, segment_len: int
 ) -> Segments:
-  """Returns what a step sees; epochs follow one another without end.
+  """Returns the batch of a step; epochs follow one another without end.
 
   Example:
     >>> batch = train_batch(np.arange(10), 1, batch_size=2, segment_len=2)
@@ -63,15 +63,12 @@ def train_batch(
     ValueError: If the text is too short, see `steps_per_epoch`.
   """
   num_steps = steps_per_epoch(len(tokens), batch_size, segment_len)
-  row = len(tokens) // batch_size
   first = step % num_steps * segment_len
-  starts = np.arange(batch_size) * row + first
-  both = np.stack(
-    [tokens[start : start + segment_len + 1] for start in starts]
-  ).astype(np.int32)
+  starts = np.arange(batch_size) * (len(tokens) // batch_size) + first
+  rows = _rows(tokens, starts, segment_len)
   return Segments(
-    both[:, :-1],
-    both[:, 1:],
+    rows[:, :-1],
+    rows[:, 1:],
     np.full(batch_size, step % num_steps == 0),
     np.ones((batch_size, segment_len), np.float32),
   )
@@ -80,21 +77,14 @@ def train_batch(
 def evaluation_batches(
   tokens: np.ndarray, batch_size: int, segment_len: int, num_warm_up: int
 ) -> Iterator[Segments]:
-  """Yields the whole split in order, each target with the weight 1 once.
+  """Yields the whole split in order, each target with weight 1 exactly once.
 
-  The split is one row of segments, whatever the batch: each of the B rows gets
-  a part of it, and before it, with the weight 0, the `num_warm_up` segments
-  that precede it. If these fill the memory of every layer, results do not
-  depend on B.
-
-  Args:
-    tokens: [N]; the first is not predicted.
-    batch_size: B.
-    segment_len: T.
-    num_warm_up: see `warm_up`.
+  Each of the B rows gets an equal part of the split, preceded by the
+  `num_warm_up` segments before it with weight 0. If these fill the memory of
+  every layer, see `warm_up`, the result does not depend on B.
 
   Raises:
-    ValueError: If there are less than 2 tokens.
+    ValueError: If there are fewer than 2 tokens.
   """
   if len(tokens) < 2:
     raise ValueError(
@@ -111,24 +101,27 @@ def evaluation_batches(
     index = begin + step  # of the segment in the split, [B]
     is_real = (index >= 0) & (index < end)
     starts = np.where(is_real, index, 0) * segment_len
-    both = np.stack([_padded(tokens, start, segment_len) for start in starts])
+    rows = _rows(tokens, starts, segment_len)
     place = starts[:, None] + np.arange(segment_len)[None]
     counted = (place < num_targets) & (is_real & (step >= 0))[:, None]
     yield Segments(
-      both[:, :-1], both[:, 1:], index <= 0, counted.astype(np.float32)
+      rows[:, :-1], rows[:, 1:], index <= 0, counted.astype(np.float32)
     )
 
 
 def warm_up(num_layers: int, memory_len: int, segment_len: int) -> int:
-  """Returns how many segments fill the memory of every layer exactly.
+  """Returns the number of segments that fill the memory of every layer.
 
-  A layer's memory is as in one long text once it holds only what was computed
-  with such a memory of the layer below.
+  A layer's memory is exact once all of it was computed from an exact memory of
+  the layer below.
   """
   return num_layers * -(-memory_len // segment_len)
 
 
-def _padded(tokens, start: int, segment_len: int) -> np.ndarray:
-  """Returns T + 1 tokens, int32; zeros follow the end of the text."""
-  piece = np.asarray(tokens[start : start + segment_len + 1], np.int32)
-  return np.pad(piece, (0, segment_len + 1 - len(piece)))
+def _rows(tokens, starts: np.ndarray, segment_len: int) -> np.ndarray:
+  """Returns the T + 1 tokens from each start, zero-padded, int32 [B, T + 1]."""
+  rows = np.zeros((len(starts), segment_len + 1), np.int32)
+  for row, start in zip(rows, starts, strict=True):
+    piece = tokens[start : start + segment_len + 1]
+    row[: len(piece)] = piece
+  return rows

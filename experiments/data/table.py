@@ -1,4 +1,4 @@
-"""Data sets by name: what they hold, and how they are read."""
+"""Data sets by name: their shapes, and how they are read."""
 
 from collections.abc import Callable
 import functools
@@ -12,7 +12,7 @@ from experiments.data import mnist
 
 
 class Spec(NamedTuple):
-  """What is known of a data set before any of it is read."""
+  """Facts about a data set, known before it is read."""
 
   example_shape: tuple[int, ...]
   num_classes: int
@@ -22,7 +22,7 @@ class Spec(NamedTuple):
 
 def _mnist(*, data_dir: str | None) -> Spec:
   del data_dir
-  return Spec((28, 28, 1), 10, is_stream=False, augment=None)
+  return Spec(mnist.SHAPE, mnist.NUM_CLASSES, is_stream=False, augment=None)
 
 
 def _cifar(
@@ -34,13 +34,8 @@ def _cifar(
   flip: bool,
 ) -> Spec:
   del data_dir, num_validation
-  augment = functools.partial(cifar.pad_crop_flip, pad=pad, flip=flip)
-  return Spec(
-    (32, 32, 3),
-    num_classes,
-    is_stream=False,
-    augment=augment if pad or flip else None,
-  )
+  augment = cifar.make_augment(pad, flip)
+  return Spec(cifar.SHAPE, num_classes, is_stream=False, augment=augment)
 
 
 def _imagenet(*, data_dir: str | None, image_size: int, **_) -> Spec:
@@ -51,7 +46,7 @@ def _imagenet(*, data_dir: str | None, image_size: int, **_) -> Spec:
   return Spec(shape, imagenet.NUM_CLASSES, is_stream=True, augment=None)
 
 
-# Both take the same section.
+# Each pair takes the same section.
 SPECS = {
   'cifar10': functools.partial(_cifar, 10),
   'cifar100': functools.partial(_cifar, 100),

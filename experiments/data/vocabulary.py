@@ -1,7 +1,7 @@
-"""What a token is: a byte, or one of the words of a text.
+"""Tokens: the bytes of a text, or its words.
 
-A vocabulary depends on the text alone, and is saved beside the checkpoints, for
-without it their embeddings mean nothing.
+A vocabulary depends on the text alone. It is saved in the run folder, because
+the embeddings mean nothing without it.
 """
 
 import collections
@@ -15,30 +15,29 @@ from typing import NamedTuple
 
 import numpy as np
 
-END = '<eos>'  # of a line
+END = '<eos>'  # end of line
 UNKNOWN = '<unk>'
-NUM_BYTES = 256
 UNITS = ('byte', 'word')
 SPLITS = ('space', 'punctuation')
 
-_PIECES = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")  # don't is a word
+_PIECES = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")  # "don't" is one word
 
 
 class Vocabulary(NamedTuple):
-  """Which tokens there are."""
+  """The tokens of a text."""
 
   unit: str  # 'byte' | 'word'
-  split: str  # 'space' | 'punctuation': how words are told apart
+  split: str  # 'space' | 'punctuation': how a line is cut into words
   words: tuple[str, ...]  # token i is words[i]; () for bytes
 
   @property
   def size(self) -> int:
-    """How many different tokens there are."""
-    return NUM_BYTES if self.unit == 'byte' else len(self.words)
+    """Number of tokens."""
+    return 256 if self.unit == 'byte' else len(self.words)
 
   @property
   def dtype(self) -> np.dtype:
-    """The smallest unsigned type that holds every token."""
+    """Smallest unsigned type that holds every token."""
     return np.min_scalar_type(self.size - 1)
 
 
@@ -46,41 +45,39 @@ BYTES = Vocabulary('byte', 'space', ())
 
 
 def count(
-  text_lines: Iterable[str], *, split: str, max_words: int | None
+  lines: Iterable[str], *, split: str, max_words: int | None
 ) -> Vocabulary:
-  """Returns the words of a text, the end of a line first, then by frequency.
+  """Returns the words of a text: `<eos>` first, then by frequency.
 
-  Words of equal frequency are in the order in which they first occur. What is
-  left out is unknown; `<unk>` is a word like others if the text has it, and the
-  second otherwise.
+  Words of equal frequency are in order of first occurrence. `<unk>` is ranked
+  like any other word if the text has it, and comes second otherwise.
 
   Example:
     >>> count(['b a', 'a c'], split='space', max_words=None).words
     ('<eos>', '<unk>', 'a', 'b', 'c')
 
   Args:
-    text_lines: the text for training.
-    split: 'space' takes what is between white space, as WikiText is tokenized;
-      'punctuation' also separates punctuation from words.
-    max_words: how many at most, `<eos>` and `<unk>` included; None: all.
+    lines: the training text.
+    split: 'space' for text tokenized already, such as WikiText; 'punctuation'
+      also separates punctuation from words.
+    max_words: size limit, `<eos>` and `<unk>` included; None for no limit.
 
   Raises:
-    ValueError: If `split` is neither, or `max_words` is less than 3.
+    ValueError: If `split` is unknown, or `max_words` is less than 3.
   """
   if split not in SPLITS:
     raise ValueError(f'expected split, one of {SPLITS}, got {split!r}')
   if max_words is not None and max_words < 3:
     raise ValueError(f'expected max_words >= 3 or None, got {max_words}')
   counter = collections.Counter()
-  for line in text_lines:
+  for line in lines:
     counter.update(pieces(line, split))
   counter.pop(END, None)
-  words = [word for word, _ in counter.most_common()]
-  first = [END] if UNKNOWN in counter else [END, UNKNOWN]
-  kept = (first + words)[:max_words]
-  if UNKNOWN not in kept:
-    kept[-1] = UNKNOWN
-  return Vocabulary('word', split, tuple(kept))
+  words = [END] if UNKNOWN in counter else [END, UNKNOWN]
+  words = (words + [word for word, _ in counter.most_common()])[:max_words]
+  if UNKNOWN not in words:
+    words[-1] = UNKNOWN
+  return Vocabulary('word', split, tuple(words))
 
 
 def pieces(line: str, split: str) -> list[str]:
@@ -93,8 +90,8 @@ def pieces(line: str, split: str) -> list[str]:
   return line.split() if split == 'space' else _PIECES.findall(line)
 
 
-def encode(vocabulary: Vocabulary, text: str) -> np.ndarray:
-  """Returns the tokens of a text, [N]; each line of words ends with `<eos>`.
+def encode(vocabulary: Vocabulary, text: str | Iterable[str]) -> np.ndarray:
+  """Returns the tokens of a text, or of its lines; each line ends in `<eos>`.
 
   Example:
     >>> encode(BYTES, 'Abc')
@@ -102,21 +99,16 @@ def encode(vocabulary: Vocabulary, text: str) -> np.ndarray:
   """
   if vocabulary.unit == 'byte':
     return np.frombuffer(text.encode('utf-8'), np.uint8)
+  if isinstance(text, str):
+    text = text.removesuffix('\n').split('\n') if text else []
   number = _numbers(vocabulary)
   unknown = number[UNKNOWN]
-  tokens = []
-  for line in lines(text):
-    tokens += [
-      number.get(word, unknown) for word in pieces(line, vocabulary.split)
-    ]
-    tokens.append(number[END])
-  return np.array(tokens, vocabulary.dtype)
-
-
-def lines(text: str) -> list[str]:
-  """Returns the lines of a text; only the line feed ends one."""
-  found = text.split('\n')
-  return found[:-1] if not found[-1] else found
+  tokens = (
+    number.get(word, unknown)
+    for line in text
+    for word in (*pieces(line, vocabulary.split), END)
+  )
+  return np.fromiter(tokens, vocabulary.dtype)
 
 
 def decode(vocabulary: Vocabulary, tokens: Iterable[int]) -> str:
@@ -130,19 +122,19 @@ def decode(vocabulary: Vocabulary, tokens: Iterable[int]) -> str:
     return bytes(int(token) for token in tokens).decode('utf-8', 'replace')
   words = [vocabulary.words[int(token)] for token in tokens]
   text = ' '.join('\n' if word == END else word for word in words)
-  return text.replace(' \n ', '\n').replace(' \n', '\n').replace('\n ', '\n')
+  return re.sub(' ?\n ?', '\n', text)
 
 
 def to_json(vocabulary: Vocabulary) -> bytes:
-  """Returns a vocabulary as the JSON that `read` reads."""
+  """Returns a vocabulary as JSON, for `read`."""
   return json.dumps(vocabulary._asdict(), ensure_ascii=False).encode('utf-8')
 
 
 def read(path: str | os.PathLike[str]) -> Vocabulary:
-  """Returns the vocabulary in a file of `to_json`.
+  """Returns the vocabulary in a file written from `to_json`.
 
   Raises:
-    ValueError: If there is none, or it is not one.
+    ValueError: If the file is missing or holds no vocabulary.
   """
   try:
     fields = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
@@ -153,42 +145,37 @@ def read(path: str | os.PathLike[str]) -> Vocabulary:
     ) from error
   except (ValueError, TypeError, KeyError) as error:
     raise ValueError(
-      f'expected a vocabulary in {path}, got what is none ({error}); the file '
-      'is truncated or altered'
+      f'expected a vocabulary in {path}; it is truncated or altered ({error})'
     ) from error
   if vocabulary.unit not in UNITS or vocabulary.split not in SPLITS:
     raise ValueError(
-      f'expected units out of {UNITS} and splits out of {SPLITS} in {path}, '
-      f'got {vocabulary.unit!r} and {vocabulary.split!r}'
+      f'expected a vocabulary in {path} with a unit of {UNITS} and a split of '
+      f'{SPLITS}, got {vocabulary.unit!r} and {vocabulary.split!r}'
     )
   return vocabulary
 
 
 def check_same(
-  there: Vocabulary, now: Vocabulary, path: str | os.PathLike[str]
+  saved: Vocabulary, current: Vocabulary, path: str | os.PathLike[str]
 ) -> None:
-  """Checks that the vocabulary of a run is the one of its data.
+  """Checks that the data has the vocabulary that a run was trained with.
 
   Raises:
-    ValueError: If they differ; says where first.
+    ValueError: If they differ; names the first difference.
   """
-  if there == now:
+  if saved == current:
     return
-  if there[:2] != now[:2] or there.size != now.size:
-    found = (
-      f'{there.size} tokens ({there.unit}, {there.split}) there, {now.size} '
-      f'({now.unit}, {now.split}) now'
+  if saved[:2] != current[:2] or saved.size != current.size:
+    found = ' there, '.join(
+      f'{v.size} tokens ({v.unit}, {v.split})' for v in (saved, current)
     )
   else:
-    i = next(
-      i
-      for i, (a, b) in enumerate(zip(there.words, now.words, strict=True))
-      if a != b
-    )
-    found = f'token {i} is {there.words[i]!r} there, {now.words[i]!r} now'
+    pairs = enumerate(zip(saved.words, current.words, strict=True))
+    i, (old, new) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
+    found = f'token {i} is {old!r} there, {new!r}'
   raise ValueError(
     f'expected the vocabulary that the run was trained with, {path}; got '
-    f'another: {found}. Use the data of the run, or a new folder'
+    f'another: {found} now. Use the data of the run, or a new folder'
   )
 
 
