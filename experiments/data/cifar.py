@@ -47,9 +47,12 @@ def load(
   augment = make_augment(pad, flip)
   if num_validation < 1:
     raise ValueError(f'expected num_validation >= 1, got {num_validation}')
-  builder = records.open_builder(name, data_dir)
-  train = _read(builder, 'train', num_classes)
-  test = _read(builder, 'test', num_classes)
+  train, test = (
+    _read(source, num_classes)
+    for source in records.open_splits(
+      name, data_dir, ('train', 'test'), encoded=('image',)
+    )
+  )
   first = len(train.labels) - num_validation
   if first < 1:
     raise ValueError(
@@ -58,12 +61,10 @@ def load(
     )
   mean, std = cv2.meanStdDev(train.inputs.reshape(-1, *SHAPE[1:]))
   train, test = (
-    split._replace(
-      inputs=image_lib.normalize(
-        split.inputs, mean[:, 0] / 255, std[:, 0] / 255
-      )
+    dataset.Examples(
+      image_lib.normalize(inputs, mean[:, 0] / 255, std[:, 0] / 255), labels
     )
-    for split in (train, test)
+    for inputs, labels in (train, test)
   )
   return dataset.Arrays(
     dataset.Examples(train.inputs[:first], train.labels[:first]),
@@ -124,9 +125,8 @@ def pad_crop_flip(
   return jnp.where(flipped, moved[:, :, ::-1], moved)
 
 
-def _read(builder: Any, split: str, num_classes: int) -> dataset.Examples:
+def _read(source: Any, num_classes: int) -> dataset.Examples:
   """Returns a split with images in 0 ... 255, after checking it."""
-  source = records.open_split(builder, split, encoded=('image',))
   images = np.empty((len(source), *SHAPE), np.uint8)
   labels = np.empty(len(source), np.int32)
   for i in range(len(source)):
