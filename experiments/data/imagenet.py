@@ -55,7 +55,7 @@ class Row(NamedTuple):
   image: np.ndarray  # uint8 [S, S, 3]
   label: int
   weight: float  # 0 for padding
-  skipped: tuple[int, ...]  # records that did not decode
+  skipped: tuple[int, ...]  # indices of records that did not decode
 
 
 def imagenet(
@@ -78,20 +78,15 @@ def imagenet(
 
   Args:
     data_dir: folder of tensorflow-datasets.
-    num_validation: training examples, the last, held out as 'validation'; 0
-      makes 'validation' the test split, as is common in publications.
-    image_size: side of the network's input, usually 224.
-    resize: short side before the center crop, usually 256.
-    area: range of the random crop's share of the image, usually (0.08, 1).
-    ratio: range of its width / height, usually (3/4, 4/3).
-    interpolation: 'linear' | 'cubic' | 'area'; the decoder halves images first
-      where that suffices.
+    num_validation: number of training examples, the last, held out; 0 makes
+      'validation' the test split, as is common in publications.
+    image_size: usually 224; see `images.Recipe`, likewise the next four.
+    resize: usually 256.
+    area: usually (0.08, 1).
+    ratio: usually (3/4, 4/3).
+    interpolation: 'linear' | 'cubic' | 'area'.
     on_bad_record: 'stop' with an error or 'skip' records that do not decode.
     num_workers: processes that decode; 0: a thread of this process.
-
-  Raises:
-    ValueError: If the data set is absent or incomplete, or an argument is out
-      of range.
   """
   recipe = images.Recipe(image_size, resize, area, ratio, interpolation)
   images.check_recipe(recipe)

@@ -40,13 +40,9 @@ NUM_TEST = 10_000
 def load(*, data_dir: str | None) -> dataset.Arrays:
   """Returns MNIST; the last 5,000 training examples are for validation.
 
-  With tensorflow-datasets, which has its own order, these are other examples.
-
   Args:
-    data_dir: folder of tensorflow-datasets; None: the files of this package.
-
-  Raises:
-    ValueError: If the data is absent, damaged or not MNIST.
+    data_dir: folder of tensorflow-datasets, whose order is another; None: the
+      files of this package.
   """
   if data_dir is None:
     return make_splits(read_files('train'), read_files('t10k'))
@@ -61,11 +57,7 @@ def load(*, data_dir: str | None) -> dataset.Arrays:
 
 
 def read_files(prefix: str) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the images and labels, uint8, of the prefix 'train' or 't10k'.
-
-  Raises:
-    ValueError: If a file is missing, truncated or altered.
-  """
+  """Returns the images and labels, uint8, of the prefix 'train' or 't10k'."""
   return (
     _read_idx(FILES / f'{prefix}-images-idx3-ubyte.gz'),
     _read_idx(FILES / f'{prefix}-labels-idx1-ubyte.gz'),
@@ -75,11 +67,7 @@ def read_files(prefix: str) -> tuple[np.ndarray, np.ndarray]:
 def make_splits(
   train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]
 ) -> dataset.Arrays:
-  """Returns the splits of images in 0 ... 255 and their labels.
-
-  Raises:
-    ValueError: If their number is not MNIST's, or a label is out of range.
-  """
+  """Returns the splits of images in 0 ... 255 and their labels, checked."""
   train = _to_examples('train', *train, NUM_TRAIN)
   test = _to_examples('test', *test, NUM_TEST)
   first = NUM_TRAIN - NUM_VALIDATION

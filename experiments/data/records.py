@@ -23,13 +23,8 @@ def open_splits(
 ) -> list[Any]:
   """Returns splits of the newest version of a prepared data set.
 
-  Each is a picklable sequence of examples, which are dicts.
-
-  Args:
-    name: of the data set, such as 'cifar10'.
-    data_dir: folder of tensorflow-datasets.
-    splits: their names, such as 'train'.
-    encoded: features to leave as the bytes of their file.
+  Each is a picklable sequence of examples, which are dicts; features in
+  `encoded` are the bytes of a file.
 
   Raises:
     ValueError: If the data set or a split is absent or in another format, or a

@@ -61,9 +61,6 @@ def count(
     split: 'space' for text tokenized already, such as WikiText; 'punctuation'
       also separates punctuation from words.
     max_words: size limit, `<eos>` and `<unk>` included; None for no limit.
-
-  Raises:
-    ValueError: If `split` is unknown, or `max_words` is less than 3.
   """
   if split not in SPLITS:
     raise ValueError(f'expected split, one of {SPLITS}, got {split!r}')
@@ -131,11 +128,7 @@ def to_json(vocabulary: Vocabulary) -> bytes:
 
 
 def read(path: str | os.PathLike[str]) -> Vocabulary:
-  """Returns the vocabulary in a file written from `to_json`.
-
-  Raises:
-    ValueError: If the file is missing or holds no vocabulary.
-  """
+  """Returns the vocabulary in a file written from `to_json`."""
   try:
     fields = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
     vocabulary = Vocabulary(**{**fields, 'words': tuple(fields['words'])})
@@ -155,11 +148,7 @@ def read(path: str | os.PathLike[str]) -> Vocabulary:
 def check_same(
   saved: Vocabulary, current: Vocabulary, path: str | os.PathLike[str]
 ) -> None:
-  """Checks that the data has the vocabulary that a run was trained with.
-
-  Raises:
-    ValueError: If they differ; names the first difference.
-  """
+  """Raises ValueError unless the data has the vocabulary of a run."""
   if saved == current:
     return
   found = ' there, '.join(
