@@ -42,7 +42,7 @@ _GRACE = 30  # seconds that a worker lives after SIGTERM
 class Split(NamedTuple):
   """Consecutive records of a prepared split."""
 
-  source: Any  # from `records.open_split`, images as bytes
+  source: Any  # from `records.open_splits`, images as bytes
   first: int
   num: int
   recipe: images.Recipe

@@ -222,9 +222,11 @@ def test_evaluation_sees_the_center_of_the_examples(
   assert num > 10
 
 
-def test_validation_is_the_last_of_the_examples_for_training(
-  imagenet_dir, train_examples
+def test_validation_is_held_out_or_else_the_test_split(
+  imagenet_dir, train_examples, evaluated
 ):
+  without = open_stream(imagenet_dir)
+  assert_equal(evaluate(without, 'validation'), evaluated)
   stream = open_stream(imagenet_dir, num_validation=9)
   assert stream.num_train == 31
   labels = [example['label'] for example in train_examples]
@@ -233,12 +235,6 @@ def test_validation_is_the_last_of_the_examples_for_training(
   _, validated, weights = evaluate(stream, 'validation', batch_size=9)
   assert validated[0].tolist() == labels[31:]
   assert weights.tolist() == [[1.0] * 9]
-
-
-def test_without_examples_held_out_validation_is_the_test_split(
-  stream, evaluated
-):
-  assert_equal(evaluate(stream, 'validation'), evaluated)
 
 
 def test_worker_processes_change_nothing(imagenet_dir, whole):
