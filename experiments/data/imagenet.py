@@ -31,7 +31,7 @@ NAME = 'imagenet2012'
 NUM_CLASSES = 1000
 ON_BAD_RECORD = ('stop', 'skip')
 
-# Of red, green and blue in [0, 1]: the usual values, from torchvision.
+# Red, green and blue in [0, 1]: the usual values, from torchvision.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 

@@ -42,7 +42,7 @@ def test_where_no_draw_fits_the_crop_is_the_largest_in_the_center(
 
 def test_areas_are_uniform_and_ratios_log_uniform():
   rng = np.random.default_rng(0)
-  # Of areas up to a half, none has to be drawn again.
+  # Areas up to a half always fit, so the first draw counts.
   crops = np.array(
     [
       images.random_crop(rng, 1000, 1000, (0.1, 0.5), RATIO)
