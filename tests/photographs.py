@@ -1,16 +1,16 @@
-"""Small data sets of real photographs, laid out as tensorflow-datasets does.
+"""Small data sets of real photographs, in the layout of tensorflow-datasets.
 
-The photographs come with scikit-image and scikit-learn, so nothing is
-downloaded; what is written has the features, the files and the formats of the
-real data sets, so that all that reads these is tested from the bytes on.
+The photographs come with scikit-image and scikit-learn. Features, files and
+formats are those of the real data sets, so readers are tested from the bytes.
 """
 
 from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Mapping
 import functools
 import io
 import pathlib
 import sys
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,19 +24,19 @@ _NAMES = (
   'data/retina.jpg', 'data/rocket.jpg', 'datasets/images/china.jpg',
   'datasets/images/flower.jpg',
 )  # fmt: skip
-# Height and width. Most of ImageNet's images have the first; some are upright,
-# large, smaller than what the network sees, or narrow.
+# Height and width: mostly ImageNet's usual one; some are upright, large,
+# smaller than the network's input, or narrow.
 SIZES = (
   (375, 500), (500, 375), (375, 500), (333, 500), (375, 500), (768, 1024),
   (375, 500), (180, 240), (375, 500), (120, 600),
 )  # fmt: skip
 NUM_CLASSES = 1000
-LABEL_EVERY = 111  # Photograph i has the label 111 i: 0 and 999 among them.
+LABEL_EVERY = 111  # photograph i has the label 111 i: 0 and 999 among them
 
 
 @functools.cache
 def photographs() -> tuple[np.ndarray, ...]:
-  """Returns ten photographs, uint8 `[height, width, 3]`, blue first."""
+  """Returns ten photographs, uint8 `[height, width, 3]`, BGR."""
   found = []
   for name in _NAMES:
     package = skimage if name.startswith('data/') else sklearn
@@ -46,26 +46,24 @@ def photographs() -> tuple[np.ndarray, ...]:
 
 
 def view(index: int, height: int, width: int) -> np.ndarray:
-  """Returns a view of photograph `index % 10`, each index another.
+  """Returns a crop of photograph `index % 10`, another for each index.
 
   Shapes:
-    returned: uint8 `[height, width, 3]`, blue first.
+    returned: uint8 `[height, width, 3]`, BGR.
   """
   photograph = photographs()[index % len(_NAMES)]
   rng = np.random.default_rng(index)
-  share = rng.uniform(0.7, 1.0)  # of the largest view of this shape
+  share = rng.uniform(0.7, 1.0)  # of the largest crop of this shape
   scale = share * min(photograph.shape[0] / height, photograph.shape[1] / width)
   crop = [max(1, int(scale * side)) for side in (height, width)]
   top, left = (
     rng.integers(whole - part + 1)
     for whole, part in zip(photograph.shape, crop, strict=False)
   )
-  image = photograph[top : top + crop[0], left : left + crop[1]]
-  shrinks = scale > 1
   return cv2.resize(
-    image,
+    photograph[top : top + crop[0], left : left + crop[1]],
     (width, height),
-    interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC,
+    interpolation=cv2.INTER_AREA if scale > 1 else cv2.INTER_CUBIC,
   )
 
 
@@ -79,7 +77,7 @@ def jpeg(index: int, quality: int = 95) -> bytes:
 
 
 def label(index: int) -> int:
-  """Returns the label of a view: which photograph it is of."""
+  """Returns the label of a view, by its photograph."""
   return LABEL_EVERY * (index % len(_NAMES))
 
 
@@ -109,47 +107,28 @@ def write_imagenet(
   """Writes views as imagenet2012 to a folder of tensorflow-datasets.
 
   Args:
-    data_dir: The folder.
-    num_train: How many examples for training; indices from 0.
-    num_validation: How many in the split `validation`; the indices that follow.
-    num_shards: Files a split.
-    example: Makes the example of an index.
+    data_dir: the folder.
+    num_train: number of training examples; indices from 0.
+    num_validation: size of the split `validation`; the indices that follow.
+    num_shards: files of a split.
+    example: makes the example of an index.
   """
-  with tfds.core.registered.skip_registration():
-
-    class Imagenet2012(tfds.core.GeneratorBasedBuilder):
-      VERSION = tfds.core.Version('5.1.0')
-
-      def _info(self):
-        return tfds.core.DatasetInfo(
-          builder=self,
-          features=tfds.features.FeaturesDict(
-            {
-              'image': tfds.features.Image(encoding_format='jpeg'),
-              'label': tfds.features.ClassLabel(num_classes=NUM_CLASSES),
-              'file_name': tfds.features.Text(),
-            }
-          ),
-        )
-
-      def _split_generators(self, _):
-        splits = {'train': self._generate_examples(0, num_train)}
-        if num_validation:
-          splits['validation'] = self._generate_examples(
-            num_train, num_validation
-          )
-        return splits
-
-      def _generate_examples(self, first, num):
-        for index in range(first, first + num):
-          made = dict(example(index))
-          yield index, made | {'image': io.BytesIO(made['image'])}
-
-  _write(Imagenet2012, data_dir, num_shards)
+  features = {
+    'image': tfds.features.Image(encoding_format='jpeg'),
+    'label': tfds.features.ClassLabel(num_classes=NUM_CLASSES),
+    'file_name': tfds.features.Text(),
+  }
+  indices = {
+    'train': range(num_train),
+    'validation': range(num_train, num_train + num_validation),
+  }
+  write(
+    data_dir, 'imagenet2012', '5.1.0', features, indices, example, num_shards
+  )
 
 
 def cifar_example(index: int, num_classes: int) -> tuple[np.ndarray, int]:
-  """Returns an image, uint8 `[32, 32, 3]`, red first, and its label."""
+  """Returns an image, uint8 `[32, 32, 3]`, RGB, and its label."""
   image = cv2.cvtColor(view(index, 32, 32), cv2.COLOR_BGR2RGB)
   return image, index % num_classes
 
@@ -160,6 +139,7 @@ def write_cifar(
   num_classes: int,
   num_train: int,
   num_test: int,
+  num_shards: int = 1,
   example: Callable[[int, int], tuple[np.ndarray, int]] = cifar_example,
 ) -> None:
   """Writes views as cifar10 or cifar100 to a folder of tensorflow-datasets."""
@@ -168,45 +148,52 @@ def write_cifar(
     'image': tfds.features.Image(shape=(32, 32, 3)),
     'label': tfds.features.ClassLabel(num_classes=num_classes),
   }
-  if num_classes == 100:
-    features['coarse_label'] = tfds.features.ClassLabel(num_classes=20)
 
-  def generate(prefix: str, first: int, num: int) -> Iterator:
-    for index in range(first, first + num):
-      image, label = example(index, num_classes)
-      made = {'id': f'{prefix}_{index:05d}', 'image': image, 'label': label}
-      if num_classes == 100:
-        made['coarse_label'] = label // 5
-      yield index, {**made, 'image': io.BytesIO(_png(image))}
+  def make(index):
+    image, label = example(index, num_classes)
+    content = encode('.png', image[..., ::-1])
+    return {'id': f'{index:05d}', 'image': content, 'label': label}
+
+  indices = {
+    'train': range(num_train),
+    'test': range(num_train, num_train + num_test),
+  }
+  name = f'cifar{num_classes}'
+  write(data_dir, name, '3.0.2', features, indices, make, num_shards)
+
+
+def write(
+  data_dir,
+  name: str,
+  version: str,
+  features: Mapping[str, Any],
+  indices: Mapping[str, range],
+  example: Callable[[int], dict],
+  num_shards: int,
+) -> None:
+  """Writes a data set to a folder of tensorflow-datasets; no empty splits."""
+
+  def generate(split):
+    for index in split:
+      made = example(index)
+      yield index, {**made, 'image': io.BytesIO(made['image'])}
 
   with tfds.core.registered.skip_registration():
-
-    class Builder(tfds.core.GeneratorBasedBuilder):
-      name = f'cifar{num_classes}'
-      VERSION = tfds.core.Version('3.0.2')
-
-      def _info(self):
-        return tfds.core.DatasetInfo(
+    builder_class = type(
+      name,
+      (tfds.core.GeneratorBasedBuilder,),
+      {
+        'name': name,
+        'VERSION': tfds.core.Version(version),
+        '_info': lambda self: tfds.core.DatasetInfo(
           builder=self, features=tfds.features.FeaturesDict(features)
-        )
-
-      def _split_generators(self, _):
-        return {
-          'train': generate('train', 0, num_train),
-          'test': generate('test', num_train, num_test),
-        }
-
-      def _generate_examples(self):
-        raise NotImplementedError
-
-  _write(Builder, data_dir, 1)
-
-
-def _png(image: np.ndarray) -> bytes:
-  return encode('.png', cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-
-
-def _write(builder_class, data_dir, num_shards: int) -> None:
+        ),
+        '_split_generators': lambda self, _: {
+          key: generate(split) for key, split in indices.items() if split
+        },
+        '_generate_examples': generate,
+      },
+    )
   builder = builder_class(data_dir=str(data_dir), file_format='array_record')
   builder.download_and_prepare(
     download_config=tfds.download.DownloadConfig(num_shards=num_shards)

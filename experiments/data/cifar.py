@@ -34,22 +34,20 @@ def load(
     name: 'cifar10' | 'cifar100', with its fine labels.
     num_classes: 10 | 100.
     data_dir: folder of tensorflow-datasets.
-    num_validation: training examples, the last, held out for validation; at
-      least 1, usually 5,000.
-    pad: training images are padded by this many pixels and cropped at random;
-      usually 4, 0 for none.
-    flip: whether training images are flipped with probability 1/2.
-
-  Raises:
-    ValueError: If the data set is absent, incomplete or damaged, or an argument
-      is out of range.
+    num_validation: number of training examples, the last, held out for
+      validation; at least 1, usually 5,000.
+    pad: see `pad_crop_flip`; usually 4.
+    flip: see there.
   """
   augment = make_augment(pad, flip)
   if num_validation < 1:
     raise ValueError(f'expected num_validation >= 1, got {num_validation}')
-  builder = records.open_builder(name, data_dir)
-  train = _read(builder, 'train', num_classes)
-  test = _read(builder, 'test', num_classes)
+  train, test = (
+    _read(source, num_classes)
+    for source in records.open_splits(
+      name, data_dir, ('train', 'test'), encoded=('image',)
+    )
+  )
   first = len(train.labels) - num_validation
   if first < 1:
     raise ValueError(
@@ -58,12 +56,10 @@ def load(
     )
   mean, std = cv2.meanStdDev(train.inputs.reshape(-1, *SHAPE[1:]))
   train, test = (
-    split._replace(
-      inputs=image_lib.normalize(
-        split.inputs, mean[:, 0] / 255, std[:, 0] / 255
-      )
+    dataset.Examples(
+      image_lib.normalize(inputs, mean[:, 0] / 255, std[:, 0] / 255), labels
     )
-    for split in (train, test)
+    for inputs, labels in (train, test)
   )
   return dataset.Arrays(
     dataset.Examples(train.inputs[:first], train.labels[:first]),
@@ -81,11 +77,7 @@ cifar100 = functools.partial(load, 'cifar100', 100)
 def make_augment(
   pad: int, flip: bool
 ) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
-  """Returns `pad_crop_flip` as a function of key and images; None for neither.
-
-  Raises:
-    ValueError: If `pad` is out of range.
-  """
+  """Returns `pad_crop_flip` as a function of key and images, or None."""
   if not 0 <= pad <= SHAPE[0]:
     raise ValueError(f'expected a pad from 0 to {SHAPE[0]}, got {pad}')
   if not pad and not flip:
@@ -96,10 +88,9 @@ def make_augment(
 def pad_crop_flip(
   key: jax.Array, images: jax.Array, *, pad: int, flip: bool
 ) -> jax.Array:
-  """Returns images moved by up to `pad` pixels and possibly flipped.
+  """Returns images moved by up to `pad` pixels, flipped with probability 1/2.
 
-  Padding is 0, the mean of normalized images. Each image has its own draw,
-  uniform over all offsets and both orientations.
+  Padding is 0, the mean of normalized images. Each image has its own draw.
 
   Shapes:
     images: `[B, H, W, C]`; the result has the same shape and dtype.
@@ -124,9 +115,8 @@ def pad_crop_flip(
   return jnp.where(flipped, moved[:, :, ::-1], moved)
 
 
-def _read(builder: Any, split: str, num_classes: int) -> dataset.Examples:
+def _read(source: Any, num_classes: int) -> dataset.Examples:
   """Returns a split with images in 0 ... 255, after checking it."""
-  source = records.open_split(builder, split, encoded=('image',))
   images = np.empty((len(source), *SHAPE), np.uint8)
   labels = np.empty(len(source), np.int32)
   for i in range(len(source)):

@@ -31,17 +31,18 @@ NAME = 'imagenet2012'
 NUM_CLASSES = 1000
 ON_BAD_RECORD = ('stop', 'skip')
 
-# Of red, green and blue in [0, 1]: the usual values, from torchvision.
+# Red, green and blue in [0, 1]: the usual values, from torchvision.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
+_NUM_EPOCHS = 2**30  # without end; endless batches of 1 overflow in grain
 _GRACE = 30  # seconds that a worker lives after SIGTERM
 
 
 class Split(NamedTuple):
   """Consecutive records of a prepared split."""
 
-  source: Any  # from `records.open_split`, images as bytes
+  source: Any  # from `records.open_splits`, images as bytes
   first: int
   num: int
   recipe: images.Recipe
@@ -54,7 +55,7 @@ class Row(NamedTuple):
   image: np.ndarray  # uint8 [S, S, 3]
   label: int
   weight: float  # 0 for padding
-  skipped: tuple[int, ...]  # records that did not decode
+  skipped: tuple[int, ...]  # indices of records that did not decode
 
 
 def imagenet(
@@ -77,20 +78,15 @@ def imagenet(
 
   Args:
     data_dir: folder of tensorflow-datasets.
-    num_validation: training examples, the last, held out as 'validation'; 0
-      makes 'validation' the test split, as is common in publications.
-    image_size: side of the network's input, usually 224.
-    resize: short side before the center crop, usually 256.
-    area: range of the random crop's share of the image, usually (0.08, 1).
-    ratio: range of its width / height, usually (3/4, 4/3).
-    interpolation: 'linear' | 'cubic' | 'area'; the decoder halves images first
-      where that suffices.
+    num_validation: number of training examples, the last, held out; 0 makes
+      'validation' the test split, as is common in publications.
+    image_size: usually 224; see `images.Recipe`, likewise the next four.
+    resize: usually 256.
+    area: usually (0.08, 1).
+    ratio: usually (3/4, 4/3).
+    interpolation: 'linear' | 'cubic' | 'area'.
     on_bad_record: 'stop' with an error or 'skip' records that do not decode.
     num_workers: processes that decode; 0: a thread of this process.
-
-  Raises:
-    ValueError: If the data set is absent or incomplete, or an argument is out
-      of range.
   """
   recipe = images.Recipe(image_size, resize, area, ratio, interpolation)
   images.check_recipe(recipe)
@@ -126,29 +122,21 @@ def imagenet(
 
 def _open(data_dir: str) -> list[Any]:
   """Returns the prepared splits for training and testing, checked."""
-  builder = records.open_builder(NAME, data_dir)
-  num_classes = builder.info.features['label'].num_classes
+  sources = records.open_splits(
+    NAME, data_dir, ('train', 'validation'), encoded=('image',)
+  )
+  info = sources[0].dataset_info
+  num_classes = info.features['label'].num_classes
   if num_classes != NUM_CLASSES:
     raise ValueError(
-      f'expected {NUM_CLASSES} classes in {builder.info.data_dir}, got '
-      f'{num_classes}; is it {NAME}?'
+      f'expected {NUM_CLASSES} classes in {info.data_dir}, got {num_classes}; '
+      f'is it {NAME}?'
     )
-  return [
-    records.open_split(builder, split, encoded=('image',))
-    for split in ('train', 'validation')
-  ]
+  return sources
 
 
 def _train(
-  split: Split,
-  num_workers: int,
-  bad: collections.Counter,
-  *,
-  seed: int,
-  first_step: int,
-  batch_size: int,
-  process_index: int,
-  process_count: int,
+  split, num_workers, bad, *, seed, first_step, batch_size, **process
 ) -> Iterator[dataset.Examples]:
   """Returns this process's share of the batches; see `dataset.Stream`."""
   if seed < 0 or first_step < 0 or batch_size > split.num:
@@ -156,48 +144,47 @@ def _train(
       'expected seed >= 0, first_step >= 0 and a batch_size from 1 to '
       f'{split.num}, got {seed}, {first_step} and {batch_size}'
     )
-  rows = grain.MapDataset.range(split.num).seed(seed).shuffle().repeat()
+  rows = grain.MapDataset.range(split.num).seed(seed).shuffle()
+  rows = rows.repeat(_NUM_EPOCHS)
   rows = rows.random_map(functools.partial(_load_train, split))
-  batches = _batches(rows, batch_size, process_index, process_count)
-  return _read(batches[first_step:], split, num_workers, bad, is_training=True)
+  batches = _batches(rows, batch_size, **process)[first_step:]
+  return _read(batches, split, num_workers, bad, is_training=True)
 
 
 def _evaluate(
-  splits: dict[str, Split],
-  num_workers: int,
-  bad: collections.Counter,
-  *,
-  split: str,
-  batch_size: int,
-  process_index: int,
-  process_count: int,
+  splits, num_workers, bad, *, split, batch_size, **process
 ) -> Iterator[tuple[dataset.Examples, np.ndarray]]:
   """Returns this process's share of a split; see `dataset.Stream`."""
   if split not in splits:
     raise ValueError(f'expected a split among {(*splits,)}, got {split!r}')
   chosen = splits[split]
-  padded = -(-chosen.num // max(batch_size, 1)) * batch_size
-  rows = grain.MapDataset.range(padded)
+  num_padded = -(-chosen.num // max(batch_size, 1)) * batch_size
+  rows = grain.MapDataset.range(num_padded)
   rows = rows.map(functools.partial(_load_evaluation, chosen))
-  batches = _batches(rows, batch_size, process_index, process_count)
+  batches = _batches(rows, batch_size, **process)
   num_workers = min(num_workers, len(batches))  # others would be idle
   return _read(batches, chosen, num_workers, bad, is_training=False)
 
 
 def _batches(
-  rows: grain.MapDataset, batch_size: int, index: int, count: int
+  rows: grain.MapDataset,
+  batch_size: int,
+  process_index: int,
+  process_count: int,
 ) -> grain.MapDataset:
-  """Returns a process's share of each batch: every `count`-th row."""
-  if not 0 <= index < count:
+  """Returns a process's share of each batch: every P-th row."""
+  if not 0 <= process_index < process_count:
     raise ValueError(
-      f'expected 0 <= process_index < process_count, got {index} and {count}'
+      f'expected 0 <= process_index < process_count, got {process_index} and '
+      f'{process_count}'
     )
-  if batch_size < 1 or batch_size % count:
+  if batch_size < 1 or batch_size % process_count:
     raise ValueError(
-      f'expected a batch_size that the processes, {count}, divide; got '
+      f'expected a batch_size that the processes, {process_count}, divide; got '
       f'{batch_size}'
     )
-  return rows[index::count].batch(batch_size // count, batch_fn=_stack)
+  rows = rows[process_index::process_count]
+  return rows.batch(batch_size // process_count, batch_fn=_stack)
 
 
 def _read(
@@ -247,41 +234,43 @@ def _exit_with_parent() -> None:
 def _load_train(split: Split, index: int, rng: np.random.Generator) -> Row:
   """Returns a random view of a record, or of the next that decodes."""
   view = functools.partial(images.train_view, rng=rng, recipe=split.recipe)
-  skipped = []
-  for offset in range(split.num):
-    at = split.first + (index + offset) % split.num
-    if found := _load(split, at, view):
-      return Row(*found, 1.0, tuple(skipped))
-    skipped.append(at)
-  raise dataset.DataError(
-    f'expected records that decode in the split {split.source.split!r}, got '
-    f'none among {split.num}'
-  )
+  row = _load(split, index, view, split.num)
+  if not row.weight:
+    raise dataset.DataError(
+      f'expected records that decode in the split {split.source.split!r}, got '
+      f'none among {split.num}'
+    )
+  return row
 
 
 def _load_evaluation(split: Split, index: int) -> Row:
   """Returns the center of a record; weight 0 if skipped or past the end."""
-  size, at = split.recipe.image_size, split.first + index
-  padding = Row(np.zeros((size, size, 3), np.uint8), 0, 0.0, ())
-  if index >= split.num:
-    return padding
   view = functools.partial(images.evaluation_view, recipe=split.recipe)
-  found = _load(split, at, view)
-  return Row(*found, 1.0, ()) if found else padding._replace(skipped=(at,))
+  return _load(split, index, view, 1 if index < split.num else 0)
 
 
 def _load(
-  split: Split, index: int, view: Callable[[bytes], np.ndarray | None]
-) -> tuple[np.ndarray, int] | None:
-  """Returns image and label of a record; None if it is skipped."""
-  try:
-    return records.load(split.source, index, NUM_CLASSES, view)
-  except records.DecodeError as error:
-    if split.skip:
-      return None
-    raise dataset.DataError(
-      f"{error}, or set on_bad_record to 'skip'"
-    ) from error
+  split: Split,
+  index: int,
+  view: Callable[[bytes], np.ndarray | None],
+  num_attempts: int,
+) -> Row:
+  """Returns the first of some records that decodes; weight 0 if none does."""
+  skipped = []
+  for attempt in range(num_attempts):
+    at = split.first + (index + attempt) % split.num
+    try:
+      image, label = records.load(split.source, at, NUM_CLASSES, view)
+    except records.DecodeError as error:
+      if not split.skip:
+        raise dataset.DataError(
+          f"{error}, or set on_bad_record to 'skip'"
+        ) from error
+      skipped.append(at)
+    else:
+      return Row(image, label, 1.0, tuple(skipped))
+  size = split.recipe.image_size
+  return Row(np.zeros((size, size, 3), np.uint8), 0, 0.0, tuple(skipped))
 
 
 def _stack(rows: Sequence[Row]) -> tuple[dataset.Examples, np.ndarray, tuple]:

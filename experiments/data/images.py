@@ -43,11 +43,7 @@ class Recipe(NamedTuple):
 
 
 def check_recipe(recipe: Recipe) -> None:
-  """Checks the values of a recipe.
-
-  Raises:
-    ValueError: If one is out of range.
-  """
+  """Raises ValueError if a value of a recipe is out of range."""
   size, resize, area, ratio, interpolation = recipe
   if not 1 <= size <= resize:
     raise ValueError(
@@ -70,8 +66,7 @@ def train_view(
 ) -> np.ndarray | None:
   """Returns a random crop of an image, flipped with probability 1/2.
 
-  Shapes:
-    returned: uint8 `[S, S, 3]`, RGB; None if `content` does not decode.
+  The view is uint8 [S, S, 3], RGB; None if `content` does not decode.
 
   Reference:
     Szegedy et al., 2014, "Going deeper with convolutions".
@@ -88,20 +83,15 @@ def train_view(
   rows, columns = (
     _scale(crop[i], crop[i + 2], shape[i], image.shape[i]) for i in (0, 1)
   )
-  image = resize(
-    image[rows, columns],
-    recipe.image_size,
-    recipe.image_size,
-    recipe.interpolation,
-  )
+  size = recipe.image_size
+  image = resize(image[rows, columns], size, size, recipe.interpolation)
   return cv2.cvtColor(cv2.flip(image, 1) if flip else image, cv2.COLOR_BGR2RGB)
 
 
 def evaluation_view(content: bytes, recipe: Recipe) -> np.ndarray | None:
   """Returns the center of an image after resizing its short side.
 
-  Shapes:
-    returned: uint8 `[S, S, 3]`, RGB; None if `content` does not decode.
+  The view is uint8 [S, S, 3], RGB; None if `content` does not decode.
   """
   size, shape = recipe.image_size, read_shape(content)
   if shape is None:
@@ -118,11 +108,10 @@ def evaluation_view(content: bytes, recipe: Recipe) -> np.ndarray | None:
 
 
 def normalize(images: np.ndarray, mean, std) -> np.ndarray:
-  """Returns `(images / 255 - mean) / std`; a `std` of 0 counts as 1.
+  """Returns `(images / 255 - mean) / std`, float32; a `std` of 0 counts as 1.
 
   Shapes:
-    images: uint8 `[..., H, W, 3]`; the result is float32 of this shape.
-    mean, std: `[3]`.
+    images: uint8 `[..., H, W, 3]`; mean, std: `[3]`.
   """
   values = np.arange(256)[:, np.newaxis] / 255 - np.array(mean)
   values /= np.where(np.array(std) > 0, std, 1)
@@ -157,11 +146,9 @@ def random_crop(
 
 
 def decode(content: bytes, shrink: float = 1.0) -> np.ndarray | None:
-  """Returns an image, at 1/2, 1/4 or 1/8 of its size if `shrink` allows.
+  """Returns an image, uint8 BGR, or None if `content` does not decode.
 
-  Shapes:
-    returned: uint8 `[height, width, 3]`, BGR; None if `content` does not
-      decode.
+  It has 1/2, 1/4 or 1/8 of its size if `shrink` allows.
   """
   if not content:
     return None

@@ -5,7 +5,6 @@ tensorflow-datasets is read too, without TensorFlow.
 """
 
 import gzip
-import os
 import pathlib
 import struct
 
@@ -38,64 +37,37 @@ NUM_VALIDATION = 5_000
 NUM_TEST = 10_000
 
 
-def load(
-  *, data_dir: str | None, directory: str | os.PathLike[str] = FILES
-) -> dataset.Arrays:
+def load(*, data_dir: str | None) -> dataset.Arrays:
   """Returns MNIST; the last 5,000 training examples are for validation.
 
-  With tensorflow-datasets, which has its own order, these are other examples.
-
   Args:
-    data_dir: folder of tensorflow-datasets; None: the files of this package.
-    directory: folder of these files.
-
-  Raises:
-    ValueError: If the data is absent, damaged or not MNIST.
+    data_dir: folder of tensorflow-datasets, whose order is another; None: the
+      files of this package.
   """
   if data_dir is None:
-    splits = (read_files(directory, split) for split in ('train', 't10k'))
-  else:
-    splits = (read_prepared(data_dir, split) for split in ('train', 'test'))
-  return make_splits(*splits)
-
-
-def read_files(
-  directory: str | os.PathLike[str], prefix: str
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the images and labels, uint8, of the prefix 'train' or 't10k'.
-
-  Raises:
-    ValueError: If a file is missing, truncated or altered.
-  """
-  folder = pathlib.Path(directory)
-  return (
-    _read_idx(folder / f'{prefix}-images-idx3-ubyte.gz'),
-    _read_idx(folder / f'{prefix}-labels-idx1-ubyte.gz'),
+    return make_splits(read_files('train'), read_files('t10k'))
+  train, test = (
+    (
+      np.stack([example['image'][..., 0] for example in source]),
+      np.array([example['label'] for example in source]),
+    )
+    for source in records.open_splits('mnist', data_dir, ('train', 'test'))
   )
+  return make_splits(train, test)
 
 
-def read_prepared(
-  data_dir: str | os.PathLike[str], split: str
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the images and labels of a split of tensorflow-datasets.
-
-  Raises:
-    ValueError: If the data set is absent or not in array_record format.
-  """
-  builder = records.open_builder('mnist', data_dir)
-  examples = list(records.open_split(builder, split))
-  images = np.stack([example['image'][..., 0] for example in examples])
-  return images, np.array([example['label'] for example in examples])
+def read_files(prefix: str) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the images and labels, uint8, of the prefix 'train' or 't10k'."""
+  return (
+    _read_idx(FILES / f'{prefix}-images-idx3-ubyte.gz'),
+    _read_idx(FILES / f'{prefix}-labels-idx1-ubyte.gz'),
+  )
 
 
 def make_splits(
   train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]
 ) -> dataset.Arrays:
-  """Returns the splits of images in 0 ... 255 and their labels.
-
-  Raises:
-    ValueError: If their number is not MNIST's, or a label is out of range.
-  """
+  """Returns the splits of images in 0 ... 255 and their labels, checked."""
   train = _to_examples('train', *train, NUM_TRAIN)
   test = _to_examples('test', *test, NUM_TEST)
   first = NUM_TRAIN - NUM_VALIDATION

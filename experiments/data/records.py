@@ -1,9 +1,7 @@
-"""Data sets of tensorflow-datasets in array_record format, without TensorFlow.
-
-Missing or truncated files are an error when a split is opened.
-"""
+"""Data sets of tensorflow-datasets in array_record format."""
 
 from collections.abc import Callable
+from collections.abc import Sequence
 import pathlib
 from typing import Any
 
@@ -16,21 +14,21 @@ class DecodeError(dataset.DataError):
   """A record that does not decode."""
 
 
-def build_command(name: str, data_dir: str | pathlib.Path) -> str:
-  """Returns the command that prepares a data set.
+def open_splits(
+  name: str,
+  data_dir: str | pathlib.Path | None,
+  splits: Sequence[str],
+  *,
+  encoded: Sequence[str] = (),
+) -> list[Any]:
+  """Returns splits of the newest version of a prepared data set.
 
-  Example:
-    >>> build_command('cifar10', '/data')
-    'tfds build cifar10 --data_dir=/data --file_format=array_record'
-  """
-  return f'tfds build {name} --data_dir={data_dir} --file_format=array_record'
-
-
-def open_builder(name: str, data_dir: str | pathlib.Path | None) -> Any:
-  """Returns the builder of the newest version of a prepared data set.
+  Each is a picklable sequence of examples, which are dicts; features in
+  `encoded` are the bytes of a file.
 
   Raises:
-    ValueError: If there is none, or its format is not array_record.
+    ValueError: If the data set or a split is absent or in another format, or a
+      file is missing, damaged or does not hold as many records as were written.
   """
   import tensorflow_datasets as tfds  # slow to import, and seldom needed
 
@@ -39,7 +37,7 @@ def open_builder(name: str, data_dir: str | pathlib.Path | None) -> Any:
       f'expected data_dir, the folder of the data set {name}, got none'
     )
   folder = pathlib.Path(data_dir).expanduser() / name
-  prepare = f'prepare it: {build_command(name, data_dir)}'
+  build = f'tfds build {name} --data_dir={data_dir} --file_format=array_record'
   found = {
     path.parent.name: path.parent
     for path in folder.glob('*/dataset_info.json')
@@ -48,49 +46,27 @@ def open_builder(name: str, data_dir: str | pathlib.Path | None) -> Any:
   if not found:
     raise ValueError(
       f'expected the data set {name} in {data_dir}, got none in {folder}; '
-      f'{prepare}'
+      f'prepare it: {build}'
     )
   newest = found[max(found, key=tfds.core.Version)]
   builder = tfds.builder_from_directory(str(newest))
-  file_format = builder.info.file_format
-  if file_format is not tfds.core.FileFormat.ARRAY_RECORD:
+  again = f'move the folder away and prepare it: {build}'
+  if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
     raise ValueError(
       f'expected files of the format array_record in {newest}, got '
-      f'{file_format.value}; move the folder away and {prepare}'
+      f'{builder.info.file_format.value}; {again}'
     )
-  return builder
-
-
-def open_split(
-  builder: Any, split: str, *, encoded: tuple[str, ...] = ()
-) -> Any:
-  """Returns a picklable sequence of the examples of a split, each a dict.
-
-  Args:
-    builder: from `open_builder`.
-    split: its name, such as 'train'.
-    encoded: features to leave as the bytes of their file.
-
-  Raises:
-    ValueError: If the split is absent or empty, or a file is missing, damaged
-      or does not hold as many records as were written.
-  """
-  import tensorflow_datasets as tfds
-
-  info, splits = builder.info, builder.info.splits
-  root = pathlib.Path(info.data_dir).parents[1]
-  again = (
-    f'move the folder away and prepare it: {build_command(info.name, root)}'
-  )
-  if split not in splits or not splits[split].num_examples:
-    got = ', '.join(f'{key} ({splits[key].num_examples})' for key in splits)
-    raise ValueError(
-      f'expected examples in the split {split!r} of {info.name} in '
-      f'{info.data_dir}, got the splits {got or "(none)"}; {again}'
-    )
-  _check_files(splits[split], again)
+  infos = builder.info.splits
+  for split in splits:
+    if split not in infos or not infos[split].num_examples:
+      got = ', '.join(f'{key} ({infos[key].num_examples})' for key in infos)
+      raise ValueError(
+        f'expected examples in the split {split!r} of {newest}, got the splits '
+        f'{got or "(none)"}; {again}'
+      )
+    _check_files(infos[split], again)
   decoders = {feature: tfds.decode.SkipDecoding() for feature in encoded}
-  return builder.as_data_source(split, decoders=decoders or None)
+  return [builder.as_data_source(s, decoders=decoders or None) for s in splits]
 
 
 def load(
@@ -126,7 +102,7 @@ def load(
 
 
 def locate(source: Any, index: int) -> str:
-  """Returns the file and the record of an example of `open_split`."""
+  """Returns the file and the record of an example."""
   info = source.dataset_info.splits[source.split]
   ends = np.cumsum(info.shard_lengths)
   shard = int(np.searchsorted(ends, index, side='right'))
@@ -138,15 +114,13 @@ def _check_files(info: Any, again: str) -> None:
   """Checks that the files of a split hold as many records as were written."""
   from array_record.python import array_record_module
 
-  paths = [pathlib.Path(path) for path in info.filepaths]
-  if missing := [path.name for path in paths if not path.is_file()]:
-    raise ValueError(
-      f'expected {len(paths)} files of the split {info.name!r} in '
-      f'{paths[0].parent}, got {len(paths) - len(missing)}: missing '
-      f'{", ".join(missing[:3])}{" ..." * (len(missing) > 3)}; copy them '
-      f'there, or {again}'
-    )
-  for path, expected in zip(paths, info.shard_lengths, strict=True):
+  for file, expected in zip(info.filepaths, info.shard_lengths, strict=True):
+    path = pathlib.Path(file)
+    if not path.is_file():
+      raise ValueError(
+        f'expected {len(info.filepaths)} files of the split {info.name!r} in '
+        f'{path.parent}, missing {path.name}; copy it there, or {again}'
+      )
     try:
       reader = array_record_module.ArrayRecordReader(str(path))
       found = reader.num_records()

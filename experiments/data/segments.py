@@ -112,8 +112,7 @@ def evaluation_batches(
 def warm_up(num_layers: int, memory_len: int, segment_len: int) -> int:
   """Returns the number of segments that fill the memory of every layer.
 
-  A layer's memory is exact once all of it was computed from an exact memory of
-  the layer below.
+  A layer's memory is exact once computed from an exact one of the layer below.
   """
   return num_layers * -(-memory_len // segment_len)
 

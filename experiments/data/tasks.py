@@ -57,9 +57,6 @@ def permuted_mnist(
     seed: of the orders, at least 0; the order of a task does not depend on T.
     data_dir: as in `mnist.load`.
 
-  Raises:
-    ValueError: If an argument is out of range.
-
   Reference:
     Goodfellow et al., 2013, "An empirical investigation of catastrophic
     forgetting in gradient-based neural networks".
@@ -88,9 +85,6 @@ def split_mnist(
     classes_per_task: number of classes of each.
     seed: of the order of the classes; None for 0, 1, 2, ...
     data_dir: as in `mnist.load`.
-
-  Raises:
-    ValueError: If there are too few classes, or an argument is out of range.
 
   Reference:
     Zenke et al., 2017, "Continual learning through synaptic intelligence".
@@ -135,9 +129,6 @@ def cifar(
     pad: see there.
     flip: see there.
 
-  Raises:
-    ValueError: If an argument is out of range.
-
   Reference:
     Zenke et al., 2017, "Continual learning through synaptic intelligence".
     https://arxiv.org/abs/1703.04200
@@ -174,11 +165,7 @@ def cifar(
 
 
 def read(stream: Stream) -> Tasks:
-  """Returns a stream with its data.
-
-  Raises:
-    ValueError: If the data is not there, or has no example of some task.
-  """
+  """Returns a stream with its data; ValueError if a task has no example."""
   arrays = stream.load()
   # Tasks of the same classes share their rows.
   rows = {classes: {} for classes, _ in stream.tasks}

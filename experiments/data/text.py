@@ -1,12 +1,12 @@
 """Texts as tokens: three long arrays, memory-mapped where they are large.
 
-Each constructor takes one section of a config. Tokens that must be computed are
-cached in files named after the digest of their source, so a changed text or
-vocabulary never meets old tokens.
+Each constructor takes one section of a config. Computed tokens are cached in
+files named after the digest of their source, so a changed text or vocabulary
+never meets old tokens.
 """
 
-from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 import contextlib
 import gzip
 import hashlib
@@ -24,14 +24,12 @@ import numpy as np
 from experiments.data import dataset
 from experiments.data import vocabulary as vocabulary_lib
 
-FILES = pathlib.Path(__file__).parent / 'files' / 'kjv'
+KJV = pathlib.Path(__file__).parent / 'files' / 'kjv' / 'kjv.txt.gz'
 KJV_SHA256 = 'eb96496e9ab2f1e34922e463eadf665e061cebd9b17cd101ba013d28b9103039'
 KJV_HELD_OUT = 200_000  # bytes, of each of validation and test
 
 ENWIK8_BYTES = 100_000_000
 ENWIK8_HELD_OUT = 5_000_000
-
-SPLITS = ('train', 'validation', 'test')
 
 
 class Corpus(NamedTuple):
@@ -43,12 +41,7 @@ class Corpus(NamedTuple):
   vocabulary: vocabulary_lib.Vocabulary
 
 
-def kjv(
-  *,
-  unit: str,
-  max_words: int | None,
-  directory: str | os.PathLike[str] = FILES,
-) -> Corpus:
+def kjv(*, unit: str, max_words: int | None) -> Corpus:
   """Returns the King James Version, which is part of this package.
 
   The last 200,000 bytes are the test split, the 200,000 before validation.
@@ -56,15 +49,10 @@ def kjv(
   Args:
     unit: 'byte' | 'word'.
     max_words: see `vocabulary.count`; None for bytes.
-    directory: folder of the file.
-
-  Raises:
-    ValueError: If the file is missing, truncated or altered.
   """
-  path = pathlib.Path(directory) / 'kjv.txt.gz'
-  content = gzip.decompress(dataset.read_checked(path, KJV_SHA256))
+  content = gzip.decompress(dataset.read_checked(KJV, KJV_SHA256))
   text = np.frombuffer(content, np.uint8)
-  return _by_unit(text, KJV_HELD_OUT, unit, max_words, lambda: None)
+  return _split(text, KJV_HELD_OUT, unit, max_words)
 
 
 def enwik8(*, path: str, cache_dir: str | None) -> Corpus:
@@ -73,17 +61,14 @@ def enwik8(*, path: str, cache_dir: str | None) -> Corpus:
   Args:
     path: `enwik8` or `enwik8.zip`.
     cache_dir: where an archive is unpacked, once; None: beside it.
-
-  Raises:
-    ValueError: If there is no such file, or not of 10^8 bytes.
   """
-  text = _map_bytes(_unpacked(_existing(path), cache_dir, 'enwik8'))
+  text = _map(_existing(path), cache_dir)
   if len(text) != ENWIK8_BYTES:
     raise ValueError(
       f'expected {ENWIK8_BYTES:,} bytes in {path}, got {len(text):,}: it is '
       'not enwik8, or truncated'
     )
-  return Corpus(*_cut(text, ENWIK8_HELD_OUT), vocabulary_lib.BYTES)
+  return _split(text, ENWIK8_HELD_OUT, 'byte', None)
 
 
 def wikitext103(*, path: str, cache_dir: str | None) -> Corpus:
@@ -92,17 +77,15 @@ def wikitext103(*, path: str, cache_dir: str | None) -> Corpus:
   Args:
     path: the folder of `wiki.{train,valid,test}.tokens`.
     cache_dir: where tokens are cached; None: in that folder.
-
-  Raises:
-    ValueError: If a file is missing or not UTF-8.
   """
   folder = pathlib.Path(path).expanduser()
   files = [
     _existing(folder / f'wiki.{name}.tokens')
     for name in ('train', 'valid', 'test')
   ]
-  prefix = _cache_path(files[0], cache_dir, f'{_digest(*files)}.wikitext103')
-  return _by_word([_map_bytes(file) for file in files], 'space', None, prefix)
+  texts = [_map(file) for file in files]
+  prefix = _cache_path(files, cache_dir, 'wikitext103')
+  return _encode(texts, 'space', None, prefix)
 
 
 def file(
@@ -113,34 +96,29 @@ def file(
   held_out: float,
   cache_dir: str | None,
 ) -> Corpus:
-  """Returns any text; a name that ends in `.gz` is unpacked.
+  """Returns any text.
 
   Args:
-    path: the file; UTF-8 if read by words.
+    path: the file, possibly a `.gz`; UTF-8 if read by words.
     unit: 'byte' | 'word'.
     max_words: see `vocabulary.count`; None for bytes.
     held_out: share of the bytes, at the end, for each of validation and test.
     cache_dir: where tokens are cached; None: beside the file.
-
-  Raises:
-    ValueError: If there is no such file, or it does not fit the arguments.
   """
   if not 0 < held_out < 0.5:
     raise ValueError(f'expected held_out in (0, 0.5), got {held_out}')
   source = _existing(path)
-  text = _map_bytes(_unpacked(source, cache_dir, source.stem))
+  text = _map(source, cache_dir)
   num = int(held_out * len(text))
   if num < 2:
     raise ValueError(
       f'expected a text of which held_out={held_out} is 2 bytes or more, got '
       f'{len(text)} bytes in {path}'
     )
-
-  def prefix():
-    name = f'{_digest(source)}.words.{num}.{max_words}'
-    return _cache_path(source, cache_dir, name)
-
-  return _by_unit(text, num, unit, max_words, prefix)
+  prefix = None
+  if unit == 'word':
+    prefix = _cache_path([source], cache_dir, f'words.{num}.{max_words}')
+  return _split(text, num, unit, max_words, prefix)
 
 
 TEXTS = {
@@ -151,12 +129,12 @@ TEXTS = {
 }
 
 
-def _by_unit(
+def _split(
   text: np.ndarray,
   num: int,
   unit: str,
   max_words: int | None,
-  prefix: Callable[[], pathlib.Path | None],
+  prefix: pathlib.Path | None = None,
 ) -> Corpus:
   """Returns a text, about `num` bytes in validation and in test.
 
@@ -166,51 +144,48 @@ def _by_unit(
     raise ValueError(
       f'expected unit, one of {vocabulary_lib.UNITS}, got {unit!r}'
     )
+  cuts = [len(text) - 2 * num, len(text) - num]
   if unit == 'byte':
     if max_words is not None:
       raise ValueError(
         f"expected max_words None with unit='byte', got {max_words}"
       )
-    return Corpus(*_cut(text, num), vocabulary_lib.BYTES)
-  begins = np.flatnonzero(text == ord('\n')) + 1  # of lines
-  cuts = np.searchsorted(begins, [len(text) - 2 * num, len(text) - num])
-  cuts = begins[np.minimum(cuts, len(begins) - 1)] if len(begins) else [0, 0]
+    return Corpus(*np.split(text, cuts), vocabulary_lib.BYTES)
+  begins = np.append(0, np.flatnonzero(text == ord('\n')) + 1)  # of lines
+  cuts = begins[np.minimum(np.searchsorted(begins, cuts), len(begins) - 1)]
   if not 0 < cuts[0] < cuts[1] < len(text):
     raise ValueError(
       f'expected a text with lines shorter than {num} bytes, to be cut into '
       "splits between them, got longer ones; take unit='byte'"
     )
-  return _by_word(np.split(text, cuts), 'punctuation', max_words, prefix())
+  return _encode(np.split(text, cuts), 'punctuation', max_words, prefix)
 
 
-def _by_word(
-  texts: list[np.ndarray],
+def _encode(
+  texts: Sequence[np.ndarray],
   split: str,
   max_words: int | None,
   prefix: pathlib.Path | None,
 ) -> Corpus:
-  """Returns the words of three splits, cached in files that begin `prefix`."""
+  """Returns three splits by words, cached in files that begin `prefix`."""
   if prefix is None:
     vocabulary = vocabulary_lib.count(
       _lines(texts[0]), split=split, max_words=max_words
     )
     tokens = [vocabulary_lib.encode(vocabulary, _lines(t)) for t in texts]
     return Corpus(*tokens, vocabulary)
-  paths = [pathlib.Path(f'{prefix}.{name}.npy') for name in SPLITS]
-  vocabulary_path = pathlib.Path(f'{prefix}.vocabulary.json')
-  if not all(path.is_file() for path in (*paths, vocabulary_path)):
-    corpus = _by_word(texts, split, max_words, None)
-    for path, tokens in zip(paths, corpus, strict=False):
+  *paths, words = (
+    prefix.with_name(f'{prefix.name}.{field}') for field in Corpus._fields
+  )
+  if not all(path.is_file() for path in (*paths, words)):
+    corpus = _encode(texts, split, max_words, None)
+    for path, tokens in zip(paths, corpus[:3], strict=True):
       with _written(path) as stream:
         np.save(stream, tokens)
-    with _written(vocabulary_path) as stream:
+    with _written(words) as stream:
       stream.write(vocabulary_lib.to_json(corpus.vocabulary))
-  tokens = [_map_tokens(path) for path in paths]
-  return Corpus(*tokens, vocabulary_lib.read(vocabulary_path))
-
-
-def _cut(text: np.ndarray, num: int) -> tuple[np.ndarray, ...]:
-  return text[: -2 * num], text[-2 * num : -num], text[-num:]
+  tokens = [np.load(path, mmap_mode='r') for path in paths]
+  return Corpus(*tokens, vocabulary_lib.read(words))
 
 
 def _lines(text: np.ndarray) -> Iterator[str]:
@@ -224,63 +199,49 @@ def _lines(text: np.ndarray) -> Iterator[str]:
       ) from error
 
 
-def _map_bytes(path: pathlib.Path) -> np.ndarray:
+def _map(path: pathlib.Path, cache_dir: str | None = None) -> np.ndarray:
+  """Returns the bytes of a file, unpacked first if it is .gz or .zip."""
+  if path.suffix in ('.gz', '.zip'):
+    unpacked = _cache_path([path], cache_dir, f'{path.stem}.bytes')
+    if not unpacked.is_file():
+      _unpack(path, unpacked)
+    path = unpacked
   if not path.stat().st_size:
     raise ValueError(f'expected a text in {path}, got 0 bytes')
   return np.memmap(path, np.uint8, mode='r')
 
 
-def _map_tokens(path: pathlib.Path) -> np.ndarray:
-  try:
-    return np.load(path, mmap_mode='r')
-  except (ValueError, EOFError) as error:
-    raise ValueError(
-      f'expected tokens in {path}, got a damaged file ({error}); delete it'
-    ) from error
-
-
-def _digest(*paths: pathlib.Path) -> str:
-  total = hashlib.sha256()
-  for path in paths:
-    with path.open('rb') as stream:
-      total.update(hashlib.file_digest(stream, 'sha256').digest())
-  return total.hexdigest()[:16]
-
-
-def _cache_path(
-  source: pathlib.Path, cache_dir: str | None, name: str
-) -> pathlib.Path:
-  if cache_dir is None:
-    return source.parent / '.tokens' / name
-  return pathlib.Path(cache_dir).expanduser() / name
-
-
-def _unpacked(
-  source: pathlib.Path, cache_dir: str | None, member: str
-) -> pathlib.Path:
-  """Returns the unpacked content of a .gz or .zip file, or the file itself."""
-  if source.suffix not in ('.gz', '.zip'):
-    return source
-  path = _cache_path(source, cache_dir, f'{_digest(source)}.{member}.bytes')
-  if path.is_file():
-    return path
+def _unpack(source: pathlib.Path, path: pathlib.Path) -> None:
+  """Writes the content of a .gz, or of the file in a .zip named like it."""
   try:
     with contextlib.ExitStack() as stack:
       if source.suffix == '.zip':
         archive = stack.enter_context(zipfile.ZipFile(source))
-        packed = stack.enter_context(archive.open(member))
+        packed = stack.enter_context(archive.open(source.stem))
       else:
         packed = stack.enter_context(gzip.open(source))
       shutil.copyfileobj(packed, stack.enter_context(_written(path)))
   except KeyError as error:
-    names = ', '.join(archive.namelist())
-    raise ValueError(f'expected {member} in {source}, got {names}') from error
+    raise ValueError(
+      f'expected {source.stem} in {source}, got {", ".join(archive.namelist())}'
+    ) from error
   except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as error:
     raise ValueError(
       f'expected a whole archive in {source}, got one that is truncated or '
       f'damaged: {error}'
     ) from error
-  return path
+
+
+def _cache_path(
+  sources: Sequence[pathlib.Path], cache_dir: str | None, name: str
+) -> pathlib.Path:
+  """Returns the path for what is computed from files: theirs is the name."""
+  digest = hashlib.sha256()
+  for source in sources:
+    with source.open('rb') as stream:
+      digest.update(hashlib.file_digest(stream, 'sha256').digest())
+  folder = pathlib.Path(cache_dir or sources[0].parent / '.tokens')
+  return folder.expanduser() / f'{digest.hexdigest()[:16]}.{name}'
 
 
 @contextlib.contextmanager

@@ -31,11 +31,9 @@ class Views(NamedTuple):
 
 
 def make_views(tasks: Sequence[Task], num_classes: int) -> Views:
-  """Returns the stacked views of tasks, which all have a source or none has.
+  """Returns the stacked views of tasks; all have a source, or none.
 
-  Args:
-    tasks: T of them.
-    num_classes: of the data set.
+  `num_classes` is that of the data set.
   """
   sources = [task.source for task in tasks]
   labels = np.zeros((len(tasks), num_classes), np.int32)

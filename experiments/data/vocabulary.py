@@ -61,9 +61,6 @@ def count(
     split: 'space' for text tokenized already, such as WikiText; 'punctuation'
       also separates punctuation from words.
     max_words: size limit, `<eos>` and `<unk>` included; None for no limit.
-
-  Raises:
-    ValueError: If `split` is unknown, or `max_words` is less than 3.
   """
   if split not in SPLITS:
     raise ValueError(f'expected split, one of {SPLITS}, got {split!r}')
@@ -131,48 +128,36 @@ def to_json(vocabulary: Vocabulary) -> bytes:
 
 
 def read(path: str | os.PathLike[str]) -> Vocabulary:
-  """Returns the vocabulary in a file written from `to_json`.
-
-  Raises:
-    ValueError: If the file is missing or holds no vocabulary.
-  """
+  """Returns the vocabulary in a file written from `to_json`."""
   try:
     fields = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
     vocabulary = Vocabulary(**{**fields, 'words': tuple(fields['words'])})
+    if vocabulary.unit not in UNITS or vocabulary.split not in SPLITS:
+      raise ValueError(f'{vocabulary.unit!r}, {vocabulary.split!r}')
   except FileNotFoundError as error:
     raise ValueError(
       f'expected a vocabulary in {path}; there is no such file'
     ) from error
   except (ValueError, TypeError, KeyError) as error:
     raise ValueError(
-      f'expected a vocabulary in {path}; it is truncated or altered ({error})'
+      f'expected a vocabulary in {path}; it is truncated or altered: {error}'
     ) from error
-  if vocabulary.unit not in UNITS or vocabulary.split not in SPLITS:
-    raise ValueError(
-      f'expected a vocabulary in {path} with a unit of {UNITS} and a split of '
-      f'{SPLITS}, got {vocabulary.unit!r} and {vocabulary.split!r}'
-    )
   return vocabulary
 
 
 def check_same(
   saved: Vocabulary, current: Vocabulary, path: str | os.PathLike[str]
 ) -> None:
-  """Checks that the data has the vocabulary that a run was trained with.
-
-  Raises:
-    ValueError: If they differ; names the first difference.
-  """
+  """Raises ValueError unless the data has the vocabulary of a run."""
   if saved == current:
     return
-  if saved[:2] != current[:2] or saved.size != current.size:
-    found = ' there, '.join(
-      f'{v.size} tokens ({v.unit}, {v.split})' for v in (saved, current)
-    )
-  else:
-    pairs = enumerate(zip(saved.words, current.words, strict=True))
-    i, (old, new) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
-    found = f'token {i} is {old!r} there, {new!r}'
+  found = ' there, '.join(
+    f'{v.size} tokens ({v.unit}, {v.split})' for v in (saved, current)
+  )
+  for i, (old, new) in enumerate(zip(saved.words, current.words)):  # noqa: B905
+    if old != new:
+      found = f'token {i} is {old!r} there, {new!r}'
+      break
   raise ValueError(
     f'expected the vocabulary that the run was trained with, {path}; got '
     f'another: {found} now. Use the data of the run, or a new folder'

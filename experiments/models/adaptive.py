@@ -1,8 +1,7 @@
-"""Adaptive input and adaptive softmax: rare words get less.
+"""Adaptive input and adaptive softmax: rare words have narrow embeddings.
 
-The vocabulary, in order of frequency, is cut into clusters: the shortlist,
-whose words have a logit each, and tails, which have one logit each there and a
-softmax of their own.
+The vocabulary, by frequency, is cut into clusters: the shortlist, with a logit
+per word and one per tail, and the tails, each with its own softmax.
 
 N: tokens; V: words; D: d_model; E: width of an embedding.
 """
@@ -18,31 +17,31 @@ import optax
 
 from experiments.models import relative_attention
 
-NUM_BLOCKS = 16  # in which the tokens of a tail are handled
+NUM_BLOCKS = 16  # of the tokens of a tail
 
 _PROJECTION_INIT = hk.initializers.RandomNormal(0.01)
 
 
 class Vocabulary(NamedTuple):
-  """How words are cut into clusters, and what is shared."""
+  """The clusters of words, and their tied parameters."""
 
   size: int  # V
   d_model: int
   d_embed: int  # E of the shortlist
   cutoffs: tuple[int, ...]  # the first word of each tail
   div_val: int  # E of tail i is d_embed // div_val**i
-  tie_embeddings: bool  # the softmax's words are the embeddings
+  tie_embeddings: bool  # the softmax uses the input embeddings
   tie_projections: tuple[bool, ...]  # for each cluster
 
   @property
   def bounds(self) -> list[tuple[int, int]]:
-    """The first word of each cluster and the first after it."""
+    """First word of each cluster, and the first after it."""
     ends = (0, *self.cutoffs, self.size)
     return list(itertools.pairwise(ends))
 
   @property
   def tables(self) -> list[tuple[int, int]]:
-    """The shape of each table of embeddings: one if all are equally wide."""
+    """Shape of each embedding table; a single one if all are equally wide."""
     if self.div_val == 1:
       return [(self.size, self.d_embed)]
     return [
@@ -52,17 +51,12 @@ class Vocabulary(NamedTuple):
 
   @property
   def is_projected(self) -> bool:
-    """Whether embeddings are projected to D."""
+    """True if embeddings are projected to D."""
     return self.div_val > 1 or self.d_embed != self.d_model
 
 
 def check(vocabulary: Vocabulary) -> None:
-  """Checks a vocabulary.
-
-  Raises:
-    ValueError: If cutoffs do not rise, an embedding has no width, or flags are
-      not one for each cluster.
-  """
+  """Raises ValueError if a field of a vocabulary is out of range."""
   size, cutoffs = vocabulary.size, vocabulary.cutoffs
   ends = (0, *cutoffs, size)
   if any(a >= b for a, b in itertools.pairwise(ends)):
@@ -84,7 +78,7 @@ def check(vocabulary: Vocabulary) -> None:
 
 
 class AdaptiveEmbedding(hk.Module):
-  """Words to vectors; its tables may serve the softmax too."""
+  """Embeddings of words; the softmax may share the tables."""
 
   def __init__(self, vocabulary: Vocabulary, name: str = 'embedding'):
     super().__init__(name=name)
@@ -121,7 +115,7 @@ class AdaptiveEmbedding(hk.Module):
 
 
 class AdaptiveSoftmax(hk.Module):
-  """Vectors to words.
+  """Softmax over words.
 
   Reference:
     Grave et al., 2017, "Efficient softmax approximation for GPUs".
@@ -143,7 +137,7 @@ class AdaptiveSoftmax(hk.Module):
   def nll(self, x: jax.Array, targets: jax.Array) -> jax.Array:
     """Returns -log p(target), float32 [N], of x [N, D] and targets [N].
 
-    A tail is computed for about as many tokens as have their target in it.
+    The time for a tail follows the number of targets in it.
     """
     score, bounds = self._scores(), self._vocabulary.bounds
     head_targets, tails = targets, []
@@ -170,15 +164,15 @@ class AdaptiveSoftmax(hk.Module):
     return jnp.concatenate(parts, axis=-1)
 
   def _column(self, i: int) -> int:
-    """Returns which logit of the shortlist stands for tail i.
+    """Returns the shortlist's logit of tail i: the last for the first tail.
 
-    The last one for the first tail, as in the released model.
+    This is the order of the released model.
     """
     shortlist, *tails = self._vocabulary.bounds
     return shortlist[1] + len(tails) - i
 
   def _scores(self) -> list[Callable[[jax.Array], jax.Array]]:
-    """Returns a function for each cluster: x [N, D] to logits [N, ...]."""
+    """Returns a function per cluster: x [N, D] to logits [N, ...]."""
     vocabulary = self._vocabulary
     tables, projections = self._embedding.parameters()
     if not vocabulary.tie_embeddings:
@@ -236,7 +230,7 @@ def _get_projection(i: int, width: int, d_model: int) -> jax.Array:
 
 
 def _logits(x: jax.Array, projection: jax.Array | None, words) -> jax.Array:
-  """Returns logits, float32 [N, ...]; products are taken in the type of x."""
+  """Returns logits, float32 [N, ...]; products are in the dtype of x."""
   if projection is not None:
     x = x @ projection.astype(x.dtype).T
   logits = [
@@ -250,15 +244,9 @@ def _logits(x: jax.Array, projection: jax.Array | None, words) -> jax.Array:
 def _nll_of_some(x, score, targets, inside) -> jax.Array:
   """Returns -log p(target) where `inside`, else 0; float32 [N].
 
-  The tokens inside are brought to the front and handled in blocks; blocks that
-  hold none are skipped. So the time follows the number of tokens inside, though
-  all shapes are fixed, and the logits of one block only are in memory.
-
-  Args:
-    x: [N, D].
-    score: x to logits of the cluster's words.
-    targets: [N], the word in the cluster.
-    inside: bool [N].
+  Tokens inside are sorted to the front and computed in blocks; blocks without
+  any are skipped. So the time follows the number of tokens inside although all
+  shapes are static, and only one block's logits are in memory.
   """
   num_tokens = x.shape[0]
   size = -(-num_tokens // NUM_BLOCKS)

@@ -20,27 +20,22 @@ def alexnet(
   """Returns five convolutions and three fully connected layers, with ReLU.
 
   Differs from the paper: Powerpropagation's experiment on CIFAR-10 uses "a
-  smaller version of AlexNet", whose sizes are not known here. These are ours:
-  3x3 convolutions of 64, 128, 256, 256 and 256 channels, 2x2 max pooling after
-  the first, second and fifth, then 512, 512 and `num_classes` units; no local
-  response normalization. With 32x32 pixels, 3 channels and 10 classes they have
-  3,914,432 weights.
+  smaller version of AlexNet" without giving its sizes. These are ours: 3x3
+  convolutions of 64, 128, 256, 256 and 256 channels, 2x2 max pooling after the
+  first, second and fifth, then 512, 512 and `num_classes` units; no local
+  response normalization; 3,914,432 weights for 32x32x3 images and 10 classes.
 
-  Weights are drawn by variance scaling: scale 2, fan-in, truncated normal.
-  Biases begin at zero.
+  Weights: variance scaling (2, fan-in, truncated normal). Zero initial biases.
 
   Shapes:
     images: float32 [B, H, W, C], H and W at least 8; logits: float32 [B,
       num_classes].
 
   Args:
-    dropout: share of the inputs of the first two fully connected layers that is
-      set to zero in training, in [0, 1); 0.5 in AlexNet.
+    dropout: rate in [0, 1) before the first two fully connected layers; 0.5 in
+      AlexNet.
     num_classes: number of logits.
     compute_dtype: 'float32' or 'bfloat16', see `layers.transform`.
-
-  Raises:
-    ValueError: If an argument is not as above.
 
   Reference:
     Krizhevsky et al., 2012, "ImageNet classification with deep convolutional

@@ -8,13 +8,13 @@ from experiments.models import layers
 
 
 def lenet5(*, num_classes: int, compute_dtype: str) -> hk.TransformedWithState:
-  """Returns two convolutions of 5x5 and three fully connected layers.
+  """Returns two 5x5 convolutions and three fully connected layers.
 
-  6 and 16 channels, each followed by a maximum over 2x2 pixels, then 120 and 84
-  units: of 28 x 28 gray pixels and ten classes 61,470 weights.
+  6 and 16 channels, each followed by 2x2 max pooling, then 120 and 84 units:
+  61,470 weights for 28 x 28 gray pixels and ten classes.
 
-  Differs from the paper: ReLU, maxima, and an ordinary last layer, as is usual
-  now; weights are drawn by variance scaling (2, fan-in, truncated normal).
+  Differs from the paper: ReLU, max pooling, and an ordinary last layer, as is
+  usual now; variance scaling (2, fan-in, truncated normal).
 
   Shapes:
     images: float32 [B, H, W, C]; logits: float32 [B, num_classes].

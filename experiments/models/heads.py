@@ -1,7 +1,7 @@
-"""One output layer for each task, on any network.
+"""One output layer per task, on any network.
 
-The parameters of all heads exist from the start, side by side along the last
-axis of the output layer, so that a compiled step serves every task.
+The parameters of all heads exist from the start, concatenated along the last
+axis of the output layer, so one compiled step serves every task.
 
 Shapes:
   B: examples; C: classes of a task; H: number of heads, 1 or one a task.
@@ -25,11 +25,11 @@ class Heads(NamedTuple):
   # (key, inputs) -> parameters, state
   init: Callable[[Any, jax.Array], tuple[Any, Any]]
   # (params, state, key, inputs, is_training, task) -> logits [B, C], state;
-  # task: int [], or [B] where each example is of another one; from 0.
+  # task: int [], or [B] with one for each example; from 0.
   apply: Callable[..., tuple[jax.Array, Any]]
   paths: frozenset[str]  # of the parameters of the heads
-  are_per_task: bool  # or one is shared
-  # (params, task) -> by path, boolean masks of the parameters of its head.
+  are_per_task: bool  # otherwise shared
+  # (params, task) -> by path, the boolean masks of the task's head
   masks: Callable[[Any, Any], dict[str, jax.Array]]
 
 
@@ -42,21 +42,19 @@ def make_heads(
 ) -> Heads:
   """Returns a network with `num_heads` heads of `num_classes` logits.
 
-  The parameters of the heads are those whose shape depends on the number of
-  classes: the network needs no other knowledge of heads. Each is drawn as if it
-  were alone, provided that the network draws them from what does not depend on
-  the number of classes either, such as the fan-in.
+  The heads' parameters are those whose shape depends on the number of classes.
+  Each head is drawn as if alone, provided that its initializer does not depend
+  on the number of classes, such as with fan-in scaling.
 
   Args:
-    make_network: from a number of classes to a network that is called (inputs,
-      is_training).
-    inputs: of which the shape and dtype matter.
+    make_network: a number of classes to a network of (inputs, is_training).
+    inputs: an array or its shape and dtype.
     num_classes: C.
-    num_heads: H; 1: all tasks share it.
+    num_heads: H; 1 for a head shared by all tasks.
 
   Raises:
-    ValueError: If `num_heads` is less than 1, or it cannot be told which
-      parameters are heads.
+    ValueError: If `num_heads` is less than 1, or the heads' parameters cannot
+      be identified.
   """
   if num_heads < 1:
     raise ValueError(f'expected num_heads >= 1, got {num_heads}')

@@ -1,7 +1,7 @@
-"""The layers that every model is made of, and the types they compute in.
+"""Layers common to all models, and their compute types.
 
-Models call `layers.Linear` and `layers.Conv2D` and nothing else that holds
-weights, so that what a layer's weight is made of is decided in one place.
+The layers with weights are `sparsity.modules`, so that models can be
+reparameterized and masked in one place.
 
 Axes: B examples, H and W pixels, C channels.
 """
@@ -23,12 +23,12 @@ Conv2D = sparsity.modules.Conv2D
 
 
 class PatchConv2D(hk.Module):
-  """A convolution of stride 1, computed as one product with all patches.
+  """Convolution of stride 1, computed as one product with all patches.
 
-  The same function as `Conv2D`, with the same parameters. XLA's CPU compiler
-  runs a convolution inside a loop of steps on one thread and without its fast
-  kernels; small networks train several times faster on a CPU like this, for the
-  memory of a patch a pixel.
+  Same function and parameters as `Conv2D`. Inside a loop of steps, XLA's CPU
+  compiler runs convolutions on one thread and without its fast kernels; small
+  networks train several times faster this way, at the memory of one patch per
+  pixel.
   """
 
   def __init__(
@@ -65,10 +65,9 @@ def transform(
 ) -> hk.TransformedWithState:
   """Returns `forward(images, is_training)` with parameters and state.
 
-  Parameters and batch statistics are float32 whatever `compute_dtype` is:
-  weights and inputs are cast where a layer multiplies them, so that what is
-  done to weights before (powers, masks, the optimizer) is done in float32.
-  Batch normalization computes in float32, the logits are float32.
+  Parameters, batch statistics, batch normalization and logits are float32.
+  Weights and inputs are cast where a layer multiplies them, so powers, masks
+  and the optimizer work in float32.
 
   Example:
     >>> net = transform(
@@ -80,7 +79,7 @@ def transform(
     (dtype('float32'), dtype('float32'))
 
   Args:
-    forward: a Haiku function of images and of whether it is trained.
+    forward: a Haiku function.
     compute_dtype: 'float32' or 'bfloat16'.
 
   Raises:
@@ -117,21 +116,17 @@ def conv(
   scale: float = 1.0,
   name: str,
 ) -> jax.Array:
-  """Returns a convolution without bias, padded alike whatever the input.
+  """Returns a convolution without bias, [B, H / stride, W / stride, channels].
 
-  (kernel - 1) / 2 zeros go to either side, as in the residual networks of the
-  literature; with a stride, 'SAME' would depend on the size of the input.
-
-  Shapes:
-    x: [B, H, W, C]; the result is [B, ceil(H / stride), ceil(W / stride),
-      channels].
+  (kernel - 1) / 2 zeros are padded on each side, as is usual in residual
+  networks; with a stride, 'SAME' would depend on the size of the input.
 
   Args:
-    x: the input.
-    channels: of the output.
-    kernel: its height and width, odd.
+    x: [B, H, W, C].
+    channels: number of output channels.
+    kernel: height and width, odd.
     stride: in both directions.
-    scale: of the variance scaling (fan-in, truncated normal) of the weights.
+    scale: of the variance scaling (fan-in, truncated normal).
     name: of the module.
   """
   side = (kernel - 1) // 2
@@ -151,13 +146,12 @@ def batch_norm(
 ) -> jax.Array:
   """Returns batch normalization with decay 0.9 and epsilon 1e-5.
 
-  Where the batch is sharded over devices, under `jax.jit`, the statistics are
-  those of the whole batch.
+  Under `jax.jit`, statistics are those of the global batch, sharded or not.
 
   Args:
-    x: the input, [B, H, W, C].
-    is_training: whether the statistics are those of the batch.
-    zero_scale: whether the scale begins at zero instead of one.
+    x: [B, H, W, C].
+    is_training: use the batch's statistics, and update the averages.
+    zero_scale: initial scale of zero instead of one.
     name: of the module.
   """
   return hk.BatchNorm(
@@ -171,10 +165,10 @@ def batch_norm(
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-  """Returns the maxima of 2x2 pixels, [B, H / 2, W / 2, C] of [B, H, W, C].
+  """Returns 2x2 max pooling, [B, H / 2, W / 2, C]; H and W are even.
 
-  Unlike `hk.max_pool` its gradient is no scatter. Of equal pixels each gets a
-  share of the gradient. H and W are even.
+  Unlike that of `hk.max_pool`, its gradient is no scatter; equal pixels share
+  the gradient.
   """
   b, h, w, c = x.shape
   return jnp.max(x.reshape(b, h // 2, 2, w // 2, 2, c), (2, 4))
@@ -185,21 +179,13 @@ def fan_in(scale: float) -> hk.initializers.Initializer:
   return hk.initializers.VarianceScaling(scale, 'fan_in', 'truncated_normal')
 
 
-def check_images(images: jax.Array):
-  """Checks that images are [B, H, W, C].
-
-  Raises:
-    ValueError: If they are not.
-  """
+def check_images(images: jax.Array) -> None:
+  """Raises ValueError unless images are [B, H, W, C]."""
   if images.ndim != 4:
     raise ValueError(f'expected images [B, H, W, C], got {images.shape}')
 
 
-def check_dropout(dropout: float):
-  """Checks that a share of activations to drop is in [0, 1).
-
-  Raises:
-    ValueError: If it is not.
-  """
+def check_dropout(dropout: float) -> None:
+  """Raises ValueError unless a dropout rate is in [0, 1)."""
   if not 0 <= dropout < 1:
     raise ValueError(f'expected dropout in [0, 1), got {dropout}')

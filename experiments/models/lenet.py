@@ -10,15 +10,15 @@ from experiments.models import layers
 def lenet(
   *, hidden: tuple[int, ...], num_classes: int
 ) -> hk.TransformedWithState:
-  """Returns a fully connected network with ReLU; biases begin at zero.
+  """Returns a fully connected network with ReLU and zero initial biases.
 
-  Weights are drawn by variance scaling: scale 1, fan-in, truncated normal.
+  Weights: variance scaling (1, fan-in, truncated normal).
 
   Shapes:
     images: [B, ...], flattened; logits: float32 [B, num_classes].
 
   Args:
-    hidden: width of each hidden layer, (300, 100) in the literature.
+    hidden: width of each hidden layer; (300, 100) in the literature.
     num_classes: number of logits.
 
   Reference:

@@ -1,6 +1,6 @@
 """Attention over a memory, with positions relative to the query.
 
-B: batch; T: queries, the segment at hand; M: memory; K = M + T: keys, oldest
+B: batch; T: queries, the current segment; M: memory; K = M + T: keys, oldest
 first; D: d_model; H: heads; C: d_head.
 """
 
@@ -13,14 +13,14 @@ import jax.numpy as jnp
 from experiments.models import layers
 
 INIT = hk.initializers.RandomNormal(0.02)
-MASKED = -1e30  # a score; infinity would make gradients NaN
+MASKED = -1e30  # score; infinity would give NaN gradients
 
 
 class Biases(NamedTuple):
   """The two learned biases of the queries, u and v in the paper."""
 
-  r_w: jax.Array  # [H, C], of queries that meet keys
-  r_r: jax.Array  # [H, C], of queries that meet positions
+  r_w: jax.Array  # [H, C], for keys
+  r_r: jax.Array  # [H, C], for positions
 
 
 def get_biases(num_heads: int, d_head: int) -> Biases:
@@ -54,20 +54,15 @@ class RelativeAttention(hk.Module):
     mask: jax.Array,
     is_training: bool,
   ) -> jax.Array:
-    """Returns what the queries see of the keys, [B, T, D].
-
-    Shapes:
-      queries: [B, T, D]; keys: [B, K, D], the last T of which are the queries'.
-      positions: [K, D], embedded distances K - 1, ..., 0.
-      mask: bool [B, 1, T, K], which keys a query may see; always its own.
+    """Returns the attention of the queries to the keys, [B, T, D].
 
     Args:
-      queries: what asks.
-      keys: what is asked, and answers.
-      positions: see `embed_distances`.
-      biases: of all layers; None where the layer has its own.
-      mask: see `visible`.
-      is_training: whether probabilities are dropped.
+      queries: [B, T, D].
+      keys: [B, K, D], inputs of keys and values; the last T are the queries'.
+      positions: [K, D], see `embed_distances`.
+      biases: shared by all layers; None for the layer's own.
+      mask: bool [B, 1, T, K], see `visible`; True at each query's own key.
+      is_training: enables dropout of attention probabilities.
     """
     biases = biases or get_biases(self._num_heads, self._d_head)
     d_model, dtype = queries.shape[-1], queries.dtype
@@ -91,18 +86,18 @@ class RelativeAttention(hk.Module):
 
   @hk.name_like('__call__')
   def _heads(self, x: jax.Array, name: str) -> jax.Array:
-    """Returns a projection of x, [..., D], for each head, [..., H, C]."""
+    """Returns the heads' projections of x [..., D], [..., H, C]."""
     x = linear(self._num_heads * self._d_head, name)(x)
     return jnp.reshape(x, (*x.shape[:-1], self._num_heads, self._d_head))
 
 
 def linear(width: int, name: str, with_bias: bool = False) -> hk.Module:
-  """Returns a linear layer, drawn as all weights of Transformer-XL are."""
+  """Returns a linear layer with Transformer-XL's initializer."""
   return layers.Linear(width, with_bias, w_init=INIT, name=name)
 
 
 def drop(x: jax.Array, rate: float, is_training: bool) -> jax.Array:
-  """Returns x after dropout when training, x itself otherwise."""
+  """Returns x after dropout in training, x otherwise."""
   if not is_training or not rate:
     return x
   return hk.dropout(hk.next_rng_key(), rate, x)
@@ -112,8 +107,8 @@ def relative_shift(x: jax.Array) -> jax.Array:
   """Returns scores by key of scores by distance: y[t, k] = x[t, T - 1 - t + k].
 
   Row t of x has the distances K - 1, ..., 0; key k is K - T + t - k before
-  query t. Entries of keys after the query are of no meaning. In memory this is
-  one padded column and another view, no gather.
+  query t. Entries of keys after the query are undefined. This is a padded
+  column and a reshape, no gather.
 
   Example:
     >>> relative_shift(jnp.array([[2, 1, 0], [2, 1, 0]]))
@@ -137,7 +132,7 @@ def embed_distances(
   Args:
     num_keys: K.
     d_model: D, even.
-    clamp_len: larger distances are embedded as this one; None: as they are.
+    clamp_len: the largest distance, to which others are clipped; or None.
   """
   distances = jnp.arange(num_keys - 1, -1, -1, jnp.float32)
   if clamp_len is not None:
@@ -150,17 +145,14 @@ def embed_distances(
 def visible(
   length: jax.Array, num_queries: int, memory_len: int, same_length: bool
 ) -> jax.Array:
-  """Returns which keys each query may see, bool [B, 1, T, K].
-
-  Those before it, itself, and what the memory holds already. With
-  `same_length` the last M of these, itself among them: as many for each query.
+  """Returns the causal mask of keys for each query, bool [B, 1, T, K].
 
   Args:
-    length: int [B], how many of the M places of a memory, the last ones, hold
-      something.
+    length: int [B], number of filled places of the memory, the last ones.
     num_queries: T.
     memory_len: M.
-    same_length: whether every query sees equally many keys.
+    same_length: limits each query to the last M keys, its own included, so that
+      all queries see equally many.
   """
   key = jnp.arange(memory_len + num_queries)[None, :]  # [1, K]
   distance = memory_len + jnp.arange(num_queries)[:, None] - key  # [T, K]

@@ -1,7 +1,7 @@
-"""Residual networks: ResNet-50 and -18 of ImageNet, ResNet-32 of CIFAR.
+"""Residual networks: ResNet-50 and -18 for ImageNet, ResNet-32 for CIFAR.
 
-Convolutions have no bias. The scale of the last batch normalization of each
-block begins at zero, so that a block begins as its shortcut.
+Convolutions have no bias. The last batch normalization of each block has an
+initial scale of zero, so each block starts as its shortcut.
 
 Axes: B examples, H and W pixels, C channels.
 """
@@ -22,11 +22,11 @@ Block = Callable[[jax.Array, bool, int, int], jax.Array]
 def resnet50(
   *, num_classes: int, compute_dtype: str
 ) -> hk.TransformedWithState:
-  """Returns ResNet-50 v1.5: the stride of a block is in its 3x3 convolution.
+  """Returns ResNet-50 v1.5: a block's stride is in its 3x3 convolution.
 
-  With 1,000 classes 25,502,912 weights, 53,120 scales and offsets and 1,000
-  biases. Convolutions are drawn by variance scaling (1, fan-in, truncated
-  normal), the last layer's weights from a normal of deviation 0.01.
+  25,502,912 weights, 53,120 scales and offsets and 1,000 biases for 1,000
+  classes. Convolutions: variance scaling (1, fan-in, truncated normal); last
+  layer: normal with deviation 0.01.
 
   Shapes:
     images: float32 [B, H, W, C], 224 pixels and 3 channels in the literature;
@@ -55,14 +55,14 @@ def resnet50(
 def resnet18(
   *, stem: str, num_classes: int, compute_dtype: str
 ) -> hk.TransformedWithState:
-  """Returns ResNet-18, for large images or for those of CIFAR.
+  """Returns ResNet-18, for ImageNet or CIFAR.
 
   Shapes:
     images: float32 [B, H, W, C]; logits: float32 [B, num_classes].
 
   Args:
-    stem: 'imagenet', a 7x7 convolution and pooling, together of stride 4, or
-      'cifar', a 3x3 convolution of stride 1.
+    stem: 'imagenet' (7x7 convolution and pooling, stride 4 in all) or 'cifar'
+      (3x3 convolution of stride 1).
     num_classes: number of logits.
     compute_dtype: 'float32' or 'bfloat16', see `layers.transform`.
 
@@ -83,13 +83,12 @@ def resnet18(
 def resnet32(
   *, num_classes: int, compute_dtype: str
 ) -> hk.TransformedWithState:
-  """Returns the ResNet-32 of CIFAR: 16, 32 and 64 channels, 5 blocks of each.
+  """Returns the ResNet-32 of CIFAR: 16, 32 and 64 channels, 5 blocks each.
 
-  Shortcuts have no weights: where channels grow, every other pixel is taken and
-  the new channels are zero.
+  Shortcuts have no weights: where channels grow, they take every other pixel
+  and pad the channels with zeros.
 
-  Differs from the paper: initialization and zero scales are those of
-  `resnet50`.
+  Differs from the paper: initialization as in `resnet50`.
 
   Shapes:
     images: float32 [B, H, W, C], 32 pixels in the literature; logits: float32
@@ -160,7 +159,7 @@ STEMS = {'imagenet': _imagenet_stem, 'cifar': _cifar_stem}
 
 
 def _bottleneck(x, is_training, channels, stride):
-  """1x1 to `channels`, 3x3 with the stride, 1x1 to four times as many."""
+  """1x1 to `channels`, 3x3 with the stride, 1x1 to four times `channels`."""
   shortcut = _projection(x, is_training, 4 * channels, stride)
   x = layers.conv(x, channels, 1, name='conv_1')
   x = jax.nn.relu(layers.batch_norm(x, is_training, name='norm_1'))
@@ -179,7 +178,7 @@ def _basic(x, is_training, channels, stride):
 
 
 def _basic_padded(x, is_training, channels, stride):
-  """As `_basic`, the shortcut without weights."""
+  """As `_basic`, with a shortcut without weights."""
   shortcut = x[:, ::stride, ::stride]
   new = channels - x.shape[-1]
   shortcut = jnp.pad(shortcut, ((0, 0), (0, 0), (0, 0), (new // 2, new // 2)))
@@ -195,7 +194,7 @@ def _residual(x, is_training, channels, stride):
 
 
 def _projection(x, is_training, channels, stride):
-  """Returns x itself where its shape fits, else a 1x1 convolution of it."""
+  """Returns x if its shape fits, else a 1x1 convolution of it."""
   if stride == 1 and x.shape[-1] == channels:
     return x
   x = layers.conv(x, channels, 1, stride=stride, name='shortcut_conv')

@@ -1,4 +1,4 @@
-"""Networks by name: each takes its section, and `num_classes`."""
+"""Networks by name; each takes its section and `num_classes`."""
 
 from experiments.models import alexnet
 from experiments.models import convnet

@@ -1,6 +1,6 @@
 """One layer of Transformer-XL: attention over the memory, then feed-forward.
 
-B: batch; T: the segment at hand; M: memory; K = M + T; D: d_model.
+B: batch; T: current segment; M: memory; K = M + T; D: d_model.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from experiments.models import relative_attention as relative
 
 
 class Sizes(NamedTuple):
-  """Of the layers."""
+  """Sizes of the layers."""
 
   num_layers: int
   d_model: int
@@ -24,7 +24,7 @@ class Sizes(NamedTuple):
 
 
 class Regime(NamedTuple):
-  """How the layers are run."""
+  """Computation of the layers."""
 
   dropout: float
   attention_dropout: float
@@ -37,7 +37,7 @@ class Regime(NamedTuple):
 
 
 class Layer(hk.Module):
-  """Attention and a feed-forward network, each with a shortcut around it."""
+  """Attention and a feed-forward network, each with a shortcut."""
 
   def __init__(self, sizes: Sizes, regime: Regime, name: str):
     super().__init__(name=name)
@@ -52,15 +52,9 @@ class Layer(hk.Module):
     mask: jax.Array,
     is_training: bool,
   ) -> jax.Array:
-    """Returns [B, T, D] of x [B, T, D]; see `RelativeAttention`.
+    """Returns [B, T, D] for x [B, T, D]; see `RelativeAttention`.
 
-    Args:
-      x: the segment.
-      memory: [B, M, D], what x was in the segments before.
-      positions: [K, D].
-      biases: of all layers; None where the layer has its own.
-      mask: bool [B, 1, T, K].
-      is_training: whether there is dropout.
+    `memory` is x in the previous segments, [B, M, D].
     """
     regime = self._regime
     attention = _Attention(self._sizes, regime, name='attention')

@@ -1,4 +1,4 @@
-"""What each parameter of Transformer-XL means, and where it is in the original.
+"""Meaning of each parameter of Transformer-XL, and its name in the original.
 
 Names such as `crit.cluster_weight` are those of the released PyTorch model,
 https://github.com/kimiyoung/transformer-xl; `i` counts from 0.
@@ -6,7 +6,7 @@ https://github.com/kimiyoung/transformer-xl; `i` counts from 0.
 
 import re
 
-# Of paths 'module/name', the first that matches.
+# Patterns of paths 'module/name'; the first match counts.
 _MEANINGS = tuple(
   (re.compile(pattern + '$'), meaning)
   for pattern, meaning in {
@@ -67,11 +67,7 @@ _MEANINGS = tuple(
 
 
 def meaning(path: str) -> str:
-  """Returns what the parameter at a path `'module/name'` means.
-
-  Raises:
-    KeyError: If Transformer-XL has no such parameter.
-  """
+  """Returns the meaning of the parameter at a path `'module/name'`."""
   for pattern, text in _MEANINGS:
     if pattern.search(path):
       return text

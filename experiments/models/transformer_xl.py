@@ -1,6 +1,6 @@
 """Transformer-XL: a language model with a memory of its own hidden states.
 
-B: batch; T: the segment at hand; M: memory; K = M + T; D: d_model; V: words.
+B: batch; T: current segment; M: memory; K = M + T; D: d_model; V: words.
 """
 
 from collections.abc import Callable
@@ -24,10 +24,10 @@ from sparsity import select
 
 
 class Memory(NamedTuple):
-  """What the next segment sees of the past; nothing is learned through it."""
+  """Hidden states of previous segments; no gradient flows into them."""
 
-  hidden: tuple[jax.Array, ...]  # the inputs of each layer, [B, M, D]
-  length: jax.Array  # int32 [B], how many of the M, the last ones, are real
+  hidden: tuple[jax.Array, ...]  # inputs of each layer, [B, M, D]
+  length: jax.Array  # int32 [B], number of filled places, the last of M
 
 
 class TransformerXL(NamedTuple):
@@ -35,13 +35,13 @@ class TransformerXL(NamedTuple):
 
   # key -> parameters
   init: Callable[[jax.Array], hk.Params]
-  # (batch_size, memory_len) -> Memory that holds nothing
+  # (batch_size, memory_len) -> empty Memory
   memory: Callable[[int, int], Memory]
   # (params, memory, key or None, tokens [B, T], targets [B, T], is_training)
   # -> -log p of each target, float32 [B, T]; memory after the segment
   apply: Callable[..., tuple[jax.Array, Memory]]
   # (params, memory, tokens [B, T])
-  # -> log p of every word that may come next, float32 [B, V]; memory after it
+  # -> log p of every next word, float32 [B, V]; memory after the segment
   predict: Callable[..., tuple[jax.Array, Memory]]
 
 
@@ -69,36 +69,33 @@ def transformer_xl(
 ) -> TransformerXL:
   """Returns the model; see `describe` for its parameters.
 
-  The memory that is handed in decides how long it is.
+  The memory length is that of the memory given.
 
   Args:
     vocab_size: V.
-    num_layers: of attention and feed-forward.
+    num_layers: number of layers.
     d_model: D, even.
-    num_heads: of the attention.
+    num_heads: of attention.
     d_head: width of a head.
-    d_inner: width inside the feed-forward network.
-    d_embed: width of the embeddings of frequent words; D in all published.
-    dropout: of embeddings, positions, and what each sub-layer computes.
+    d_inner: hidden width of the feed-forward network.
+    d_embed: width of the shortlist's embeddings; D in all published models.
+    dropout: of embeddings, positions, and outputs of sub-layers.
     attention_dropout: of attention probabilities.
-    pre_norm: normalize what goes into a sub-layer, not what comes out; nothing
-      is normalized after the last layer then, as in the released model.
-    tie_biases: one `r_w_bias` and one `r_r_bias` for all layers, as in the
-      released PyTorch model; otherwise each layer has its own.
-    tie_embeddings: the softmax uses the embeddings of the input.
-    tie_projections: the same of projections, for each cluster; (False, True,
-      ...) in the released scripts.
-    cutoffs: the first word of each tail of the adaptive softmax; () is the full
+    pre_norm: normalize the input of a sub-layer instead of its output; the last
+      layer's output is not normalized then, as in the released model.
+    tie_biases: share `r_w_bias` and `r_r_bias` among layers, as in the released
+      PyTorch model.
+    tie_embeddings: share embeddings between input and softmax.
+    tie_projections: likewise projections, per cluster; (False, True, ...) in
+      the released scripts.
+    cutoffs: first word of each tail of the adaptive softmax; () for the full
       softmax.
-    div_val: embeddings of tail i are d_embed // div_val**i wide.
-    clamp_len: larger distances count as this one; None: as they are.
-    same_length: every token sees as many as the memory is long.
+    div_val: embeddings of tail i have width d_embed // div_val**i.
+    clamp_len: largest distance, to which others are clipped; or None.
+    same_length: each token attends to equally many, the memory's length.
     compute_dtype: 'float32' or 'bfloat16'; parameters, normalization, softmax
       and loss are float32.
-    remat: compute layers again in the backward pass, do not store them.
-
-  Raises:
-    ValueError: If a size or rate is out of range.
+    remat: recompute layers in the backward pass to save memory.
 
   Reference:
     Dai et al., 2019, "Transformer-XL: Attentive language models beyond a
@@ -134,11 +131,7 @@ def transformer_xl(
 def describe(
   config: Mapping[str, Any],
 ) -> list[tuple[str, tuple[int, ...], str]]:
-  """Returns (path, shape, meaning) of every parameter of a model.
-
-  Args:
-    config: the keyword arguments of `transformer_xl`.
-  """
+  """Returns (path, shape, meaning) of each parameter of `transformer_xl`."""
   key = jax.eval_shape(lambda: jax.random.key(0))
   params = jax.eval_shape(transformer_xl(**config).init, key)
   described = []
@@ -150,7 +143,7 @@ def describe(
 
 
 def _functions(vocabulary, sizes, regime) -> TransformerXL:
-  """Returns the pure functions of a model that is checked."""
+  """Returns the pure functions of a model."""
 
   def apply(tokens, targets, memory, is_training):
     net = _Net(vocabulary, sizes, regime)
@@ -217,8 +210,8 @@ class _Net(hk.Module):
     num_queries, memory_len = tokens.shape[1], memory.hidden[0].shape[1]
     if regime.same_length and not memory_len:
       raise ValueError(
-        'expected a memory of at least 1 with same_length, for every token '
-        'sees as many as the memory is long; got none'
+        'expected a memory of at least 1 with same_length, for each token '
+        "attends to as many as the memory's length; got none"
       )
     mask = relative.visible(
       memory.length, num_queries, memory_len, regime.same_length
@@ -254,14 +247,14 @@ def _run(layer, arguments, is_training: bool, remat: bool) -> jax.Array:
 
 
 def _push(memory: jax.Array, x: jax.Array) -> jax.Array:
-  """Returns the last M of memory and x, [B, M, D]; no gradient flows back."""
+  """Returns the last M of memory and x, [B, M, D], without gradient."""
   both = jnp.concatenate([memory, x.astype(memory.dtype)], axis=1)
   return jax.lax.stop_gradient(both[:, x.shape[1] :])
 
 
 @contextlib.contextmanager
 def _precision(dtype) -> Iterator[None]:
-  """Products in `dtype`, normalization and parameters in float32."""
+  """Computes products in `dtype`, normalization in float32."""
   full = jnp.float32
   policies = {
     hk.LayerNorm: jmp.Policy(full, full, dtype),
@@ -274,11 +267,7 @@ def _precision(dtype) -> Iterator[None]:
 
 
 def _check(sizes, dropout, attention_dropout, clamp_len, compute_dtype):
-  """Checks the arguments that `adaptive.check` does not.
-
-  Raises:
-    ValueError: If a size or rate is out of range.
-  """
+  """Raises ValueError if a size or rate is out of range."""
   for name, size in sizes._asdict().items():
     if size < 1:
       raise ValueError(f'expected {name} >= 1, got {size}')

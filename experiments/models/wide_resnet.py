@@ -1,4 +1,4 @@
-"""Wide residual networks of CIFAR, such as WRN-22-2.
+"""Wide residual networks for CIFAR, such as WRN-22-2.
 
 Axes: B examples, H and W pixels, C channels.
 """
@@ -18,11 +18,10 @@ def wide_resnet(
   num_classes: int,
   compute_dtype: str,
 ) -> hk.TransformedWithState:
-  """Returns WRN-depth-width: normalization and ReLU come before convolutions.
+  """Returns WRN-depth-width: normalization and ReLU precede convolutions.
 
   WRN-22-2 with 10 classes has 1,076,912 weights, 2,720 scales and offsets and
-  10 biases. Weights are drawn by variance scaling (1, fan-in, truncated
-  normal).
+  10 biases. Weights: variance scaling (1, fan-in, truncated normal).
 
   Shapes:
     images: float32 [B, H, W, C], 32 pixels in the literature; logits: float32
@@ -30,14 +29,10 @@ def wide_resnet(
 
   Args:
     depth: 6n + 4 for n blocks in each of three stages.
-    width: how many times as wide as 16, 32 and 64 channels.
-    dropout: share of activations that is set to zero between the convolutions
-      of a block, in [0, 1).
+    width: multiple of 16, 32 and 64 channels.
+    dropout: rate in [0, 1) between the convolutions of a block.
     num_classes: number of logits.
     compute_dtype: 'float32' or 'bfloat16', see `layers.transform`.
-
-  Raises:
-    ValueError: If an argument is not as above.
 
   Reference:
     Zagoruyko and Komodakis, 2016, "Wide residual networks".

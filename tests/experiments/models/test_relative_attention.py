@@ -72,7 +72,7 @@ def arrays(seed=0):
 
 
 def slow(queries, keys, positions, biases, weights, mask):
-  """The formula of the paper, one query and one key at a time."""
+  """Returns the paper's formula, one query and one key at a time."""
   out = np.zeros((B, T, H, C))
   q, k, v = (
     np.reshape(x @ weights[name], (B, -1, H, C))

@@ -1,12 +1,13 @@
 """Wide residual, AlexNet and LeNet networks: sizes, training, types."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from experiments.common import classification
 from experiments.data import mnist
 from experiments.models import alexnet
 from experiments.models import convnet
@@ -74,6 +75,13 @@ NETWORKS = {
 }
 
 
+CONSTRUCTORS = {
+  'wide_resnet': (wide_resnet, 'wide_resnet'),
+  'alexnet': (alexnet, 'alexnet'),
+  'lenet5': (convnet, 'lenet5'),
+}
+
+
 def shapes_of(network, shape):
   images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
   return jax.eval_shape(lambda x: network.init(KEY, x, True), images)
@@ -92,33 +100,32 @@ def test_every_parameter_is_a_weight_a_bias_or_of_a_norm(name):
   )
   assert counts == expected
   assert sum(counts) == sum(x.size for _, _, x in leaves)
+  constructor = getattr(*CONSTRUCTORS[name])
+  assert f'{counts[0]:,} weights' in ' '.join(constructor.__doc__.split())
 
 
-@pytest.mark.parametrize(
-  ('make', 'shape', 'num_weights'),
-  [
-    (make_wide, (32, 32, 3), '1,076,912 weights, 2,720 scales'),
-    (make_alexnet, (32, 32, 3), '3,914,432 weights'),
-    (make_lenet5, (28, 28, 1), '61,470 weights'),
-  ],
-)
-def test_the_numbers_in_the_documentation_are_right(make, shape, num_weights):
-  params, _ = shapes_of(make(), shape)
-  weights = sparsity.select.selected_paths(params, sparsity.is_weight)
-  count = sum(x.size for x in weights.values())
-  assert num_weights.startswith(f'{count:,}')
-  modules = (wide_resnet.wide_resnet, alexnet.alexnet, convnet.lenet5)
-  assert any(num_weights in ' '.join(fn.__doc__.split()) for fn in modules)
+def draw(network, images):
+  """Returns parameters and state without compiling `init`."""
+  params, state = jax.eval_shape(lambda x: network.init(KEY, x, True), images)
+  rng = np.random.default_rng(0)
+
+  def normal(x):
+    scale = (2 / max(x.size // x.shape[-1], 1)) ** 0.5
+    return jnp.asarray(scale * rng.normal(size=x.shape), x.dtype)
+
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state)
+  return jax.tree.map(normal, params), zeros
 
 
 @pytest.fixture(scope='module', params=sorted(NETWORKS))
 def network(request):
-  """Returns networks by compute type, parameters, state and images."""
+  """Returns a small network by compute type, parameters, state and images."""
   make, shape, _ = NETWORKS[request.param]
-  shape = (16, 16, 3) if shape[-1] == 3 else shape
+  shape = (8, 8, 3) if shape[-1] == 3 else shape
+  if make is make_wide:
+    make = functools.partial(make_wide, depth=10, width=1)
   images = jax.random.normal(KEY, (4, *shape))
-  init = jax.jit(make().init, static_argnums=2)
-  return make, *init(KEY, images, True), images
+  return make, *draw(make(), images), images
 
 
 def test_bfloat16_computes_nearly_the_same(network):
@@ -140,53 +147,47 @@ def test_dropout_is_in_training_only(make):
   changes = {'depth': 10, 'width': 1} if make is make_wide else {}
   network = make(dropout=0.5, **changes)
   images = jax.random.normal(KEY, (2, 8, 8, 3))
-  params, state = jax.jit(network.init, static_argnums=2)(KEY, images, True)
-  apply = jax.jit(network.apply, static_argnums=4)
-  train = [
-    apply(params, state, jax.random.key(seed), images, True)[0]
-    for seed in (1, 1, 2)
-  ]
-  np.testing.assert_array_equal(train[0], train[1])
-  assert not np.allclose(train[0], train[2])
-  evaluated = [
-    apply(params, state, rng, images, False)[0]
-    for rng in (jax.random.key(1), jax.random.key(2))
-  ]
-  np.testing.assert_array_equal(*evaluated)
+  params, state = draw(network, images)
+
+  def logits(params, rng, is_training):
+    return network.apply(params, state, rng, images, is_training)[0]
+
+  train = jax.jit(functools.partial(logits, is_training=True))
+  one, again, other = (train(params, jax.random.key(i)) for i in (1, 1, 2))
+  np.testing.assert_array_equal(one, again)
+  assert not np.allclose(one, other)
+  # In evaluation nothing depends on the key: it is not even needed.
+  assert jax.eval_shape(lambda p: logits(p, None, False), params).shape == (
+    2, 10
+  )  # fmt: skip
 
 
 def test_lenet5_learns_from_a_few_batches():
   network = make_lenet5()
-  train = mnist.load(data_dir=None).train
-  images, labels = (x[:4000] for x in train)
-  optimizer = optax.adam(3e-3)
+  images, labels = (x[:1000] for x in mnist.load(data_dir=None).train)
+  optimizer = optax.adam(5e-3)
   params, state = network.init(KEY, images[:1], True)
 
   @jax.jit
   def step(params, opt_state, images, labels):
     def loss_fn(params):
       logits, _ = network.apply(params, state, None, images, True)
-      return classification.cross_entropy(logits, labels), logits
+      losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+      return jnp.mean(losses)
 
-    (loss, logits), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
-      params
-    )
+    loss, gradients = jax.value_and_grad(loss_fn)(params)
     updates, opt_state = optimizer.update(gradients, opt_state)
-    params = optax.apply_updates(params, updates)
-    return params, opt_state, loss, classification.accuracy(logits, labels)
+    return optax.apply_updates(params, updates), opt_state, loss
 
-  opt_state = optimizer.init(params)
-  history = []
-  for i in range(80):
-    batch = slice(50 * i, 50 * (i + 1))
-    params, opt_state, *row = step(
+  opt_state, losses = optimizer.init(params), []
+  for i in range(40):
+    batch = slice(25 * i, 25 * (i + 1))
+    params, opt_state, loss = step(
       params, opt_state, images[batch], labels[batch]
     )
-    history.append(row)
-  loss, accuracy = np.mean(history[-5:], axis=0)
-  assert history[0][0] > 2
-  assert loss < 0.5
-  assert accuracy > 0.85
+    losses.append(loss)
+  assert losses[0] > 2
+  assert np.mean(losses[-5:]) < 1
 
 
 @pytest.mark.parametrize(
@@ -226,3 +227,28 @@ def test_a_convolution_is_padded_alike_for_even_and_odd_sizes():
   odd, _ = network.apply(params, state, None, image[:, :7, :7], True)
   assert odd.shape == even.shape
   np.testing.assert_allclose(odd[:, :3, :3], even[:, :3, :3], rtol=1e-6)
+
+
+def test_a_convolution_of_patches_is_the_convolution():
+  def forward(cls, padding):
+    def apply(x, is_training):
+      del is_training
+      options = {'padding': padding, 'w_init': layers.fan_in(1.0)}
+      return cls(4, 5, **options, name='conv')(x)
+
+    return layers.transform(apply, compute_dtype='float32')
+
+  images = jax.random.normal(KEY, (2, 8, 7, 3))
+  for padding in ('SAME', 'VALID'):
+    expected, found = (
+      forward(cls, padding) for cls in (layers.Conv2D, layers.PatchConv2D)
+    )
+    params, state = expected.init(KEY, images, True)
+    jax.tree.map(
+      np.testing.assert_array_equal, params, found.init(KEY, images, True)[0]
+    )
+    one, other = (
+      network.apply(params, state, None, images, True)[0]
+      for network in (expected, found)
+    )
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,123 @@
+import collections
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from experiments.data import cifar
+from experiments.data import table
+from tests import photographs
+
+
+def load(data_dir, name='cifar10', **changes):
+  arguments = {
+    'data_dir': str(data_dir),
+    'num_validation': 20,
+    'pad': 4,
+    'flip': True,
+  }
+  return table.DATA[name](**arguments | changes)
+
+
+def decoded(data_dir, name, split):
+  """Returns a split as tensorflow-datasets itself decodes it."""
+  folder = pathlib.Path(data_dir) / name / '3.0.2'
+  source = tfds.builder_from_directory(str(folder)).as_data_source(split)
+  images, labels = zip(*((e['image'], e['label']) for e in source), strict=True)
+  return np.stack(images), list(labels)
+
+
+@pytest.mark.parametrize('name', ['cifar10', 'cifar100'])
+def test_the_splits_are_the_normalized_examples_in_their_order(cifar_dir, name):
+  data = load(cifar_dir, name)
+  images, labels = decoded(cifar_dir, name, 'train')
+  mean, std = images.mean((0, 1, 2)), images.std((0, 1, 2))
+  test_images, test_labels = decoded(cifar_dir, name, 'test')
+  assert data.num_classes == int(name[5:])
+  for examples, expected, expected_labels in (
+    (data.train, images[:100], labels[:100]),
+    (data.validation, images[100:], labels[100:]),
+    (data.test, test_images, test_labels),
+  ):
+    assert examples.inputs.dtype == np.float32
+    assert examples.labels.dtype == np.int32
+    np.testing.assert_allclose(
+      examples.inputs, (expected - mean) / std, rtol=1e-5, atol=1e-5
+    )
+    assert examples.labels.tolist() == expected_labels
+  assert 'tensorflow' not in sys.modules
+
+
+def slow_versions(image, pad, flip):
+  """Returns every padded, cropped and flipped version of an image."""
+  side = image.shape[0]
+  padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)))
+  found = []
+  for top in range(2 * pad + 1):
+    for left in range(2 * pad + 1):
+      crop = padded[top : top + side, left : left + side]
+      found += [crop, crop[:, ::-1]] if flip else [crop]
+  return [version.tobytes() for version in found]
+
+
+@pytest.mark.parametrize(('pad', 'flip'), [(2, True), (1, False), (0, True)])
+def test_augmentation_draws_evenly_from_all_versions(pad, flip):
+  image = np.random.default_rng(0).normal(size=(6, 6, 3)).astype(np.float32)
+  versions = slow_versions(image, pad, flip)
+  assert len(versions) == len(set(versions)) == (2 * pad + 1) ** 2 * (1 + flip)
+  num = 100 * len(versions)
+  batch = jnp.broadcast_to(image, (num, *image.shape))
+  augment = jax.jit(cifar.make_augment(pad, flip))
+  augmented = np.asarray(augment(jax.random.key(0), batch))
+  assert (augmented.shape, augmented.dtype) == (batch.shape, np.float32)
+  counts = collections.Counter(version.tobytes() for version in augmented)
+  assert counts.keys() == set(versions)
+  # Chi-squared: its mean is the degrees of freedom, its variance twice that.
+  freedom = len(versions) - 1
+  statistic = sum((count - 100) ** 2 / 100 for count in counts.values())
+  assert statistic < freedom + 5 * np.sqrt(2 * freedom)
+  again, other = (augment(jax.random.key(seed), batch) for seed in (0, 1))
+  np.testing.assert_array_equal(augmented, again)
+  assert not np.array_equal(augmented, other)
+
+
+def test_without_pad_and_flip_nothing_is_augmented(cifar_dir):
+  assert load(cifar_dir, pad=0, flip=False).augment is None
+  assert cifar.make_augment(1, False) is not None
+  assert cifar.make_augment(0, True) is not None
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'num_validation': 0}, 'num_validation >= 1, got 0'),
+    ({'num_validation': 120}, 'num_validation from 1 to 119, .* got 120'),
+    ({'pad': -1}, 'a pad from 0 to 32, got -1'),
+  ],
+)
+def test_arguments_out_of_range_are_an_error(cifar_dir, changes, message):
+  with pytest.raises(ValueError, match=message):
+    load(cifar_dir, **changes)
+
+
+def test_images_of_another_shape_are_an_error(tmp_path):
+  photographs.write_cifar(
+    tmp_path,
+    num_classes=10,
+    num_train=2,
+    num_test=1,
+    example=lambda index, _: (np.zeros((32, 32, 3), np.uint8), index),
+  )
+  path = tmp_path / 'cifar10/3.0.2/cifar10-test.array_record-00000-of-00001'
+  other = tmp_path / 'other'
+  photographs.write_imagenet(other, num_train=1, num_validation=0, num_shards=1)
+  [file] = other.glob('imagenet2012/*/*.array_record-*')
+  path.write_bytes(file.read_bytes())
+  with pytest.raises(
+    ValueError, match=r'\(32, 32, 3\), got \(375, 500, 3\) in .*record 0; pre'
+  ):
+    load(tmp_path, num_validation=1)

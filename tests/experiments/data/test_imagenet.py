@@ -1,0 +1,473 @@
+import contextlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+
+import cv2
+import grain
+import jax
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from experiments.data import imagenet
+from experiments.data import images
+from tests import photographs
+
+REPOSITORY = pathlib.Path(__file__).parents[3]
+NUM_TRAIN, NUM_TEST = 40, 21  # of the fixture
+AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+
+
+def open_stream(data_dir, **changes):
+  arguments = {
+    'data_dir': str(data_dir),
+    'num_validation': 0,
+    'image_size': 32,
+    'resize': 36,
+    'area': AREA,
+    'ratio': RATIO,
+    'interpolation': 'linear',
+    'on_bad_record': 'stop',
+    'num_workers': 0,
+  }
+  return imagenet.imagenet(**arguments | changes)
+
+
+def take(
+  stream, num_steps, *, seed=0, first_step=0, batch_size=8, process=(0, 1)
+):
+  """Returns the examples of some steps, `[num_steps, ...]`."""
+  batches = stream.train(
+    seed=seed,
+    first_step=first_step,
+    batch_size=batch_size,
+    process_index=process[0],
+    process_count=process[1],
+  )
+  taken = [next(batches) for _ in range(num_steps)]
+  batches.close()
+  return [np.stack(arrays) for arrays in zip(*taken, strict=True)]
+
+
+def evaluate(stream, split, *, batch_size=8, process=(0, 1)):
+  """Returns inputs, labels and weights, `[number of batches, ...]`."""
+  batches = stream.evaluate(
+    split=split,
+    batch_size=batch_size,
+    process_index=process[0],
+    process_count=process[1],
+  )
+  taken = [(*examples, weights) for examples, weights in batches]
+  return [np.stack(arrays) for arrays in zip(*taken, strict=True)]
+
+
+def assert_equal(found, expected):
+  for a, b in zip(found, expected, strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def read_all(data_dir, split, **options):
+  """Returns all examples as tensorflow-datasets itself reads them."""
+  folder = pathlib.Path(data_dir) / 'imagenet2012/5.1.0'
+  builder = tfds.builder_from_directory(str(folder))
+  return list(builder.as_data_source(split, **options))
+
+
+def normalized(image):
+  mean, std = np.array(imagenet.MEAN), np.array(imagenet.STD)
+  return (image / 255 - mean) / std
+
+
+@pytest.fixture(scope='module')
+def stream(imagenet_dir):
+  return open_stream(imagenet_dir)
+
+
+@pytest.fixture(scope='module')
+def whole(stream):
+  """Three epochs of 40 examples."""
+  return take(stream, 15)
+
+
+@pytest.fixture(scope='module')
+def evaluated(stream):
+  return evaluate(stream, 'test')
+
+
+@pytest.fixture(scope='module')
+def train_examples(imagenet_dir):
+  return read_all(imagenet_dir, 'train')
+
+
+@pytest.fixture(scope='module')
+def test_examples(imagenet_dir):
+  return read_all(imagenet_dir, 'validation')
+
+
+def test_a_stream_has_the_types_it_promises(stream, whole):
+  assert (stream.num_train, stream.num_classes) == (NUM_TRAIN, 1000)
+  assert stream.example_shape == (32, 32, 3)
+  inputs, labels = whole
+  assert (inputs.shape, inputs.dtype) == ((15, 8, 32, 32, 3), np.float32)
+  assert (labels.shape, labels.dtype) == ((15, 8), np.int32)
+  assert 'tensorflow' not in sys.modules
+
+
+def test_training_sees_random_crops_in_grains_order(
+  imagenet_dir, train_examples
+):
+  inputs, labels = take(
+    open_stream(imagenet_dir, image_size=64, resize=72), 3, seed=5, first_step=4
+  )
+  draws = grain.MapDataset.range(NUM_TRAIN).seed(5).shuffle().repeat()
+  draws = draws.random_map(lambda index, rng: (index, rng))
+  num_compared = num_flipped = 0
+  for step, row in np.ndindex(3, 8):
+    index, rng = draws[(4 + step) * 8 + row]
+    image = train_examples[index]['image']
+    assert labels[step, row] == train_examples[index]['label']
+    top, left, height, width = images.random_crop(
+      rng, *image.shape[:2], AREA, RATIO
+    )
+    if min(height, width) >= 128:
+      continue  # it was decoded at a reduced size
+    part = image[top : top + height, left : left + width]
+    expected = cv2.resize(np.ascontiguousarray(part), (64, 64))
+    num_compared += 1
+    if rng.random() < 0.5:
+      num_flipped += 1
+      expected = expected[:, ::-1]
+    # The two decoders may differ by a rounding.
+    error = np.abs(inputs[step, row] - normalized(expected))
+    assert error.mean() < 0.01
+    assert error.max() < 0.2
+  assert 0 < num_flipped < num_compared
+
+
+def test_training_is_a_function_of_seed_and_step(imagenet_dir, stream, whole):
+  again = take(open_stream(imagenet_dir), 2)
+  assert_equal(again, [array[:2] for array in whole])
+  assert not np.array_equal(take(stream, 2, seed=1)[0], again[0])
+
+
+@pytest.mark.parametrize('first_step', [4, 13])
+def test_training_resumes_at_the_exact_example(stream, whole, first_step):
+  rest = take(stream, 2, first_step=first_step)
+  assert_equal(rest, [array[first_step : first_step + 2] for array in whole])
+
+
+def test_an_epoch_has_every_example_once_in_another_order(
+  whole, train_examples
+):
+  _, labels = whole
+  expected = sorted(example['label'] for example in train_examples)
+  epochs = [labels[i : i + 5].ravel().tolist() for i in (0, 5, 10)]
+  assert [sorted(epoch) for epoch in epochs] == [expected] * 3
+  assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_an_example_has_another_crop_in_another_epoch(imagenet_dir):
+  # Only one example is left, so that an epoch is a step.
+  stream = open_stream(imagenet_dir, num_validation=NUM_TRAIN - 1)
+  inputs, labels = take(stream, 4, batch_size=1)
+  assert len(set(labels.ravel())) == 1
+  assert len({crop.tobytes() for crop in inputs}) == 4
+
+
+@pytest.mark.parametrize('count', [2, 4])
+def test_the_shares_of_all_processes_are_the_batch(
+  stream, whole, evaluated, count
+):
+  for index in range(count):
+    own = take(stream, 2, process=(index, count))
+    assert_equal(own, [array[:2, index::count] for array in whole])
+    own = evaluate(stream, 'test', process=(index, count))
+    assert_equal(own, [array[:, index::count] for array in evaluated])
+
+
+@pytest.mark.parametrize('batch_size', [7, 8, 30])
+def test_evaluation_has_every_example_once(stream, test_examples, batch_size):
+  _, labels, weights = evaluate(stream, 'test', batch_size=batch_size)
+  assert labels.shape == weights.shape == (-(-21 // batch_size), batch_size)
+  assert weights.dtype == np.float32
+  assert weights.ravel().tolist() == [1] * 21 + [0] * (weights.size - 21)
+  expected = [example['label'] for example in test_examples]
+  assert labels.ravel()[:21].tolist() == expected
+
+
+def test_evaluation_sees_the_center_of_the_examples(
+  imagenet_dir, test_examples
+):
+  # Images shrink by less than half, so they are decoded in full.
+  stream = open_stream(imagenet_dir, image_size=224, resize=256)
+  inputs, *_ = evaluate(stream, 'test')
+  num = 0
+  for found, example in zip(
+    inputs.reshape(-1, 224, 224, 3), test_examples, strict=False
+  ):
+    height, width = example['image'].shape[:2]
+    if min(height, width) >= 512:
+      continue
+    scale = 256 / min(height, width)
+    height, width = round(height * scale), round(width * scale)
+    image = cv2.resize(example['image'], (width, height))
+    top, left = (height - 224) // 2, (width - 224) // 2
+    expected = normalized(image[top : top + 224, left : left + 224])
+    assert np.abs(found - expected).mean() < 0.01
+    num += 1
+  assert num > 10
+
+
+def test_validation_is_held_out_or_else_the_test_split(
+  imagenet_dir, train_examples, evaluated
+):
+  without = open_stream(imagenet_dir)
+  assert_equal(evaluate(without, 'validation'), evaluated)
+  stream = open_stream(imagenet_dir, num_validation=9)
+  assert stream.num_train == 31
+  labels = [example['label'] for example in train_examples]
+  _, trained = take(stream, 1, batch_size=31)
+  assert sorted(trained[0].tolist()) == sorted(labels[:31])
+  _, validated, weights = evaluate(stream, 'validation', batch_size=9)
+  assert validated[0].tolist() == labels[31:]
+  assert weights.tolist() == [[1.0] * 9]
+
+
+def test_worker_processes_change_nothing(imagenet_dir, whole):
+  batches = open_stream(imagenet_dir, num_workers=2).train(
+    seed=0, first_step=3, batch_size=8, process_index=0, process_count=1
+  )
+  # More batches than workers hold in shared memory; the device takes them.
+  found = [jax.device_put(next(batches)) for _ in range(12)]
+  batches.close()
+  found = [np.stack(arrays) for arrays in zip(*found, strict=True)]
+  assert_equal(found, [array[3:] for array in whole])
+
+
+READ_ON = """
+import signal
+import sys
+
+from absl import app
+from experiments.data import imagenet
+
+imagenet._GRACE = 3600  # in the workers too, which run this file first
+
+
+def main(arguments):
+  signals = []
+  signal.signal(signal.SIGTERM, lambda *_: signals.append(True))
+  stream = imagenet.imagenet(
+    data_dir=arguments[1], num_validation=0, image_size=32, resize=36,
+    area=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation='linear',
+    on_bad_record='stop', num_workers=2)
+  batches = stream.train(
+    seed=0, first_step=0, batch_size=8, process_index=0, process_count=1)
+  for _ in range(2):  # one of each worker: both handle signals now
+    next(batches)
+  print('reads', flush=True)
+  while not signals:
+    next(batches)
+  for _ in range(30):
+    next(batches)
+  print('reads on', flush=True)
+  signal.pause()
+
+
+if __name__ == '__main__':
+  app.run(main)
+"""
+
+
+@pytest.mark.slow
+def test_workers_live_as_long_as_the_process_that_reads(imagenet_dir, tmp_path):
+  script = tmp_path / 'read_on.py'
+  script.write_text(READ_ON)
+  process = subprocess.Popen(
+    [sys.executable, str(script), imagenet_dir],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.DEVNULL,
+    text=True,
+    start_new_session=True,
+    env=os.environ | {'PYTHONPATH': str(REPOSITORY)},
+  )
+  timed_out = []
+
+  def kill():
+    timed_out.append(True)
+    os.killpg(process.pid, signal.SIGKILL)
+
+  stop = threading.Timer(300, kill)
+  stop.start()
+  try:
+    assert process.stdout.readline() == 'reads\n'
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.stdout.readline() == 'reads on\n'
+    process.kill()
+    # The pipe ends once no worker holds it.
+    assert process.stdout.read() == ''
+    assert not timed_out
+  finally:
+    stop.cancel()
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(process.pid, signal.SIGKILL)
+    process.stdout.close()
+    process.wait()
+
+
+def write_damaged(folder, damaged):
+  """Writes a data set with some truncated images."""
+
+  def example(index):
+    made = photographs.imagenet_example(index)
+    if index in damaged:
+      made['image'] = made['image'][: len(made['image']) // 2]
+    return made
+
+  photographs.write_imagenet(
+    folder, num_train=12, num_validation=6, example=example
+  )
+
+
+@pytest.fixture(scope='module')
+def damaged_dir(tmp_path_factory):
+  """Two of twelve training images and one of six test images are damaged."""
+  folder = tmp_path_factory.mktemp('damaged')
+  write_damaged(folder, {3, 7, 14})
+  return folder
+
+
+def read_labels(data_dir, split):
+  """Returns the labels, and the indices of damaged images."""
+  examples = read_all(
+    data_dir, split, decoders={'image': tfds.decode.SkipDecoding()}
+  )
+  bad = [
+    i for i, e in enumerate(examples) if not e['image'].endswith(b'\xff\xd9')
+  ]
+  return [example['label'] for example in examples], bad
+
+
+@pytest.mark.parametrize('num_workers', [0, 1])
+def test_evaluation_stops_at_the_record_that_does_not_decode(
+  damaged_dir, num_workers
+):
+  skipping = open_stream(damaged_dir, on_bad_record='skip')
+  expected = evaluate(skipping, 'test', batch_size=1)
+  batches = open_stream(damaged_dir, num_workers=num_workers).evaluate(
+    split='test', batch_size=1, process_index=0, process_count=1
+  )
+  _, [first] = read_labels(damaged_dir, 'validation')
+  assert first > 0
+  for i in range(first):
+    examples, weights = next(batches)
+    assert_equal((*examples, weights), [array[i] for array in expected])
+  file, record = divmod(first, 2)  # two records a file
+  with pytest.raises(
+    ValueError,
+    match=rf'validation.array_record-0000{file}-of-00003, record {record}: '
+    'the image does not decode; copy the file again, or set on_bad_record',
+  ):
+    next(batches)
+
+
+def test_a_record_that_is_skipped_is_replaced_by_the_next(damaged_dir, caplog):
+  stream = open_stream(damaged_dir, on_bad_record='skip')
+  source_labels, bad = read_labels(damaged_dir, 'train')
+  assert stream.quarantined() == stream.skipped() == 0
+  inputs, labels = take(stream, 3, batch_size=12)
+  order = grain.MapDataset.range(12).seed(0).shuffle().repeat()
+  for i in range(36):
+    index = int(order[i])
+    while index in bad:
+      index = (index + 1) % 12
+    assert labels.ravel()[i] == source_labels[index]
+  assert np.abs(inputs).reshape(36, -1).max(1).min() > 0
+  assert stream.quarantined() == len(bad) == 2  # each is counted once
+  assert stream.skipped() >= 6
+  assert caplog.text.count('it does not decode') == 2
+  assert_equal(take(stream, 1, first_step=2, batch_size=12)[0], inputs[2:])
+
+
+def test_a_record_that_is_skipped_has_no_weight_in_evaluation(damaged_dir):
+  stream = open_stream(damaged_dir, on_bad_record='skip')
+  inputs, _, weights = evaluate(stream, 'test', batch_size=8)
+  _, bad = read_labels(damaged_dir, 'validation')
+  expected = [float(i < 6 and i not in bad) for i in range(8)]
+  assert weights[0].tolist() == expected
+  assert np.isfinite(inputs).all()
+  assert stream.quarantined() == len(bad) == 1
+
+
+def test_records_none_of_which_decodes_are_an_error(tmp_path):
+  write_damaged(tmp_path, set(range(18)))
+  stream = open_stream(tmp_path, on_bad_record='skip')
+  with pytest.raises(ValueError, match="split 'train', got none among 12"):
+    take(stream, 1)
+
+
+def test_a_label_out_of_range_is_named_and_never_skipped(tmp_path):
+  def example(index):
+    made = photographs.imagenet_example(index)
+    return made | {'label': -1 if index == 2 else made['label']}
+
+  photographs.write_imagenet(
+    tmp_path, num_train=4, num_validation=1, num_shards=1, example=example
+  )
+  stream = open_stream(tmp_path, on_bad_record='skip')
+  with pytest.raises(
+    ValueError,
+    match=r'label from 0 to 999, got -1 in .*-00000-of-00001, record \d; pre',
+  ):
+    take(stream, 1, batch_size=4)
+
+
+def test_a_data_set_of_other_classes_is_an_error(tmp_path):
+  photographs.write_imagenet(
+    tmp_path, num_train=1, num_validation=1, num_shards=1
+  )
+  path = tmp_path / 'imagenet2012/5.1.0/features.json'
+  path.write_text(path.read_text().replace('"1000"', '"999"'))
+  with pytest.raises(ValueError, match=r'expected 1000 classes .* got 999; is'):
+    open_stream(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'on_bad_record': 'ignore'}, r"among \('stop', 'skip'\), got 'ignore'"),
+    ({'num_workers': -1}, 'num_workers >= 0, got -1'),
+    ({'num_validation': 40}, 'num_validation from 0 to 39, .* got 40'),
+    ({'num_validation': -1}, 'num_validation from 0 to 39, .* got -1'),
+    ({'image_size': 0}, 'expected 1 <= image_size'),
+  ],
+)
+def test_arguments_out_of_range_are_an_error(imagenet_dir, changes, message):
+  with pytest.raises(ValueError, match=message):
+    open_stream(imagenet_dir, **changes)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'seed': -1}, 'expected seed >= 0, .* got -1, 0 and 8'),
+    ({'first_step': -1}, 'got 0, -1 and 8'),
+    ({'batch_size': 41}, 'a batch_size from 1 to 40, got 0, 0 and 41'),
+    ({'batch_size': 6, 'process': (0, 4)}, r'the processes, 4, divide; got 6'),
+    ({'process': (2, 2)}, 'process_index < process_count, got 2 and 2'),
+  ],
+)
+def test_steps_out_of_range_are_an_error_at_once(stream, changes, message):
+  with pytest.raises(ValueError, match=message):
+    take(stream, 0, **changes)
+
+
+def test_an_unknown_split_is_an_error_at_once(stream):
+  with pytest.raises(ValueError, match=r"among .* got 'tset'"):
+    stream.evaluate(
+      split='tset', batch_size=8, process_index=0, process_count=1
+    )

@@ -1,0 +1,126 @@
+import gzip
+import hashlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from experiments.data import mnist
+from tests import photographs
+
+
+@pytest.fixture(scope='module')
+def splits():
+  return mnist.load(data_dir=None)
+
+
+def test_the_splits_are_those_of_the_protocol(splits):
+  assert [len(part.labels) for part in splits[:3]] == [55_000, 5_000, 10_000]
+  for images, labels in splits[:3]:
+    assert images.shape == (len(labels), 28, 28, 1)
+    assert (images.dtype, labels.dtype) == (np.float32, np.int32)
+    assert (images.min(), images.max()) == (0.0, 1.0)
+    assert set(labels.tolist()) == set(range(10))
+
+
+def test_examples_are_in_the_order_of_the_files(splits):
+  name = 'train-labels-idx1-ubyte.gz'
+  labels = gzip.decompress((mnist.FILES / name).read_bytes())[8:]
+  assert splits.train.labels.tolist() == list(labels[:55_000])
+  assert splits.validation.labels.tolist() == list(labels[55_000:])
+  name = 't10k-images-idx3-ubyte.gz'
+  images = gzip.decompress((mnist.FILES / name).read_bytes())[16:]
+  last = np.frombuffer(images[-784:], np.uint8).reshape(28, 28)
+  np.testing.assert_array_equal(
+    splits.test.inputs[-1, :, :, 0], last / np.float32(255)
+  )
+
+
+@pytest.mark.parametrize('damage', ['missing', 'truncated', 'altered'])
+def test_a_file_is_checked_before_it_is_used(tmp_path, monkeypatch, damage):
+  name = 'train-labels-idx1-ubyte.gz'
+  for file in mnist.SHA256:
+    shutil.copy(mnist.FILES / file, tmp_path / file)
+  content = bytearray((mnist.FILES / name).read_bytes())
+  content[4] ^= damage == 'altered'  # the time stamp: gzip does not mind
+  content = content[:1000] if damage == 'truncated' else content
+  (tmp_path / name).write_bytes(content)
+  found = hashlib.sha256(content).hexdigest()
+  if damage == 'missing':
+    (tmp_path / name).unlink()
+    found = 'there is no such file'
+  monkeypatch.setattr(mnist, 'FILES', tmp_path)
+  with pytest.raises(ValueError, match='expected') as error:
+    mnist.load(data_dir=None)
+  for part in (str(tmp_path / name), mnist.SHA256[name], found):
+    assert part in str(error.value)
+
+
+def arrays(num: int):
+  images = np.arange(num * 784, dtype=np.int64) * 7 % 251
+  images = images.astype(np.uint8).reshape(num, 28, 28)
+  return images, np.arange(num) % 10
+
+
+@pytest.mark.parametrize(
+  ('num', 'label', 'message'),
+  [
+    (59_999, 0, r'got \(59999, 28, 28\)'),
+    (60_000, 10, 'labels from 0 to 9 in train, got 0 to 10'),
+    (60_000, -1, 'labels from 0 to 9 in train, got -1 to 9'),
+  ],
+)
+def test_data_that_is_not_mnist_is_an_error(num, label, message):
+  images = np.zeros((num, 28, 28), np.uint8)
+  labels = np.arange(num) % 10
+  labels[0] = label
+  with pytest.raises(ValueError, match=message):
+    mnist.make_splits((images, labels), arrays(10_000))
+
+
+def test_a_prepared_data_set_is_read_without_tensorflow(tmp_path, monkeypatch):
+  images, labels = arrays(25)
+  photographs.write(
+    tmp_path,
+    'mnist',
+    '3.0.1',
+    {
+      'image': tfds.features.Image(shape=(28, 28, 1)),
+      'label': tfds.features.ClassLabel(num_classes=10),
+    },
+    {'train': range(20), 'test': range(20, 25)},
+    lambda i: {
+      'image': photographs.encode('.png', images[i]),
+      'label': int(labels[i]),
+    },
+    num_shards=1,
+  )
+  with pytest.raises(ValueError, match=r'in train, got \(20, 28, 28\)'):
+    mnist.load(data_dir=str(tmp_path))
+  monkeypatch.setattr(mnist, 'NUM_TRAIN', 20)
+  monkeypatch.setattr(mnist, 'NUM_VALIDATION', 4)
+  monkeypatch.setattr(mnist, 'NUM_TEST', 5)
+  data = mnist.load(data_dir=str(tmp_path))
+  assert len(data.train.labels) == 16
+  inputs = np.concatenate([split.inputs for split in data[:3]])
+  found = np.round(inputs[..., 0] * 255).astype(np.uint8)
+  order = [int((images == image).all((1, 2)).argmax()) for image in found]
+  assert sorted(order) == list(range(25))
+  assert sorted(order[:20]) == list(range(20))
+  own = np.concatenate([split.labels for split in data[:3]])
+  np.testing.assert_array_equal(own, labels[order])
+  assert 'tensorflow' not in sys.modules
+
+
+def test_the_files_are_read_without_tensorflow_datasets():
+  code = (
+    'import sys\n'
+    'from experiments.data import mnist\n'
+    'mnist.read_files("t10k")\n'
+    'assert "tensorflow_datasets" not in sys.modules\n'
+  )
+  repository = mnist.FILES.parents[3]
+  subprocess.run([sys.executable, '-c', code], cwd=repository, check=True)
