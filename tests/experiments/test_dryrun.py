@@ -63,5 +63,5 @@ def test_the_first_network_of_several_is_taken(lines):
   del config['seed']
   config['powerprop'] = {'alphas': (2.0, 3.0), 'optimizer_in': 'theta'}
   assert dryrun.dry_run(config) == lines['masked']
-  with pytest.raises(ValueError, match='config.seed'):
+  with pytest.raises(ValueError, match=r'config\.seed'):
     dryrun.dry_run({**config, 'seeds': ()})

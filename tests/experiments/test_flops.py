@@ -70,9 +70,7 @@ def test_every_method_costs_what_its_formula_says(name):
   found = flops.report(make_config(name))
   expected = TRAINING[name] or gradual()
   assert math.isclose(found.sparse_train_flops, expected, rel_tol=1e-5)
-  assert math.isclose(
-    found.train_share, found.sparse_train_flops / (3 * DENSE)
-  )
+  assert math.isclose(found.train_share, found.sparse_train_flops / (3 * DENSE))
   assert math.isclose(
     found.total_train_flops, found.sparse_train_flops * NUM_STEPS * 10
   )

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from configs import language
-from experiments import export
 from experiments import sample
 from experiments.data import vocabulary as vocabulary_lib
 from experiments.models import transformer_xl
@@ -164,17 +163,3 @@ def test_a_run_without_a_vocabulary_is_refused(workdir, capsys):
   finally:
     path.write_bytes(content)
   assert 'expected a vocabulary in' in capsys.readouterr().err
-
-
-def test_a_run_of_images_is_refused(tmp_path, capsys):
-  small.train(small.image(), tmp_path)
-  assert sample.main([f'--workdir={tmp_path}']) == sample.USER_ERROR
-  assert "of image_classification" in capsys.readouterr().err
-
-
-def test_a_run_can_be_exported(workdir, tmp_path):
-  file = tmp_path / 'net.safetensors'
-  assert export.main([f'--workdir={workdir}', f'--out={file}']) == 0
-  densities = export.load(file).header['densities'].values()
-  assert len(densities) == 7
-  assert max(densities) < 0.25

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from experiments import storage as storage_lib
-from experiments import trainer
 from experiments.tasks import table
 import sparsity
 from sparsity import masked
@@ -44,15 +43,6 @@ def test_a_compact_run_has_the_results_of_a_masked_one(runs):
         assert row[key] == value
       else:
         assert sum(row[key]) == sum(value)
-
-
-def test_evaluation_of_a_compact_checkpoint_finds_its_results(runs, tmp_path):
-  config = small.image(
-    storage='compact', prune={'num_levels': 2, 'lowest': 0.1}
-  )
-  run = small.train(config, tmp_path)
-  found = trainer.evaluate(run.task, config['seed'], tmp_path)
-  assert found == run.rows[-len(found) :] == runs['compact'].rows[-len(found) :]
 
 
 def test_the_device_holds_active_entries_only(runs):

@@ -148,17 +148,11 @@ def assert_close(a, b):
     ('stream', {}),
     ('arrays', {'num_devices': 4}),  # with a batch norm, and the sets
     ('stream', {'num_devices': 2}),
-    ('arrays', {'storage': 'compact'}),
     ('stream', {'storage': 'compact', 'num_devices': 2}),
   ],
 )
 def test_feeds_devices_and_storages_train_alike(one, kind, options):
   assert_close(one, trained(kind, **options))
-
-
-def test_compact_weights_train_as_masked_ones_in_micro_batches():
-  masked = trained('arrays', num_micro=2)
-  assert_close(masked, trained('arrays', num_micro=2, storage='compact'))
 
 
 def batches(feed, first_step, num_steps):

@@ -278,36 +278,3 @@ def test_a_run_keeps_its_vocabulary_and_refuses_another(tmp_path):
   with pytest.raises(ValueError, match=r'4 tokens .* there, 5'):
     five.check_folder(workdir)
   assert (workdir / language.VOCABULARY).read_bytes() == before
-
-
-def test_a_run_that_lost_its_vocabulary_is_refused(path, tmp_path):
-  (tmp_path / 'checkpoints' / '10').mkdir(parents=True)
-  with pytest.raises(ValueError, match='there is no such file'):
-    table.make_task(small.language(path)).check_folder(tmp_path)
-
-
-@pytest.mark.nightly
-def test_compact_weights_are_masked_ones_over_200_steps(path, tmp_path):
-  params, sets = [], []
-  for storage in ('masked', 'compact'):
-    config = small.language(
-      path,
-      storage=storage,
-      model={'d_model': 32, 'd_embed': 32, 'd_head': 16, 'd_inner': 48},
-      powerprop={'alpha': 1.375},
-      train={'num_steps': 200},
-    )
-    run = small.train(
-      config, tmp_path / storage, log_every=20, eval_every=200,
-      checkpoint_every=200,
-    )  # fmt: skip
-    rows = [row['loss'] for row in run.rows if row['split'] == 'train']
-    assert rows[-1] < 0.8 * rows[0]
-    state = small.unpack(run)
-    params.append(state.params)
-    sets.append(topkast.active_sets(state.opt_state).forward)
-  # Rounding decides which of two entries of almost one size is in a set.
-  differing = [np.sum(a != b) for a, b in zip(*map(jax.tree.leaves, sets), strict=True)]
-  assert sum(differing) < 0.001 * sum(x.size for x in jax.tree.leaves(sets[0]))
-  for a, b in zip(*map(jax.tree.leaves, params), strict=True):
-    assert np.linalg.norm(a - b) <= 1e-2 * np.linalg.norm(b)
