@@ -8,8 +8,8 @@ forward set; `masks/PATH`, the forward set of each sparse layer; `state/PATH`,
 batch statistics and the like. With --compact a sparse layer has `values/PATH`,
 its active entries, and `places/PATH`, their indices into the flattened weight,
 in place of the first two. The header holds the config, the labels of the
-network, the densities, and the shapes of compact layers. Neither data nor any
-code of the run is needed to read it.
+network, the densities, and the shapes of compact layers. Loading runs no code
+from the file.
 """
 
 import argparse
@@ -91,11 +91,8 @@ def save(
     ValueError: If the network is too sparse for a compact file.
   """
   flat = _flatten(weights)
-  flat_masks = {
-    path: mask
-    for path, mask in (_flatten(masks) if masks else {}).items()
-    if not mask.all()
-  }
+  flat_masks = _flatten(masks) if masks else {}
+  flat_masks = {path: x for path, x in flat_masks.items() if not x.all()}
   header = {
     'format': FORMAT,
     'config': config,
@@ -140,7 +137,8 @@ def load(path: str | os.PathLike[str]) -> Exported:
     safetensors.SafetensorError,
   ) as error:  # fmt: skip
     raise ValueError(
-      f'expected an exported network in {path}, but: {error}'
+      f'expected an exported network in {path}, but: '
+      f'{type(error).__name__}: {error}'
     ) from error
   return Exported(*(_unflatten(parts[kind]) for kind in KINDS[:3]), header)
 
@@ -190,15 +188,14 @@ def extract(
 def _read(path: str | os.PathLike[str]) -> tuple[dict, dict[str, Flat]]:
   """Returns the header, and the tensors by kind and path."""
   with safetensors.safe_open(os.fspath(path), 'numpy') as file:
-    # Sizes are checked against the file's on opening.
+    # Opening checks the tensors' sizes against the file's.
     header = json.loads((file.metadata() or {})['sparse-training'])
     if header['format'] != FORMAT:
       raise ValueError(
         f'expected format {FORMAT}, got {header["format"]!r:.80}: export it '
         'again with this version'
       )
-    if missing := [key for key in KEYS if key not in header]:
-      raise ValueError(f'expected a header with {missing}')
+    header = {key: header[key] for key in KEYS}
     parts: dict[str, Flat] = {kind: {} for kind in KINDS}
     for name in file.keys():  # noqa: SIM118
       kind, _, path_in_tree = name.partition('/')
@@ -212,10 +209,9 @@ def _unpack(parts: dict[str, Flat], shapes: dict, num_bytes: int) -> None:
   if not shapes.keys() == values.keys() == places.keys():
     raise ValueError('expected a shape, values and places of each layer')
   for path, shape in shapes.items():
-    if path in parts['weights'] or path in parts['masks']:
-      raise ValueError(f'expected {path} once, got it dense and compact')
-    if not all(type(n) is int and n > 0 for n in shape):
-      raise ValueError(f'expected a shape of {path}, got {shape!r:.80}')
+    is_twice = path in parts['weights'] or path in parts['masks']
+    if is_twice or not all(type(n) is int and n > 0 for n in shape):
+      raise ValueError(f'expected {path} once, of sizes over 0, got {shape}')
   _check_expansion(shapes, values, num_bytes)
   for path, shape in shapes.items():
     x, at, size = values[path], places[path], math.prod(shape)
@@ -244,20 +240,15 @@ def _check_masks(parts: dict[str, Flat], densities: dict) -> None:
   masks, weights = parts['masks'], parts['weights']
   for path, mask in masks.items():
     if mask.dtype != bool or mask.shape != weights[path].shape or not mask.size:
-      raise ValueError(
-        f'expected a mask of {path} with shape {weights[path].shape}, got '
-        f'{mask.dtype} of {mask.shape}'
-      )
+      raise ValueError(f'expected a mask of the shape of its weight {path}')
   found = {path: float(mask.mean()) for path, mask in masks.items()}
   if found != densities:
     raise ValueError(f'expected densities {found}, got {densities!r:.200}')
 
 
 def _flatten(tree: Any) -> Flat:
-  return {
-    sparsity.select.join(module, name): np.asarray(x)
-    for module, name, x in sparsity.select.named_leaves(tree)
-  }
+  leaves = sparsity.select.named_leaves(tree)
+  return {sparsity.select.join(*path): np.asarray(x) for *path, x in leaves}
 
 
 def _unflatten(flat: Flat) -> Tree:
@@ -285,9 +276,7 @@ def main(arguments: Sequence[str]) -> int:
   parser.add_argument('--out', required=True, help='file to write')
   parser.add_argument('--task', type=int, help='of continual learning, from 1')
   parser.add_argument('--step', type=int, help='global step of a checkpoint')
-  parser.add_argument(
-    '--compact', action='store_true', help='only active entries'
-  )
+  parser.add_argument('--compact', action='store_true')
   given = parser.parse_args(arguments)
   try:
     network = extract(given.workdir, given.task, given.step)

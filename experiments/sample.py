@@ -137,15 +137,15 @@ def encode(vocabulary: vocabulary_lib.Vocabulary, prompt: str) -> np.ndarray:
 
 
 def _check(prompt, length, temperature, top_p, seed) -> None:
-  for name, value, is_right, expected in (
-    ('a prompt', len(prompt), len(prompt) > 0, 'of at least one token'),
-    ('length', length, length >= 1, '>= 1'),
-    ('temperature', temperature, 0 <= temperature < np.inf, '>= 0'),
-    ('top_p', top_p, 0 < top_p <= 1, 'in (0, 1]'),
-    ('seed', seed, 0 <= seed < 2**32, 'from 0 to 2^32 - 1'),
+  for expected, value, is_right in (
+    ('a prompt of at least one token', len(prompt), len(prompt) > 0),
+    ('length >= 1', length, length >= 1),
+    ('temperature >= 0', temperature, 0 <= temperature < np.inf),
+    ('top_p in (0, 1]', top_p, 0 < top_p <= 1),
+    ('seed from 0 to 2^32 - 1', seed, 0 <= seed < 2**32),
   ):
     if not is_right:
-      raise ValueError(f'expected {name} {expected}, got {value}')
+      raise ValueError(f'expected {expected}, got {value}')
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -25,35 +25,21 @@ def image(name='topkast', storage='masked', **changes):
     'powerprop': {'alpha': 2.0, 'optimizer_in': 'theta'},
     'method': method(name, storage),
     'optimizer': {
-      'name': 'sgd',
-      'learning_rate': 0.1,
-      'schedule': {'name': 'constant', 'warmup_steps': 0},
-      'momentum': 0.9,
-      'nesterov': False,
-      'weight_decay': 0.0,
-      'clip_norm': None,
+      'name': 'sgd', 'learning_rate': 0.1,
+      'schedule': {'name': 'constant', 'warmup_steps': 0}, 'momentum': 0.9,
+      'nesterov': False, 'weight_decay': 0.0, 'clip_norm': None,
     },
     'loss': {'label_smoothing': 0.0},
     'train': {
-      'batch_size': 12,
-      'eval_batch_size': 1_000,
-      'num_micro': 1,
-      'num_devices': 1,
-      'num_steps': 20,
-      'log_every': 5,
-      'eval_every': 10,
-      'checkpoint_every': 5,
-      'keep_checkpoints': 2,
-      'on_not_finite': 'stop',
+      'batch_size': 12, 'eval_batch_size': 1_000, 'num_micro': 1,
+      'num_devices': 1, 'num_steps': 20, 'log_every': 5, 'eval_every': 10,
+      'checkpoint_every': 5, 'keep_checkpoints': 2, 'on_not_finite': 'stop',
     },
     'prune': {
-      'lowest': 0.05,
-      'highest': 1.0,
-      'num_levels': 0,
-      'output_layer': 'linear_1/w',
-      'output_factor': 2.0,
+      'lowest': 0.05, 'highest': 1.0, 'num_levels': 0,
+      'output_layer': 'linear_1/w', 'output_factor': 2.0,
     },
-  }
+  }  # fmt: skip
   return update(config, changes)
 
 

@@ -1,4 +1,4 @@
-"""A trained network goes to a file and back with equal outputs."""
+"""A trained network goes to a file and back; other bytes are refused."""
 
 import json
 import resource
@@ -9,186 +9,265 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors
+from safetensors import numpy as safetensors_numpy
 
-from configs import mnist_topkast
 from experiments import export
-from experiments import image_classification
-from experiments import table
-from experiments.common import build
-from experiments.common import classification
-from experiments.common import loop
-from experiments.common import metrics
-from experiments.common import run as run_lib
+from experiments import rundir
 from experiments.data import mnist
 from experiments.models import lenet
-
-
-def make_config():
-  config = mnist_topkast.get_config('quick')
-  config.model.hidden = (32, 16)
-  config.seeds = (0, 1)
-  config.train.update(
-    num_steps=20, log_every=10, eval_every=20, checkpoint_every=10
-  )
-  config.prune.num_levels = 0
-  return json.loads(json.dumps(config.to_dict()))
+from experiments.tasks import classification
+from tests.experiments import small
 
 
 @pytest.fixture(scope='module')
-def workdir(tmp_path_factory):
-  """A run of two alphas and two seeds, which is done."""
-  workdir = tmp_path_factory.mktemp('export') / 'run'
-  config = make_config()
-  directory = run_lib.open_run(workdir, config)
-  config.pop('experiment')
-  experiment = build.call(image_classification.build, config)
-  loop.run(
-    experiment.units, experiment.schedule, directory, keep=experiment.keep
-  )
-  return workdir
+def runs(tmp_path_factory):
+  """The folder of two runs that are done, which differ in storage."""
+  folder = tmp_path_factory.mktemp('runs')
+  for storage in ('masked', 'compact'):
+    small.train(
+      small.image(storage=storage), folder / storage, checkpoint_every=10
+    )
+  return folder
 
 
 def run(workdir, out, *more):
-  arguments = [f'--workdir={workdir}', f'--out={out}', *more]
-  return export.main(arguments, table.EXPERIMENTS)
+  return export.main([f'--workdir={workdir}', f'--out={out}', *more])
 
 
-@pytest.mark.parametrize('alpha', [1.0, 2.0])
-@pytest.mark.parametrize('seed', [0, 1])
-def test_what_is_read_back_has_the_accuracy_of_the_run(
-  workdir, tmp_path, alpha, seed
-):
+def assert_equal(a, b):
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_a_network_read_back_has_the_loss_of_the_run(runs, tmp_path):
   file = tmp_path / 'net.safetensors'
-  assert run(workdir, file, f'--member=alpha={alpha},seed={seed}') == 0
+  assert run(runs / 'masked', file) == 0
   exported = export.load(file)
   data = mnist.load(data_dir=None).test
-  logits, _ = lenet.lenet(hidden=(32, 16), num_classes=10).apply(
+  logits, _ = lenet.lenet(hidden=(16,), num_classes=10).apply(
     exported.weights, exported.state, None, data.inputs, False
   )
-  [row] = [
-    row
-    for row in metrics.read(workdir)
-    if (row['split'], row['alpha'], row['seed']) == ('test', alpha, seed)
-  ]
   loss = classification.cross_entropy(jnp.asarray(logits), data.labels)
+  rows = (runs / 'masked' / 'metrics.jsonl').read_text().splitlines()
+  [row] = [x for x in map(json.loads, rows) if x['split'] == 'test']
   np.testing.assert_allclose(float(loss), row['loss'], rtol=1e-5)
-  assert exported.header['member'] == {'alpha': alpha, 'seed': seed}
-  assert exported.header['config'] == make_config()
-
-
-def test_masks_say_what_the_network_sees(workdir, tmp_path):
-  file = tmp_path / 'net.safetensors'
-  assert run(workdir, file, '--member=alpha=2,seed=0') == 0
-  exported = export.load(file)
-  assert set(exported.masks) == {'linear_0', 'linear_1', 'linear_2'}
   for layer, masks in exported.masks.items():
-    seen = exported.weights[layer]['w'] != 0
-    assert not (seen & ~masks['w']).any()
-    assert masks['w'].sum() == round(0.1 * seen.size)
-  densities = exported.header['densities']
-  assert densities['linear_0/w'] == pytest.approx(0.1, abs=1e-3)
+    active = exported.weights[layer]['w'] != 0
+    assert not (active & ~masks['w']).any()
+    assert masks['w'].sum() == round(0.2 * active.size)
+  assert exported.header['densities']['linear_1/w'] == 0.2
+  assert exported.header['labels'] == {}
+  config = rundir.read_config(runs / 'masked')
+  assert exported.header['config'] == config
+  assert (config['seed'], config['powerprop']['alpha']) == (3, 2.0)
 
 
-def test_an_earlier_checkpoint_can_be_exported(workdir, tmp_path):
-  late, early = tmp_path / 'late', tmp_path / 'early'
-  assert run(workdir, late, '--member=alpha=2,seed=1') == 0
-  assert run(workdir, early, '--member=alpha=2,seed=1', '--step=70') == 0
-  a, b = export.load(late).weights, export.load(early).weights
+def test_a_compact_run_has_the_network_of_a_masked_one(runs, tmp_path):
+  loaded = []
+  for storage in ('masked', 'compact'):
+    assert run(runs / storage, tmp_path / storage) == 0
+    loaded.append(export.load(tmp_path / storage))
+  assert_equal(loaded[0].masks, loaded[1].masks)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+    *(x.weights for x in loaded),
+  )
+
+
+@pytest.mark.parametrize('storage', ['masked', 'compact'])
+def test_a_compact_file_holds_the_same_network_and_is_small(
+  runs, tmp_path, storage
+):
+  large, small_file = tmp_path / 'large', tmp_path / 'small'
+  assert run(runs / storage, large) == 0
+  assert run(runs / storage, small_file, '--compact') == 0
+  one, other = export.load(large), export.load(small_file)
+  assert_equal(one[:3], other[:3])
+  assert one.header['densities'] == other.header['densities']
+  # 20 percent of the weights with an index each, for all and a mask.
+  assert small_file.stat().st_size < 0.4 * large.stat().st_size
+
+
+def test_an_earlier_checkpoint_can_be_exported(runs, tmp_path):
+  assert run(runs / 'masked', tmp_path / 'late') == 0
+  assert run(runs / 'masked', tmp_path / 'early', '--step=10') == 0
+  a, b = (export.load(tmp_path / x).weights for x in ('late', 'early'))
   assert (a['linear_0']['w'] != b['linear_0']['w']).any()
 
 
 @pytest.mark.parametrize(
-  ('more', 'message'),
+  ('folder', 'more', 'message'),
   [
-    ((), 'fits 4 of:'),
-    (('--member=alpha=3',), 'fits 0 of:'),
-    (('--member=alpha=x',), 'fits 0 of:'),
-    (('--member=alpha=2,seed=1', '--step=7'), 'a checkpoint of step 7'),
+    ('masked', ['--step=7'], 'one of the checkpoints [10, 20] in'),
+    ('masked', ['--task=1'], 'expected --task'),
+    ('', [], 'choose one of:\n'),
+    ('nowhere', [], 'expected a folder with config.json, got'),
   ],
 )
-def test_a_member_that_is_not_one_is_refused(
-  workdir, tmp_path, capsys, more, message
+def test_a_network_that_is_not_there_is_refused(
+  runs, tmp_path, capsys, folder, more, message
 ):
-  assert run(workdir, tmp_path / 'net', *more) == 2
-  assert message in capsys.readouterr().err
+  assert run(runs / folder, tmp_path / 'net', *more) == export.USER_ERROR
+  error = capsys.readouterr().err
+  assert error.startswith('experiments.export: ')
+  assert message in error
   assert not (tmp_path / 'net').exists()
 
 
-@pytest.mark.parametrize('content', [b'', b'\x80\x04pickle', b'x' * 100])
-def test_another_file_is_refused(tmp_path, content):
-  (tmp_path / 'net').write_bytes(content)
-  with pytest.raises(ValueError, match='expected an exported network in'):
-    export.load(tmp_path / 'net')
+WEIGHTS = {
+  'a/b': {'w': np.arange(12.0, dtype=np.float32).reshape(4, 3)},
+  'c': {'b': np.zeros(3, np.float32)},
+}
+MASKS = {
+  'a/b': {'w': np.arange(12).reshape(4, 3) % 2 == 0},
+  'c': {'b': np.ones(3, bool)},
+}
+
+
+def save(path, masks=MASKS, weights=WEIGHTS, state=None, compact=False):
+  export.save(
+    path,
+    weights,
+    masks,
+    state or {},
+    config={'x': 1},
+    labels={'task': 2},
+    compact=compact,
+  )
 
 
 def test_batch_statistics_and_dense_networks_go_through(tmp_path):
-  weights = {'a/b': {'w': jnp.ones((2, 3)), 'b': jnp.zeros(3)}}
   state = {'a/norm/~/mean_ema': {'average': jnp.arange(3.0)}}
-  export.save(
-    tmp_path / 'net', weights, None, state, config={'x': 1}, member={'seed': 0}
-  )
+  save(tmp_path / 'net', None, state=state)
   exported = export.load(tmp_path / 'net')
   assert exported.masks == {}
-  for found, given in ((exported.weights, weights), (exported.state, state)):
-    assert jax.tree.structure(found) == jax.tree.structure(given)
-    jax.tree.map(np.testing.assert_array_equal, found, given)
+  assert exported.header['labels'] == {'task': 2}
+  assert_equal(exported.weights, WEIGHTS)
+  assert_equal(exported.state, state)
 
 
-def test_a_file_of_another_format_is_refused(tmp_path):
-  export.save(tmp_path / 'net', {}, None, {}, config={}, member={})
-  content = (tmp_path / 'net').read_bytes()
-  with safetensors.safe_open(tmp_path / 'net', 'numpy') as file:
-    assert 'sparse-training' in file.metadata()
-  (tmp_path / 'net').write_bytes(
-    content.replace(b'\\"format\\": 1', b'\\"format\\": 9')
+def test_a_network_too_sparse_for_a_compact_file_is_refused(tmp_path):
+  mask = {'l': {'w': np.zeros((1_000, 1_000), bool)}}
+  mask['l']['w'][0, 0] = True
+  weights = {'l': {'w': mask['l']['w'].astype(np.float32)}}
+  with pytest.raises(ValueError, match='export without --compact'):
+    save(tmp_path / 'net', mask, weights, compact=True)
+  save(tmp_path / 'net', mask, weights)
+  assert_equal(export.load(tmp_path / 'net').masks, mask)
+
+
+def forge(path, compact, tensors=(), **header):
+  """Changes tensors and keys of the header of a sound file; None removes."""
+  save(path, compact=compact)
+  with safetensors.safe_open(path, 'numpy') as file:
+    content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    text = json.loads(file.metadata()['sparse-training'])
+  for whole, changes in ((content, dict(tensors)), (text, header)):
+    whole.update(changes)
+    for name in [name for name, x in whole.items() if x is None]:
+      del whole[name]
+  path.write_bytes(
+    safetensors_numpy.save(content, {'sparse-training': json.dumps(text)})
   )
-  with pytest.raises(ValueError, match=r'expected format 1 .* got 9'):
-    export.load(tmp_path / 'net')
 
 
-def forged(length, header=b'{}', data=b''):
-  """A file whose first 8 bytes say how long its header is."""
-  return struct.pack('<Q', length) + header + data
-
-
-def header(**tensors):
-  content = {'__metadata__': {'sparse-training': '{"format": 1}'}, **tensors}
-  return json.dumps(content).encode()
-
-
-def tensor(dtype, size, num_bytes):
-  return {'dtype': dtype, 'shape': [size], 'data_offsets': [0, num_bytes]}
-
-
-HUGE = header(**{'weights/w': tensor('F32', 2**40, 2**42)})
-OTHER = header(**{'../../w': tensor('U8', 1, 1)})
+def places(*numbers, dtype=np.int32):
+  return {'places/a/b/w': np.array(numbers, dtype)}
 
 
 @pytest.mark.parametrize(
-  'content',
+  ('compact', 'tensors', 'header'),
   [
-    forged(2**62),
-    forged(2**62 + 2, b'{}' * 100),
-    forged(2, b'[]'),
-    forged(len(HUGE), HUGE),
-    forged(len(HUGE), HUGE, b'0' * 16),
-    forged(len(OTHER), OTHER, b'0'),
-    forged(24, b'{"__metadata__":{"a":""}}'[:24]),
+    *((compact, {}, {key: None}) for key in export.KEYS for compact in (0, 1)),
+    (1, {}, {'format': 9}),
+    (1, places(-2, 2, 4, 6, 8, 10), {}),
+    (1, places(0, 2, 4, 6, 8, 12), {}),
+    (1, places(0, 2, 2, 6, 8, 10), {}),
+    (1, places(0, 2, 4, 6, 8), {}),
+    (1, places(0, 2, 4, 6, 8, 10, 11), {}),
+    (1, places(0, 2, 4, 6, 8, 10, dtype=np.float32), {}),
+    (1, places(0, 2, 4, 6, 8, 11), {'densities': {'a/b/w': 0.4}}),
+    (1, {'places/a/b/w': None}, {}),
+    (1, {'values/a/b/w': None}, {}),
+    (1, {'values/a/b/w': np.ones((2, 3), np.float32)}, {}),
+    (1, {'weights/a/b/w': WEIGHTS['a/b']['w']}, {}),
+    (1, {}, {'shapes': {}}),
+    (1, {}, {'shapes': {'a/b/w': [4, 3], 'c/w': [1]}}),
+    (1, {}, {'shapes': {'a/b/w': [-4, -3]}}),
+    (1, {}, {'shapes': {'a/b/w': [4.0, 3]}}),
+    (1, {}, {'shapes': {'a/b/w': [1] * 99 + [12]}}),
+    (1, {}, {'shapes': {'a/b/w': [2**20, 2**20]}}),
+    (1, {}, {'shapes': [1]}),
+    (0, {'masks/a/b/w': np.ones((3, 4), bool)}, {}),
+    (0, {'masks/a/b/w': np.ones((4, 3), np.float32)}, {}),
+    (0, {'masks/d/w': np.ones((4, 3), bool)}, {}),
+    (0, {}, {'densities': {'a/b/w': 0.1}}),
+    (0, {'other/w': np.ones(1)}, {}),
   ],
 )
-def test_a_forged_file_is_refused_before_memory_is_taken(tmp_path, content):
+def test_a_forged_file_is_refused_before_memory_is_taken(
+  tmp_path, compact, tensors, header
+):
   path = tmp_path / 'net'
-  path.write_bytes(content)
+  forge(path, compact)
+  export.load(path)  # sound
+  forge(path, compact, tensors, **header)
   before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  with pytest.raises(ValueError, match='expected'):
+  with pytest.raises(ValueError, match=f'expected an exported .* {path}, but'):
     export.load(path)
   after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   assert after - before < 50_000  # KiB
 
 
-@pytest.mark.parametrize('text', ['[]', '3', '{}', '{"form', '{"format": []}'])
-def test_a_header_that_is_none_is_refused(tmp_path, text):
-  content = json.dumps({'__metadata__': {'sparse-training': text}}).encode()
-  (tmp_path / 'net').write_bytes(forged(len(content), content))
-  with pytest.raises(ValueError, match='expected'):
-    export.load(tmp_path / 'net')
+def raw(length, header=b'{}', data=b''):
+  """A file whose first 8 bytes say how long its header is."""
+  return struct.pack('<Q', length) + header + data
+
+
+def described(text='{"format": 2}', **tensors):
+  content = {'__metadata__': {'sparse-training': text}, **tensors}
+  return json.dumps(content).encode()
+
+
+TENSOR = {'dtype': 'F32', 'shape': [2**40], 'data_offsets': [0, 2**42]}
+HUGE = described(**{'weights/w': TENSOR})
+DEEP = described('[' * 100_000)
+
+
+@pytest.mark.parametrize(
+  'content',
+  [
+    b'', b'\x80\x04pickle', b'x' * 100, raw(2**62), raw(2, b'[]'),
+    raw(2**62 + 2, b'{}' * 100), raw(24, b'{"__metadata__":{"a":""}}'[:24]),
+    raw(len(HUGE), HUGE), raw(len(HUGE), HUGE, b'0' * 16),
+    raw(len(DEEP), DEEP),
+    *(raw(len(x), x) for x in map(described, ('[]', '3', '{"form'))),
+  ],
+)  # fmt: skip
+def test_other_bytes_are_refused_before_memory_is_taken(tmp_path, content):
+  path = tmp_path / 'net'
+  path.write_bytes(content)
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  with pytest.raises(ValueError, match=f'expected an exported .* {path}, but'):
+    export.load(path)
+  after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  assert after - before < 50_000  # KiB
+
+
+@pytest.mark.parametrize('compact', [False, True])
+def test_altered_bytes_are_sound_content_or_an_error(tmp_path, compact):
+  path, random = tmp_path / 'net', np.random.default_rng(0)
+  save(path, compact=compact)
+  sound = path.read_bytes()
+  for at in random.integers(0, len(sound), 300):
+    content = bytearray(sound)
+    content[at:] = bytes([random.integers(256)]) + content[at + 1 :]
+    path.write_bytes(content if at % 3 else content[:at])
+    try:
+      exported = export.load(path)
+    except ValueError as error:
+      message = str(error)
+      assert str(path) in message
+    else:
+      shapes = jax.tree.map(lambda x: x.shape, exported.masks)
+      assert shapes == {'a/b': {'w': exported.weights['a/b']['w'].shape}}

@@ -7,45 +7,39 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from configs import methods as sections
-from configs import mnist_methods
-from experiments import costs
-from experiments import flops as command
-from experiments.common import methods
+from experiments import flops
+from experiments import methods
+from experiments.tasks import base
+from experiments.tasks import table
 import sparsity
+from tests.experiments import small
 
-A, B = 12, 20  # entries
-PARAMS = {
-  'a': {'w': jax.ShapeDtypeStruct((3, 4), jnp.float32)},
-  'b': {
-    'b': jax.ShapeDtypeStruct((5,), jnp.float32),
-    'w': jax.ShapeDtypeStruct((4, 5), jnp.float32),
-  },
-}
+NUM_STEPS, WIDTH = 3200, 20
+A, B = 784 * WIDTH, WIDTH * 10  # entries
 DENSE = 2 * (A + B)  # FLOPs
-NUM_STEPS = 3200
-
-
-def make_subject(method, **changes):
-  section = sections.section(
-    method,
-    density=0.25,
-    backward_density=0.5,
-    num_steps=NUM_STEPS,
-    refresh_every=100,
-  )
-  return costs.Subject(
-    lambda params, x: x @ params['a']['w'] @ params['b']['w'],
-    PARAMS,
-    (jax.ShapeDtypeStruct((1, 3), jnp.float32),),
-    {**section, **changes},
-    NUM_STEPS,
-    batch_size=10,
-  )
-
-
 SPARSE = 0.25 * DENSE
-# Of a training step, as a mean over the training.
+
+
+def make_config(name, **changes):
+  section = {**small.method(name, refresh_every=100), 'dense': ()}
+  if name == 'topkast':
+    section.update(forward_density=0.25, backward_density=0.5)
+  elif name != 'dense':
+    section['density'] = 0.25
+  if name == 'dense':
+    del section['dense']
+  if name == 'magnitude':
+    section['at'] = 1600
+  if name == 'gradual':
+    section.update(start=1000, end=2500)
+  return small.image(
+    method={**section, **changes},
+    model={'hidden': (WIDTH,)},
+    train={'num_steps': NUM_STEPS, 'batch_size': 10},
+  ) | {'method': {**section, **changes}}
+
+
+# Mean of a training step.
 TRAINING = {
   'dense': 3 * DENSE,
   'static': 3 * SPARSE,
@@ -54,18 +48,12 @@ TRAINING = {
   'topkast': 2 * SPARSE + 0.5 * DENSE,
   'snip': 3 * SPARSE + 3 * DENSE / NUM_STEPS,
   'magnitude': 0.5 * 3 * DENSE + 0.5 * 3 * SPARSE,
+  'gradual': None,
 }
 
 
-@pytest.mark.parametrize('name', TRAINING)
-def test_training_costs_what_the_formula_says(name):
-  found = costs.report(make_subject(name))
-  assert math.isclose(found.sparse_train_flops, TRAINING[name])
-  assert math.isclose(found.train_share, TRAINING[name] / (3 * DENSE))
-  assert math.isclose(found.total_train_flops, TRAINING[name] * NUM_STEPS * 10)
-
-
-def test_gradual_pruning_costs_a_sum_over_its_steps():
+def gradual():
+  """Returns the mean FLOPs of a step by a sum over all steps."""
   schedule = sparsity.cubic(0.25, start=1000, end=2500)
   is_due = sparsity.every_to(2500, 100, start=1000)
   steps = jnp.arange(NUM_STEPS)
@@ -74,114 +62,137 @@ def test_gradual_pruning_costs_a_sum_over_its_steps():
   for prunes, share in zip(due, wanted, strict=True):
     density = float(share) if prunes else density
     total += 3 * density * DENSE
-  found = costs.report(make_subject('gradual'))
-  assert math.isclose(found.sparse_train_flops, total / NUM_STEPS, rel_tol=1e-5)
+  return total / NUM_STEPS
 
 
 @pytest.mark.parametrize('name', methods.METHODS)
-def test_every_method_has_a_report(name):
-  found = costs.report(make_subject(name))
+def test_every_method_costs_what_its_formula_says(name):
+  found = flops.report(make_config(name))
+  expected = TRAINING[name] or gradual()
+  assert math.isclose(found.sparse_train_flops, expected, rel_tol=1e-5)
+  assert math.isclose(found.train_share, found.sparse_train_flops / (3 * DENSE))
+  assert math.isclose(
+    found.total_train_flops, found.sparse_train_flops * NUM_STEPS * 10
+  )
   assert found.inference_share == (1.0 if name == 'dense' else 0.25)
-  assert found.flops == DENSE
-  assert found.sparse_train_flops > 0
+  assert (found.flops, found.train_flops) == (DENSE, 3 * DENSE)
 
 
 def test_bytes_and_entries_are_of_all_parameters():
-  found = costs.report(make_subject('static'))
-  assert found.entries == A + B + 5
-  assert found.active_entries == (A + B) // 4 + 5
-  assert found.num_bytes == 4 * (A + B + 5)
-  # Values, and a bit for each entry of a sparse layer, in whole bytes.
-  assert found.sparse_bytes == 4 * (A + B) // 4 + 2 + 3 + 4 * 5
-  a, bias, b = found.rows
-  assert (a.path, bias.path, b.path) == ('a/w', 'b/b', 'b/w')
-  assert (bias.density, bias.flops) == (1.0, 0)
+  found = flops.report(make_config('static'))
+  biases = WIDTH + 10
+  assert found.entries == A + B + biases
+  assert found.active_entries == (A + B) // 4 + biases
+  assert found.num_bytes == 4 * (A + B + biases)
+  # Values, and a bit for each entry of a sparse layer.
+  assert found.sparse_bytes == A + B + (A + B) // 8 + 4 * biases
+  rows = {row.path: row for row in found.rows}
+  assert (rows['linear_0/b'].density, rows['linear_0/b'].flops) == (1.0, 0)
+  assert rows['linear_1/w'].shape == (WIDTH, 10)
 
 
-def test_densities_are_of_what_is_kept():
-  section = dict(make_subject('topkast').method, forward_density=0.3)
-  forward, backward = costs.densities(section, PARAMS)
-  assert forward == {'a/w': 4 / A, 'b/w': 6 / B}
-  assert backward == {'a/w': 6 / A, 'b/w': 10 / B}
-
-
-def test_excluded_layers_are_dense():
-  found = costs.report(make_subject('set', exclude=('a/w',)))
-  assert found.sparse_flops == 2 * A + 0.25 * 2 * B
-
-
-def test_all_layers_have_the_density_of_all_with_a_global_scope():
-  forward, _ = costs.densities(
-    make_subject('magnitude', scope='global').method, PARAMS
-  )
-  assert forward == {'a/w': 8 / 32, 'b/w': 8 / 32}
-
-
-def test_a_pattern_counts_in_its_units():
-  pattern = {'name': 'channels', 'otherwise': 'error'}
-  forward, _ = costs.densities(
-    make_subject('magnitude', pattern=pattern).method, PARAMS
-  )
-  assert forward == {'a/w': 1 / 4, 'b/w': 1 / 5}
-
-
-def test_a_method_of_unknown_cost_is_an_error():
-  with pytest.raises(ValueError, match="known cost, got 'other'"):
-    costs.report(make_subject('static', name='other'))
-
-
-CONFIG = '--config=configs/mnist_methods.py:topkast'
-
-
-def test_the_command_prints_json(capsys):
-  assert command.main([CONFIG, '--json']) == 0
-  found = json.loads(capsys.readouterr().out)
-  assert found['entries'] == sum(row['entries'] for row in found['rows'])
-  config = mnist_methods.get_config('topkast')
-  assert math.isclose(
-    found['inference_share'], config.method.forward_density, rel_tol=0.01
-  )
-
-
-def test_the_command_prints_a_row_for_each_layer(capsys):
-  assert command.main([CONFIG]) == 0
-  printed = capsys.readouterr().out
-  found = costs.report(
-    costs.image_classification(
-      **{
-        key: value
-        for key, value in mnist_methods.get_config('topkast').to_dict().items()
-        if key != 'experiment'
-      }
-    )
-  )
-  for row in found.rows:
-    assert (row.path in printed) == (row.flops > 0)
-    assert not row.flops or f'{row.flops:,}' in printed
-  assert f'{found.train_share:.4f} of dense' in printed
-
-
-def test_a_value_of_the_config_can_be_overridden(capsys):
-  shares = []
-  for density in (0.02, 0.2):
-    override = f'--config.method.forward_density={density}'
-    more = '--config.method.backward_density=0.5'
-    assert command.main([CONFIG, '--json', override, more]) == 0
-    shares.append(json.loads(capsys.readouterr().out)['inference_share'])
-  assert math.isclose(shares[1] / shares[0], 10, rel_tol=0.05)
+PARAMS = {
+  'a': {'w': jax.ShapeDtypeStruct((3, 4), jnp.float32)},
+  'b': {'w': jax.ShapeDtypeStruct((4, 5), jnp.float32)},
+}
 
 
 @pytest.mark.parametrize(
-  ('arguments', 'message'),
+  ('name', 'changes', 'forward', 'backward'),
   [
-    (['--config=configs/none.py'], 'expected a config file, one of'),
-    ([CONFIG, '--config.method.densty=0.1'], 'unknown config key'),
-    ([CONFIG, '--config.method.forward_density=2.0'], 'forward_density'),
-    ([CONFIG, 'more'], 'expected flags only, got more'),
+    (
+      'topkast',
+      {'forward_density': 0.3},
+      {'a/w': 4 / 12, 'b/w': 6 / 20},
+      {'a/w': 6 / 12, 'b/w': 10 / 20},
+    ),
+    ('magnitude', {'scope': 'global'}, {'a/w': 8 / 32, 'b/w': 8 / 32}, None),
+    (
+      'magnitude',
+      {'pattern': {'name': 'channels', 'otherwise': 'error'}},
+      {'a/w': 1 / 4, 'b/w': 1 / 5},
+      None,
+    ),
+    ('set', {'exclude': ('a/w',)}, {'b/w': 0.25}, None),
+    ('dense', {}, {}, {}),
   ],
 )
-def test_a_mistake_is_one_message(capsys, arguments, message):
-  assert command.main(arguments) == command.USER_ERROR
+def test_densities_are_of_whole_entries(name, changes, forward, backward):
+  section = make_config(name, **changes)['method']
+  found = flops.densities(section, PARAMS)
+  assert found == (forward, forward if backward is None else backward)
+
+
+def test_attention_products_are_counted_apart():
+  found = flops.report(small.language('/nowhere', 'static'))
+  keys, heads = 5 + 6, 2 * 3
+  # Queries with keys, queries with positions, and shares with values.
+  assert found.other_flops == 3 * 2 * 5 * keys * heads
+  [row] = [
+    row
+    for row in found.rows
+    if row.path == 'transformer_xl/layer_0/attention/key/w'
+  ]
+  assert row.flops == 2 * keys * 8 * heads
+  assert row.density == pytest.approx(0.2, abs=0.02)
+
+
+def test_a_task_without_an_example_is_refused(monkeypatch):
+  task = table.make_task(small.image())._replace(example=None)
+  assert isinstance(task, base.Task)
+  monkeypatch.setattr(table, 'make_task', lambda config: task)
+  with pytest.raises(ValueError, match="FLOPs are counted, got 'image_class"):
+    flops.report(small.image())
+
+
+@pytest.fixture(scope='module')
+def flag(tmp_path_factory):
+  """The flag of a config file of several networks."""
+  config = make_config('topkast')
+  config['seeds'] = [config.pop('seed')]
+  config['powerprop'] = {'alphas': [2.0, 3.0], 'optimizer_in': 'theta'}
+  file = tmp_path_factory.mktemp('config') / 'config.py'
+  file.write_text(
+    'import json\nimport ml_collections\n\n\ndef get_config():\n'
+    f'  config = json.loads({json.dumps(config)!r})\n'
+    '  return ml_collections.ConfigDict(config)\n'
+  )
+  return f'--config={file}'
+
+
+def test_the_command_prints_json_of_an_overridden_config(flag, capsys):
+  shares = []
+  for density in (0.02, 0.2):
+    override = f'--config.method.forward_density={density}'
+    assert flops.main([flag, '--json', override]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found['entries'] == sum(row['entries'] for row in found['rows'])
+    shares.append(found['inference_share'])
+  assert math.isclose(shares[1] / shares[0], 10, rel_tol=0.05)
+
+
+def test_the_command_prints_a_row_for_each_layer(flag, capsys):
+  assert flops.main([flag]) == 0
+  printed = capsys.readouterr().out
+  found = flops.report(make_config('topkast'))
+  for row in found.rows:
+    assert (row.path in printed) == (row.flops > 0)
+    assert not row.flops or f'{row.flops:,}' in printed
+  assert '(in no product)' in printed
+  assert f'{found.train_share:.4f} of dense' in printed
+
+
+@pytest.mark.parametrize(
+  ('more', 'message'),
+  [
+    (['--config=configs/none.py'], 'expected a config file, one of'),
+    (['--config.method.densty=0.1'], 'unknown config key'),
+    (['--config.method.forward_density=2.0'], 'forward_density'),
+    (['--config.seeds=()'], 'config.seed'),
+  ],
+)
+def test_a_mistake_is_one_message(flag, capsys, more, message):
+  assert flops.main([flag, *more]) == flops.USER_ERROR
   error = capsys.readouterr().err
   assert error.startswith('experiments.flops: ')
   assert message in error

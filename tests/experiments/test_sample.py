@@ -1,6 +1,4 @@
-"""Text from a model equals what a slow way, without memory, gives."""
-
-import json
+"""Text from a model equals the text of a slow way, without memory."""
 
 import jax
 import jax.numpy as jnp
@@ -8,13 +6,10 @@ import numpy as np
 import pytest
 
 from configs import language
-from configs import text_transformer_xl
-from experiments import export
 from experiments import sample
-from experiments import table
 from experiments.data import vocabulary as vocabulary_lib
 from experiments.models import transformer_xl
-import launch
+from tests.experiments import small
 
 V, D = 11, 8
 MODEL = language.model(
@@ -91,7 +86,7 @@ def test_top_p_keeps_the_smallest_set(top_p):
   assert probs[kept].min() >= probs[~kept].max(initial=0.0)
 
 
-def test_what_is_drawn_has_the_probabilities_of_the_set():
+def test_tokens_are_drawn_with_the_probabilities_of_the_set():
   log_probs = jnp.log(jnp.array([0.1, 0.5, 0.4]))
   keys = jax.random.split(jax.random.key(0), 4_000)
   tokens = jax.vmap(
@@ -125,45 +120,16 @@ def test_a_prompt_of_words_goes_on_in_its_line():
 
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
-  """A run of a tiny model, by the command."""
+  """A run of a tiny model."""
   folder = tmp_path_factory.mktemp('sample')
   file = folder / 'text.txt'
-  file.write_text('the quick brown fox jumps over the lazy dog\n' * 20)
-  config = text_transformer_xl.get_config('topkast,quick=1')
-  data = dict(
-    name='file', path=str(file), unit='byte', max_words=None, held_out=0.1,
-    cache_dir=None,
-  )  # fmt: skip
-  config.unlock()
-  config.data = data
-  config.train.update(num_steps=10)
-  config.seeds = (0, 1)
-  path = folder / 'config.py'
-  path.write_text(
-    'import json\nimport ml_collections\n\n\ndef get_config():\n'
-    f'  return ml_collections.ConfigDict(json.loads({config.to_json()!r}))\n'
-  )
-  arguments = [f'--config={path}', f'--workdir={folder / "run"}']
-  assert launch.main(arguments) == 0
-  assert launch.main([*arguments, '--eval_only']) == 0
+  file.write_text('the quick brown fox jumps over the lazy dog\n' * 5)
+  small.train(small.language(file), folder / 'run')
   return folder / 'run'
 
 
-def test_evaluation_alone_finds_what_training_did(workdir):
-  summary = json.loads((workdir / 'summary.json').read_text())
-  evaluation = json.loads((workdir / 'evaluation.json').read_text())
-  assert evaluation['test'] == summary['test']
-  [entry] = summary['test']
-  assert entry['seeds'] == [0, 1]
-  assert entry['bits_per_character']['num'] == 2
-  assert (workdir / 'plots' / 'training.png').stat().st_size > 10_000
-  vocabulary_lib.read(workdir / 'vocabulary.json')
-
-
-def test_the_command_prints_the_prompt_and_what_follows(workdir, capsys):
-  arguments = [
-    f'--workdir={workdir}', '--prompt=the q', '--length=7', '--member=seed=1',
-  ]  # fmt: skip
+def test_the_command_prints_the_prompt_and_its_continuation(workdir, capsys):
+  arguments = [f'--workdir={workdir}', '--prompt=the q', '--length=7']
   assert sample.main(arguments) == 0
   first = capsys.readouterr().out
   assert first.startswith('the q')
@@ -174,22 +140,26 @@ def test_the_command_prints_the_prompt_and_what_follows(workdir, capsys):
 @pytest.mark.parametrize(
   ('argument', 'message'),
   [
-    ('--member=seed=7', 'fits 0 of'),
     ('--prompt=', 'at least one token'),
-    ('--step=3', 'a checkpoint of step 3'),
+    ('--step=3', 'one of the checkpoints [6, 8] in'),
+    ('--top_p=0', 'expected top_p'),
+    ('--workdir=nowhere', 'expected a folder with config.json'),
   ],
 )
 def test_a_bad_argument_is_an_error(workdir, capsys, argument, message):
-  arguments = [f'--workdir={workdir}', '--member=seed=0', argument]
+  arguments = [f'--workdir={workdir}', argument]
   assert sample.main(arguments) == sample.USER_ERROR
-  assert message in capsys.readouterr().err
+  error = capsys.readouterr().err
+  assert error.startswith('experiments.sample: ')
+  assert message in error
 
 
-def test_a_run_can_be_exported(workdir, tmp_path):
-  file = tmp_path / 'net.safetensors'
-  arguments = [f'--workdir={workdir}', f'--out={file}', '--member=seed=1']
-  assert export.main(arguments, table.EXPERIMENTS) == 0
-  exported = export.load(file)
-  densities = exported.header['densities'].values()
-  assert len(densities) == 7
-  assert max(densities) < 0.22
+def test_a_run_without_a_vocabulary_is_refused(workdir, capsys):
+  path = workdir / 'vocabulary.json'
+  content = path.read_bytes()
+  path.unlink()
+  try:
+    assert sample.main([f'--workdir={workdir}']) == sample.USER_ERROR
+  finally:
+    path.write_bytes(content)
+  assert 'expected a vocabulary in' in capsys.readouterr().err

@@ -58,12 +58,6 @@ def test_micro_batches_equal_the_whole_batch(num_micro):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_micro_batches_hold_each_example_once():
-  parts = step_lib.split_batch(jnp.arange(12), 3)
-  assert parts.shape == (3, 4)
-  assert sorted(np.ravel(parts)) == list(range(12))
-
-
 def test_several_steps_of_a_loop_equal_single_ones():
   objective = make()
   inputs = jax.tree.map(lambda x: jnp.stack([x, x[::-1], x * 2]), BATCH)

@@ -262,10 +262,3 @@ def test_the_length_of_chunks_changes_no_bit(whole, tmp_path):
   found = small.train(config, tmp_path, log_every=3, checkpoint_every=6)
   jax.tree.map(np.testing.assert_array_equal, found.state, expected.state)
   assert found.rows[-3:] == expected.rows[-3:]
-
-
-def test_evaluation_finds_the_results_of_training(whole, tmp_path):
-  config, expected = whole
-  small.train(config, tmp_path)
-  found = trainer.evaluate(table.make_task(config), config['seed'], tmp_path)
-  assert found == expected.rows[-3:]

@@ -1,0 +1,203 @@
+"""Examples reach the step alike, from arrays or a stream, on any devices."""
+
+import itertools
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import mesh as mesh_lib
+from experiments import methods
+from experiments import step as step_lib
+from experiments import storage as storage_lib
+from experiments.data import dataset
+from experiments.data import order
+from experiments.tasks import base
+from experiments.tasks import classification
+from experiments.tasks import feeds
+import sparsity
+from tests.experiments import small
+
+BATCH_SIZE, SEED = 8, 3
+RANDOM = np.random.default_rng(0)
+
+
+def net(images, is_training):
+  x = sparsity.modules.Conv2D(4, 3, with_bias=False)(images)
+  x = hk.BatchNorm(True, True, 0.9)(x, is_training)
+  return sparsity.modules.Linear(3)(jax.nn.relu(x).mean((1, 2)))
+
+
+NETWORK = hk.transform_with_state(net)
+
+
+def make_examples(num):
+  return dataset.Examples(
+    RANDOM.normal(size=(num, 6, 6, 1)).astype(np.float32),
+    RANDOM.integers(0, 3, num).astype(np.int32),
+  )
+
+
+ARRAYS = dataset.Arrays(
+  make_examples(50), make_examples(11), make_examples(13), 3, None
+)
+
+
+def stream_of(arrays):
+  """Returns the examples of arrays as a stream, in the same order."""
+
+  def train(*, seed, first_step, batch_size, process_index, process_count):
+    assert (process_index, process_count) == (0, 1)
+    for step in itertools.count(first_step):
+      [chosen] = order.batch_indices(seed, step, 1, batch_size, 50)
+      yield jax.tree.map(lambda x, i=chosen: x[i], arrays.train)
+
+  def evaluate(*, split, batch_size, process_index, process_count):
+    examples = getattr(arrays, split)
+    num = len(examples.labels)
+    for start in range(0, num, batch_size):
+      chosen = np.arange(start, start + batch_size)
+      part = jax.tree.map(lambda x, i=chosen: x[i % num], examples)
+      yield part, (chosen < num).astype(np.float32)
+
+  return dataset.Stream(50, 3, (6, 6, 1), train, evaluate, lambda: 1, lambda: 2)
+
+
+KINDS = {
+  'arrays': (feeds.array_feed, feeds.indexed_batch, ARRAYS),
+  'stream': (feeds.stream_feed, feeds.streamed_batch, stream_of(ARRAYS)),
+}
+
+
+def make_feed(kind, num_devices=1):
+  training = base.make_training(
+    {**small.image()['train'], 'batch_size': BATCH_SIZE,
+     'eval_batch_size': 4, 'num_devices': num_devices},
+    ('eval_batch_size',),
+  )  # fmt: skip
+  make, _, source = KINDS[kind]
+  return make(NETWORK, source, training), training
+
+
+def trained(
+  kind, chunks=((0, 5),), num_devices=1, num_micro=1, storage='masked'
+):
+  """Returns the masked state, metrics of the last chunk, and test metrics."""
+  feed, training = make_feed(kind, num_devices)
+  config = small.image(method={'refresh_every': 2}, storage=storage)
+  objective = step_lib.Objective(
+    classification.make_loss(
+      network=NETWORK, augment=None, label_smoothing=0.0
+    ),
+    methods.make_method(
+      config['method'], config['powerprop'], config['optimizer'], num_devices
+    ),
+    num_micro,
+    skip_nonfinite=False,
+  )
+
+  def init(key):
+    return NETWORK.init(key, jnp.zeros((1, 6, 6, 1)), True)
+
+  masked, shapes = base.state_shapes(objective, init, training)
+  steps = step_lib.compile_steps(
+    objective,
+    KINDS[kind][1],
+    shapes,
+    mesh_lib.replicated(training.mesh),
+    in_loop=kind == 'arrays',
+  )
+  state = base.make_begin(objective, init, masked)(SEED, None)
+  _, made = objective.method.make(SEED)
+  key = jax.random.key(SEED)
+  for first_step, num_steps in chunks:
+    parts = []
+    for inputs, num in feed.batches(SEED, first_step, num_steps):
+      bound = storage_lib.Steps(
+        lambda state, first, last, inputs=inputs: steps.advance(
+          state, np.uint32(SEED), key, inputs, first, last, True
+        ),
+        None,
+      )
+      state, sums = storage_lib.make_steps(made, bound, state, first_step, num)
+      parts.append(sums)
+      first_step += num
+  state = made.unpack(state)
+  # Theta of one device, as evaluation replicates it.
+  metrics = feed.evaluate(state.params, state.net_state, 'test')
+  return jax.device_get((state, storage_lib.add_all(parts), metrics))
+
+
+@pytest.fixture(scope='module')
+def one():
+  """Arrays on one device, masked."""
+  return trained('arrays')
+
+
+def assert_close(a, b):
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    np.testing.assert_allclose(x, y, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+  ('kind', 'options'),
+  [
+    ('stream', {}),
+    ('arrays', {'num_devices': 4}),  # with a batch norm, and the sets
+    ('stream', {'num_devices': 2}),
+    ('stream', {'storage': 'compact', 'num_devices': 2}),
+  ],
+)
+def test_feeds_devices_and_storages_train_alike(one, kind, options):
+  assert_close(one, trained(kind, **options))
+
+
+def batches(feed, first_step, num_steps):
+  """Returns inputs and labels of some steps."""
+  taken = list(feed.batches(SEED, first_step, num_steps))
+  assert sum(num for _, num in taken) == num_steps
+  return [jax.device_get(x) for x, _ in taken]
+
+
+def test_a_stream_is_read_on_from_any_step():
+  feed, _ = make_feed('stream')
+  whole = batches(feed, 0, 8)
+  for first_step, num_steps in ((0, 2), (2, 1), (3, 3), (5, 2), (0, 4)):
+    parts = batches(feed, first_step, num_steps)
+    for a, b in zip(whole[first_step:], parts, strict=False):
+      np.testing.assert_array_equal(a.inputs, b.inputs)
+  assert feed.counters() == {'quarantined': 2}
+
+
+def test_each_device_has_a_share_of_the_batch():
+  for kind, axis in (('arrays', 1), ('stream', 0)):
+    feed, _ = make_feed(kind, num_devices=4)
+    [(inputs, _)] = feed.batches(SEED, 0, 1)
+    x = inputs[0]  # indices, or images
+    assert len(x.sharding.device_set) == 4
+    assert x.sharding.shard_shape(x.shape)[axis] == BATCH_SIZE // 4
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_evaluation_counts_every_example_once(kind):
+  feed, _ = make_feed(kind)
+  images = ARRAYS.validation.inputs
+  params, net_state = NETWORK.init(jax.random.key(1), images, True)
+  metrics = feed.evaluate(params, net_state, 'validation')
+  logits, _ = NETWORK.apply(params, net_state, None, images, False)
+  labels = ARRAYS.validation.labels
+  expected = np.mean(np.argmax(logits, -1) == labels)
+  np.testing.assert_allclose(metrics['accuracy'], expected, rtol=1e-6)
+  loss = -jax.nn.log_softmax(logits)[np.arange(11), labels].mean()
+  np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-6)
+
+
+def test_first_batches_are_those_of_training():
+  one, other = (make_feed(kind)[0].first_batches(SEED, 2) for kind in KINDS)
+  assert one.labels.shape == (2, BATCH_SIZE)
+  np.testing.assert_array_equal(one.inputs, other.inputs)
+  chosen = order.batch_indices(SEED, 0, 2, BATCH_SIZE, 50)
+  np.testing.assert_array_equal(one.labels, ARRAYS.train.labels[chosen])

@@ -1,0 +1,75 @@
+"""Schedules and optimizers against formulas; mistakes in their sections."""
+
+import math
+
+import pytest
+
+from experiments import build
+from experiments import optimizers
+from tests.experiments import small
+
+SCHEDULES = {
+  'constant': (
+    {'warmup_steps': 4},
+    lambda step: min(1, (step + 1) / 4),
+  ),
+  'cosine': (
+    {'warmup_steps': 2, 'num_steps': 10, 'final': 0.1},
+    lambda step: min(1, (step + 1) / 2) * (
+      0.1 + 0.9 * (1 + math.cos(math.pi * min(1, max(0, step - 2) / 8))) / 2
+    ),
+  ),
+  'inverse_sqrt': (
+    {'warmup_steps': 4},
+    lambda step: min(1, (step + 1) / 4) * math.sqrt(4 / max(4, step + 1)),
+  ),
+  'piecewise': (
+    {'warmup_steps': 0, 'boundaries': (3, 7), 'factor': 0.5},
+    lambda step: 0.5 ** ((step >= 3) + (step >= 7)),
+  ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', SCHEDULES)
+def test_a_schedule_has_its_factors(name):
+  section, expected = SCHEDULES[name]
+  schedule = build.build(optimizers.SCHEDULES, {'name': name, **section})
+  for step in range(12):
+    assert float(schedule(step)) == pytest.approx(expected(step), rel=1e-6)
+
+
+def make(name='sgd', **changes):
+  section = {**small.image()['optimizer'], 'momentum': 0.0}
+  if name == 'adam':
+    section = {**small.language('text')['optimizer'], 'clip_norm': None}
+  return build.build(
+    optimizers.OPTIMIZERS, {**section, **changes}, name='config.optimizer'
+  )
+
+
+@pytest.mark.parametrize(
+  ('name', 'changes', 'message'),
+  [
+    ('sgd', {'momentum': 1.0}, r'momentum in \[0, 1\), got 1'),
+    ('sgd', {'learning_rate': math.nan}, 'learning_rate >= 0, got nan'),
+    ('sgd', {'weight_decay': -1.0}, 'weight_decay >= 0, got -1'),
+    ('sgd', {'clip_norm': 0.0}, 'clip_norm over 0, got 0'),
+    ('sgd', {'nesterof': True}, "did you mean 'nesterov'"),
+    ('adam', {'b2': 1.0}, r'b2 in \[0, 1\), got 1'),
+    ('adam', {'eps': math.inf}, 'eps >= 0, got inf'),
+    ('sgd', {'schedule': {'name': 'linear'}}, 'optimizer.schedule.name'),
+    (
+      'sgd',
+      {'schedule': {'name': 'constant', 'warmup_steps': -1}},
+      'warmup_steps >= 0, got -1',
+    ),
+    (
+      'sgd',
+      {'schedule': dict(name='cosine', warmup_steps=9, num_steps=9, final=0.0)},
+      'num_steps over warmup_steps=9, got 9',
+    ),
+  ],
+)
+def test_a_mistake_is_refused(name, changes, message):
+  with pytest.raises(ValueError, match=message):
+    make(name, **changes)

@@ -1,0 +1,155 @@
+"""Storage: compact runs have the results of masked ones, and less memory."""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import storage as storage_lib
+from experiments.tasks import table
+import sparsity
+from sparsity import masked
+from tests.experiments import small
+
+SIZE = 784 * 16  # of the large layer
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+  """A run by each storage, with pruning levels."""
+  return {
+    storage: small.train(
+      small.image(storage=storage, prune={'num_levels': 2, 'lowest': 0.1}),
+      tmp_path_factory.mktemp(storage),
+    )
+    for storage in ('masked', 'compact')
+  }
+
+
+def test_a_compact_run_has_the_results_of_a_masked_one(runs):
+  found, expected = (small.unpack(runs[x]) for x in ('compact', 'masked'))
+  assert jax.tree.structure(found) == jax.tree.structure(expected)
+  jax.tree.map(
+    np.testing.assert_array_equal, found.opt_state.sets, expected.opt_state.sets
+  )
+  for a, b in zip(
+    jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
+  ):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+  for row, other in zip(runs['compact'].rows, runs['masked'].rows, strict=True):
+    for key, value in other.items():
+      if isinstance(value, float):
+        assert row[key] == pytest.approx(value, rel=1e-3, abs=1e-4)
+      elif key != 'counts':  # weights at the edge of a bin fall to either side
+        assert row[key] == value
+      else:
+        assert sum(row[key]) == sum(value)
+
+
+def test_the_device_holds_active_entries_only(runs):
+  state = runs['compact'].state
+  on_device = storage_lib.on_device(state)
+  assert max(x.size for x in jax.tree.leaves(on_device)) == round(0.4 * SIZE)
+  assert state.host_params['linear_0/w'].shape == (784, 16)
+  assert isinstance(state.host_params['linear_0/w'], np.ndarray)
+  for x in jax.tree.leaves(runs['compact'].task.state.host_params):
+    assert x.strides == (0,) * x.ndim  # shapes alone, without memory
+
+
+def test_masked_storage_leaves_everything_to_the_step():
+  method = table.make_task(small.image()).objective.method
+  _, storage = method.make(0)
+  state = object()
+  assert storage.pack(state) is storage.unpack(state) is state
+  assert not storage.is_due(np.arange(100)).any()
+
+
+def test_products_that_skip_masked_weights_train_as_dense_ones(
+  runs, monkeypatch, tmp_path
+):
+  monkeypatch.setattr(masked, 'SMALLEST', 1)
+  # A config of its own, because a task is compiled once.
+  config = small.image(prune={'num_levels': 2, 'lowest': 0.1, 'highest': 0.9})
+  run = small.train(config, tmp_path)
+  a, b = (x.state.params['linear_0']['w'] for x in (run, runs['masked']))
+  assert not np.array_equal(a, b)  # other kernels, other roundings
+  np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+class Trace:
+  """Records the calls of the steps and refreshes of a chunk."""
+
+  def __init__(self, due, needs_gradients):
+    self.calls = []
+    _, plain = storage_lib.masked(None, 2)
+    self.storage = plain._replace(
+      is_due=lambda counts: np.isin(counts, due),
+      refresh=self.refresh,
+      needs_gradients=needs_gradients,
+    )
+    self.steps = storage_lib.Steps(self.advance, self.measure)
+
+  def advance(self, state, first, last):
+    self.calls.append(('advance', first, last))
+    return state, last - first
+
+  def measure(self, state, i):
+    self.calls.append(('measure', i))
+    return state, 1, 'gradients'
+
+  def refresh(self, state, host_params, gradients):
+    self.calls.append(('refresh', gradients))
+    return state, host_params + 1
+
+
+@pytest.mark.parametrize(
+  ('needs_gradients', 'calls'),
+  [
+    (
+      False,
+      [
+        ('advance', 0, 1), ('refresh', None), ('advance', 1, 4),
+        ('refresh', None), ('advance', 4, 6),
+      ],
+    ),
+    (
+      True,
+      [
+        ('measure', 0), ('refresh', 'gradients'), ('advance', 1, 3),
+        ('measure', 3), ('refresh', 'gradients'), ('advance', 4, 6),
+      ],
+    ),
+  ],
+)  # fmt: skip
+def test_a_chunk_is_cut_where_sets_are_refreshed(needs_gradients, calls):
+  state = table.make_task(small.image()).state._replace(host_params=0)
+  trace = Trace(due=[11, 14, 17], needs_gradients=needs_gradients)
+  state, num_steps = storage_lib.make_steps(
+    trace.storage, trace.steps, state, 10, 6
+  )
+  assert trace.calls == calls
+  assert num_steps == 6
+  assert state.host_params == 2
+
+
+@pytest.mark.nightly
+def test_lenet_over_200_steps_is_the_same_to_rounding(tmp_path):
+  params, sets, rows = [], [], []
+  for storage in ('masked', 'compact'):
+    config = small.image(
+      storage=storage,
+      model={'hidden': (64, 32)},
+      prune={'output_layer': 'linear_2/w'},
+      method={'refresh_every': 25},
+      train={'num_steps': 200, 'batch_size': 60},
+    )
+    run = small.train(config, tmp_path / storage, log_every=20)
+    state = small.unpack(run)
+    params.append(state.params)
+    sets.append(state.opt_state.sets.forward)
+    rows.append([row for row in run.rows if row['split'] == 'train'])
+  assert sparsity.overlap(*sets) > 0.999
+  for a, b in zip(*map(jax.tree.leaves, params), strict=True):
+    assert np.linalg.norm(a - b) <= 1e-3 * np.linalg.norm(b)
+  assert rows[0][-1]['loss'] < 0.6 * rows[0][0]['loss']
+  for a, b in zip(*rows, strict=True):
+    assert a['loss'] == pytest.approx(b['loss'], rel=1e-2)
