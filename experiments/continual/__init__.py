@@ -1,1 +1,0 @@
-"""Continual learning: strategies against forgetting, and measures of it."""

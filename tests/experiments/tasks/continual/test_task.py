@@ -1,0 +1,237 @@
+"""From a config to a trained network."""
+
+import functools
+import os
+import signal
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from experiments import checkpoint
+from experiments import metrics
+from experiments import step as step_lib
+from experiments import trainer
+from experiments.data import tasks as tasks_lib
+from experiments.data import views as views_lib
+from experiments.models import lenet
+from experiments.tasks import classification
+from experiments.tasks.continual import task as task_lib
+import powerprop
+from powerprop import packnet
+import sparsity
+from tests.experiments.tasks.continual import small
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'tasks': {'name': 'smal'}}, 'config.tasks.name: expected one of'),
+    ({'heads': 'own'}, "config.heads: expected one of .* got 'own'"),
+    ({'strategy': small.EFFICIENT | {'gamma': 1.2}}, r'gamma in \[0, 1\]'),
+    ({'strategy': small.EFFICIENT | {'biases': 'no'}}, "biases out of .*'no'"),
+    ({'strategy': small.L2 | {'strenth': 1.0}}, "unknown key 'strenth'"),
+    ({'strategy': small.L2 | {'strength': -1.0}}, 'a finite strength >= 0'),
+    ({'strategy': small.PACKNET | {'density': 0.0}}, r'density in \(0, 1\]'),
+    ({'strategy': small.PACKNET | {'retrain_steps': 0}}, 'retrain_steps >= 1'),
+    (
+      {'strategy': small.EWC | {'num_examples': 21}},
+      'multiple of .*=5, got 21',
+    ),
+    ({'test': {'every': 0}}, 'config.test.every: expected >= 1'),
+    ({'loss': {'label_smoothing': 1.0}}, 'label_smoothing in'),
+  ],
+)
+def test_mistakes_are_refused_before_data_are_read(changes, message):
+  with pytest.raises(ValueError, match=message):
+    small.make_task(**changes)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'train': {'batch_size': 91}}, 'batch_size: expected 1 to 90'),
+    (
+      {'strategy': small.EWC | {'num_examples': 100}},
+      'num_examples: expected 1 to 90, .* smallest task, got 100',
+    ),
+  ],
+)
+def test_the_smallest_task_has_to_have_enough_examples(changes, message):
+  task = small.make_task(**changes)
+  with pytest.raises(ValueError, match=message):
+    task.check_data()
+
+
+@functools.cache
+def some_mnist():
+  """Returns every fiftieth example of MNIST."""
+  whole = tasks_lib.permuted_mnist(num_tasks=1, seed=0, data_dir=None).load()
+  return whole._replace(
+    **{
+      name: jax.tree.map(lambda x: x[::50], getattr(whole, name))
+      for name in tasks_lib.SPLITS
+    }
+  )
+
+
+def test_training_equals_a_loop_written_by_hand(monkeypatch):
+  stream = tasks_lib.permuted_mnist(num_tasks=3, seed=0, data_dir=None)
+  stream = stream._replace(load=some_mnist)
+  monkeypatch.setitem(task_lib.TASKS, 'permuted', lambda: stream)
+  alpha, search = 2.0, {'gamma': 0.5, 'densities': (0.5, 0.2)}
+  task = small.make_task(
+    tasks={'name': 'permuted'},
+    model={'name': 'lenet', 'hidden': (16, 12)},
+    strategy=small.EFFICIENT | search,
+    powerprop={'alpha': alpha},
+    optimizer={'learning_rate': 0.1, 'momentum': 0.0, 'weight_decay': 0.0},
+    train=small.SHORT,
+  )
+  *_, (_, state, _) = small.run(task, 2)
+  params, pack = _train_by_hand(stream, alpha, search)
+  assert packnet.usage(pack, 2)['all'].new > 0
+  for path, owner in pack.owner.items():
+    np.testing.assert_array_equal(
+      owner, state.net_state.memory.pack.owner[path]
+    )
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+    params,
+    state.params,
+  )
+
+
+def _train_by_hand(stream, alpha, search):
+  """Returns parameters and pack after two tasks of 20 steps."""
+  network = lenet.lenet(hidden=(16, 12), num_classes=30)
+  tx = packnet.freeze(powerprop.powerprop(optax.sgd(0.1), alpha))
+
+  def draw(task):
+    key = jax.random.fold_in(jax.random.key(0), task)
+    weights, _ = network.init(key, np.zeros((1, 28, 28, 1), np.float32), True)
+    return powerprop.from_weights(weights, alpha)
+
+  def logits_of(weights, images, task):
+    logits, _ = network.apply(weights, {}, None, images, True)
+    return logits[:, 10 * task : 10 * (task + 1)]
+
+  params = draw(0)
+  pack = packnet.init(
+    params,
+    num_tasks=3,
+    is_head=sparsity.matching('linear_2'),
+    per_task_heads=False,
+  )
+  for task in range(2):
+    train, validation = (
+      jax.jit(views_lib.see)(tasks_lib.make_views(stream), task, examples)
+      for examples in some_mnist()[:2]
+    )
+    params = packnet.start_task(params, pack, draw(task))
+    sets = packnet.training_sets(params, pack)
+    columns = np.arange(30) // 10 == task
+    sets.backward['linear_2'] = {
+      'w': np.broadcast_to(columns, (12, 30)), 'b': columns,
+    }  # fmt: skip
+    opt_state = packnet.with_sets(tx.init(params), sets)
+
+    @jax.jit
+    def step(params, opt_state, images, labels, task=task):
+      def loss(weights):
+        logits = logits_of(weights, images, task)
+        return classification.cross_entropy(logits, labels)
+
+      gradients = jax.grad(loss)(powerprop.to_weights(params, alpha))
+      updates, opt_state = tx.update(gradients, opt_state, params)
+      return optax.apply_updates(params, updates), opt_state
+
+    [seed] = np.random.SeedSequence([0, task, 0]).generate_state(1)
+    order = np.random.Generator(np.random.Philox(key=[seed, 0])).permutation(
+      len(train.labels)
+    )
+    for i in range(20):
+      rows = order[10 * i : 10 * (i + 1)]
+      params, opt_state = step(
+        params, opt_state, train.inputs[rows], train.labels[rows]
+      )
+
+    def accuracy(params, images=validation, task=task):
+      weights = powerprop.to_weights(params, alpha)
+      predicted = np.argmax(logits_of(weights, images.inputs, task), 1)
+      return np.mean(predicted == images.labels)
+
+    found = packnet.search(accuracy, params, pack, **search)
+    pack = packnet.claim(params, pack, found.masks)
+  return params, pack
+
+
+@pytest.fixture(scope='module')
+def packnet_task():
+  return small.make_task(
+    strategy=small.PACKNET | {'biases': 'per_task'},
+    model={'norm': True},
+    powerprop={'alpha': 2.0},
+    train=small.SHORT,
+  )
+
+
+@pytest.fixture(scope='module')
+def whole(packnet_task, tmp_path_factory):
+  """The folder of a run that was not interrupted."""
+  folder = tmp_path_factory.mktemp('whole')
+  outcome = trainer.train(packnet_task, 0, folder, lambda *_: None)
+  assert (outcome.status, outcome.step) == ('done', 120)
+  return folder
+
+
+# Within a task's training, at its end, and within and at the end of retraining.
+@pytest.mark.parametrize('stop_at', [10, 20, 70, 80])
+def test_an_interrupted_run_resumes_bit_for_bit(
+  packnet_task, whole, tmp_path, stop_at
+):
+  def stop(step, _):
+    if step == stop_at:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  outcome = trainer.train(packnet_task, 0, tmp_path, stop)
+  assert (outcome.status, outcome.step) == ('interrupted', stop_at)
+  outcome = trainer.train(packnet_task, 0, tmp_path, lambda *_: None)
+  assert outcome.status == 'done'
+  rows, states = [], []
+  for folder in (whole, tmp_path):
+    rows.append((folder / metrics.FILE).read_bytes())
+    checkpoints = checkpoint.Checkpoints(folder / 'checkpoints', None)
+    states.append(checkpoints.restore(packnet_task.state)[0])
+  assert rows[0] == rows[1]
+  jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def test_a_run_is_evaluated_from_its_checkpoints(packnet_task, whole):
+  evaluated = trainer.evaluate(packnet_task, 0, whole)
+  written = [
+    row for row in metrics.read(whole)
+    if row['split'] in ('untrained', 'test', 'usage')
+  ]  # fmt: skip
+  assert evaluated == written
+
+
+def test_a_full_network_fails_the_run_with_a_message(tmp_path):
+  task = small.make_task(strategy=small.EVERYTHING, train=small.SHORT)
+  outcome = trainer.train(task, 0, tmp_path, lambda *_: None)
+  assert (outcome.status, outcome.step) == ('failed', 20)
+  assert '240 of 240 owned' in outcome.message
+
+
+@pytest.mark.parametrize('strategy', [small.EWC, {'name': 'joint'}])
+def test_a_training_step_is_known_without_data(strategy):
+  task = small.make_task(strategy=strategy)
+  after, _ = jax.eval_shape(
+    functools.partial(step_lib.train_step, task.objective),
+    task.state,
+    np.uint32(0),
+    jax.random.key(0),
+    task.batch,
+  )
+  assert jax.tree.structure(after) == jax.tree.structure(task.state)
