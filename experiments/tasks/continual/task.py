@@ -20,6 +20,7 @@ from experiments.models import heads as heads_lib
 from experiments.models import table as model_table
 from experiments.tasks import base
 from experiments.tasks import classification
+from experiments.tasks.continual import evaluation
 from experiments.tasks.continual import feed
 from experiments.tasks.continual import packing
 from experiments.tasks.continual import stages as stages_lib
@@ -102,16 +103,15 @@ def continual_learning(
 
   params, net_state = jax.eval_shape(init, jax.random.key(0))
   _, state = base.state_shapes(objective, init, training)
-  data = functools.cache(lambda: feed.load(stream, training))
+  evaluator = evaluation.Evaluator(
+    network,
+    made.predict,
+    objective.method.to_weights,
+    training.mesh,
+    functools.cache(lambda: feed.load(stream, training)),
+  )
   learner = stages_lib.Learner(
-    heads=network,
-    strategy=made,
-    method=objective.method,
-    init=init,
-    training=training,
-    testing=testing,
-    num_tasks=num_tasks,
-    data=data,
+    made, objective.method, init, training, testing, num_tasks, evaluator
   )
   return base.Task(
     title=f'{num_tasks} tasks of {tasks["name"]}, {strategy["name"]}, '
@@ -132,7 +132,7 @@ def continual_learning(
     exports=learner.exports(),
     example=None,
     check_data=lambda: _check_data(
-      data(), training.batch_size, made.num_examples
+      evaluator.data(), training.batch_size, made.num_examples
     ),
   )
 

@@ -21,17 +21,16 @@ EFFICIENT = PACKED | {
   'name': 'efficient_packnet', 'gamma': 0.9, 'densities': (0.5, 0.3, 0.15),
   'search': 'linear',
 }  # fmt: skip
-EVERYTHING = EFFICIENT | {'gamma': 0.0, 'densities': (1.0,)}
-PACKNET = PACKED | {'name': 'packnet', 'density': None, 'retrain_steps': 20}
+PACKNET = PACKED | {
+  'name': 'packnet', 'density': None, 'retrain_steps': 20,
+  'biases': 'per_task', 'keep_optimizer': True,
+}  # fmt: skip
 EWC = {
   'name': 'ewc', 'strength': 300.0, 'num_examples': 20, 'fisher_batch_size': 5,
   'keep_optimizer': False,
 }  # fmt: skip
 L2 = {'name': 'l2', 'strength': 3.0, 'keep_optimizer': True}
 FINE_TUNING = {'name': 'fine_tuning', 'keep_optimizer': False}
-SHORT = {
-  'num_steps': 20, 'log_every': 10, 'eval_every': 10, 'checkpoint_every': 10,
-}  # fmt: skip
 SECTIONS = {
   'tasks': {'name': 'small'},
   'model': {'name': 'small', 'norm': False},
@@ -46,10 +45,15 @@ SECTIONS = {
   'loss': {'label_smoothing': 0.0},
   'train': {
     'batch_size': 10, 'num_micro': 1, 'num_devices': 1, 'eval_batch_size': 16,
-    'num_steps': 60, 'log_every': 60, 'eval_every': 60,
+    'num_steps': 60, 'log_every': 10, 'eval_every': 60,
     'checkpoint_every': 60, 'keep_checkpoints': 1, 'on_not_finite': 'stop',
   },
   'test': {'every': 1, 'check_forgetting': True},
+}  # fmt: skip
+
+
+NORMALIZED = {
+  'model': {'name': 'small', 'norm': True}, 'powerprop': {'alpha': 2.0}
 }  # fmt: skip
 
 
@@ -94,38 +98,34 @@ def network(*, norm: bool, num_classes: int):
   return hk.transform_with_state(forward)
 
 
-def make_sections(**changes):
-  """Returns the sections with some of their keys changed."""
-  sections = json.loads(json.dumps(SECTIONS))
-  for name, change in changes.items():
-    is_section = isinstance(change, dict) and 'name' not in change
-    sections[name] = sections[name] | change if is_section else change
-  return sections
-
-
 def make_task(**changes):
-  """Returns the task of `make_sections`."""
-  return build.call(task_lib.continual_learning, make_sections(**changes))
+  """Returns the task of `SECTIONS` with some keys changed, compiled once."""
+  sections = dict(SECTIONS)
+  for name, change in changes.items():
+    is_part = isinstance(change, dict) and 'name' not in change
+    sections[name] = SECTIONS[name] | change if is_part else change
+  return _make_task(json.dumps(sections))
+
+
+@functools.cache
+def _make_task(sections):
+  return build.call(task_lib.continual_learning, json.loads(sections))
 
 
 def run(task, num_stages=None, seed=0):
-  """Yields each stage, its last state and its rows; the trainer's, in short."""
-  state = None
+  """Yields each stage, its last state and its rows, without a trainer."""
+  state, chunk = None, task.training.log_every
   for stage in task.stages[:num_stages]:
     state = stage.begin(seed, state)
-    for inputs, num in stage.batches(seed, 0, stage.num_steps):
+    for first in range(0, stage.num_steps, chunk):
+      [(inputs, num)] = stage.batches(seed, first, chunk)
       state, _ = task.steps.advance(
-        state,
-        np.uint32(seed),
-        stage.key(seed),
-        inputs,
-        0,
-        num,
+        state, np.uint32(seed), stage.key(seed), inputs, 0, num,
         stage.is_training,
-      )
+      )  # fmt: skip
     state, rows = stage.finish(seed, state)
     rows = rows + stage.report(seed, state)
-    # The next stage takes over the arrays.
+    # A copy, because the next stage reuses the buffers.
     yield stage, jax.tree.map(np.array, state), rows
 
 

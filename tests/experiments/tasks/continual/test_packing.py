@@ -1,11 +1,14 @@
 """PackNet and EfficientPackNet: nothing forgotten, on a small network."""
 
+import contextlib
+import functools
 import logging
 
 import jax
 import numpy as np
 import pytest
 
+from experiments.tasks import base
 from experiments.tasks.continual import stages
 from tests.experiments.tasks.continual import small
 
@@ -14,56 +17,45 @@ ADAM = {
   'schedule': {'name': 'constant', 'warmup_steps': 0}, 'weight_decay': 0.1,
   'clip_norm': None,
 }  # fmt: skip
-NORM = {'norm': True}
 CASES = {
-  'efficient': {
-    'strategy': small.EFFICIENT, 'powerprop': {'alpha': 2.0}, 'model': NORM,
-  },
+  'efficient': small.NORMALIZED | {'strategy': small.EFFICIENT},
   'shared': {
     'strategy': small.EFFICIENT | {'keep_optimizer': True}, 'heads': 'shared',
     'optimizer': ADAM,
   },
-  'packnet': {
-    'strategy': small.PACKNET | {'biases': 'per_task', 'keep_optimizer': True},
-    'model': NORM,
-  },
+  'packnet': small.NORMALIZED | {'strategy': small.PACKNET},
 }  # fmt: skip
+
+
+@contextlib.contextmanager
+def compilations():
+  """Yields a list that grows by a message for each compilation."""
+  messages, handler = [], logging.Handler()
+  handler.emit = lambda record: messages.append(record.getMessage()[:80])
+  handler.addFilter(lambda record: 'Compiling' in record.getMessage())
+  logging.getLogger('jax').addHandler(handler)
+  try:
+    with jax.log_compiles():
+      yield messages
+  finally:
+    logging.getLogger('jax').removeHandler(handler)
 
 
 @pytest.fixture(scope='module')
 def finished():
-  """Returns a function from a case to its task, stages and compilations."""
-  made = {}
+  """Returns a function from a case to its task and finished stages."""
 
+  @functools.cache
   def finish(name):
-    if name in made:
-      return made[name]
-    task, finished, compiled, records = (
-      small.make_task(**CASES[name]),
-      [],
-      [],
-      [],
-    )
-    handler = logging.Handler()
-    handler.emit = records.append
-    logging.getLogger('jax').addHandler(handler)
-    try:
-      with jax.log_compiles():
-        for stage in small.run(task):
-          finished.append(stage)
-          names = [record.getMessage()[:80] for record in records]
-          compiled.append([name for name in names if 'Compiling' in name])
-    finally:
-      logging.getLogger('jax').removeHandler(handler)
-    made[name] = task, finished, compiled
-    return made[name]
+    task = small.make_task(**CASES[name])
+    return task, list(small.run(task))
 
   return finish
 
 
 @pytest.mark.parametrize('name', CASES)
 def test_nothing_is_forgotten_bit_for_bit(finished, name):
-  task, stages, _ = finished(name)
+  task, stages = finished(name)
   ends = {stage.labels['task'] - 1: state for stage, state, _ in stages}
   assert len(ends) == small.NUM_TASKS
   for number, state in ends.items():
@@ -80,7 +72,7 @@ def test_nothing_is_forgotten_bit_for_bit(finished, name):
 def test_batch_statistics_are_of_the_first_task_or_of_each(
   finished, name, is_shared
 ):
-  task, stages, _ = finished(name)
+  task, stages = finished(name)
   ends = [state for stage, state, rows in stages if rows]
   statistics = [jax.tree.leaves(s.net_state.statistics) for s in ends]
   assert statistics[0]
@@ -93,16 +85,17 @@ def test_batch_statistics_are_of_the_first_task_or_of_each(
 
 
 @pytest.mark.parametrize('name', ['efficient', 'packnet'])
-def test_the_last_task_compiles_nothing(finished, name):
-  task, _, compiled = finished(name)
-  num_phases = len(task.stages) // small.NUM_TASKS
-  before, after = compiled[-1 - num_phases], compiled[-1]
-  assert before
-  assert after[len(before) :] == []
+def test_another_seed_compiles_nothing(finished, name):
+  task, _ = finished(name)
+  with compilations() as messages:
+    list(small.run(task, seed=1))
+    assert messages == []
+    jax.jit(lambda x: x + 1)(0)
+    assert messages
 
 
 def test_packnet_claims_a_share_and_retrains_it(finished):
-  _, stages, _ = finished('packnet')
+  _, stages = finished('packnet')
   assert [stage.labels for stage, *_ in stages] == [
     {'task': task, 'phase': phase} for task in (1, 2, 3) for phase in (1, 2)
   ]
@@ -120,7 +113,7 @@ def test_packnet_claims_a_share_and_retrains_it(finished):
 
 
 def test_a_packed_run_has_every_row(finished):
-  _, stages, _ = finished('efficient')
+  _, stages = finished('efficient')
   owned = []
   for number, (_, _, rows) in enumerate(stages, 1):
     tested = [row['tested'] for row in small.rows_of(rows, 'test')]
@@ -139,7 +132,7 @@ def test_a_packed_run_has_every_row(finished):
 
 
 def test_exports_hold_the_weights_of_each_task(finished):
-  task, stages, _ = finished('packnet')
+  task, stages = finished('packnet')
   assert [(e.labels, e.step) for e in task.exports] == [
     ({'task': 1}, 80), ({'task': 2}, 160), ({'task': 3}, 240),
   ]  # fmt: skip
@@ -152,7 +145,7 @@ def test_exports_hold_the_weights_of_each_task(finished):
 
 
 def test_forgetting_is_an_error_unless_the_check_is_off(finished):
-  task, finished_stages, _ = finished('efficient')
+  task, finished_stages = finished('efficient')
   _, state, rows = finished_stages[-1]
   owner = state.net_state.memory.pack.owner['first/w']
   first = state.params['first']
@@ -166,11 +159,9 @@ def test_forgetting_is_an_error_unless_the_check_is_off(finished):
   assert len(off.stages[-1].report(0, changed)) == len(rows) - 1  # no 'learned'
 
 
-def test_a_full_network_trains_its_new_head_only():
-  task = small.make_task(
-    strategy=small.EVERYTHING | {'when_exhausted': 'continue'},
-    train=small.SHORT,
-  )
+def test_a_full_network_stops_or_trains_its_new_head_only():
+  full = small.EFFICIENT | {'gamma': 0.0, 'densities': (1.0,)}
+  task = small.make_task(strategy=full | {'when_exhausted': 'continue'})
   (_, before, _), (_, after, _) = small.run(task, 2)
   for layer in ('first', 'second'):
     np.testing.assert_array_equal(
@@ -179,3 +170,6 @@ def test_a_full_network_trains_its_new_head_only():
   changed = before.params['out']['w'] != after.params['out']['w']
   assert changed[:, 3:6].all()
   assert not changed[:, :3].any()
+  stopping = small.make_task(strategy=full | {'when_exhausted': 'stop'})
+  with pytest.raises(base.StageError, match='first/w: 240 of 240 owned'):
+    stopping.stages[1].begin(0, before)
