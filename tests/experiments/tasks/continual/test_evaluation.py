@@ -93,13 +93,6 @@ def test_an_epoch_of_a_task_has_its_examples_and_no_others():
   assert rows[0].tolist() != rows[1].tolist()
 
 
-@pytest.mark.parametrize('task', [None, 0])
-def test_steps_are_the_same_in_chunks(task):
-  chunks = choose(task, num_steps=1), choose(task, first_step=1, num_steps=3)
-  for whole, *parts in zip(choose(task), *chunks, strict=True):
-    np.testing.assert_array_equal(whole, np.concatenate(parts))
-
-
 def test_seeds_tasks_and_phases_have_orders_of_their_own():
   rows = [np.arange(1000)] * 3
   orders = {

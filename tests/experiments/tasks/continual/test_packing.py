@@ -100,6 +100,8 @@ def test_packnet_claims_a_share_and_retrains_it(finished):
     {'task': task, 'phase': phase} for task in (1, 2, 3) for phase in (1, 2)
   ]
   assert [stage.num_steps for stage, *_ in stages] == [60, 20] * 3
+  keys = [jax.random.key_data(stage.key(0)) for stage, *_ in stages]
+  assert len({tuple(np.array(key).tolist()) for key in keys}) == 6
   for stage, state, rows in stages:
     owners = state.net_state.memory.pack.owner.values()
     share = np.mean(np.concatenate([x.ravel() > 0 for x in owners]))

@@ -13,11 +13,7 @@ from experiments import checkpoint
 from experiments import metrics
 from experiments import step as step_lib
 from experiments import trainer
-from experiments.data import tasks as tasks_lib
-from experiments.data import views as views_lib
-from experiments.models import lenet
 from experiments.tasks import classification
-from experiments.tasks.continual import task as task_lib
 import powerprop
 from powerprop import packnet
 import sparsity
@@ -64,38 +60,21 @@ def test_the_smallest_task_has_to_have_enough_examples(changes, message):
     task.check_data()
 
 
-@functools.cache
-def some_mnist():
-  """Returns every fiftieth example of MNIST."""
-  whole = tasks_lib.permuted_mnist(num_tasks=1, seed=0, data_dir=None).load()
-  return whole._replace(
-    **{
-      name: jax.tree.map(lambda x: x[::50], getattr(whole, name))
-      for name in tasks_lib.SPLITS
-    }
-  )
-
-
-def test_training_equals_a_loop_written_by_hand(monkeypatch):
-  stream = tasks_lib.permuted_mnist(num_tasks=3, seed=0, data_dir=None)
-  stream = stream._replace(load=some_mnist)
-  monkeypatch.setitem(task_lib.TASKS, 'permuted', lambda: stream)
-  alpha, search = 2.0, {'gamma': 0.5, 'densities': (0.5, 0.2)}
+def test_training_equals_a_loop_written_by_hand():
+  search = {'gamma': 0.5, 'densities': (0.5, 0.2)}
   task = small.make_task(
-    tasks={'name': 'permuted'},
-    model={'name': 'lenet', 'hidden': (16, 12)},
     strategy=small.EFFICIENT | search,
-    powerprop={'alpha': alpha},
-    optimizer={'learning_rate': 0.1, 'momentum': 0.0, 'weight_decay': 0.0},
+    powerprop={'alpha': 2.0},
+    optimizer=small.SECTIONS['optimizer']
+    | {'learning_rate': 0.1, 'momentum': 0.0, 'weight_decay': 0.0},
     train={'num_steps': 20},
   )
   *_, (_, state, _) = small.run(task, 2)
-  params, pack = _train_by_hand(stream, alpha, search)
+  params, pack = _train_by_hand(**search)
   assert packnet.usage(pack, 2)['all'].new > 0
-  for path, owner in pack.owner.items():
-    np.testing.assert_array_equal(
-      owner, state.net_state.memory.pack.owner[path]
-    )
+  jax.tree.map(
+    np.testing.assert_array_equal, pack.owner, state.net_state.memory.pack.owner
+  )
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
     params,
@@ -103,64 +82,63 @@ def test_training_equals_a_loop_written_by_hand(monkeypatch):
   )
 
 
-def _train_by_hand(stream, alpha, search):
+def _train_by_hand(**search):
   """Returns parameters and pack after two tasks of 20 steps."""
-  network = lenet.lenet(hidden=(16, 12), num_classes=30)
-  tx = packnet.freeze(powerprop.powerprop(optax.sgd(0.1), alpha))
+  network = small.network(norm=False, num_classes=9)
+  tx = packnet.freeze(powerprop.powerprop(optax.sgd(0.1), 2.0))
 
   def draw(task):
     key = jax.random.fold_in(jax.random.key(0), task)
-    weights, _ = network.init(key, np.zeros((1, 28, 28, 1), np.float32), True)
-    return powerprop.from_weights(weights, alpha)
+    weights, _ = network.init(key, np.zeros((1, small.SIZE), np.float32), True)
+    return powerprop.from_weights(weights, 2.0)
 
-  def logits_of(weights, images, task):
-    logits, _ = network.apply(weights, {}, None, images, True)
-    return logits[:, 10 * task : 10 * (task + 1)]
+  def logits_of(weights, inputs, task):
+    logits, _ = network.apply(weights, {}, None, inputs, True)
+    return logits[:, 3 * task : 3 * (task + 1)]
+
+  @functools.partial(jax.jit, static_argnums=4)
+  def step(params, opt_state, inputs, labels, task):
+    def loss(weights):
+      logits = logits_of(weights, inputs, task)
+      return classification.cross_entropy(logits, labels)
+
+    gradients = jax.grad(loss)(powerprop.to_weights(params, 2.0))
+    updates, opt_state = tx.update(gradients, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
 
   params = draw(0)
   pack = packnet.init(
     params,
     num_tasks=3,
-    is_head=sparsity.matching('linear_2'),
+    is_head=sparsity.matching('out'),
     per_task_heads=False,
   )
   for task in range(2):
-    train, validation = (
-      jax.jit(views_lib.see)(tasks_lib.make_views(stream), task, examples)
-      for examples in some_mnist()[:2]
+    (inputs, labels), validation = (
+      (x.inputs[x.labels // 3 == task], x.labels[x.labels // 3 == task] % 3)
+      for x in small.make_arrays()[:2]
     )
     params = packnet.start_task(params, pack, draw(task))
     sets = packnet.training_sets(params, pack)
-    columns = np.arange(30) // 10 == task
-    sets.backward['linear_2'] = {
-      'w': np.broadcast_to(columns, (12, 30)), 'b': columns,
+    columns = np.arange(9) // 3 == task
+    sets.backward['out'] = {
+      'w': np.broadcast_to(columns, (15, 9)), 'b': columns,
     }  # fmt: skip
     opt_state = packnet.with_sets(tx.init(params), sets)
-
-    @jax.jit
-    def step(params, opt_state, images, labels, task=task):
-      def loss(weights):
-        logits = logits_of(weights, images, task)
-        return classification.cross_entropy(logits, labels)
-
-      gradients = jax.grad(loss)(powerprop.to_weights(params, alpha))
-      updates, opt_state = tx.update(gradients, opt_state, params)
-      return optax.apply_updates(params, updates), opt_state
-
     [seed] = np.random.SeedSequence([0, task, 0]).generate_state(1)
-    order = np.random.Generator(np.random.Philox(key=[seed, 0])).permutation(
-      len(train.labels)
-    )
-    for i in range(20):
-      rows = order[10 * i : 10 * (i + 1)]
+    order = np.concatenate([
+      np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(90)
+      for epoch in range(3)
+    ])  # fmt: skip
+    for rows in order.reshape(-1, 10)[:20]:
       params, opt_state = step(
-        params, opt_state, train.inputs[rows], train.labels[rows]
+        params, opt_state, inputs[rows], labels[rows], task
       )
 
-    def accuracy(params, images=validation, task=task):
-      weights = powerprop.to_weights(params, alpha)
-      predicted = np.argmax(logits_of(weights, images.inputs, task), 1)
-      return np.mean(predicted == images.labels)
+    def accuracy(params, examples=validation, task=task):
+      weights = powerprop.to_weights(params, 2.0)
+      predicted = np.argmax(logits_of(weights, examples[0], task), 1)
+      return np.mean(predicted == examples[1])
 
     found = packnet.search(accuracy, params, pack, **search)
     pack = packnet.claim(params, pack, found.masks)
