@@ -4,6 +4,7 @@ N: examples; B: examples of a batch; C: classes of a task.
 """
 
 from collections.abc import Callable
+import dataclasses
 import functools
 from typing import Any
 
@@ -18,68 +19,22 @@ from experiments.tasks.continual import feed
 from experiments.tasks.continual import strategies
 
 
+@dataclasses.dataclass(frozen=True)
 class Evaluator:
   """Measurements of networks on tasks; one program serves all tasks."""
 
-  def __init__(
-    self,
-    heads: heads_lib.Heads,
-    predict: Callable[[strategies.Network, Any], tuple[Any, Any]],
-    to_weights: Callable[[Any], Any],
-    mesh: jax.sharding.Mesh,
-    data: Callable[[], feed.Data],
-  ):
-    """Creates the compiled functions.
-
-    Args:
-      heads: the network.
-      predict: of the strategy.
-      to_weights: phi -> theta.
-      mesh: the devices.
-      data: of the stream; reads them at the first call.
-    """
-
-    def evaluate(params, statistics, task, views, examples, part):
-      weights = to_weights(params)
-
-      def body(n, totals):
-        batch = jax.tree.map(lambda x: x[part.rows[n]], examples)
-        images, labels = views_lib.see(views, task, batch)
-        logits, _ = heads.apply(weights, statistics, None, images, False, task)
-        found = _totals(logits, labels, n, part.counts[n])
-        return jax.tree.map(jnp.add, totals, found)
-
-      zeros = {
-        'loss': jnp.zeros([]),
-        'accuracy': jnp.zeros([]),
-        'fingerprint': jnp.zeros([], jnp.uint32),
-      }
-      totals = jax.lax.fori_loop(0, part.num, body, zeros)
-      means = {name: totals[name] for name in ('loss', 'accuracy')}
-      num = jnp.sum(part.counts)
-      return totals | jax.tree.map(lambda x: x / num, means)
-
-    def fisher(batch_size, params, statistics, task, inputs):
-      def logits_of(weights, image):
-        return heads.apply(weights, statistics, None, image[None], False, task)[
-          0
-        ][0]
-
-      images = feed.batch_at(inputs, 0).inputs
-      return fisher_diagonal(
-        logits_of, to_weights(params), images, batch_size=batch_size
-      )
-
-    jit = functools.partial(jax.jit, out_shardings=mesh_lib.replicated(mesh))
-    self._data = data
-    self._predict, self._evaluate = jit(predict), jit(evaluate)
-    self._fisher = jit(fisher, static_argnums=0)
+  heads: heads_lib.Heads
+  # (network, task) -> phi and statistics with which the task predicts
+  predict: Callable[[strategies.Network, Any], tuple[Any, Any]]
+  to_weights: Callable[[Any], Any]  # phi -> theta
+  mesh: jax.sharding.Mesh
+  data: Callable[[], feed.Data]  # of the stream; reads them at the first call
 
   def evaluate(
     self, params: Any, statistics: Any, task: int, split: str
   ) -> dict[str, jax.Array]:
     """Returns loss, accuracy and fingerprint of the logits on a task."""
-    data = self._data()
+    data = self.data()
     part = data.parts[split][task]
     return self._evaluate(
       params, statistics, task, data.views, data.examples[split], part
@@ -99,7 +54,7 @@ class Evaluator:
     task: int,
   ) -> Any:
     """Returns the Fisher diagonal of theta on `num` examples of a task."""
-    data, (params, statistics, _) = self._data(), network
+    data, (params, statistics, _) = self.data(), network
     chosen = feed.choose_rows(
       data.rows,
       seed=seed,
@@ -111,6 +66,55 @@ class Evaluator:
     )
     inputs = data.examples['train'], data.views, *chosen
     return self._fisher(batch_size, params, statistics, task, inputs)
+
+  @functools.cached_property
+  def _predict(self):
+    return self._jit(self.predict)
+
+  @functools.cached_property
+  def _evaluate(self):
+    def evaluate(params, statistics, task, views, examples, part):
+      weights = self.to_weights(params)
+
+      def body(n, totals):
+        batch = jax.tree.map(lambda x: x[part.rows[n]], examples)
+        images, labels = views_lib.see(views, task, batch)
+        logits, _ = self.heads.apply(
+          weights, statistics, None, images, False, task
+        )
+        found = _totals(logits, labels, n, part.counts[n])
+        return jax.tree.map(jnp.add, totals, found)
+
+      zeros = {
+        'loss': jnp.zeros([]),
+        'accuracy': jnp.zeros([]),
+        'fingerprint': jnp.zeros([], jnp.uint32),
+      }
+      totals = jax.lax.fori_loop(0, part.num, body, zeros)
+      means = {name: totals[name] for name in ('loss', 'accuracy')}
+      num = jnp.sum(part.counts)
+      return totals | jax.tree.map(lambda x: x / num, means)
+
+    return self._jit(evaluate)
+
+  @functools.cached_property
+  def _fisher(self):
+    def fisher(batch_size, params, statistics, task, inputs):
+      def logits_of(weights, image):
+        return self.heads.apply(
+          weights, statistics, None, image[None], False, task
+        )[0][0]
+
+      images = feed.batch_at(inputs, 0).inputs
+      return fisher_diagonal(
+        logits_of, self.to_weights(params), images, batch_size=batch_size
+      )
+
+    return self._jit(fisher, static_argnums=0)
+
+  def _jit(self, fn, **options):
+    replicated = mesh_lib.replicated(self.mesh)
+    return jax.jit(fn, out_shardings=replicated, **options)
 
 
 def _totals(logits, labels, n, counts):

@@ -9,6 +9,7 @@ Rows of metrics, beside those of the trainer:
 """
 
 from collections.abc import Callable
+import dataclasses
 import functools
 import itertools
 from typing import Any
@@ -21,7 +22,6 @@ import numpy as np
 from experiments import mesh as mesh_lib
 from experiments import methods
 from experiments import state as state_lib
-from experiments.models import heads as heads_lib
 from experiments.tasks import base
 from experiments.tasks.continual import evaluation
 from experiments.tasks.continual import feed
@@ -62,56 +62,23 @@ class Phase(NamedTuple):
   is_last_phase: bool
 
 
+@dataclasses.dataclass(frozen=True)
 class Learner:
   """The stages of one stream; a further task or seed compiles nothing."""
 
-  def __init__(
-    self,
-    *,
-    heads: heads_lib.Heads,
-    strategy: strategies.Strategy,
-    method: methods.Method,
-    init: Callable[[jax.Array], tuple[Any, NetState]],
-    training: base.Training,
-    testing: Testing,
-    num_tasks: int,
-    data: Callable[[], feed.Data],
-  ):
-    """Creates the compiled functions.
-
-    Args:
-      heads: the network.
-      strategy: against forgetting.
-      method: of training.
-      init: from a key to theta and the rest of the network's state.
-      training: the section `config.train`.
-      testing: the section `config.test`.
-      num_tasks: T.
-      data: of the stream; reads them at the first call.
-    """
-    self._heads, self._strategy, self._method = heads, strategy, method
-    self._training, self._testing = training, testing
-    self._num_tasks, self._data = num_tasks, data
-    jit = functools.partial(
-      jax.jit, out_shardings=mesh_lib.replicated(training.mesh)
-    )
-
-    def draw(seed, task):
-      key = jax.random.fold_in(jax.random.key(seed), task)
-      weights, net_state = init(key)
-      params = method.from_weights(weights)
-      return strategies.Network(params, net_state.statistics, None)
-
-    self._init = jit(lambda seed: state_lib.init_state(method, init, seed))
-    self._draw = jit(draw)
-    self._evaluator = evaluation.Evaluator(
-      heads, strategy.predict, method.to_weights, training.mesh, data
-    )
+  strategy: strategies.Strategy
+  method: methods.Method
+  # From a key to theta and the rest of the network's state.
+  init: Callable[[jax.Array], tuple[Any, NetState]]
+  training: base.Training
+  testing: Testing
+  num_tasks: int
+  evaluator: evaluation.Evaluator
 
   def stages(self, has_statistics: bool) -> tuple[base.Stage, ...]:
     """Returns the stages; `has_statistics`: the network normalizes batches."""
-    is_frozen = self._strategy.keep_statistics and has_statistics
-    has_phases = len(self._strategy.num_steps) > 1
+    is_frozen = self.strategy.keep_statistics and has_statistics
+    has_phases = len(self.strategy.num_steps) > 1
     return tuple(
       base.Stage(
         num_steps=phase.num_steps,
@@ -142,51 +109,73 @@ class Learner:
       if phase.is_last_phase
     )
 
+  @functools.cached_property
+  def _start(self) -> Callable[[Any], base.State]:
+    """From a seed to the state before the first task."""
+    return self._jit(
+      lambda seed: state_lib.init_state(self.method, self.init, seed)
+    )
+
+  @functools.cached_property
+  def _draw(self) -> Callable[[Any, Any], strategies.Network]:
+    """From a seed and a task to a new network without memory."""
+
+    def draw(seed, task):
+      key = jax.random.fold_in(jax.random.key(seed), task)
+      weights, net_state = self.init(key)
+      params = self.method.from_weights(weights)
+      return strategies.Network(params, net_state.statistics, None)
+
+    return self._jit(draw)
+
+  def _jit(self, fn):
+    return jax.jit(fn, out_shardings=mesh_lib.replicated(self.training.mesh))
+
   def _phases(self) -> list[Phase]:
     """Returns the phases of all tasks; all tasks at once are one."""
-    num_steps, steps = self._training.num_steps, self._strategy.num_steps
-    last = self._num_tasks - 1
-    if self._strategy.is_joint:
-      return [Phase(0, 0, self._num_tasks * num_steps, last, True)]
+    num_steps, steps = self.training.num_steps, self.strategy.num_steps
+    last = self.num_tasks - 1
+    if self.strategy.is_joint:
+      return [Phase(0, 0, self.num_tasks * num_steps, last, True)]
     return [
       Phase(task, number, own or num_steps, task, number == len(steps) - 1)
-      for task in range(self._num_tasks)
+      for task in range(self.num_tasks)
       for number, own in enumerate(steps)
     ]
 
   def _key(self, phase: Phase, seed: Any) -> jax.Array:
     key = jax.random.fold_in(jax.random.key(seed), _TRAINING)
-    number = phase.task * len(self._strategy.num_steps) + phase.number
+    number = phase.task * len(self.strategy.num_steps) + phase.number
     return jax.random.fold_in(key, number)
 
   def _batches(self, phase: Phase, seed: int, first_step: int, num_steps: int):
-    data = self._data()
+    data = self.evaluator.data()
     chosen = feed.choose_rows(
       data.rows,
       seed=seed,
-      task=None if self._strategy.is_joint else phase.task,
+      task=None if self.strategy.is_joint else phase.task,
       phase=phase.number,
-      batch_size=self._training.batch_size,
+      batch_size=self.training.batch_size,
       first_step=first_step,
       num_steps=num_steps,
     )
-    yield feed.chunk(data, self._training.mesh, *chosen), num_steps
+    yield feed.chunk(data, self.training.mesh, *chosen), num_steps
 
   def _begin(self, phase: Phase, seed: int, last: Any) -> base.State:
     """Returns the first state of a stage."""
-    strategy, task = self._strategy, phase.task
+    strategy, task = self.strategy, phase.task
     if task == phase.number == 0:
-      last = self._init(np.uint32(seed))
+      last = self._start(np.uint32(seed))
     network = _network(last)
     fresh = self._draw(np.uint32(seed), task)._replace(memory=network.memory)
     network, sets = strategy.start(network, fresh, task, phase.number)
     params, statistics, memory = network
-    if self._heads.are_per_task and not strategy.is_joint:
-      own = self._heads.masks(params, task)
+    if self.evaluator.heads.are_per_task and not strategy.is_joint:
+      own = self.evaluator.heads.masks(params, task)
       sets = sets._replace(backward=select_lib.put(sets.backward, own))
     opt_state = last.opt_state
     if not strategy.keep_optimizer:
-      opt_state = self._method.make(seed)[0].init(params)
+      opt_state = self.method.make(seed)[0].init(params)
     return self._place(
       base.State(
         jnp.zeros([], jnp.int32),
@@ -200,9 +189,9 @@ class Learner:
     self, phase: Phase, seed: int, state: base.State
   ) -> tuple[base.State, list[base.Row]]:
     """Returns the state at the end of a stage, and the strategy's row."""
-    strategy, evaluator, task = self._strategy, self._evaluator, phase.task
+    strategy, evaluator, task = self.strategy, self.evaluator, phase.task
     probe = strategies.Probe(
-      self._method.to_weights,
+      self.method.to_weights,
       lambda *args: evaluator.evaluate(*args, task, 'validation')['accuracy'],
       functools.partial(evaluator.fisher, seed=seed, task=task),
       sparsity.active_sets(state.opt_state).backward,
@@ -210,7 +199,7 @@ class Learner:
     network, row = strategy.finish(_network(state), probe, task, phase.number)
     fingerprints = state.net_state.fingerprints
     if strategy.is_packed and phase.is_last_phase:
-      found = self._evaluator.test(network, task)['fingerprint']
+      found = self.evaluator.test(network, task)['fingerprint']
       fingerprints = fingerprints.at[task].set(found)
     net_state = NetState(network.statistics, network.memory, fingerprints)
     state = state._replace(params=network.params, net_state=net_state)
@@ -218,7 +207,7 @@ class Learner:
 
   def _validate(self, phase: Phase, state: base.State) -> dict[str, jax.Array]:
     params = sparsity.forward_weights(state.params, state.opt_state)
-    metrics = self._evaluator.evaluate(
+    metrics = self.evaluator.evaluate(
       params, state.net_state.statistics, phase.learned, 'validation'
     )
     return {name: metrics[name] for name in ('loss', 'accuracy')}
@@ -236,32 +225,32 @@ class Learner:
     rows, network = [], _network(state)
     if phase.task == 0:
       params, statistics, _ = self._draw(np.uint32(seed), 0)
-      for task in range(self._num_tasks):
-        metrics = self._evaluator.evaluate(params, statistics, task, 'test')
+      for task in range(self.num_tasks):
+        metrics = self.evaluator.evaluate(params, statistics, task, 'test')
         rows.append(_row('untrained', task, metrics))
     for task in self._tested(phase.learned):
-      metrics = self._evaluator.test(network, task)
+      metrics = self.evaluator.test(network, task)
       rows.append(_row('test', task, metrics))
-      if task < phase.learned and self._strategy.is_packed:
+      if task < phase.learned and self.strategy.is_packed:
         self._check(task, state.net_state.fingerprints[task], metrics)
-    if self._strategy.is_packed:
+    if self.strategy.is_packed:
       for layer, shares in packnet.usage(network.memory.pack).items():
         rows.append({'split': 'usage', 'layer': layer, **shares._asdict()})
     return rows
 
   def _tested(self, learned: int) -> list[int]:
     """Returns the tasks to test when one is learned."""
-    last, tested = self._num_tasks - 1, {learned}
-    if not self._strategy.is_alone:
+    last, tested = self.num_tasks - 1, {learned}
+    if not self.strategy.is_alone:
       tested.add(min(learned + 1, last))
-      if (learned + 1) % self._testing.every == 0 or learned == last:
+      if (learned + 1) % self.testing.every == 0 or learned == last:
         tested |= set(range(learned))
     return sorted(tested)
 
   def _check(self, task: int, fingerprint: Any, metrics: Any) -> None:
     """Checks that the network has not forgotten an earlier task."""
     before, now = int(fingerprint), int(metrics['fingerprint'])
-    if self._testing.check_forgetting and now != before:
+    if self.testing.check_forgetting and now != before:
       raise ForgettingError(
         f'expected the test logits of task {task + 1} bit for bit as they were '
         f'at its end (fingerprint {before}), got others ({now}). Rounding may '
@@ -272,15 +261,15 @@ class Learner:
   def _extract(self, task: int, state: base.State):
     """Returns theta, masks or None, and the statistics of a task."""
     network = _network(state)
-    params, statistics = self._strategy.predict(network, task)
+    params, statistics = self.strategy.predict(network, task)
     masks = None
-    if self._strategy.is_packed:
+    if self.strategy.is_packed:
       masks = packnet.task_masks(network.memory.pack, task + 1)
-    return self._method.to_weights(params), masks, statistics
+    return self.method.to_weights(params), masks, statistics
 
   def _place(self, state: base.State) -> base.State:
     """Returns a state placed as the compiled steps expect it."""
-    return jax.device_put(state, mesh_lib.replicated(self._training.mesh))
+    return jax.device_put(state, mesh_lib.replicated(self.training.mesh))
 
 
 def _network(state: base.State) -> strategies.Network:

@@ -20,6 +20,7 @@ from experiments.models import heads as heads_lib
 from experiments.models import table as model_table
 from experiments.tasks import base
 from experiments.tasks import classification
+from experiments.tasks.continual import evaluation
 from experiments.tasks.continual import feed
 from experiments.tasks.continual import packing
 from experiments.tasks.continual import stages as stages_lib
@@ -74,11 +75,7 @@ def continual_learning(
     ValueError: If a key is unknown, missing, mistyped or out of range, or
       there are several processes.
   """
-  if jax.process_count() > 1:
-    raise ValueError(
-      'expected one process with continual_learning, got '
-      f'{jax.process_count()}; start it without --distributed'
-    )
+  _check_one_process()
   training = base.make_training(train, ('eval_batch_size',))
   stream = build.build(TASKS, tasks, name='config.tasks')
   network = _make_heads(model, heads, stream)
@@ -87,31 +84,23 @@ def continual_learning(
   build.check_least('config.test', 1, every=testing.every)
   objective = step_lib.Objective(
     _make_loss(loss, network, made, stream.augment),
-    _make_method(powerprop, optimizer, training.mesh.size),
+    _make_method(powerprop, optimizer),
     training.num_micro,
     training.skip_nonfinite,
   )
   num_tasks = len(stream.tasks)
-
-  def init(key):
-    images = jnp.zeros((1, *stream.example_shape))
-    weights, statistics = network.init(key, images)
-    memory = made.init(weights, statistics, network.paths, num_tasks)
-    fingerprints = jnp.zeros(num_tasks, jnp.uint32)
-    return weights, stages_lib.NetState(statistics, memory, fingerprints)
-
+  init = _make_init(network, made, stream)
   params, net_state = jax.eval_shape(init, jax.random.key(0))
   _, state = base.state_shapes(objective, init, training)
-  data = functools.cache(lambda: feed.load(stream, training))
+  evaluator = evaluation.Evaluator(
+    network,
+    made.predict,
+    objective.method.to_weights,
+    training.mesh,
+    functools.cache(lambda: feed.load(stream, training)),
+  )
   learner = stages_lib.Learner(
-    heads=network,
-    strategy=made,
-    method=objective.method,
-    init=init,
-    training=training,
-    testing=testing,
-    num_tasks=num_tasks,
-    data=data,
+    made, objective.method, init, training, testing, num_tasks, evaluator
   )
   return base.Task(
     title=f'{num_tasks} tasks of {tasks["name"]}, {strategy["name"]}, '
@@ -132,9 +121,31 @@ def continual_learning(
     exports=learner.exports(),
     example=None,
     check_data=lambda: _check_data(
-      data(), training.batch_size, made.num_examples
+      evaluator.data(), training.batch_size, made.num_examples
     ),
   )
+
+
+def _check_one_process() -> None:
+  if jax.process_count() > 1:
+    raise ValueError(
+      'expected one process with continual_learning, got '
+      f'{jax.process_count()}; start it without --distributed'
+    )
+
+
+def _make_init(heads: heads_lib.Heads, strategy, stream):
+  """Returns the function from a key to theta and `NetState`."""
+  num_tasks = len(stream.tasks)
+
+  def init(key):
+    images = jnp.zeros((1, *stream.example_shape))
+    weights, statistics = heads.init(key, images)
+    memory = strategy.init(weights, statistics, heads.paths, num_tasks)
+    fingerprints = jnp.zeros(num_tasks, jnp.uint32)
+    return weights, stages_lib.NetState(statistics, memory, fingerprints)
+
+  return init
 
 
 def _make_heads(model: dict, heads: str, stream) -> heads_lib.Heads:
@@ -181,12 +192,10 @@ def _make_loss(section: dict, heads: heads_lib.Heads, strategy, augment):
   return loss
 
 
-def _make_method(
-  powerprop: dict, optimizer: dict, num_devices: int
-) -> methods.Method:
+def _make_method(powerprop: dict, optimizer: dict) -> methods.Method:
   """Returns dense training restricted to the sets of the strategy."""
   dense = methods.make_method(
-    {'name': 'dense', 'storage': 'masked'}, powerprop, optimizer, num_devices
+    {'name': 'dense', 'storage': 'masked'}, powerprop, optimizer, 1
   )
   tx, storage = storage_lib.masked(packnet.freeze(dense.make(0)[0]), 1)
   storage = storage._replace(forward_weights=sparsity.forward_weights)

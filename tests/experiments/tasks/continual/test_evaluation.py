@@ -1,0 +1,107 @@
+"""Fingerprints, Fisher information, and the rows of batches."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.tasks.continual import evaluation
+from experiments.tasks.continual import feed
+
+RANDOM = np.random.default_rng(0)
+VALUES = RANDOM.normal(size=(6, 3)).astype(np.float32)
+ROWS = [np.array([3, 5, 8, 9]), np.array([0, 5, 7]), np.array([1, 2, 4, 6, 8])]
+
+
+def fingerprint(values):
+  return int(evaluation.fingerprint(values, 0, jnp.ones(len(values))))
+
+
+def test_any_single_bit_changes_the_fingerprint():
+  before = fingerprint(VALUES)
+  for index in np.ndindex(VALUES.shape):
+    for bit in (0, 13, 22, 31):
+      changed = VALUES.view(np.uint32).copy()
+      changed[index] ^= np.uint32(1 << bit)
+      assert fingerprint(changed.view(np.float32)) != before
+  assert fingerprint(VALUES[::-1]) != before
+
+
+def test_fingerprints_leave_out_padding_and_add_up():
+  padded = np.concatenate([VALUES, np.full((2, 3), np.nan, np.float32)])
+  counts = np.array([1, 1, 1, 1, 1, 1, 0, 0], np.float32)
+  parts = sum(
+    evaluation.fingerprint(padded[i : i + 4], 3 * i, counts[i : i + 4])
+    for i in (0, 4)
+  )
+  assert int(parts) == fingerprint(VALUES)
+
+
+@pytest.mark.parametrize('batch_size', [1, 3, 6])
+def test_fisher_equals_a_loop_over_examples_and_labels(batch_size):
+  weights = {
+    name: jnp.asarray(RANDOM.normal(size=shape), jnp.float32)
+    for name, shape in {'a': (3, 4), 'b': (4,)}.items()
+  }
+
+  def logits(weights, x):
+    return jnp.tanh(x @ weights['a'] + weights['b'])
+
+  expected = {name: np.zeros(x.shape) for name, x in weights.items()}
+  for x in VALUES:
+    likely = jax.nn.softmax(logits(weights, x))
+    for label in range(4):
+      gradient = jax.grad(
+        lambda w, x=x, label=label: jax.nn.log_softmax(logits(w, x))[label]
+      )(weights)
+      for name in weights:
+        expected[name] += likely[label] * np.square(gradient[name]) / 6
+  found = evaluation.fisher_diagonal(
+    logits, weights, VALUES, batch_size=batch_size
+  )
+  for name in weights:
+    assert expected[name].max() > 0
+    np.testing.assert_allclose(found[name], expected[name], rtol=1e-4)
+
+
+def test_parts_hold_every_row_once():
+  for own, part in zip(ROWS, feed.make_parts(ROWS, 2), strict=True):
+    assert part.rows.shape == part.counts.shape == (3, 2)
+    np.testing.assert_array_equal(part.rows[part.counts > 0], own)
+    assert part.num == -(-len(own) // 2)
+
+
+def choose(task, **options):
+  options = {
+    'seed': 3, 'phase': 0, 'batch_size': 3, 'first_step': 0, 'num_steps': 4,
+    **options,
+  }  # fmt: skip
+  return feed.choose_rows(ROWS, task=task, **options)
+
+
+def test_an_epoch_of_all_tasks_has_each_example_of_each_once():
+  rows, tasks = choose(None)  # 12 examples
+  seen = sorted(zip(tasks.ravel(), rows.ravel(), strict=True))
+  assert seen == [(t, r) for t, own in enumerate(ROWS) for r in own]
+
+
+def test_an_epoch_of_a_task_has_its_examples_and_no_others():
+  rows, tasks = choose(2, batch_size=5, num_steps=2)
+  assert tasks.tolist() == [2, 2]
+  for batch in rows:
+    assert sorted(batch) == ROWS[2].tolist()
+  assert rows[0].tolist() != rows[1].tolist()
+
+
+def test_seeds_tasks_and_phases_have_orders_of_their_own():
+  rows = [np.arange(1000)] * 3
+  orders = {
+    feed.choose_rows(
+      rows, seed=seed, task=task, phase=phase, batch_size=20, first_step=0,
+      num_steps=1,
+    )[0].tobytes()
+    for seed in range(3)
+    for task in range(3)
+    for phase in range(2)
+  }  # fmt: skip
+  assert len(orders) == 18

@@ -1,0 +1,134 @@
+"""Strategies other than packing, on a small network; their penalties."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.tasks.continual import strategies
+from tests.experiments.tasks.continual import small
+
+SECTIONS = {
+  'alone': {'name': 'alone'},
+  'ewc': small.EWC,
+  'fine_tuning': small.FINE_TUNING,
+  'joint': {'name': 'joint'},
+  'l2': small.L2,
+}
+
+
+@pytest.fixture(scope='module')
+def finished():
+  """Returns a function from a strategy to its task and finished stages."""
+  made = {}
+
+  def finish(name):
+    if name not in made:
+      task = small.make_task(strategy=SECTIONS[name])
+      made[name] = task, list(small.run(task))
+    return made[name]
+
+  return finish
+
+
+@pytest.mark.parametrize('name', ['fine_tuning', 'ewc', 'l2'])
+def test_tasks_are_learned_and_may_be_forgotten(finished, name):
+  task, stages = finished(name)
+  learned, accuracy = small.logits_of(task, stages[0][1], 0)
+  assert accuracy > 0.8
+  for number, (_, state, rows) in enumerate(stages):
+    logits, accuracy = small.logits_of(task, state, 0)
+    assert np.array_equal(logits, learned) == (number == 0)
+    tested = {row['tested']: row for row in small.rows_of(rows, 'test')}
+    assert list(tested) == list(range(1, min(number + 2, 3) + 1))
+    assert tested[1]['accuracy'] == pytest.approx(accuracy)
+
+
+@pytest.mark.parametrize('name', ['ewc', 'l2'])
+def test_a_penalty_holds_the_weights(finished, name):
+  def moved(name):
+    weights = [s.params['first']['w'] for _, s, _ in finished(name)[1]]
+    return np.linalg.norm(weights[-1] - weights[0])
+
+  assert moved(name) < 0.7 * moved('fine_tuning')
+
+
+def test_joint_training_learns_all_tasks_in_one_stage(finished):
+  task, [(stage, state, rows)] = finished('joint')
+  assert stage.num_steps == 180
+  assert stage.labels == {'task': 3}
+  accuracies = [small.logits_of(task, state, n)[1] for n in range(3)]
+  assert min(accuracies) > 0.8
+  tested = [row['accuracy'] for row in small.rows_of(rows, 'test')]
+  np.testing.assert_allclose(tested, accuracies, rtol=1e-6)
+  assert [(e.labels, e.step) for e in task.exports] == [({'task': 3}, 180)]
+
+
+def test_each_network_alone_begins_anew(finished):
+  task, stages = finished('alone')
+  drawn = [
+    stage.begin(0, stages[last][1]).params
+    for stage, last in zip(task.stages, (0, 0, 0), strict=True)
+  ]
+  again = task.stages[1].begin(0, stages[2][1]).params
+  jax.tree.map(np.testing.assert_array_equal, again, drawn[1])
+  assert not np.any(drawn[0]['first']['w'] == drawn[1]['first']['w'])
+  for number, (_, _, rows) in enumerate(stages, 1):
+    assert [r['tested'] for r in small.rows_of(rows, 'test')] == [number]
+
+
+def test_decay_and_momentum_reach_no_other_head(finished):
+  task, stages = finished('fine_tuning')
+  drawn = np.array(task.stages[0].begin(0, None).params['out']['w'])
+  for number, (_, state, _) in enumerate(stages):
+    stays = state.params['out']['w'] == drawn
+    for head in range(3):
+      own = stays[:, 3 * head : 3 * head + 3]
+      assert own.all() if head > number else not own.any()
+
+
+@pytest.mark.parametrize('name', ['fine_tuning', 'joint'])
+def test_devices_and_micro_batches_change_nothing(finished, name):
+  _, [(_, expected, _), *_] = finished(name)
+  task = small.make_task(
+    strategy=SECTIONS[name], train={'num_devices': 2, 'num_micro': 5}
+  )
+  [(_, state, _)] = small.run(task, 1)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4),
+    state.params,
+    expected.params,
+  )
+
+
+def draw(random):
+  return {
+    'w': jnp.asarray(random.normal(size=(3, 4)), jnp.float32),
+    'b': jnp.asarray(random.normal(size=4), jnp.float32),
+  }
+
+
+def test_the_anchor_has_the_gradient_of_one_penalty_a_task():
+  random = np.random.default_rng(0)
+  tasks = [
+    (draw(random), jax.tree.map(jax.nn.relu, draw(random))) for _ in range(2)
+  ]
+  now = draw(random)
+  anchor = strategies.init_anchor(now)
+  assert strategies.penalty(anchor, now, 5.0) == 0
+  for weights, importance in tasks:
+    anchor = strategies.add_task(anchor, weights, importance)
+
+  def separate(now):
+    return sum(
+      0.35 * jnp.sum(importance[name] * (now[name] - weights[name]) ** 2)
+      for weights, importance in tasks
+      for name in now
+    )
+
+  found = jax.grad(lambda w: strategies.penalty(anchor, w, 0.7))(now)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4),
+    found,
+    jax.grad(separate)(now),
+  )
