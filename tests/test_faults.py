@@ -20,7 +20,6 @@ import launch
 from tests import killing
 
 NUM_STEPS = 40
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope='module', autouse=True)

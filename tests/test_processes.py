@@ -17,7 +17,6 @@ from tests import killing
 from tests import test_faults
 
 SHORT = '--config.train.num_steps=20'  # two checkpoints
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope='module', autouse=True)
