@@ -125,8 +125,7 @@ class Checkpoints:
       TypeError: If `metadata` is not plain data.
       SaveError: If it cannot be written.
     """
-    latest = self.latest()
-    if latest is not None and step <= latest:
+    if step <= (latest := max(self.steps(), default=-1)):
       raise ValueError(
         f'expected a step after {latest}, in {self._directory}; got {step}'
       )
@@ -265,8 +264,8 @@ class Checkpoints:
       )  # fmt: skip
     if failures and not self._read_only:
       multihost.wait()
-    if failures and self._manager is not None:
-      self._manager.reload()
+      if self._manager is not None:
+        self._manager.reload()
 
 
 class _KeepNewest(checkpoint_managers.PreservationPolicy):

@@ -16,7 +16,6 @@ import resource
 import signal
 import socket
 import sys
-import threading
 import time
 from typing import Any
 from typing import NamedTuple
@@ -57,12 +56,10 @@ class Plan(NamedTuple):
 
   kill_at_file: int | None = None  # n-th operation on a file of the run, from 1
   kill_at_save: int | None = None  # the same, on an unfinished checkpoint
-  kill_after: float | None = None  # seconds after metrics are opened
   limit_at_status: int | None = None  # files are limited from the n-th one on
   limit: str = ''  # 'metrics': cannot grow; 'save': no file beyond 10 kB
   environment: dict[str, str] = {}  # noqa: RUF012
   clock: float = 0.0  # seconds by which the clock is wrong
-  is_ascii: bool = False  # the output
   broken: int | None = None  # training image that is NaN
 
 
@@ -106,17 +103,21 @@ def start(workdir: pathlib.Path, arguments=(), plan: Plan = Plan()):  # noqa: B0
 
 def start_several(workdir: pathlib.Path, num: int, arguments=()):
   """Returns what `start` does for each of several processes of one run."""
-  flags = [*arguments, f'--config.train.num_devices={num}']
-  return [start(workdir, [*flags, *own]) for own in placements(num)]
+  flags = [f'--config.train.num_devices={num}', *arguments]
+  return [
+    start(workdir, [*flags, *(f'--{name}={x}' for name, x in place.items())])
+    for place in placements(num)
+  ]
 
 
-def placements(num: int) -> list[list[str]]:
+def placements(num: int) -> list[dict[str, Any]]:
   """Returns the flags of each of several processes of one run."""
   with socket.socket() as probe:
     probe.bind(('127.0.0.1', 0))
-    port = probe.getsockname()[1]
-  flags = [f'--coordinator=127.0.0.1:{port}', f'--process_count={num}']
-  return [[*flags, f'--process_index={i}'] for i in range(num)]
+    place = {'coordinator': f'127.0.0.1:{probe.getsockname()[1]}'}
+  return [
+    {**place, 'process_count': num, 'process_index': i} for i in range(num)
+  ]
 
 
 def call(function, *args):
@@ -175,7 +176,7 @@ def _child(function, args, there) -> None:
 def _launch(arguments, plan: Plan) -> None:
   os.environ.update(plan.environment)
   time.tzset()
-  if plan.is_ascii:
+  if plan.environment.get('LC_ALL') == 'POSIX':
     sys.stdout.reconfigure(encoding='ascii')
   if plan.clock:
     now = time.time
@@ -212,29 +213,19 @@ class _Watch:
       is_save and counts['save'] == plan.kill_at_save
     ):
       os.kill(os.getpid(), signal.SIGKILL)
-    if plan.kill_after is not None and path.endswith('metrics.jsonl'):
-      threading.Thread(target=self.kill_soon, daemon=True).start()
     if counts['status'] == plan.limit_at_status:
       metrics = pathlib.Path(path).parent / 'metrics.jsonl'
       size = 10_000 if plan.limit == 'save' else metrics.stat().st_size + 10
       resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
-  def kill_soon(self) -> None:
-    time.sleep(self.plan.kill_after)
-    os.kill(os.getpid(), signal.SIGKILL)
-
 
 def _make_fast() -> None:
   """Makes runs short, in this process and its children."""
   summary.summarize = lambda folders, out, console: {}
-  sizes = {'train': 600, 'validation': 200, 'test': 200}
   small = mnist.load(data_dir=None)
-  for name, size in sizes.items():
-    examples = getattr(small, name)
-    part = dataset.Examples(
-      examples.inputs[:size].copy(), examples.labels[:size].copy()
-    )
-    small = small._replace(**{name: part})
+  for name, size in {'train': 600, 'validation': 200, 'test': 200}.items():
+    parts = [x[:size].copy() for x in getattr(small, name)]
+    small = small._replace(**{name: dataset.Examples(*parts)})
   table.DATA['mnist'] = lambda *, data_dir: small
 
 

@@ -20,7 +20,6 @@ import launch
 from tests import killing
 
 NUM_STEPS = 40
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -59,14 +58,14 @@ def steps(workdir):
 
 def last_state(workdir) -> dict[str, np.ndarray]:
   """Returns the arrays of the last checkpoint by path."""
-  path = workdir / 'checkpoints' / str(NUM_STEPS) / 'default'
-  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-    shapes = checkpointer.metadata(path).item_metadata.tree
-    as_numpy = jax.tree.map(
-      lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes
-    )
-    args = ocp.args.PyTreeRestore(restore_args=as_numpy)
-    return checkpointer.restore(path, args=args)
+  path = workdir / 'checkpoints' / str(steps(workdir)[-1]) / 'default'
+  handler = ocp.PyTreeCheckpointHandler()
+  as_numpy = jax.tree.map(
+    lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
+    handler.metadata(path).tree,
+  )
+  args = ocp.args.PyTreeRestore(restore_args=as_numpy)
+  return handler.restore(path, args=args)
 
 
 def assert_equals_whole(workdir, whole):
@@ -90,11 +89,9 @@ def test_the_compared_state_has_everything(whole):
 def make_plan(seed, counts):
   """Returns a random moment to kill a run at."""
   rng = random.Random(seed)
-  if seed % 3 == 0:
-    return killing.Plan(kill_at_file=rng.randint(1, counts['file']))
-  if seed % 3 == 1:
+  if seed % 2:
     return killing.Plan(kill_at_save=rng.randint(1, counts['save']))
-  return killing.Plan(kill_after=rng.uniform(0, 0.8))
+  return killing.Plan(kill_at_file=rng.randint(1, counts['file']))
 
 
 NIGHTLY = [pytest.param(i, marks=pytest.mark.nightly) for i in range(6, 20)]
@@ -107,9 +104,7 @@ def test_killed_anywhere_and_started_again_equals_undisturbed(
   workdir = tmp_path / 'run'
   plan = make_plan(seed, whole[1].counts)
   killed = killing.run(workdir, plan=plan)
-  assert killed.code in (-signal.SIGKILL, 0), killed.output
-  if plan.kill_after is None:
-    assert killed.code == -signal.SIGKILL, plan
+  assert killed.code == -signal.SIGKILL, (plan, killed.output)
   again = killing.run(workdir)
   assert again.code == 0, again.output
   assert 'Traceback' not in killed.output + again.output
@@ -154,12 +149,8 @@ def test_a_full_disk_stops_the_run_and_the_same_command_goes_on(
 @pytest.mark.parametrize(
   'plan',
   [
-    killing.Plan(
-      environment={'TZ': 'Asia/Kathmandu', 'LC_ALL': 'POSIX'},
-      is_ascii=True,
-      clock=-1e8,
-    ),
-    killing.Plan(environment={'TZ': 'America/St_Johns'}, clock=1e9),
+    killing.Plan(clock=-1e8, environment={'TZ': 'UTC-5:45', 'LC_ALL': 'POSIX'}),
+    killing.Plan(clock=1e9, environment={'TZ': 'America/St_Johns'}),
   ],
 )
 def test_clock_time_zone_and_locale_change_nothing(copy, whole, plan):

@@ -16,7 +16,7 @@ import launch
 from tests import killing
 from tests import test_faults
 
-pytestmark = pytest.mark.slow
+SHORT = '--config.train.num_steps=20'  # two checkpoints
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -29,14 +29,15 @@ def on_devices(workdir, num):
   """Trains in one process with several devices."""
   flag = f'--xla_force_host_platform_device_count={num}'
   plan = killing.Plan(environment={'XLA_FLAGS': flag})
-  ended = killing.run(workdir, [f'--config.train.num_devices={num}'], plan)
+  flags = [SHORT, f'--config.train.num_devices={num}']
+  ended = killing.run(workdir, flags, plan)
   assert ended.code == 0, ended.output
   return workdir
 
 
 def in_processes(workdir, num):
   """Trains in several processes; the first alone prints."""
-  started = killing.start_several(workdir, num)
+  started = killing.start_several(workdir, num, [SHORT])
   ended = [killing.finish(one) for one in started]
   assert [one.code for one in ended] == [0] * num, ended
   assert not any(lines(one) for one in ended[1:])
@@ -71,11 +72,15 @@ def assert_close(a, b):
   np.testing.assert_allclose(*losses, rtol=1e-4)
 
 
-@pytest.mark.parametrize('num', [2, pytest.param(4, marks=pytest.mark.nightly)])
-def test_several_processes_equal_one_with_as_many_devices(tmp_path, num):
-  several = in_processes(tmp_path / 'several' / 'run', num)
-  assert rundir.read_status(several)['status'] == 'done'
-  assert_close(several, on_devices(tmp_path / 'one' / 'run', num))
+def test_two_processes_equal_one_with_two_devices(tmp_path, two):
+  assert rundir.read_status(two)['status'] == 'done'
+  assert_close(two, on_devices(tmp_path / 'run', 2))
+
+
+@pytest.mark.nightly
+def test_four_processes_equal_one_with_four_devices(tmp_path):
+  four = in_processes(tmp_path / 'four' / 'run', 4)
+  assert_close(four, on_devices(tmp_path / 'one' / 'run', 4))
 
 
 @pytest.mark.parametrize('victim', [0, 1])
@@ -83,7 +88,7 @@ def test_the_other_ends_soon_when_one_is_killed_and_all_go_on(
   tmp_path, two, victim
 ):
   workdir = tmp_path / 'run'
-  started = killing.start_several(workdir, 2)
+  started = killing.start_several(workdir, 2, [SHORT])
   killing.wait_for(lambda: test_faults.steps(workdir))
   started[victim][0].kill()
   start = time.monotonic()
@@ -107,12 +112,10 @@ def test_a_signal_to_one_process_makes_all_save_the_same_step(tmp_path):
   assert int(step) == test_faults.steps(workdir)[-1]
 
 
-def compare(flags, differs_in):
+def compare(place, differs_in):
   """Prints what two processes agree on; a mask differs in one of them."""
-  place = dict(flag[2:].split('=') for flag in flags)
-  index = int(place['process_index'])
-  count = int(place['process_count'])
-  multihost.start(multihost.placement(None, place['coordinator'], count, index))
+  multihost.start(multihost.placement(None, **place))
+  index = place['process_index']
   mask = np.arange(1000) % 3 == 0
   if index == differs_in:
     mask[[500, 501]] = mask[[501, 500]]
@@ -140,9 +143,8 @@ def refuse(message):
 
 @pytest.mark.parametrize('differs_in', [None, 0, 1])
 def test_processes_find_a_mask_that_differs_and_share_errors(differs_in):
-  started = [
-    killing.call(compare, flags, differs_in) for flags in killing.placements(2)
-  ]
+  places = killing.placements(2)
+  started = [killing.call(compare, place, differs_in) for place in places]
   for index, one in enumerate(started):
     first, *rest = lines(killing.finish(one))
     if differs_in is None:
@@ -153,11 +155,10 @@ def test_processes_find_a_mask_that_differs_and_share_errors(differs_in):
 
 
 def test_all_devices_have_to_be_used(tmp_path):
-  started = [
-    killing.start(tmp_path / 'run', flags) for flags in killing.placements(2)
-  ]
-  for one in started:
-    ended = killing.finish(one)
+  one = '--config.train.num_devices=1'
+  started = killing.start_several(tmp_path / 'run', 2, [one])
+  for process in started:
+    ended = killing.finish(process)
     assert ended.code == launch.USER_ERROR
     assert 'expected num_devices=2 or None' in ended.output
   assert not (tmp_path / 'run').exists()

@@ -1,4 +1,4 @@
-"""A checkpoint that an earlier version of this program saved still loads."""
+"""A run folder that an earlier version of this program made is still read."""
 
 import pathlib
 import tarfile
@@ -6,27 +6,25 @@ import tarfile
 import jax
 import numpy as np
 
-from experiments.common import checkpoint
-import launch
+from experiments import checkpoint
+from experiments import rundir
+from experiments.tasks import table
 import sparsity
-from tests import killing
 
-# Of tests/killing.py's run, at its tenth step; made by
-#   tar -C RUN/checkpoints -czf tests/experiments/files/format-1.tar.gz 10
-FILE = pathlib.Path(__file__).parent / 'files' / 'format-1.tar.gz'
+# tests/killing.py's run, stopped at its tenth step; made by
+#   tar -C FOLDER -czf tests/experiments/files/format-2.tar.gz run/config.json \
+#     run/checkpoints
+FILE = pathlib.Path(__file__).parent / 'files' / 'format-2.tar.gz'
 
 
-def test_a_checkpoint_of_format_1_loads(tmp_path):
+def test_a_run_folder_of_format_2_is_read(tmp_path):
   with tarfile.open(FILE) as archive:
     archive.extractall(tmp_path, filter='data')
-  command = launch.parse([*killing.SMALL, f'--workdir={tmp_path}'])
-  experiment = launch._of_experiment('build', command.config)
-  # Restoring compares every byte with the checksum that was saved.
-  state, metadata = checkpoint.Checkpoints(tmp_path, None).restore(
-    experiment.units[0].like()
-  )
-  assert metadata['global_step'] == 10
-  assert state.step.tolist() == [10]
+  task = table.make_task(rundir.read_config(tmp_path / 'run'))
+  # Restoring compares every byte with the saved checksum.
+  checkpoints = checkpoint.Checkpoints(tmp_path / 'run' / 'checkpoints', None)
+  state, metadata = checkpoints.restore(task.state)
+  assert metadata['step'] == state.step == 10
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
   sets = sparsity.active_sets(state.opt_state)
   assert int(sets.forward['linear_0']['w'].sum()) == round(0.1 * 784 * 8)
