@@ -21,7 +21,7 @@ FREE = (
   'data.cache_dir', 'data.data_dir', 'data.num_workers', 'data.on_bad_record',
   'data.path', 'powerprop.alpha', 'seed', 'tasks.data_dir',
   'train.checkpoint_every', 'train.eval_batch_size', 'train.eval_every',
-  'train.keep_checkpoints', 'train.log_every', 'train.max_to_keep',
+  'train.keep_checkpoints', 'train.log_every',
   'train.num_devices',
 )  # fmt: skip
 # Keys in which a row may differ from itself, and a table among its rows.

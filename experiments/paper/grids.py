@@ -9,6 +9,7 @@ import pandas as pd
 
 from experiments.paper import costs
 from experiments.paper import render
+from experiments.paper import runs as runs_lib
 from experiments.paper import sweep as sweep_lib
 from experiments.paper import table as table_lib
 

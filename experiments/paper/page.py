@@ -61,7 +61,7 @@ def make_page(sweep: sweep_lib.Sweep) -> str:
   title = f'Runs in {sweep.path.resolve().name}'
   subtitle = f'{len(sweep.seen)} runs'
   if sweep.plan is not None:
-    title = f'Sweep {sweep.plan["sweep"]}'
+    title = f'Sweep {sweep.plan["sweep"]}'.strip()
     subtitle += f' of {sweep.plan["config"]}'
   notes = list(sweep.notes)
   return environment.get_template('page.html').render(
@@ -207,7 +207,7 @@ def _details(
         'status': grids.status([seen]),
         'message': seen.message,
         'facts': _facts(seen),
-        'command': sweep_lib.command(sweep, seen),
+        'command': sweep.commands.get(seen.path, ''),
       }
       for seen in own
     ],

@@ -1,12 +1,11 @@
 """All runs of a sweep, in whatever state, and the commands that repeat them.
 
 The folder of a sweep holds run folders and `sweep.json`: `{"config":
-FILE[:VARIANT], "sweep": NAME, "runs": [{"name", "overrides", "arguments"}]}`.
-Without that file, every run folder below is taken.
+FILE[:VARIANT], "sweep": NAME, "runs": [{"name", "overrides", "arguments"}]}`,
+without NAME for the networks of one config. Where that file is missing, every
+run folder below is taken.
 """
 
-import ast
-from collections.abc import Mapping
 from collections.abc import Sequence
 import json
 import os
@@ -19,11 +18,7 @@ from typing import NamedTuple
 
 from experiments import metrics
 from experiments import rundir
-from experiments.paper import fill
 from experiments.paper import runs as runs_lib
-from experiments.paper import summary
-from experiments.paper import table as table_lib
-from experiments.paper import tables as tables_lib
 
 FILE = 'sweep.json'
 # Keys that tell the networks of one config file apart.
@@ -51,6 +46,7 @@ class Sweep(NamedTuple):
   base: dict[str, Any] | None  # the config that runs are compared with
   base_name: str
   seen: list[Seen]
+  commands: dict[pathlib.Path, str]  # of run folders with a sweep.json beside
   notes: list[str]
 
 
@@ -61,20 +57,24 @@ def read(directory: str | os.PathLike[str]) -> Sweep:
     ValueError: If there is no run and no sweep.json, or this is not readable.
   """
   path = pathlib.Path(directory)
-  plan = _read_plan(path / FILE)
-  order = {} if plan is None else {r['name']: [] for r in plan['runs']}
-  for file in sorted(path.rglob('config.json')):
-    name = str(file.parent.relative_to(path))
-    point = name if name in order else summary.point_of(name)
-    order.setdefault(point if point in order else name, []).append(name)
-  seen = [
-    see(path / name, name) for key in order for name in order[key] or [key]
-  ]
+  plans = {file.parent: _read_plan(file) for file in path.rglob(FILE)}
+  commands = {}
+  for folder, plan in plans.items():
+    for run in plan['runs']:
+      words = ['python', 'launch.py', *run['arguments']]
+      workdir = folder / run['name']
+      commands[workdir] = shlex.join([*words, f'--workdir={workdir}'])
+  configs = sorted(path.rglob('config.json'))
+  folders = dict.fromkeys([*commands, *(file.parent for file in configs)])
+  seen = []
+  for folder in folders:
+    name = str(folder.relative_to(path))
+    seen.append(see(folder, path.resolve().name if name == '.' else name))
   if not seen:
     raise ValueError(f'expected {FILE} or run folders in {path}, got neither')
-  notes: list[str] = []
+  plan, notes = plans.get(path), []
   base, base_name = _base(plan, seen, notes)
-  return Sweep(path, plan, base, base_name, seen, notes)
+  return Sweep(path, plan, base, base_name, seen, commands, notes)
 
 
 def see(folder: pathlib.Path, name: str) -> Seen:
@@ -111,48 +111,25 @@ def differences(sweep: Sweep, seen: Seen) -> list[tuple[str, str, str]]:
   return [(key, *map(_shown, found[key])) for key in sorted(found)]
 
 
-def command(sweep: Sweep, seen: Seen) -> str:
-  """Returns the command that repeats a run; '' if it is unknown."""
-  words: list[str] = []
-  for run in (sweep.plan or {'runs': ()})['runs']:
-    if run['name'] in (seen.name, summary.point_of(seen.name)):
-      words = ['python', 'launch.py', *run['arguments']]
-  if not words and seen.config:
-    words = _of_table(seen.config)
-  if not words:
-    return ''
-  if seen.config:
-    taken = ('--config.seeds=', '--config.powerprop.alphas=')
-    words = [word for word in words if not word.startswith(taken)]
-    words += [
-      f'--config.seeds=({seen.config["seed"]},)',
-      f'--config.powerprop.alphas=({seen.config["powerprop"]["alpha"]},)',
-    ]
-  return shlex.join([*words, f'--workdir={seen.path}'])
-
-
 def whole(sweep: Sweep) -> str:
   """Returns the command of the whole sweep; '' without a sweep.json."""
   if sweep.plan is None:
     return ''
-  first = sweep.plan['runs'][0]
+  first, config = sweep.plan['runs'][0], sweep.plan['config']
   own = {f'--config.{key}' for key in first['overrides']}
-  shared = [
+  words = ['python', 'launch.py', f'--config={config}']
+  if sweep.plan['sweep']:
+    words.append(f'--sweep={sweep.plan["sweep"]}')
+  words += [
     word
     for word in first['arguments'][1:]  # the first is the run's config
     if word.partition('=')[0] not in own
   ]
-  config, name = sweep.plan['config'], sweep.plan['sweep']
-  words = ['python', 'launch.py', f'--config={config}', f'--sweep={name}']
-  return shlex.join([*words, *shared, f'--workdir={sweep.path}'])
+  return shlex.join([*words, f'--workdir={sweep.path}'])
 
 
-def load(config: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def load(config: str) -> dict[str, Any]:
   """Returns the config of FILE[:VARIANT], as JSON has it.
-
-  Args:
-    config: its file, and the argument of its `get_config`.
-    overrides: such as '--config.section.key=value'.
 
   Raises:
     ValueError: If it cannot be loaded.
@@ -160,34 +137,22 @@ def load(config: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
   file, _, variant = config.partition(':')
   try:
     made = runpy.run_path(file)['get_config'](*([variant] if variant else []))
-    for word in overrides:
-      key, _, text = word.removeprefix('--config.').partition('=')
-      made.update_from_flattened_dict({key: _literal(text)})
   except Exception as error:
     raise ValueError(f'{config}: {type(error).__name__}: {error}') from error
   return json.loads(rundir.to_json(made.to_dict()))
 
 
-def _of_table(config: Mapping[str, Any]) -> list[str]:
-  """Returns the command of a table's cell with exactly this config."""
-  facts = table_lib.facts(config)
-  for table in tables_lib.TABLES.values():
-    for cell in table_lib.cells(table):
-      where = {k: x for k, x in cell.where.items() if k != 'share'}
-      if not cell.command or any(facts.get(k) != x for k, x in where.items()):
-        continue
-      words = shlex.split(cell.command)[:-1]  # without --workdir
-      base = _quietly(load, words[2].removeprefix('--config='), words[3:])
-      if base is not None:
-        found = runs_lib.differing([base, config])
-        if not set(found) - {*NETWORK, *fill.FREE}:
-          return words
-  return []
+def group_of(seen: Seen) -> str:
+  """Returns the name that the seeds of a network share.
+
+  Example:
+    >>> group_of(Seen('rigl,alpha=2,seed=0', pathlib.Path(), 'done'))
+    'rigl,alpha=2'
+  """
+  return re.sub(r',?seed=\d+$', '', seen.name) or seen.name
 
 
-def _read_plan(file: pathlib.Path) -> dict[str, Any] | None:
-  if not file.exists():
-    return None
+def _read_plan(file: pathlib.Path) -> dict[str, Any]:
   plan = rundir.read_json(file)
   keys = {'name', 'overrides', 'arguments'}
   if (
@@ -220,13 +185,6 @@ def _base(plan, seen: Sequence[Seen], notes: list[str]):
   return common, 'Difference from the values of most runs'
 
 
-def _literal(text: str) -> Any:
-  try:
-    return ast.literal_eval(text)
-  except (ValueError, SyntaxError):
-    return text
-
-
 def _shown(value: Any) -> str:
   return '—' if value is None else json.dumps(value)
 
@@ -236,8 +194,3 @@ def _quietly(read, *arguments: Any) -> Any:
     return read(*arguments)
   except (ValueError, OSError):
     return None
-
-
-def group_of(seen: Seen) -> str:
-  """Returns the name that the seeds of a network share."""
-  return re.sub(r',?seed=\d+$', '', seen.name) or seen.name

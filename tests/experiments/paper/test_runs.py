@@ -80,7 +80,7 @@ def old(folder):
 SPOILT = {
   'config of version 0.1': (old, 'version 0.1'),
   'config cut': (cut('config.json'), 'config.json'),
-  'config a list': (edit('config.json', lambda _: [1]), 'format'),
+  'config a list': (edit('config.json', lambda _: [1]), 'config.json'),
   'config null': (
     edit('config.json', lambda v: {**v, 'config': None}), 'experiment'
   ),

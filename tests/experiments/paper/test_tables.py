@@ -1,13 +1,14 @@
 """The tables as data, and the published values."""
 
+import ast
 import pathlib
+import runpy
 import shlex
 
 import pytest
 
 from configs import sweeps
 from experiments.paper import published
-from experiments.paper import sweep
 from experiments.paper import table as table_lib
 from experiments.paper import tables
 from tests.experiments.paper import folders
@@ -22,14 +23,24 @@ def _in_repository(monkeypatch):
 
 def facts_of(arguments):
   """Returns the facts of each network that a command trains, without seeds."""
-  words = {word.partition('=')[0]: word.partition('=')[2] for word in arguments}
-  overrides = [word for word in arguments if word.startswith('--config.')]
-  config = sweep.load(words['--config'], overrides)
-  found = []
-  for alpha in config['powerprop']['alphas']:
-    one = {**config, 'powerprop': {'alpha': alpha}, 'seed': 0}
-    found.append(table_lib.facts(one))
-  return found
+  words = dict(word.split('=', 1) for word in arguments)
+  file, _, variant = words['--config'].partition(':')
+  config = runpy.run_path(file)['get_config'](*filter(None, [variant]))
+  for key, text in words.items():
+    if key.startswith('--config.'):
+      value = value_of(text)
+      config.update_from_flattened_dict({key.removeprefix('--config.'): value})
+  config = config.to_dict()
+  alphas = config['powerprop']['alphas']
+  networks = [{**config, 'powerprop': {'alpha': a}, 'seed': 0} for a in alphas]
+  return [table_lib.facts(network) for network in networks]
+
+
+def value_of(text):
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text
 
 
 def matches(facts, cell):
