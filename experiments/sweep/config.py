@@ -17,12 +17,11 @@ def load(
 
   Args:
     config: the file and the argument of its `get_config`.
-    overrides: such as `--config.section.key=value`.
-    name: of the flag, in place of 'config'.
+    overrides: flags such as `--config.section.key=value`.
+    name: of these flags, in place of 'config'.
 
   Raises:
-    ValueError: If the file is missing or does not return a config, or an
-      override has an unknown key or another type.
+    ValueError: If the file returns no config, or an override does not fit it.
   """
   file, _, argument = config.partition(':')
   get_config = getattr(module_of(pathlib.Path(file)), 'get_config', None)
@@ -52,11 +51,7 @@ def load(
 
 
 def module_of(file: pathlib.Path) -> types.ModuleType:
-  """Returns a file as a module.
-
-  Raises:
-    ValueError: If it is missing or cannot be imported.
-  """
+  """Returns a file as a module; ValueError if it cannot be imported."""
   if not file.is_file():
     known = sorted(str(path) for path in file.parent.glob('*.py'))
     raise ValueError(f'expected a config file, one of {known}, got {file}')

@@ -36,7 +36,7 @@ SIGNALLED = 128
 
 
 class Ending(NamedTuple):
-  """How a run ended."""
+  """Exit code of a run, and the reason."""
 
   code: int
   message: str = ''
@@ -75,8 +75,8 @@ def use_cpu(plan: plan_lib.Plan) -> None:
 def train(plan: plan_lib.Plan, workdir: pathlib.Path) -> int:
   """Trains the runs of a checked plan in this process; returns the exit code.
 
-  Of several processes all call this. A full disk or a signal ends the plan, any
-  other failure only its run.
+  All processes of a distributed run call this. A full disk or a signal ends the
+  plan, any other failure its run alone.
 
   Raises:
     ValueError: If the data of the first run do not fit or the folder is in use;
@@ -123,7 +123,9 @@ def conclude(
     try:
       if multihost.is_first():
         folders = [workdir / run.name for run in plan.runs]
-        results = summary.summarize(folders, workdir, console())
+        width = None if sys.stdout.isatty() else 120
+        console = rich.console.Console(width=width)
+        results = summary.summarize(folders, workdir, console)
         if plan.has_several:
           rundir.write_json(workdir / 'summary.json', results)
     except OSError as error:  # a full disk
@@ -173,16 +175,11 @@ def say_interrupted(number: int, what: str) -> int:
 def ended(workdir: pathlib.Path, run: plan_lib.Run) -> Ending | None:
   """Returns the ending of a run with nothing left to do; rank 0 decides."""
   state = status.read(workdir / run.name)
-  number = 0
-  if multihost.is_first() and state.status in status.ENDED:
-    number = 1 + status.ENDED.index(state.status)
-  number = multihost.largest(number)
-  return Ending((0, DIVERGED)[number - 1], state.message) if number else None
-
-
-def console() -> rich.console.Console:
-  """Returns the console for tables, 120 columns wide off a terminal."""
-  return rich.console.Console(width=None if sys.stdout.isatty() else 120)
+  codes = (None, 0, DIVERGED)
+  names = ('', 'done', 'diverged')
+  is_ended = multihost.is_first() and state.status in names
+  number = multihost.largest(names.index(state.status) if is_ended else 0)
+  return Ending(codes[number], state.message) if number else None
 
 
 def _prepare(run: plan_lib.Run, folder: pathlib.Path) -> Any:
