@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import functools
 import io
 import pathlib
+import shlex
 import signal
 import sys
 
@@ -228,7 +229,7 @@ def _train_apart(
       lines = [f'{name}: {value}' for name, value in cluster.slurm.items()]
       more = slurm.flags_of(cluster)
     for run in plan.runs:
-      lines += [f'# {run.name}', ' '.join(jobs.command(run, workdir, *more))]
+      lines += [f'# {run.name}', shlex.join(jobs.command(run, workdir, *more))]
     print(*lines, sep='\n')
     return 0
   if FLAGS.executor == 'slurm':

@@ -81,6 +81,6 @@ class Progress:
     is_due = now - self._last_line >= self._every_s or task.finished
     if self._prints and is_due:
       self._last_line = now
-      words = [f'{self._label} {step}/{task.total:g}'.strip(), *shown]
+      words = [f'{self._label} {step}/{task.total}'.strip(), *shown]
       # The console would wrap the line.
       print(', '.join(words), file=self._console.file, flush=True)

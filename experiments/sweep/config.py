@@ -9,6 +9,8 @@ from absl import flags
 import ml_collections
 from ml_collections import config_flags
 
+from experiments import build
+
 
 def load(
   config: str, overrides: Sequence[str], name: str = 'config'
@@ -54,7 +56,8 @@ def module_of(file: pathlib.Path) -> types.ModuleType:
   """Returns a file as a module; ValueError if it cannot be imported."""
   if not file.is_file():
     known = sorted(str(path) for path in file.parent.glob('*.py'))
-    raise ValueError(f'expected a config file, one of {known}, got {file}')
+    hint = build.did_you_mean(file, known)
+    raise ValueError(f'expected a config file, got {file}{hint}')
   spec = importlib.util.spec_from_file_location(f'_config_{file.stem}', file)
   module = importlib.util.module_from_spec(spec)
   try:

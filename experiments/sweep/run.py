@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import contextlib
 import functools
 import pathlib
+import shlex
 import signal
 import sys
 import traceback
@@ -64,12 +65,14 @@ def use_cpu(plan: plan_lib.Plan) -> None:
 
   There are as many CPU devices as a run asks for.
   """
-  sections = [run.config.get('train') for run in plan.runs]
-  wanted = [s.get('num_devices') for s in sections if isinstance(s, dict)]
+  wanted = [1]
+  for run in plan.runs:
+    # None is all devices; `check` names what is wrong.
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+      wanted.append(int(run.config['train']['num_devices']))
   with contextlib.suppress(RuntimeError):
     jax.config.update('jax_platforms', 'cpu')
-    count = max([1, *(n for n in wanted if isinstance(n, int))])
-    jax.config.update('jax_num_cpu_devices', count)
+    jax.config.update('jax_num_cpu_devices', max(wanted))
 
 
 def train(plan: plan_lib.Plan, workdir: pathlib.Path) -> int:
@@ -109,9 +112,7 @@ def train(plan: plan_lib.Plan, workdir: pathlib.Path) -> int:
 
 
 def conclude(
-  plan: plan_lib.Plan,
-  workdir: pathlib.Path,
-  endings: Mapping[str, Ending],
+  plan: plan_lib.Plan, workdir: pathlib.Path, endings: Mapping[str, Ending]
 ) -> int:
   """Prints and draws the results, or the failures; returns the exit code.
 
@@ -152,11 +153,11 @@ def conclude(
 def states(
   plan: plan_lib.Plan,
   workdir: pathlib.Path,
-  endings: Mapping[str, Ending] | None = None,
+  endings: Mapping[str, Ending],
 ) -> dict[str, status.State]:
   """Returns the state of each run by name; failures of this command count."""
   found = {run.name: status.read(workdir / run.name) for run in plan.runs}
-  for name, (code, message) in (endings or {}).items():
+  for name, (code, message) in endings.items():
     if found[name].status not in status.ENDED and 0 < code < SIGNALLED:
       message = message or found[name].message
       found[name] = found[name]._replace(status='failed', message=message)
@@ -167,7 +168,7 @@ def say_interrupted(number: int, what: str) -> int:
   """Prints how to go on after a signal; returns the exit code."""
   print(
     f'{signal.Signals(number).name}: {what}. The same command goes on from '
-    f'there:\n  python {" ".join(sys.argv)}'
+    f'there:\n  {shlex.join(["python", *sys.argv])}'
   )
   return SIGNALLED + number
 
