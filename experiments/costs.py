@@ -17,7 +17,6 @@ from experiments.common import build
 from experiments.common import methods
 import sparsity
 from sparsity import flops
-from sparsity import units
 
 
 class Subject(NamedTuple):
@@ -125,7 +124,9 @@ def densities(
     pattern = build.build(
       methods.PATTERNS, section.get('pattern', {'name': 'unstructured'})
     )
-    make = units.make_counts(pattern, density=section['density'], **shared)
+    make = sparsity.make_counts(
+      forward_density=section['density'], pattern=pattern, **shared
+    )
   counts = make(params)
   return _shares(counts.forward, counts), _shares(counts.backward, counts)
 

@@ -197,7 +197,7 @@ def prune(pattern, **options):
 
 
 def test_a_layer_that_does_not_fit_is_an_error_that_names_it():
-  with pytest.raises(ValueError, match=r'2 of 4, got odd/w \(5, 4\): leave'):
+  with pytest.raises(ValueError, match=r'2 of 4, got odd/w \(5, 4\): excl'):
     prune(patterns.n_of_m(2, 4))
 
 

@@ -124,14 +124,6 @@ def test_an_array_by_itself_is_selected():
 def test_a_tree_without_leaves_stays_as_it_is(tree):
   assert select.selected(tree, select.is_weight) == tree
   assert select.selected_paths(tree, select.is_weight) == {}
-  assert select.map_selected(lambda x: x + 1, select.is_weight, tree) == tree
-
-
-def test_map_selected_leaves_others_as_they_are():
-  mapped = select.map_selected(np.add, select.is_weight, TREE, TREE)
-  for module, leaves in TREE.items():
-    assert mapped[module]['b'] is leaves['b']
-    np.testing.assert_array_equal(mapped[module]['w'], 2 * leaves['w'])
 
 
 def test_what_is_picked_can_be_put_back():

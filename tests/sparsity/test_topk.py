@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsity import masks
+from sparsity import topk
 
 SHAPE = (6, 7)
 SIZE = 42
@@ -20,9 +20,9 @@ KS = [0, 1, 5, 20, 41, 42]
 DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
 INTEGERS = {2: np.int16, 4: np.int32}
 
-both = jax.jit(lambda x, *ks: masks.nested_topk_masks(x, ks))
+both = jax.jit(lambda x, *ks: topk.nested_topk_masks(x, ks))
 both_magnitude = jax.jit(
-  lambda x, *ks: masks.nested_topk_masks(x, ks, magnitude=True)
+  lambda x, *ks: topk.nested_topk_masks(x, ks, magnitude=True)
 )
 
 
@@ -124,7 +124,7 @@ def test_large_random_array_with_and_without_ties():
 def test_any_shape(shape):
   scores = np.random.default_rng(2).standard_normal(shape).astype(np.float32)
   for k in {0, scores.size // 2, scores.size}:
-    assert is_equal(masks.topk_mask(scores, k), oracle(scores, k))
+    assert is_equal(topk.topk_mask(scores, k), oracle(scores, k))
 
 
 def test_nested_masks_are_nested_where_all_scores_tie():
@@ -144,7 +144,7 @@ def test_traced_k_is_clipped():
 def test_vmap_equals_a_loop():
   batch = np.stack(list(numpy_cases().values())).astype(np.float32)
   ks = np.arange(len(batch)) * 3
-  mapped = jax.vmap(masks.topk_mask)(batch, ks)
+  mapped = jax.vmap(topk.topk_mask)(batch, ks)
   for mask, scores, k in zip(mapped, batch, ks, strict=True):
     assert is_equal(mask, oracle(scores, k))
 
@@ -154,7 +154,7 @@ def test_inside_scan_and_cond():
 
   def step(mask, k):
     mask = jax.lax.cond(
-      k % 2 == 0, lambda: masks.topk_mask(scores, k), lambda: mask
+      k % 2 == 0, lambda: topk.topk_mask(scores, k), lambda: mask
     )
     return mask, mask
 
@@ -166,23 +166,23 @@ def test_inside_scan_and_cond():
 
 def test_another_k_does_not_recompile():
   scores = jnp.asarray(numpy_cases()['normal'], jnp.float32)
-  masks.topk_mask(scores, 3)
-  before = masks._topk_traced._cache_size()
-  masks.topk_mask(scores, 4)
-  masks.topk_mask(scores + 1, jnp.int32(5))
-  assert masks._topk_traced._cache_size() == before
+  topk.topk_mask(scores, 3)
+  before = topk._jit_topk._cache_size()
+  topk.topk_mask(scores, 4)
+  topk.topk_mask(scores + 1, jnp.int32(5))
+  assert topk._jit_topk._cache_size() == before
 
 
 def test_nothing_as_large_as_the_scores_is_written_but_the_masks():
   scores = jax.ShapeDtypeStruct((128, 512), jnp.float32)
-  pick = jax.jit(lambda x: masks.nested_topk_masks(x, [9, 30], magnitude=True))
+  pick = jax.jit(lambda x: topk.nested_topk_masks(x, [9, 30], magnitude=True))
   memory = pick.lower(scores).compile().memory_analysis()
   assert memory.temp_size_in_bytes < scores.size / 2
 
 
 def test_gradient_passes_by():
   def loss(x):
-    return jnp.sum(x * masks.topk_mask(x, 2, magnitude=True))
+    return jnp.sum(x * topk.topk_mask(x, 2, magnitude=True))
 
   gradient = jax.grad(loss)(jnp.array([1.0, -3.0, 2.0]))
   assert is_equal(gradient, [0.0, 1.0, 1.0])
@@ -199,7 +199,7 @@ def test_sharded_mask_is_the_same_and_scores_stay_where_they_are(case, spec):
   scores = np.zeros((8, 8), np.float32)
   scores[:6, :7] = numpy_cases()[case]
   f = jax.jit(
-    lambda x: masks.nested_topk_masks(x, [9, 30]), out_shardings=sharding
+    lambda x: topk.nested_topk_masks(x, [9, 30]), out_shardings=sharding
   )
   placed = jax.device_put(scores, sharding)
   for mask, k in zip(f(placed), (9, 30), strict=True):
@@ -225,7 +225,7 @@ def tree():
 def test_each_layer_by_itself():
   scores = tree()
   ks = {'b': 7, 'a': {'w': 40, 'v': 0, 'empty': 0}}
-  found = masks.topk_masks(scores, ks)
+  found = topk.topk_masks(scores, ks)
   expected = jax.tree.map(oracle, scores, ks)
   assert jax.tree.all(jax.tree.map(is_equal, found, expected))
 
@@ -240,50 +240,50 @@ def test_all_layers_together_are_ranked_as_if_concatenated(k):
     part.reshape(leaf.shape)
     for part, leaf in zip(np.split(flat, ends), leaves, strict=True)
   ]
-  found, every = masks.nested_topk_masks(scores, [k, 89], scope='global')
+  found, every = topk.nested_topk_masks(scores, [k, 89], scope='global')
   assert jax.tree.structure(found) == structure
   assert all(map(is_equal, jax.tree.leaves(found), expected))
-  assert masks.density(every) == 1.0
+  assert topk.density(every) == 1.0
 
 
 def test_empty_tree_has_empty_masks():
-  assert masks.topk_masks({}, {}) == {}
-  assert masks.topk_masks({}, 0, scope='global') == {}
+  assert topk.topk_masks({}, {}) == {}
+  assert topk.topk_masks({}, 0, scope='global') == {}
 
 
 @pytest.mark.parametrize('k', [-1, SIZE + 1])
 def test_k_outside_is_an_error(k):
   with pytest.raises(ValueError, match=f'between 0 and .* 42, got {k}'):
-    masks.topk_mask(np.zeros(SHAPE, np.float32), k)
+    topk.topk_mask(np.zeros(SHAPE, np.float32), k)
 
 
 def test_k_that_is_not_an_integer_is_an_error():
   with pytest.raises(TypeError, match=r'integer k, got 2\.5'):
-    masks.topk_mask(np.zeros(SHAPE, np.float32), 2.5)
+    topk.topk_mask(np.zeros(SHAPE, np.float32), 2.5)
 
 
 def test_k_unlike_the_tree_is_an_error():
   with pytest.raises(ValueError, match='k like the tree of scores'):
-    masks.topk_masks(tree(), 3)
+    topk.topk_masks(tree(), 3)
   with pytest.raises(ValueError, match="'layer' or 'global', got 'model'"):
-    masks.topk_masks(tree(), 3, scope='model')
+    topk.topk_masks(tree(), 3, scope='model')
 
 
 @pytest.mark.parametrize('dtype', [np.int32, np.bool_, np.complex64])
 def test_scores_that_are_not_floats_are_an_error(dtype):
   with pytest.raises(TypeError, match=f'got {np.dtype(dtype)}: cast'):
-    masks.topk_mask(np.zeros(SHAPE, dtype), 1)
+    topk.topk_mask(np.zeros(SHAPE, dtype), 1)
 
 
 def test_two_dtypes_together_are_an_error():
   scores = [jnp.ones(2, jnp.float32), jnp.ones(2, jnp.bfloat16)]
   with pytest.raises(ValueError, match="'bfloat16', 'float32'"):
-    masks.topk_masks(scores, 1, scope='global')
+    topk.topk_masks(scores, 1, scope='global')
 
 
 def test_more_scores_than_can_be_counted_are_an_error():
   layer = jax.ShapeDtypeStruct((2**30,), jnp.float32)
-  pick = functools.partial(masks.topk_masks, k=1, scope='global')
+  pick = functools.partial(topk.topk_masks, k=1, scope='global')
   jax.eval_shape(pick, [layer])
   with pytest.raises(ValueError, match='fewer than 2\\^31'):
     jax.eval_shape(pick, [layer, layer])
@@ -291,46 +291,46 @@ def test_more_scores_than_can_be_counted_are_an_error():
 
 @pytest.mark.parametrize('k', [0, 1, 17, 42])
 def test_random_mask_has_exactly_k(k):
-  assert masks.random_mask(jax.random.key(3), SHAPE, k).sum() == k
+  assert topk.random_mask(jax.random.key(3), SHAPE, k).sum() == k
 
 
 def test_random_mask_is_uniform():
   keys = jax.random.split(jax.random.key(4), 2000)
-  drawn = jax.vmap(lambda key: masks.random_mask(key, (10,), 3))(keys)
+  drawn = jax.vmap(lambda key: topk.random_mask(key, (10,), 3))(keys)
   # 0.3 +- four standard deviations of a mean of 2000, for each entry.
   np.testing.assert_allclose(drawn.mean(axis=0), 0.3, atol=0.041)
   assert len(np.unique(np.asarray(drawn), axis=0)) == 120  # 10 choose 3
 
 
 def test_random_scores_are_finite_and_hardly_ever_equal():
-  scores = np.asarray(masks.random_scores(jax.random.key(5), (1 << 16,)))
+  scores = np.asarray(topk.random_scores(jax.random.key(5), (1 << 16,)))
   assert np.isfinite(scores).all()
   assert len(np.unique(scores)) > scores.size - 10
 
 
 def test_density_of_a_tree_weighs_entries_alike():
-  assert masks.density([np.ones(3, bool), np.zeros(1, bool)]) == 0.75
+  assert topk.density([np.ones(3, bool), np.zeros(1, bool)]) == 0.75
   with pytest.raises(ValueError, match='at least one entry'):
-    masks.density({})
+    topk.density({})
 
 
 def test_overlap_is_the_share_of_the_first():
   a, b = np.array([1, 1, 1, 0], bool), np.array([1, 0, 0, 0], bool)
-  assert masks.overlap(a, b) == pytest.approx(1 / 3)
-  assert masks.overlap(b, a) == 1.0
-  assert masks.overlap([a, b], [a, a]) == 1.0
-  assert masks.overlap(~(a | ~a), a) == 1.0
+  assert topk.overlap(a, b) == pytest.approx(1 / 3)
+  assert topk.overlap(b, a) == 1.0
+  assert topk.overlap([a, b], [a, a]) == 1.0
+  assert topk.overlap(~(a | ~a), a) == 1.0
 
 
 @pytest.mark.parametrize('density', [0.0, -0.1, 1.1, float('nan')])
 def test_density_outside_is_an_error(density):
   with pytest.raises(ValueError, match=rf'in \(0, 1\], got {density}'):
-    masks.num_kept(density, 10)
+    topk.num_kept(density, 10)
 
 
 def test_num_kept_rounds_and_keeps_at_least_one():
-  assert masks.num_kept(0.25, 10) == 2  # to even, as Python rounds
-  assert masks.num_kept(0.001, 10) == 1
-  assert masks.num_kept(1.0, 7) == 7
+  assert topk.num_kept(0.25, 10) == 2  # to even, as Python rounds
+  assert topk.num_kept(0.001, 10) == 1
+  assert topk.num_kept(1.0, 7) == 7
   with pytest.raises(ValueError, match='at least one entry'):
-    masks.num_kept(0.5, 0)
+    topk.num_kept(0.5, 0)
