@@ -1,4 +1,4 @@
-"""Masks against a slow, stable sort in NumPy."""
+"""Masks against a stable sort in NumPy."""
 
 import functools
 import math
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from sparsity import topk
+from tests import oracles
 
 SHAPE = (6, 7)
 SIZE = 42
@@ -26,14 +27,7 @@ both_magnitude = jax.jit(
 )
 
 
-def oracle(scores, k):
-  """Returns the mask of the k largest, by a stable sort of Python numbers."""
-  with np.errstate(invalid='ignore'):  # signaling NaN
-    flat = np.asarray(scores).astype(np.float64).ravel()
-  ranked = sorted(range(flat.size), key=lambda i: (np.isnan(flat[i]), -flat[i]))
-  mask = np.zeros(flat.size, bool)
-  mask[ranked[:k]] = True
-  return mask.reshape(scores.shape)
+oracle = functools.partial(oracles.largest, magnitude=False)
 
 
 def numpy_cases():
@@ -79,19 +73,14 @@ def is_equal(mask, expected):
 @pytest.mark.parametrize('case', numpy_cases())
 def test_mask_is_that_of_a_stable_sort(case, dtype):
   scores = numpy_cases()[case].astype(dtype)
-  magnitudes = np.abs(scores)
-  for k, more in zip(KS, KS[1:] + KS[:1], strict=True):
-    for mask, count in zip(both(scores, k, more), (k, more), strict=True):
-      assert is_equal(mask, oracle(scores, count))
-    for mask, count in zip(
-      both_magnitude(scores, k, more), (k, more), strict=True
-    ):
-      assert is_equal(mask, oracle(magnitudes, count))
+  for ks in zip(KS, KS[1:] + KS[:1], strict=True):
+    for mask, k in zip(both(scores, *ks), ks, strict=True):
+      assert is_equal(mask, oracle(scores, k))
+    for mask, k in zip(both_magnitude(scores, *ks), ks, strict=True):
+      assert is_equal(mask, oracles.largest(scores, k))
 
 
-@settings(deadline=None, max_examples=200)
-@given(st.data())
-def test_any_bits_are_ranked_like_a_stable_sort(data):
+def check_any_bits(data):
   dtype = data.draw(st.sampled_from(DTYPES))
   bound = 2 ** (8 * jnp.dtype(dtype).itemsize - 1)
   # Few different bit patterns, so that many are equal, or neighbours.
@@ -107,6 +96,19 @@ def test_any_bits_are_ranked_like_a_stable_sort(data):
     assert is_equal(mask, oracle(scores, k))
 
 
+@settings(deadline=None, max_examples=30)
+@given(st.data())
+def test_any_bits_are_ranked_like_a_stable_sort(data):
+  check_any_bits(data)
+
+
+@pytest.mark.nightly
+@settings(deadline=None, max_examples=500)
+@given(st.data())
+def test_many_more_bits_are_ranked_like_a_stable_sort(data):
+  check_any_bits(data)
+
+
 def test_subnormals_are_told_apart():
   scores = from_bits(np.arange(SIZE).reshape(SHAPE), jnp.float32)
   for mask, k in zip(both(scores, 3, 40), (3, 40), strict=True):
@@ -120,7 +122,7 @@ def test_large_random_array_with_and_without_ties():
       assert is_equal(mask, oracle(x, k))
 
 
-@pytest.mark.parametrize('shape', [(), (1,), (0,), (3, 0), (5,), (2, 3, 2, 2)])
+@pytest.mark.parametrize('shape', [(), (0,), (3, 0), (2, 3, 2, 2)])
 def test_any_shape(shape):
   scores = np.random.default_rng(2).standard_normal(shape).astype(np.float32)
   for k in {0, scores.size // 2, scores.size}:
@@ -180,7 +182,7 @@ def test_nothing_as_large_as_the_scores_is_written_but_the_masks():
   assert memory.temp_size_in_bytes < scores.size / 2
 
 
-def test_gradient_passes_by():
+def test_the_gradient_treats_masks_as_constant():
   def loss(x):
     return jnp.sum(x * topk.topk_mask(x, 2, magnitude=True))
 
@@ -188,8 +190,14 @@ def test_gradient_passes_by():
   assert is_equal(gradient, [0.0, 1.0, 1.0])
 
 
-@pytest.mark.parametrize('spec', [('x', None), (None, 'x'), ('x', 'y')])
-@pytest.mark.parametrize('case', ['normal', 'few values'])
+@pytest.mark.parametrize(
+  ('case', 'spec'),
+  [
+    ('few values', ('x', 'y')),
+    pytest.param('normal', ('x', None), marks=pytest.mark.nightly),
+    pytest.param('few values', (None, 'x'), marks=pytest.mark.nightly),
+  ],
+)
 def test_sharded_mask_is_the_same_and_scores_stay_where_they_are(case, spec):
   sizes = (2, 2) if 'y' in spec else (4, 1)
   mesh = jax.make_mesh(
@@ -230,16 +238,11 @@ def test_each_layer_by_itself():
   assert jax.tree.all(jax.tree.map(is_equal, found, expected))
 
 
-@pytest.mark.parametrize('k', [0, 1, 12, 40, 89])
+@pytest.mark.parametrize('k', [0, 12, 40])
 def test_all_layers_together_are_ranked_as_if_concatenated(k):
   scores = tree()
   leaves, structure = jax.tree.flatten(scores)
-  flat = oracle(np.concatenate([leaf.ravel() for leaf in leaves]), k)
-  ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
-  expected = [
-    part.reshape(leaf.shape)
-    for part, leaf in zip(np.split(flat, ends), leaves, strict=True)
-  ]
+  expected = oracles.largest_over(leaves, k, magnitude=False)
   found, every = topk.nested_topk_masks(scores, [k, 89], scope='global')
   assert jax.tree.structure(found) == structure
   assert all(map(is_equal, jax.tree.leaves(found), expected))
@@ -251,31 +254,22 @@ def test_empty_tree_has_empty_masks():
   assert topk.topk_masks({}, 0, scope='global') == {}
 
 
-@pytest.mark.parametrize('k', [-1, SIZE + 1])
-def test_k_outside_is_an_error(k):
-  with pytest.raises(ValueError, match=f'between 0 and .* 42, got {k}'):
-    topk.topk_mask(np.zeros(SHAPE, np.float32), k)
-
-
-def test_k_that_is_not_an_integer_is_an_error():
+def test_a_k_that_does_not_fit_is_an_error():
+  for k in (-1, SIZE + 1):
+    with pytest.raises(ValueError, match=f'between 0 and .* 42, got {k}'):
+      topk.topk_mask(np.zeros(SHAPE, np.float32), k)
   with pytest.raises(TypeError, match=r'integer k, got 2\.5'):
     topk.topk_mask(np.zeros(SHAPE, np.float32), 2.5)
-
-
-def test_k_unlike_the_tree_is_an_error():
   with pytest.raises(ValueError, match='k like the tree of scores'):
     topk.topk_masks(tree(), 3)
   with pytest.raises(ValueError, match="'layer' or 'global', got 'model'"):
     topk.topk_masks(tree(), 3, scope='model')
 
 
-@pytest.mark.parametrize('dtype', [np.int32, np.bool_, np.complex64])
-def test_scores_that_are_not_floats_are_an_error(dtype):
-  with pytest.raises(TypeError, match=f'got {np.dtype(dtype)}: cast'):
-    topk.topk_mask(np.zeros(SHAPE, dtype), 1)
-
-
-def test_two_dtypes_together_are_an_error():
+def test_scores_of_other_dtypes_or_several_are_an_error():
+  for dtype in (np.int32, np.bool_, np.complex64):
+    with pytest.raises(TypeError, match=f'got {np.dtype(dtype)}: cast'):
+      topk.topk_mask(np.zeros(SHAPE, dtype), 1)
   scores = [jnp.ones(2, jnp.float32), jnp.ones(2, jnp.bfloat16)]
   with pytest.raises(ValueError, match="'bfloat16', 'float32'"):
     topk.topk_masks(scores, 1, scope='global')
@@ -289,12 +283,9 @@ def test_more_scores_than_can_be_counted_are_an_error():
     jax.eval_shape(pick, [layer, layer])
 
 
-@pytest.mark.parametrize('k', [0, 1, 17, 42])
-def test_random_mask_has_exactly_k(k):
-  assert topk.random_mask(jax.random.key(3), SHAPE, k).sum() == k
-
-
-def test_random_mask_is_uniform():
+def test_random_mask_has_exactly_k_and_is_uniform():
+  for k in (0, 1, 42):
+    assert topk.random_mask(jax.random.key(3), SHAPE, k).sum() == k
   keys = jax.random.split(jax.random.key(4), 2000)
   drawn = jax.vmap(lambda key: topk.random_mask(key, (10,), 3))(keys)
   # 0.3 +- four standard deviations of a mean of 2000, for each entry.
@@ -322,15 +313,19 @@ def test_overlap_is_the_share_of_the_first():
   assert topk.overlap(~(a | ~a), a) == 1.0
 
 
-@pytest.mark.parametrize('density', [0.0, -0.1, 1.1, float('nan')])
-def test_density_outside_is_an_error(density):
-  with pytest.raises(ValueError, match=rf'in \(0, 1\], got {density}'):
-    topk.num_kept(density, 10)
-
-
 def test_num_kept_rounds_and_keeps_at_least_one():
   assert topk.num_kept(0.25, 10) == 2  # to even, as Python rounds
   assert topk.num_kept(0.001, 10) == 1
   assert topk.num_kept(1.0, 7) == 7
   with pytest.raises(ValueError, match='at least one entry'):
     topk.num_kept(0.5, 0)
+  for density in (0.0, -0.1, 1.1, float('nan')):
+    with pytest.raises(ValueError, match=rf'in \(0, 1\], got {density}'):
+      topk.num_kept(density, 10)
+
+
+def test_each_layer_has_its_own_key_decided_by_its_path():
+  key = jax.random.key(0)
+  both = topk.layer_keys(key, ['a/w', 'b/w'])
+  assert both['a/w'] != both['b/w']
+  assert topk.layer_keys(key, ['b/w'])['b/w'] == both['b/w']
