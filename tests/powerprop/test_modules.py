@@ -48,7 +48,17 @@ def assert_trees_close(actual, expected, rtol=1e-5, atol=1e-6):
 
 @pytest.mark.parametrize(
   ('name', 'alpha'),
-  [(name, 2) for name in MODULES] + [('Linear', 1.3), ('Linear', 1)],
+  [
+    ('Linear', 1),
+    ('Linear', 1.3),
+    ('Conv2D', 2),
+    ('Conv2DTranspose', 2),
+    *(
+      pytest.param(name, 2, marks=pytest.mark.nightly)
+      for name in MODULES
+      if '2D' not in name
+    ),
+  ],
 )
 def test_module_equals_the_plain_one_on_theta(name, alpha):
   args, shape = MODULES[name]

@@ -10,6 +10,7 @@ import pytest
 import powerprop
 from powerprop import packnet
 import sparsity
+from tests import oracles
 
 NUM_TASKS = 4
 DENSITIES = (0.8, 0.4, 0.2, 0.1)
@@ -24,7 +25,7 @@ OPTIMIZERS = {
 
 
 def draw(seed):
-  """The last hidden layer is odd in size: its last byte is not full."""
+  """Returns parameters; the second layer does not fill its last byte."""
   rng = np.random.default_rng(seed)
 
   def normal(*shape):
@@ -67,7 +68,7 @@ def assert_same_bits(a, b):
 
 
 class Learner:
-  """Learns tasks one after another; what it compiles, it compiles once."""
+  """Learns tasks one after another with programs compiled once."""
 
   def __init__(self, optimizer, *, alpha=1.0, keep_state=False, **kinds):
     self.tx = packnet.freeze(powerprop.powerprop(optimizer, alpha))
@@ -85,15 +86,15 @@ class Learner:
     return powerprop.from_weights(draw(seed), self.alpha)
 
   def _predict(self, params, state, task, inputs):
-    seen = packnet.task_params(params, state, task)
-    return forward(powerprop.to_weights(seen, self.alpha), inputs)
+    params = packnet.task_params(params, state, task)
+    return forward(powerprop.to_weights(params, self.alpha), inputs)
 
   def _train(self, params, opt_state, inputs, labels):
     def step(_, carry):
       params, opt_state = carry
       weights = powerprop.to_weights(params, self.alpha)
-      seen = sparsity.forward_weights(weights, opt_state)
-      grads = jax.grad(loss)(seen, inputs, labels)
+      weights = sparsity.forward_weights(weights, opt_state)
+      grads = jax.grad(loss)(weights, inputs, labels)
       updates, opt_state = self.tx.update(grads, opt_state, params)
       return optax.apply_updates(params, updates), opt_state
 
@@ -138,12 +139,17 @@ class Learner:
   ('optimizer', 'method', 'options'),
   [
     ('momentum and decay', 'packnet', {'keep_state': True}),
-    ('momentum and decay', 'efficient', {'alpha': 2.0}),
-    ('adamw', 'packnet', {'alpha': 2.0, 'per_task_biases': True}),
-    ('adamw', 'efficient', {'keep_state': True, 'per_task_heads': False}),
+    ('adamw', 'efficient', {'alpha': 2.0, 'per_task_biases': True}),
+    pytest.param('adamw', 'packnet', {'alpha': 2.0}, marks=pytest.mark.nightly),
+    pytest.param(
+      'momentum and decay',
+      'efficient',
+      {'keep_state': True, 'per_task_heads': False},
+      marks=pytest.mark.nightly,
+    ),
   ],
 )
-def test_earlier_tasks_predict_bit_for_bit_what_they_did(
+def test_predictions_of_earlier_tasks_are_bitwise_unchanged(
   optimizer, method, options
 ):
   learner = Learner(OPTIMIZERS[optimizer](), **options)
@@ -162,13 +168,14 @@ def test_earlier_tasks_predict_bit_for_bit_what_they_did(
   assert learner.predict._cache_size() == 1
   assert learner.train._cache_size() == 1
   assert learner.evaluate._cache_size() == (method == 'efficient')
-  # The first task has the whole network: it has learned, nothing is trivial.
+  # The first task has the whole network, so that it learns.
   assert accuracies[0] > 0.6
 
 
-@pytest.mark.parametrize('name', OPTIMIZERS)
-@pytest.mark.parametrize('wrap', ['plain', 'multi_steps'])
-def test_momentum_and_decay_never_move_what_is_owned(name, wrap):
+@pytest.mark.parametrize(
+  ('name', 'wrap'), [('momentum and decay', 'multi_steps'), ('adamw', 'plain')]
+)
+def test_momentum_and_decay_never_move_owned_weights(name, wrap):
   tx = packnet.freeze(OPTIMIZERS[name]())
   if wrap == 'multi_steps':
     tx = optax.MultiSteps(tx, 2).gradient_transformation()
@@ -202,34 +209,29 @@ def random_masks(state, seed, density=0.3):
   }
 
 
-def test_masks_come_back_as_they_were_stored_for_a_hundred_tasks():
+def test_masks_of_all_tasks_are_stored_one_bit_per_entry():
   params = draw(0)
   state = packnet.init(params, num_tasks=100, is_head=IS_HEAD)
   shapes = jax.tree.map(lambda x: (x.shape, x.dtype), state)
-  stored = [random_masks(state, seed) for seed in range(100)]
+  stored = [random_masks(state, seed) for seed in range(30)]
   for masks in stored:
     state = packnet.claim(params, state, masks)
   assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == shapes
   assert state.masks['hidden_1/w'].nbytes == 100 * 144 // 8
   unpack = jax.jit(packnet.task_masks)
-  for task in (1, 2, 50, 100):
+  for task in (1, 2, 17, 30):
     for path, mask in unpack(state, task).items():
       np.testing.assert_array_equal(mask, stored[task - 1][path])
-      np.testing.assert_array_equal(packnet.task_masks(state, task)[path], mask)
 
 
-def test_a_size_that_fills_no_byte_is_packed():
+def test_sizes_and_tasks_beyond_one_byte_are_packed():
   params = {'w': jnp.ones((3, 3))}
-  state = packnet.init(params, num_tasks=2)
+  state = packnet.init(params, num_tasks=300)
+  assert state.owner['w'].dtype == np.uint16
   mask = jnp.asarray(np.arange(9).reshape(3, 3) % 4 == 0)
   for _ in range(2):
     state = packnet.claim(params, state, {'w': mask})
   np.testing.assert_array_equal(packnet.task_masks(state, 2)['w'], mask)
-
-
-def test_more_tasks_than_a_byte_can_count_have_room():
-  state = packnet.init({'w': jnp.ones((1, 1))}, num_tasks=300)
-  assert state.owner['w'].dtype == np.uint16
 
 
 def test_the_first_task_that_uses_an_entry_owns_it():
@@ -276,22 +278,12 @@ def test_usage_before_the_first_task_is_nothing():
   assert packnet.usage(state)['all'] == packnet.Usage(0.0, 1.0, 0.0, 0.0)
 
 
-def largest(scores, k):
-  """Returns the mask of the k largest |scores|, the first of equal ones."""
-  order = sorted(
-    range(scores.size), key=lambda n: (-abs(float(scores.flat[n])), n)
-  )
-  mask = np.zeros(scores.size, bool)
-  mask[order[:k]] = True
-  return mask.reshape(scores.shape)
-
-
 def rounded(seed):
-  """Weights of few different values, so that many tie."""
+  """Returns parameters with many ties."""
   return jax.tree.map(lambda x: jnp.round(x * 5) / 5, draw(seed))
 
 
-def test_packnet_gives_each_task_its_share_of_what_is_free():
+def test_packnet_gives_each_task_its_fraction_of_the_free_entries():
   params = rounded(0)
   state = packnet.init(params, num_tasks=3, is_head=IS_HEAD)
   owned = {path: np.zeros(x.shape, int) for path, x in state.owner.items()}
@@ -301,7 +293,7 @@ def test_packnet_gives_each_task_its_share_of_what_is_free():
     for path, mask in masks.items():
       weights = np.asarray(params[path.split('/')[0]]['w'])
       free = np.flatnonzero(owned[path] == 0)
-      chosen = free[largest(weights.flat[free], round(0.3 * free.size))]
+      chosen = free[oracles.largest(weights.flat[free], round(0.3 * free.size))]
       owned[path].flat[chosen] = task
       np.testing.assert_array_equal(mask, owned[path] > 0)
     state = packnet.claim(params, state, masks)
@@ -327,7 +319,7 @@ def test_packnet_keeps_at_least_one_entry_and_none_of_a_full_layer():
 
 
 def make_evaluate(accuracy_of_share):
-  """An accuracy that depends on the share of entries that are not zero."""
+  """Returns an accuracy that depends on the density, and its inputs."""
   seen = []
 
   def evaluate(params):
@@ -341,7 +333,7 @@ def make_evaluate(accuracy_of_share):
 def run_search(params, accuracy_of_share, *, gamma, **options):
   options = {'densities': DENSITIES, **options}
   state = packnet.init(params, num_tasks=2, is_head=IS_HEAD)
-  # Others' weights take part like free ones.
+  # Owned weights take part like free ones.
   state = packnet.claim(params, state, random_masks(state, 1))
   evaluate, seen = make_evaluate(accuracy_of_share)
   found = packnet.search(evaluate, params, state, gamma=gamma, **options)
@@ -349,7 +341,7 @@ def run_search(params, accuracy_of_share, *, gamma, **options):
 
 
 @pytest.mark.parametrize('method', ['linear', 'bisection'])
-@pytest.mark.parametrize('num_passing', range(5))
+@pytest.mark.parametrize('num_passing', [0, 2, 4])
 def test_search_finds_the_lowest_density_with_enough_accuracy(
   method, num_passing
 ):
@@ -367,7 +359,7 @@ def test_search_finds_the_lowest_density_with_enough_accuracy(
   assert found.accuracy == found.full_accuracy == 0.8
   for path, mask in found.masks.items():
     weights = np.asarray(params[path.split('/')[0]]['w'])
-    expected = largest(weights, round(density * weights.size))
+    expected = oracles.largest(weights, round(density * weights.size))
     np.testing.assert_array_equal(mask, expected)
   assert_same_bits(seen[0], params)  # first with all weights
   assert len(found.tried) == len(seen) - 1
@@ -384,31 +376,26 @@ def test_every_density_is_tried_with_its_largest_weights_and_all_else():
   for density, tried in zip(DENSITIES, seen[1:], strict=True):
     for module in ('hidden', 'hidden_1'):
       weights = np.asarray(params[module]['w'])
-      mask = largest(weights, round(density * weights.size))
+      mask = oracles.largest(weights, round(density * weights.size))
       np.testing.assert_array_equal(tried[module]['w'], weights * mask)
       assert_same_bits(tried[module]['b'], params[module]['b'])
     assert_same_bits(tried['logits'], params['logits'])
 
 
-def test_linear_search_ends_at_the_first_failure_as_the_paper_does():
+def test_linear_search_stops_at_the_first_failure_or_nan():
   found, seen = run_search(
     draw(3), lambda share: 0.1 if 0.3 < share < 0.5 else 0.8, gamma=1.0
   )
   assert found.density == 0.8
   assert found.tried == ((0.8, 0.8), (0.4, 0.1))
   assert len(seen) == 3
-
-
-def test_an_accuracy_that_is_not_a_number_is_not_enough():
   found, _ = run_search(
     draw(3), lambda share: 0.8 if share > 0.5 else float('nan'), gamma=0.0
   )
   assert found.density == 0.8
 
 
-def test_search_compiles_nothing_for_further_densities_and_searches(
-  caplog, monkeypatch
-):
+def test_further_densities_and_searches_do_not_recompile(caplog, monkeypatch):
   def compiled():
     return [r for r in caplog.records if 'Compiling' in r.getMessage()]
 
@@ -424,10 +411,10 @@ def test_search_compiles_nothing_for_further_densities_and_searches(
     assert len(find(draw(6), state, gamma=0.0).tried) == 5
     assert not compiled()
     jax.jit(lambda x: x + 1)(1)
-    assert len(compiled()) == 1  # or it would be the log that is silent
+    assert len(compiled()) == 1  # the log does record compilations
 
 
-def test_a_task_begins_with_new_free_weights_and_the_owned_ones_as_they_were():
+def test_a_task_starts_from_fresh_free_weights_and_unchanged_owned_ones():
   params, fresh = draw(0), draw(1)
   state = packnet.init(params, num_tasks=3, is_head=IS_HEAD)
   masks = random_masks(state, 2)
@@ -442,16 +429,15 @@ def test_a_task_begins_with_new_free_weights_and_the_owned_ones_as_they_were():
   assert_same_bits(started['logits'], fresh['logits'])
 
 
-def test_the_first_task_begins_with_what_is_drawn():
+def test_the_first_task_starts_from_fresh_parameters():
   state = packnet.init(draw(0), num_tasks=1, per_task_biases=True)
   assert_same_bits(packnet.start_task(draw(0), state, draw(1)), draw(1))
 
 
-@pytest.mark.parametrize('per_task_heads', [True, False])
-@pytest.mark.parametrize('per_task_biases', [True, False])
-def test_each_task_has_its_own_of_what_is_asked_for(
-  per_task_heads, per_task_biases
-):
+@pytest.mark.parametrize(
+  ('per_task_heads', 'per_task_biases'), [(True, False), (False, True)]
+)
+def test_each_task_has_its_own_heads_or_biases(per_task_heads, per_task_biases):
   first, second = jax.tree.map(lambda x: x + 1, draw(0)), draw(1)
   state = packnet.init(
     first,
@@ -479,7 +465,7 @@ def test_each_task_has_its_own_of_what_is_asked_for(
     assert not np.any(seen['hidden']['w'])
 
 
-def test_copies_may_be_taken_again_after_retraining():
+def test_copies_are_stored_again_after_retraining():
   params, retrained = draw(0), draw(1)
   state = packnet.init(params, num_tasks=2, is_head=IS_HEAD)
   state = packnet.claim(params, state, random_masks(state, 0))
@@ -501,7 +487,7 @@ def exhausted():
   return params, packnet.claim(params, state, full)
 
 
-def test_an_exhausted_network_says_who_owns_what():
+def test_an_exhausted_network_lists_its_owners():
   params, state = exhausted()
   with pytest.raises(ValueError, match='hidden/w: 96 of 96 owned, 0 free'):
     packnet.start_task(params, state, draw(1))
@@ -532,22 +518,19 @@ def test_a_task_may_go_on_in_an_exhausted_network():
     ({'method': 'random'}, "'linear' or 'bisection'"),
   ],
 )
-def test_bad_arguments_of_a_search_are_named(options, message):
+def test_a_bad_argument_of_a_search_is_an_error(options, message):
   with pytest.raises(ValueError, match=message):
     run_search(draw(0), lambda share: share, **{'gamma': 0.9, **options})
 
 
-@pytest.mark.parametrize('accuracy', [float('nan'), -0.5])
-def test_what_is_no_accuracy_is_an_error(accuracy):
-  with pytest.raises(ValueError, match='an accuracy, finite and not negative'):
-    run_search(draw(0), lambda _: accuracy, gamma=0.9)
-
-
-@pytest.mark.parametrize('density', [0.0, 1.2])
-def test_a_share_outside_its_range_is_an_error(density):
+def test_a_bad_accuracy_or_fraction_is_an_error():
+  for accuracy in (float('nan'), -0.5):
+    with pytest.raises(ValueError, match='accuracy, finite and not negative'):
+      run_search(draw(0), lambda _, value=accuracy: value, gamma=0.9)
   state = packnet.init(draw(0), num_tasks=1)
-  with pytest.raises(ValueError, match='density'):
-    packnet.fixed_share(draw(0), state, density)
+  for density in (0.0, 1.2):
+    with pytest.raises(ValueError, match='density'):
+      packnet.fixed_share(draw(0), state, density)
 
 
 def test_one_task_too_many_is_an_error():
@@ -601,12 +584,8 @@ def test_other_parameters_or_sets_than_the_network_has_are_errors():
     packnet.with_sets(optax.sgd(0.1).init(params), sets)
 
 
-@pytest.mark.parametrize('num_tasks', [0, -1])
-def test_room_for_no_task_is_an_error(num_tasks):
+def test_no_tasks_or_an_unknown_head_is_an_error():
   with pytest.raises(ValueError, match='at least one task'):
-    packnet.init(draw(0), num_tasks=num_tasks)
-
-
-def test_a_head_that_there_is_not_is_an_error():
+    packnet.init(draw(0), num_tasks=0)
   with pytest.raises(ValueError, match='selects none'):
     packnet.init(draw(0), num_tasks=1, is_head=sparsity.matching('haed'))
