@@ -1,4 +1,4 @@
-"""Which implementation computes, how it is built, and what is refused."""
+"""Choice of the implementation, the build, and errors."""
 
 import ctypes
 
@@ -20,7 +20,7 @@ def structure():
 
 @pytest.fixture
 def fresh():
-  """Forgets the loaded library before and after."""
+  """Unloads the library before and after."""
   native._load.cache_clear()
   yield
   native._load.cache_clear()
@@ -52,7 +52,7 @@ def test_an_unknown_name_is_an_error(monkeypatch):
     kernels.implementation()
 
 
-def test_without_a_library_xla_is_used_and_the_reason_given(
+def test_without_a_library_xla_is_used_and_describe_says_why(
   fresh, monkeypatch, tmp_path
 ):
   monkeypatch.delenv('SPARSITY_KERNELS', raising=False)
@@ -70,7 +70,7 @@ def test_a_file_that_is_no_library_is_not_used(fresh, monkeypatch, tmp_path):
   assert 'broken.so cannot be loaded' in native.problem()
 
 
-def test_a_library_older_than_its_sources_is_noticed(fresh, monkeypatch):
+def test_a_stale_library_is_not_used(fresh, monkeypatch):
   if not build.LIBRARY.exists():
     pytest.skip('not built')
   monkeypatch.delenv('SPARSITY_KERNELS', raising=False)
@@ -79,7 +79,8 @@ def test_a_library_older_than_its_sources_is_noticed(fresh, monkeypatch):
     assert kernels.implementation() == 'xla'
 
 
-def test_the_sources_compile_here(tmp_path):
+@pytest.mark.nightly
+def test_the_sources_compile(tmp_path):
   try:
     build.find_compiler()
   except build.BuildError as error:
@@ -91,7 +92,7 @@ def test_the_sources_compile_here(tmp_path):
   assert library.sparsity_supports(0)
 
 
-def test_a_missing_compiler_is_said(monkeypatch):
+def test_a_missing_compiler_is_an_error(monkeypatch):
   monkeypatch.setenv('CXX', '/no/such/compiler')
   with pytest.raises(build.BuildError, match=r'no C\+\+ compiler'):
     build.compile_library()
@@ -118,12 +119,12 @@ def test_the_instruction_set_can_be_chosen(monkeypatch):
   assert native.num_threads() >= 1
 
 
-def test_shapes_that_do_not_match_are_named(structure):
+def test_mismatched_shapes_are_errors(structure):
   values, x = jnp.ones(3), jnp.ones((2, 3))
   with pytest.raises(ValueError, match='expected cells int32'):
     kernels.matmul(x, values, structure, (3, 4))
   with pytest.raises(ValueError, match='expected t_cells int32'):
-    kernels.matmul(x, values, structure, (4, 3))
+    kernels.matmul(jnp.ones((2, 4)), values, structure, (4, 3))
   with pytest.raises(ValueError, match='expected values of shape'):
     kernels.matmul(x, jnp.ones(4), structure, (3, 3))
   with pytest.raises(ValueError, match=r'expected x \[\.\.\., 3\]'):
@@ -136,7 +137,7 @@ def test_shapes_that_do_not_match_are_named(structure):
     kernels.matmul(x, values, structure, (1, 1, 3, 3))
 
 
-def test_types_that_are_not_served_are_named(structure):
+def test_unsupported_dtypes_are_errors(structure):
   halves, whole = jnp.ones((2, 3), jnp.float16), jnp.ones(3, jnp.int32)
   with pytest.raises(TypeError, match='expected x in float32 or bfloat16'):
     kernels.matmul(halves, jnp.ones(3), structure, (3, 3))
@@ -144,10 +145,10 @@ def test_types_that_are_not_served_are_named(structure):
     kernels.matmul(jnp.ones((2, 3)), whole, structure, (3, 3))
 
 
-def test_convolutions_that_are_not_served_are_named(structure):
+def test_unsupported_convolutions_are_errors(structure):
   values, x, shape = jnp.ones(3), jnp.ones((1, 2, 2, 3)), (1, 1, 3, 3)
   good = {'stride': 1, 'padding': 'SAME'}
-  with pytest.raises(ValueError, match='feature groups and other layouts'):
+  with pytest.raises(ValueError, match='masked weights for feature groups'):
     kernels.conv(jnp.ones((1, 2, 2, 6)), values, structure, shape, **good)
   with pytest.raises(ValueError, match='expected the shape'):
     kernels.conv(x, values, structure, (3, 3), **good)
