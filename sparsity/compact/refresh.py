@@ -43,7 +43,7 @@ def make_refresh(method: state_lib.SparseMethod) -> Callable[..., Any]:
       )
       for path, x in host_params.items()
     }
-    shapes = jax.tree.map(_Shape, conversion.dense_shapes(params, entries))
+    shapes = conversion.dense_shapes(params, entries)
     leaves, structure = jax.tree.flatten(shapes)
     chosen, grown = _on_host(choose)(
       dense,
@@ -92,20 +92,6 @@ def _choose(method, dense, gradients, entries, count, *, structure, shapes):
     for path, x in dense.items()
   }
   return chosen, grown
-
-
-class _Shape:
-  """A hashable shape and dtype, for static arguments of jit."""
-
-  def __init__(self, x):
-    self.shape, self.dtype = tuple(x.shape), jnp.dtype(x.dtype)
-    self.ndim, self.size = len(self.shape), int(np.prod(self.shape))
-
-  def __hash__(self):
-    return hash((self.shape, self.dtype))
-
-  def __eq__(self, other):
-    return (self.shape, self.dtype) == (other.shape, other.dtype)
 
 
 def _new_entries(entries, chosen):

@@ -62,9 +62,7 @@ def find_compiler() -> list[str]:
       return command
     if names:
       break
-  raise BuildError(
-    'no C++ compiler: install one, or set CXX'
-  )
+  raise BuildError('no C++ compiler: install one, or set CXX')
 
 
 def find_headers() -> pathlib.Path:

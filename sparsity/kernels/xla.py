@@ -8,6 +8,7 @@ where that is faster.
 
 from collections.abc import Callable
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -124,14 +125,15 @@ def _padded(dy, num_rows):
   return jnp.pad(dy, [(0, 0)] * (dy.ndim - 1) + [(0, extra)])
 
 
-def _is_plain(window: Window) -> bool:
-  return window.size == window.stride == (1, 1) and not any(
+def _csr_or_blocks(window, shape, csr, blocks, x, values, s):
+  """Computes a product in CSR on a CPU, where supported and faster."""
+  is_plain = window.size == window.stride == (1, 1) and not any(
     sum(window.padding, ())
   )
-
-
-def _uses_csr(s: Structure, num_inputs: int, num_outputs: int) -> bool:
-  return 0 < len(s.t_columns) <= CSR_DENSITY * num_inputs * num_outputs
+  is_sparse = 0 < len(s.t_columns) <= CSR_DENSITY * math.prod(shape)
+  if is_plain and is_sparse:
+    return jax.lax.platform_dependent(x, values, s, cpu=csr, default=blocks)
+  return blocks(x, values, s)
 
 
 def _by_row(cells: jax.Array, size: int, shape: tuple[int, int]):
@@ -166,18 +168,13 @@ def forward(
 ) -> jax.Array:
   """Returns y [batch, height, width, out] in float32."""
   x, values = x.astype(jnp.float32), values.astype(jnp.float32)
-  blocks = functools.partial(
-    _forward_blocks, window=window, num_outputs=num_outputs
+  return _csr_or_blocks(
+    window,
+    (x.shape[-1], num_outputs),
+    functools.partial(_forward_csr, num_outputs=num_outputs),
+    functools.partial(_forward_blocks, window=window, num_outputs=num_outputs),
+    *(x, values, structure),
   )
-  if _is_plain(window) and _uses_csr(structure, x.shape[-1], num_outputs):
-    return jax.lax.platform_dependent(
-      x,
-      values,
-      structure,
-      cpu=functools.partial(_forward_csr, num_outputs=num_outputs),
-      default=blocks,
-    )
-  return blocks(x, values, structure)
 
 
 def _forward_blocks(x, values, s, *, window, num_outputs):
@@ -212,16 +209,13 @@ def input_gradient(
 ) -> jax.Array:
   """Returns dx [batch, *image] in float32."""
   dy, values = dy.astype(jnp.float32), values.astype(jnp.float32)
-  blocks = functools.partial(_input_gradient_blocks, window=window, image=image)
-  if _is_plain(window) and _uses_csr(structure, image[-1], dy.shape[-1]):
-    return jax.lax.platform_dependent(
-      dy,
-      values,
-      structure,
-      cpu=functools.partial(_input_gradient_csr, num_inputs=image[-1]),
-      default=blocks,
-    )
-  return blocks(dy, values, structure)
+  return _csr_or_blocks(
+    window,
+    (image[-1], dy.shape[-1]),
+    functools.partial(_input_gradient_csr, num_inputs=image[-1]),
+    functools.partial(_input_gradient_blocks, window=window, image=image),
+    *(dy, values, structure),
+  )
 
 
 def _input_gradient_csr(dy, values, s, *, num_inputs):
