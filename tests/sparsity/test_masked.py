@@ -13,6 +13,7 @@ import sparsity
 from sparsity import kernels
 from sparsity import masked
 from sparsity.kernels import native
+from tests.sparsity import trainers
 import topkast
 
 TOLERANCES = {jnp.float32: 2e-6, jnp.bfloat16: 1e-2}
@@ -146,75 +147,42 @@ def test_vmap_maps_over_weights_and_masks():
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
-class Problem:
-  """A network with a layer that is large enough to skip and one that is not."""
-
-  def __init__(self, linear=sparsity.modules.Linear):
-    def net(x):
-      hidden = jax.nn.relu(linear(128, name='first')(x))
-      return linear(3, name='second')(hidden)
-
-    self.net = hk.without_apply_rng(hk.transform(net))
-    self.batch = jax.random.normal(jax.random.key(1), (16, 200))
-    self.params = self.net.init(jax.random.key(0), self.batch)
-
-  def loss(self, weights):
-    return jnp.mean(jnp.square(self.net.apply(weights, self.batch) - 1.0))
-
-  def train(self, tx, apply_mask, num_steps=12):
-    """Returns parameters, state and losses."""
-
-    @jax.jit
-    def step(params, state):
-      weights = apply_mask(params, state)
-      loss, gradients = sparsity.value_and_grad(self.loss)(weights)
-      updates, state = tx.update(gradients, state, params)
-      return optax.apply_updates(params, updates), state, loss
-
-    params, state, losses = self.params, tx.init(self.params), []
-    for _ in range(num_steps):
-      params, state, loss = step(params, state)
-      losses.append(loss)
-    return params, state, np.array(losses)
+@pytest.fixture
+def is_native(monkeypatch):
+  """The native kernels in use; skips where they are not built."""
+  if not native.supported():
+    pytest.skip('native kernels are not built')
+  monkeypatch.delenv('SPARSITY_KERNELS', raising=False)
 
 
-def make_tx(name='topkast', density=0.1):
-  if name == 'topkast':
-    return topkast.topkast(
-      optax.adam(1e-2),
-      forward_density=density,
-      backward_density=2 * density,
-      refresh_every=3,
-    )
-  return sparsity.rigl(
-    optax.adam(1e-2),
-    density=density,
-    refresh_every=3,
-    stop_refresh_at=100,
-    drop_fraction=0.3,
-  )
-
-
+@pytest.mark.usefixtures('is_native')
 @pytest.mark.parametrize(
-  ('name', 'linear'),
-  [
-    ('topkast', sparsity.modules.Linear),
-    pytest.param('topkast', hk.Linear, marks=pytest.mark.nightly),
-    pytest.param('rigl', sparsity.modules.Linear, marks=pytest.mark.nightly),
-  ],
+  'name', ['topkast', pytest.param('rigl', marks=pytest.mark.nightly)]
 )
-def test_training_equals_masked_training(name, linear):
-  problem, tx = Problem(linear), make_tx(name)
-  plain = problem.train(tx, sparsity.forward_weights)
-  skipping = problem.train(
-    tx, functools.partial(sparsity.masked_weights, tx, skip=True)
-  )
-  assert plain[2][-1] < 0.5 * plain[2][0]
-  np.testing.assert_allclose(skipping[2], plain[2], rtol=1e-4)
+def test_training_equals_masked_training(name, monkeypatch):
+  monkeypatch.setattr(masked, 'MIN_SIZE', 1)
+  t = trainers.trainer(name)
+  weights = sparsity.masked_weights(t.tx, *t.init_masked(), skip=True)
+  assert masked.is_masked(weights['conv2_d']['w'])
+  expected = t.train_masked(t.init_masked(), 0, 12)
+  found = t.init_masked()
+  for batch in trainers.make_batches()[:12]:
+    found = t.skipping_step(*found, batch)
+  sets = expected[1].sets.backward, t.init_masked()[1].sets.backward
+  assert sparsity.overlap(*sets) < 1  # a refresh has changed them
   for a, b in zip(
-    jax.tree.leaves(skipping[:2]), jax.tree.leaves(plain[:2]), strict=True
+    jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
   ):
     np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def make_tx(density=0.1, **options):
+  return topkast.topkast(
+    optax.sgd(0.1),
+    forward_density=density,
+    backward_density=2 * density,
+    **options,
+  )
 
 
 def find_skipped(tx, params, **options):
@@ -242,14 +210,6 @@ def params():
   }
 
 
-@pytest.fixture
-def is_native(monkeypatch):
-  """The native kernels in use; skips where they are not built."""
-  if not native.supported():
-    pytest.skip('native kernels are not built')
-  monkeypatch.delenv('SPARSITY_KERNELS', raising=False)
-
-
 @pytest.mark.usefixtures('is_native')
 def test_large_sparse_matrices_are_skipped(params):
   assert find_skipped(make_tx(), params, skip=True) == ['large']
@@ -260,9 +220,7 @@ def test_large_sparse_matrices_are_skipped(params):
   'make',
   [
     lambda: make_tx(density=0.4),
-    lambda: topkast.topkast(
-      optax.sgd(0.1), forward_density=0.1, backward_density=0.2, scope='global'
-    ),
+    lambda: make_tx(scope='global'),
     lambda: sparsity.gradual(
       optax.sgd(0.1), density=0.1, start=0, end=10, prune_every=1
     ),

@@ -89,10 +89,16 @@ class Trainer:
       self.to_weights = functools.partial(powerprop.to_weights, alpha=2.0)
     self.masked_step = jax.jit(functools.partial(self._step, self.tx.update))
     self.step = jax.jit(functools.partial(self._step, self.training.update))
+    skip = functools.partial(sparsity.masked_weights, self.tx, skip=True)
+    self.skipping_step = jax.jit(
+      functools.partial(self._step, self.tx.update, apply_mask=skip)
+    )
     self.dense_gradients = jax.jit(self._dense_gradients)
 
-  def _step(self, update, params, state, batch):
-    weights = sparsity.forward_weights(self.to_weights(params), state)
+  def _step(
+    self, update, params, state, batch, apply_mask=sparsity.forward_weights
+  ):
+    weights = apply_mask(self.to_weights(params), state)
     gradients = sparsity.grad(loss)(weights, batch)
     updates, state = update(gradients, state, params)
     return optax.apply_updates(params, updates), state
