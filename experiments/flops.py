@@ -25,7 +25,6 @@ from experiments.sweep import config as config_lib
 from experiments.tasks import table as task_table
 import sparsity
 from sparsity import flops
-from sparsity import units
 
 USER_ERROR = 2  # exit code
 
@@ -157,7 +156,9 @@ def densities(
     pattern = build.build(
       methods.PATTERNS, section.get('pattern', {'name': 'unstructured'})
     )
-    make = units.make_counts(pattern, density=section['density'], **shared)
+    make = sparsity.make_counts(
+      forward_density=section['density'], pattern=pattern, **shared
+    )
   counts = make(params)
   return _shares(counts.forward, counts), _shares(counts.backward, counts)
 
