@@ -1,10 +1,12 @@
 """Sphinx configuration of the documentation."""
 
+import os
 import pathlib
 import sys
 
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+os.environ['PYTHONPATH'] = str(ROOT)  # of the notebook's kernel
 
 project = 'Sparse training'
 author = 'The sparse training authors'
@@ -25,7 +27,7 @@ html_theme_options = {
   'use_fullscreen_button': False,
 }
 html_static_path = []
-exclude_patterns = ['_build']
+exclude_patterns = ['_build', 'results/*.md']  # remarks that results.md includes
 
 myst_enable_extensions = ['colon_fence', 'dollarmath']
 myst_heading_anchors = 3
