@@ -105,10 +105,6 @@ class Linear(_Parameterized, hk.Linear):
     >>> params = jax.eval_shape(net.init, jax.random.key(0), images)
     >>> jax.tree.map(lambda x: x.shape, params)
     {'linear': {'b': (10,), 'w': (784, 10)}}
-
-  Reference:
-    Schwarz et al., 2021, "Powerpropagation: A sparsity inducing weight
-    reparameterisation". https://arxiv.org/abs/2110.00296
   """
 
 

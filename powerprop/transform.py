@@ -8,8 +8,6 @@ optimizer such as Adam the first form loses the effect of the method, that large
 weights learn faster.
 """
 
-from typing import Any
-
 import optax
 
 from powerprop import reparam
@@ -56,15 +54,10 @@ def powerprop(
   reparam.check_alpha(alpha)
   inner = optax.with_extra_args_support(inner)
 
-  def init(params: optax.Params) -> optax.OptState:
+  def init(params):
     return inner.init(reparam.to_weights(params, alpha, select))
 
-  def update(
-    updates: optax.Updates,
-    state: optax.OptState,
-    params: optax.Params | None = None,
-    **extra_args: Any,
-  ) -> tuple[optax.Updates, optax.OptState]:
+  def update(updates, state, params=None, **extra_args):
     _check_given(params)
     weights = reparam.to_weights(params, alpha, select)
     updates, state = inner.update(updates, state, weights, **extra_args)
@@ -101,16 +94,12 @@ def scale_by_powerprop(
   """
   reparam.check_alpha(alpha)
 
-  def update(
-    updates: optax.Updates,
-    state: optax.EmptyState,
-    params: optax.Params | None = None,
-  ) -> tuple[optax.Updates, optax.EmptyState]:
+  def update(updates, state, params=None):
     _check_given(params)
     updates = reparam.scale_by_derivative(updates, params, alpha, select)
     return updates, state
 
-  return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+  return optax.GradientTransformation(optax.init_empty_state, update)
 
 
 def _check_given(params: optax.Params | None) -> None:

@@ -80,10 +80,6 @@ def sparsified(
   Raises:
     ValueError: If an option is invalid, as in `topkast.topkast`; on exit, if no
       parameter was selected, or a density names none that was.
-
-  Reference:
-    Jayakumar et al., 2020, "Top-KAST: Top-K always sparse training".
-    https://arxiv.org/abs/2106.03517
   """
   rule = sets.make_rule(exploration)
   is_due = schedules.every(refresh_every, stop=stop_refresh_at)
@@ -188,10 +184,6 @@ class Linear(_Sparsified, hk.Linear):
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 784)))
     >>> int(state['topkast']['linear/w'].backward.sum())
     1568
-
-  Reference:
-    Jayakumar et al., 2020, "Top-KAST: Top-K always sparse training".
-    https://arxiv.org/abs/2106.03517
   """
 
 

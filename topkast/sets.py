@@ -26,10 +26,6 @@ def choose(
     key: random key; unused if `exploration` is 'topk'.
     exploration: choice of B without A: 'topk' takes the largest remaining
       entries, 'random' any.
-
-  Reference:
-    Jayakumar et al., 2020, "Top-KAST: Top-K always sparse training".
-    https://arxiv.org/abs/2106.03517
   """
   if exploration == 'topk':
     return sparsity.ActiveSets(

@@ -71,16 +71,20 @@ def usage(
     task = int(state.num_tasks)
   if task:
     ownership.check_task(state, task)
-  counts = jax.device_get(_count(state, task))
-  sizes = {path: owner.size for path, owner in state.owner.items()}
-  counts['all'] = np.sum([counts[path] for path in sizes], 0, np.int64)
-  sizes['all'] = sum(sizes.values())
-  return {path: _usage(counts[path], sizes[path]) for path in sizes}
+  masks = jax.device_get(ownership.task_masks(state, task)) if task else {}
+  counts = {}
+  for path, owner in jax.device_get(state.owner).items():
+    is_owned = (owner > 0) & (owner <= task)
+    is_reused = is_owned & (owner < task) & masks.get(path, False)
+    sets = (is_owned, is_owned & (owner == task), is_reused)
+    counts[path] = np.array([owner.size, *map(np.count_nonzero, sets)])
+  counts['all'] = np.sum(list(counts.values()), 0)
+  return {path: _usage(*map(int, found)) for path, found in counts.items()}
 
 
 def num_free(state: ownership.PackState) -> int:
   """Returns the number of entries without an owner."""
-  return sum(free for free, _ in _free_and_size(state).values())
+  return sum(_num_free(state).values())
 
 
 def check_capacity(state: ownership.PackState, min_free: int = 1) -> None:
@@ -91,16 +95,18 @@ def check_capacity(state: ownership.PackState, min_free: int = 1) -> None:
       are free; lists the usage by layer.
   """
   ownership.check_room(state)
-  if num_free(state) >= min_free:
+  free = _num_free(state)
+  if sum(free.values()) >= min_free:
     return
   layers = '\n  '.join(
-    f'{path}: {size - free} of {size} owned, {free} free'
-    for path, (free, size) in _free_and_size(state).items()
+    f'{path}: {owner.size - free[path]} of {owner.size} owned, '
+    f'{free[path]} free'
+    for path, owner in state.owner.items()
   )
   raise ValueError(
     f'expected at least {min_free} free entries for task '
-    f'{int(state.num_tasks) + 1}, got {num_free(state)}; keep fewer for each '
-    f'task, or lower min_free:\n  {layers}'
+    f'{int(state.num_tasks) + 1}, got {sum(free.values())}; keep fewer for '
+    f'each task, or lower min_free:\n  {layers}'
   )
 
 
@@ -112,30 +118,13 @@ def _start_task(params, state, fresh):
   return select_lib.put(params, drawn)
 
 
-@jax.jit
-def _count(state, task):
-  """Returns [owned, new, reused] by path, int32 [3], after a task."""
-  counts = {}
-  for path, mask in ownership.task_masks(state, jnp.maximum(task, 1)).items():
-    owner = state.owner[path]
-    is_owned = (owner > 0) & (owner <= task)
-    is_new = is_owned & (owner == task)
-    sets = (is_owned, is_new, is_owned & ~is_new & mask)
-    counts[path] = jnp.stack([jnp.sum(s, dtype=jnp.int32) for s in sets])
-  return counts
+def _usage(size, owned, new, reused) -> Usage:
+  return Usage(owned / size, 1 - owned / size, new / size, reused / size)
 
 
-def _usage(counts, size) -> Usage:
-  owned, new, reused = (int(count) / size for count in counts)
-  return Usage(owned, 1 - owned, new, reused)
-
-
-def _free_and_size(state) -> dict[str, tuple[int, int]]:
+def _num_free(state) -> dict[str, int]:
   free = {path: jnp.sum(owner == 0) for path, owner in state.owner.items()}
-  return {
-    path: (int(count), state.owner[path].size)
-    for path, count in jax.device_get(free).items()
-  }
+  return {path: int(n) for path, n in jax.device_get(free).items()}
 
 
 def _check_alike(params, fresh) -> None:

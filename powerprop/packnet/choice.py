@@ -53,10 +53,6 @@ def fixed_share(
 
   Raises:
     ValueError: If the density is outside (0, 1].
-
-  Reference:
-    Mallya and Lazebnik, 2018, "PackNet: Adding multiple tasks to a single
-    network by iterative pruning". https://arxiv.org/abs/1711.05769
   """
   free = {path: jnp.sum(owner == 0) for path, owner in state.owner.items()}
   ks = {
@@ -106,10 +102,6 @@ def search(
   Raises:
     ValueError: If an argument is out of range, or the accuracy with all weights
       is negative or not finite.
-
-  Reference:
-    Schwarz et al., 2021, "Powerpropagation: A sparsity inducing weight
-    reparameterisation". https://arxiv.org/abs/2110.00296
   """
   check_search(densities, gamma, method)
   full_accuracy = float(evaluate(params))

@@ -178,20 +178,6 @@ def test_contexts_within_each_other_multiply_their_powers():
   )
 
 
-def test_shared_weights_are_parameterized_once():
-  def forward(x):
-    linear = powerprop.Linear(3, False, usual, alpha=2)
-    return linear(linear(x))
-
-  params = transform(forward).init(KEY, jnp.ones((1, 3)))
-  theta = powerprop.to_weights(params, 2)['linear']['w']
-  np.testing.assert_allclose(
-    transform(forward).apply(params, jnp.ones((1, 3))),
-    jnp.ones((1, 3)) @ theta @ theta,
-    rtol=1e-5,
-  )
-
-
 def test_lifted_parameters_go_by_their_name_in_the_inner_transform():
   class Lifted(hk.Module):
     def __call__(self, x):
@@ -211,25 +197,6 @@ def test_lifted_parameters_go_by_their_name_in_the_inner_transform():
   params = net.init(KEY, x)
   assert_trees_close(params, powerprop.from_weights(weights, 2))
   assert_trees_close(net.apply(params, x), plain.apply(weights, x))
-
-
-def test_a_stack_of_layers_is_parameterized():
-  def layers(x):
-    return hk.experimental.layer_stack(3)(
-      lambda x: hk.Linear(4, w_init=usual)(x)
-    )(x)
-
-  def forward(x):
-    with powerprop.parameterize(2):
-      return layers(x)
-
-  x = jnp.ones((1, 4))
-  weights = transform(layers).init(KEY, x)
-  params = transform(forward).init(KEY, x)
-  assert_trees_close(params, powerprop.from_weights(weights, 2))
-  assert_trees_close(
-    transform(forward).apply(params, x), transform(layers).apply(weights, x)
-  )
 
 
 def test_an_unused_context_or_alpha_is_an_error():

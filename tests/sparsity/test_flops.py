@@ -17,17 +17,6 @@ def shape(*axes):
   return jax.ShapeDtypeStruct(axes, jnp.float32)
 
 
-def test_the_number_of_examples_is_a_factor():
-  network = resnet.resnet32(num_classes=10, compute_dtype='bfloat16')
-  one, four = (traced(network, shape(batch, 32, 32, 3)) for batch in (1, 4))
-  for a, b in zip(one.layers, four.layers, strict=True):
-    assert 4 * a.flops == b.flops
-  stages = [(432 + 10 * 2304, 1024), (4608 + 9 * 9216, 256)]
-  stages += [(18_432 + 9 * 36_864, 64), (640, 1)]
-  products = sum(size * num_pixels for size, num_pixels in stages)
-  assert flops.forward(one) == 2 * products
-
-
 def traced(network, images):
   params, state = jax.eval_shape(lambda x: network.init(KEY, x, True), images)
 

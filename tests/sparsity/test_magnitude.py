@@ -83,26 +83,6 @@ def test_gradual_follows_the_cubic_and_ends_at_its_density(scope, interval):
   assert sum(mask.sum() for mask in masks) == 13 + 11
 
 
-def test_gradual_with_erk_follows_the_cubic_in_each_layer():
-  tx = sparsity.gradual(
-    optax.sgd(0.3),
-    density=0.3,
-    start=0,
-    end=7,
-    prune_every=2,
-    distribution='erdos_renyi_kernel',
-  )
-  densities = sparsity.erdos_renyi_kernel(
-    {f'{layer}/w': shape for layer, shape in SHAPES.items()}, 0.3
-  )
-  assert densities['a/w'] != densities['b/w']
-  for t, (_, state) in enumerate(run(tx, 8)):
-    last = 7 if t >= 7 else t // 2 * 2
-    for layer, mask in zip(SHAPES, masks_of(state), strict=True):
-      k = round(densities[f'{layer}/w'] * SIZES[layer])
-      assert mask.sum() == k + round((SIZES[layer] - k) * (1 - last / 7) ** 3)
-
-
 def test_a_pruned_entry_keeps_its_value_and_may_return():
   tx = sparsity.gradual(
     optax.sgd(1.0), density=0.5, start=0, end=4, prune_every=2

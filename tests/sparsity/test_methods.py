@@ -383,6 +383,14 @@ def test_updates_without_parameters_are_an_error():
     tx.update(params, state)
 
 
+@pytest.mark.parametrize('method', ['magnitude', 'static', 'set', 'topkast'])
+def test_an_initial_state_can_be_donated(method):
+  state = make_tx(method, 'sgd').init(make_tree(0))
+  donated = jax.jit(lambda state: state, donate_argnums=0)(state)
+  jax.tree.map(np.asarray, donated)
+  assert state.sets.forward['net/linear']['w'].is_deleted()
+
+
 def test_static_sets_are_random_and_stay():
   found = run('static', 'adam')
   first = found.states[0].sets

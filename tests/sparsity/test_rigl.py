@@ -235,18 +235,6 @@ def test_grown_weights_learn_with_powerprop_only_from_grow_at(method):
   assert last_loss(0.1) < 0.05
 
 
-def test_blocks_are_dropped_and_grown_whole():
-  found = run(5, density=0.5, anneal='constant', pattern=patterns.block(3, 3))
-  for layer, shape in SHAPES.items():
-    masks = masks_of(found, layer)
-    for mask in masks:
-      for i in range(0, shape[0], 3):
-        for j in range(0, shape[1], 3):
-          assert len(np.unique(mask[i : i + 3, j : j + 3])) == 1
-    assert len({mask[::3, ::3].sum() for mask in masks}) == 1
-    assert (masks[0] != masks[-1]).any()
-
-
 def test_n_of_m_holds_at_every_update():
   tx = sparsity.rigl(
     optax.sgd(0.1),
@@ -261,17 +249,6 @@ def test_n_of_m_holds_at_every_update():
   for mask in masks:
     np.testing.assert_array_equal(mask.reshape(2, 4, 7).sum(1), 2)
   assert (masks[0] != masks[-1]).any()
-
-
-def test_layers_keep_the_densities_of_erk():
-  found = run(2, distribution='erdos_renyi_kernel')
-  densities = sparsity.erdos_renyi_kernel(
-    {f'{layer}/w': shape for layer, shape in SHAPES.items()}, 0.4
-  )
-  for layer, shape in SHAPES.items():
-    k = round(densities[f'{layer}/w'] * math.prod(shape))
-    for mask in masks_of(found, layer):
-      assert mask.sum() == k != ACTIVE[layer]
 
 
 @pytest.mark.parametrize(

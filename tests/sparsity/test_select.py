@@ -16,19 +16,6 @@ def paths(params, predicate=select.is_weight):
   return list(select.selected_paths(params, predicate))
 
 
-def test_kernels_of_a_residual_network_and_nothing_else():
-  params = shapes(
-    lambda x: hk.nets.ResNet18(10)(x, is_training=True),
-    jnp.ones((1, 32, 32, 3)),
-  )
-  found = paths(params)
-  # 16 in the blocks, 3 shortcuts, the first and the last.
-  assert len(found) == 16 + 3 + 1 + 1
-  assert all(
-    path.endswith(('conv/w', '_0/w', '_1/w', 'logits/w')) for path in found
-  )
-
-
 def test_biases_embeddings_and_norms_are_never_weights():
   def forward(tokens, images):
     x = hk.Embed(7, 4)(tokens)

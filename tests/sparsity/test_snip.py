@@ -6,7 +6,6 @@ import pytest
 
 import powerprop
 import sparsity
-from sparsity import patterns
 from tests import oracles
 
 SIZES = (6, 5, 4)
@@ -126,22 +125,6 @@ def test_saliencies_of_phi_and_theta_rank_alike():
     )
   ]
   jax.tree.map(np.testing.assert_array_equal, *sets)
-
-
-def test_channels_of_the_largest_mean_saliency():
-  scores = sparsity.saliency(loss, weights(), batches(1))
-  tx = sparsity.snip(
-    optax.sgd(0.1),
-    scores=scores,
-    density=0.5,
-    scope='layer',
-    pattern=patterns.channels(),
-  )
-  mask = masks_of(tx.init(weights()))[1]
-  best = np.argsort(-np.asarray(scores['layer_1']['w']).mean(0))[:2]
-  expected = np.zeros((5, 4), bool)
-  expected[:, best] = True
-  np.testing.assert_array_equal(mask, expected)
 
 
 def test_scores_that_do_not_fit_are_an_error_that_names_the_layer():

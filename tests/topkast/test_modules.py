@@ -201,22 +201,6 @@ def test_init_does_not_depend_on_refresh():
   jax.tree.map(np.testing.assert_array_equal, list(found), expected)
 
 
-def test_masks_of_phi_and_theta_are_the_same():
-  def forward(inside, x):
-    linear = hk.Linear(3, w_init=usual)
-    mask = topkast.sparsified(refresh=False, **DENSITIES)
-    power = powerprop.parameterize(2)
-    first, second = (power, mask) if inside else (mask, power)
-    with first, second:
-      return linear(x)
-
-  outs = []
-  for inside in (True, False):
-    net = transform(lambda x, inside=inside: forward(inside, x))
-    outs.append(net.apply(*net.init(KEY, X), X)[0])
-  np.testing.assert_allclose(*outs, rtol=1e-6)
-
-
 def test_densities_by_path_leave_other_layers_dense():
   def forward(x):
     densities = {'mlp/~/linear_0/w': 0.1, 'conv2_d/w': 0.5}
@@ -232,30 +216,6 @@ def test_densities_by_path_leave_other_layers_dense():
     size = sparsity.select.pick(params, [path])[path].size
     assert sets[path].forward.sum() == round(density * size)
     assert sets[path].backward.sum() == round(0.5 * size)
-
-
-def test_erdos_renyi_densities_are_those_of_the_tree_form():
-  plain, _ = transform(network).init(KEY, IMAGES)
-  weights = sparsity.select.selected_paths(plain, sparsity.is_weight)
-  shapes = {path: w.shape for path, w in weights.items()}
-  forward, backward = (
-    sparsity.erdos_renyi_kernel(shapes, density) for density in (0.2, 0.4)
-  )
-
-  def sparse(x):
-    with topkast.sparsified(
-      forward_density=forward, backward_density=backward, refresh=True
-    ):
-      return network(x)
-
-  _, state = jax.jit(transform(sparse).init)(KEY, IMAGES)
-  tx = topkast.topkast(
-    optax.sgd(RATE),
-    forward_density=0.2,
-    backward_density=0.4,
-    distribution='erdos_renyi_kernel',
-  )
-  assert_same_sets(state, jax.jit(tx.init)(plain).sets)
 
 
 @pytest.mark.parametrize(
