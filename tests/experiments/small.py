@@ -84,9 +84,11 @@ def language(path, name='topkast', storage='masked', **changes):
 def method(name, storage='masked', refresh_every=4):
   """The section of a method at density 0.2; weights at zero may grow."""
   section = methods.section(
-    name, density=0.2, num_steps=20, refresh_every=refresh_every, grow_at=0.1
+    name, density=0.2, num_steps=20, refresh_every=refresh_every
   )
   section = ml_collections.ConfigDict({**section, 'storage': storage})
+  if 'grow_at' in section:
+    section.grow_at = 0.1
   return section.to_dict()
 
 
