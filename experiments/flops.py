@@ -109,14 +109,15 @@ def first_network(config: Mapping[str, Any]) -> dict[str, Any]:
     {'powerprop': {'alpha': 2.0}, 'seed': 3}
   """
   config = dict(config)
-  if isinstance(config.get('powerprop'), Mapping):
-    config['powerprop'] = dict(config['powerprop'])
+  powerprop = config['powerprop'] if 'powerprop' in config else None
+  if isinstance(powerprop, Mapping):
+    config['powerprop'] = powerprop = dict(powerprop)
   for section, plural, singular in (
-    (config, 'seeds', 'seed'), (config.get('powerprop'), 'alphas', 'alpha'),
+    (config, 'seeds', 'seed'), (powerprop, 'alphas', 'alpha'),
   ):  # fmt: skip
     # Other values are errors where the task is made.
     if isinstance(section, dict) and isinstance(
-      section.get(plural), (list, tuple)
+      section.get(plural), list | tuple
     ):
       section[singular] = (*section.pop(plural), None)[0]
   return config

@@ -77,7 +77,6 @@ def image_classification(
   )
   make_feed = feeds.stream_feed if spec.is_stream else feeds.array_feed
   feed = functools.cache(lambda: make_feed(network, source(), training))
-  image = jax.ShapeDtypeStruct((1, *spec.example_shape), jnp.float32)
   return base.make_task(
     title=f'{model["name"]} on {data["name"]}, batch of '
     f'{training.batch_size} on {training.mesh.size} device(s)',
@@ -90,13 +89,19 @@ def image_classification(
     make_stages=lambda masked: (
       _make_stage(objective, init, masked, training, levels, feed),
     ),
-    example=base.Example(
-      lambda params, state, images: network.apply(
-        params, state, None, images, False
-      )[0],
-      (net_state, image),
-    ),
+    example=_example(network, spec, net_state),
     check_data=lambda: _check_data(source(), training),
+  )
+
+
+def _example(network, spec: data_table.Spec, net_state) -> base.Example:
+  """Returns the inference of one image."""
+  image = jax.ShapeDtypeStruct((1, *spec.example_shape), jnp.float32)
+  return base.Example(
+    lambda params, net_state, images: network.apply(
+      params, net_state, None, images, False
+    )[0],
+    (net_state, image),
   )
 
 
