@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import functools
 import io
 import pathlib
+import shlex
 import signal
 import sys
 
@@ -73,19 +74,19 @@ def main(arguments: Sequence[str]) -> int:
       stream.reconfigure(errors='replace')  # consoles without UTF-8
   interrupt.end_with_parent()
   try:
-    overrides, of_cluster = parse(arguments)
+    overrides, cluster = parse(arguments)
     plan = plan_lib.make(FLAGS.config, overrides, FLAGS.sweep)
     workdir = pathlib.Path(FLAGS.workdir or '.')
     if FLAGS.list:
       return _list(plan, workdir)
     if FLAGS.watch and not FLAGS.executor:
       return _watch(plan, workdir)
+    whole, parent = plan, workdir
     if FLAGS.index is not None:
       plan, workdir = _one(plan, workdir)
-    if FLAGS.executor or (plan.has_several and (FLAGS.jobs or 1) > 1):
-      return _train_apart(plan, workdir, of_cluster)
-    if FLAGS.dry_run and FLAGS.sweep:
-      return _train_apart(plan, workdir, ())
+    has_children = plan.has_several and (FLAGS.jobs or 1) > 1
+    if FLAGS.executor or has_children or (FLAGS.dry_run and FLAGS.sweep):
+      return _train_apart(plan, workdir, cluster)
     if FLAGS.dry_run:
       print(*dryrun.dry_run(plan.runs[0].config), sep='\n')
       return 0
@@ -93,6 +94,8 @@ def main(arguments: Sequence[str]) -> int:
     multihost.together(run_lib.check, plan, workdir)
     if FLAGS.eval_only:
       return _evaluate(plan, workdir)
+    if FLAGS.index is not None:
+      multihost.in_first(plan_lib.write, whole, parent)
     return run_lib.train(plan, workdir)
   except (ValueError, OSError) as error:
     print(f'launch.py: {error}', file=sys.stderr)
@@ -115,8 +118,8 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     rest = FLAGS(['launch.py', *words], known_only=True)[1:]
   except flags.Error as error:
     raise ValueError(str(error)) from error
-  of_cluster = [word for word in rest if word.startswith('--cluster.')]
-  overrides = [word for word in rest if word not in of_cluster]
+  cluster = [word for word in rest if word.startswith('--cluster.')]
+  overrides = [word for word in rest if word not in cluster]
   for word in overrides:
     name = word.partition('=')[0]
     if not word.startswith('-'):
@@ -128,7 +131,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     raise ValueError('expected --config=FILE[:VARIANT], got none')
   if FLAGS.workdir is None and not (FLAGS.list or FLAGS.dry_run):
     raise ValueError('expected --workdir=DIR, the folder of the run, got none')
-  if (of_cluster or FLAGS.cluster) and not FLAGS.executor:
+  if (cluster or FLAGS.cluster) and not FLAGS.executor:
     raise ValueError('expected --executor=local or slurm beside --cluster')
   if FLAGS.eval_only and FLAGS.sweep:
     raise ValueError('expected no --eval_only with --sweep; evaluate one run')
@@ -136,7 +139,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     raise ValueError(
       'expected no --jobs or --executor where several processes train a run'
     )
-  return overrides, of_cluster
+  return overrides, cluster
 
 
 def _placement() -> multihost.Placement | None:
@@ -176,17 +179,15 @@ def _list(plan: plan_lib.Plan, workdir: pathlib.Path) -> int:
   return 0
 
 
-def _watch(
-  plan: plan_lib.Plan, workdir: pathlib.Path, submitted: Sequence[str] = ()
-) -> int:
+def _watch(plan: plan_lib.Plan, workdir: pathlib.Path) -> int:
   """Shows runs until they end or Ctrl-C, which leaves them alone."""
   if plan.has_several and not (workdir / points.FILE).exists():
     raise ValueError(f'expected the folder of a sweep, got {workdir}')
   folders = {run.name: workdir / run.name for run in plan.runs}
-  states, have_ended = status.watch(folders, submitted)
+  states, have_ended = status.watch(folders)
   status.report(states)
   if not have_ended:
-    print('Runs that are left go on; the same command with --watch shows them.')
+    print('The runs go on; the same command with --watch shows them.')
     return run_lib.SIGNALLED + signal.SIGINT
   done = all(state.status == 'done' for state in states.values())
   return 0 if done else run_lib.FAILED
@@ -202,13 +203,14 @@ def _evaluate(plan: plan_lib.Plan, workdir: pathlib.Path) -> int:
     if multihost.is_first():
       rundir.write_json(folder / 'evaluation.json', rows)
       for row in rows:
-        print(run.name, rundir.to_json(row))
+        if row['split'] != 'histogram':
+          print(f'{run.name} {rundir.to_json(row)}'.strip())
       print(f'Written to {folder / "evaluation.json"}')
   return 0
 
 
 def _train_apart(
-  plan: plan_lib.Plan, workdir: pathlib.Path, of_cluster: Sequence[str]
+  plan: plan_lib.Plan, workdir: pathlib.Path, overrides: Sequence[str]
 ) -> int:
   """Trains in child processes or jobs; returns the exit code."""
   if FLAGS.executor and not plan.has_several:
@@ -219,19 +221,20 @@ def _train_apart(
   if FLAGS.executor:
     file = pathlib.Path(FLAGS.config.partition(':')[0])
     path = FLAGS.cluster or str(file.with_name('cluster.py'))
-    section = config_lib.load(path, of_cluster, 'cluster')
+    section = config_lib.load(path, overrides, 'cluster')
     cluster = slurm.make_cluster(FLAGS.executor, section)
   if FLAGS.dry_run:
     lines, more = [], ()
     if cluster:
-      lines, more = slurm.describe(cluster), slurm.flags_of(cluster)
+      lines = [f'{name}: {value}' for name, value in cluster.slurm.items()]
+      more = slurm.flags_of(cluster)
     for run in plan.runs:
-      lines += [f'# {run.name}', ' '.join(jobs.command(run, workdir, *more))]
+      lines += [f'# {run.name}', shlex.join(jobs.command(run, workdir, *more))]
     print(*lines, sep='\n')
     return 0
   if FLAGS.executor == 'slurm':
-    ids = slurm.submit(plan, workdir, cluster, FLAGS.jobs)
-    return _watch(plan, workdir, list(ids)) if FLAGS.watch else 0
+    slurm.submit(plan, workdir, cluster, FLAGS.jobs)
+    return _watch(plan, workdir) if FLAGS.watch else 0
   num_jobs = FLAGS.jobs or 1
   if FLAGS.executor == 'local':
     start = functools.partial(slurm.start_local, workdir, cluster)

@@ -188,7 +188,7 @@ def test_help_and_mistakes_in_a_process_of_its_own():
   assert wrong.stderr == 'launch.py: unknown flag --nothing\n'
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_sweep_in_children_saves_and_goes_on(tmp_path):
   workdir, log = tmp_path / 'runs', tmp_path / 'log'
   flags = [

@@ -206,7 +206,6 @@ def test_a_second_lock_of_one_process_is_refused(tmp_path):
   with pytest.raises(rundir.FolderError, match=f'process {os.getpid()} on'):
     rundir.lock(tmp_path / 'run')
   held.release()
-  held.release()
   assert contents(tmp_path / 'run') == {}
   rundir.lock(tmp_path / 'run').release()
 
