@@ -44,11 +44,14 @@ def image_classification(
   Raises:
     ValueError: If a key is unknown, missing, mistyped or out of range.
   """
-  spec = build.build(data_table.SPECS, data, name='config.data')
+  source = build.build(data_table.SOURCES, data, name='config.data')
   training = base.make_training(train, ('eval_batch_size',))
   mesh_lib.check_batch_size(training.sizes['eval_batch_size'], training.mesh)
   network = build.build(
-    model_table.MODELS, model, name='config.model', num_classes=spec.num_classes
+    model_table.MODELS,
+    model,
+    name='config.model',
+    num_classes=source.num_classes,
   )
   made = methods.make_method(method, powerprop, optimizer, training.mesh.size)
   objective = step_lib.Objective(
@@ -57,7 +60,7 @@ def image_classification(
       loss,
       name='config.loss',
       network=network,
-      augment=spec.augment,
+      augment=source.augment,
     ),
     made,
     training.num_micro,
@@ -65,7 +68,7 @@ def image_classification(
   )
 
   def init(key):
-    return network.init(key, jnp.zeros((1, *spec.example_shape)), True)
+    return network.init(key, jnp.zeros((1, *source.example_shape)), True)
 
   params, net_state = jax.eval_shape(init, jax.random.key(0))
   methods.check_exclude(made, params)
@@ -73,14 +76,12 @@ def image_classification(
     pruning.make_levels, prune, name='config.prune', params=params
   )
   masked, state = base.state_shapes(objective, init, training)
-  batch = _batch_shapes(spec, training)
+  batch = _batch_shapes(source, training)
   base.check_model(objective, state, batch)
   # The data are read at the first use.
-  source = functools.cache(
-    lambda: build.build(data_table.DATA, data, name='config.data')
-  )
-  make_feed = feeds.stream_feed if spec.is_stream else feeds.array_feed
-  feed = functools.cache(lambda: make_feed(network, source(), training))
+  load = functools.cache(source.load)
+  make_feed = feeds.stream_feed if source.is_stream else feeds.array_feed
+  feed = functools.cache(lambda: make_feed(network, load(), training))
   stage = _make_stage(objective, init, masked, training, levels, feed)
   return base.Task(
     title=f'{model["name"]} on {data["name"]}, batch of '
@@ -90,10 +91,10 @@ def image_classification(
     stages=(stage,),
     steps=step_lib.compile_steps(
       objective,
-      feeds.streamed_batch if spec.is_stream else feeds.indexed_batch,
+      feeds.streamed_batch if source.is_stream else feeds.indexed_batch,
       state,
       mesh_lib.replicated(training.mesh),
-      in_loop=not spec.is_stream,
+      in_loop=not source.is_stream,
     ),
     params=params,
     state=state,
@@ -105,16 +106,16 @@ def image_classification(
       )[0],
       (
         net_state,
-        jax.ShapeDtypeStruct((1, *spec.example_shape), jnp.float32),
+        jax.ShapeDtypeStruct((1, *source.example_shape), jnp.float32),
       ),
     ),
-    check_data=lambda: _check_data(source(), training),
+    check_data=lambda: _check_data(load(), training),
   )
 
 
-def _check_data(source: Any, training: base.Training) -> None:
-  is_stream = isinstance(source, dataset.Stream)
-  num = source.num_train if is_stream else len(source.train.labels)
+def _check_data(data: Any, training: base.Training) -> None:
+  is_stream = isinstance(data, dataset.Stream)
+  num = data.num_train if is_stream else len(data.train.labels)
   if training.batch_size > num:
     raise ValueError(
       f'config.train.batch_size: expected 1 to {num}, the number of training '
@@ -122,10 +123,10 @@ def _check_data(source: Any, training: base.Training) -> None:
     )
 
 
-def _batch_shapes(spec: data_table.Spec, training: base.Training):
+def _batch_shapes(source: dataset.Source, training: base.Training):
   size = training.batch_size
   shapes = classification.Batch(
-    jax.ShapeDtypeStruct((size, *spec.example_shape), jnp.float32),
+    jax.ShapeDtypeStruct((size, *source.example_shape), jnp.float32),
     jax.ShapeDtypeStruct((size,), jnp.int32),
   )
   return mesh_lib.with_sharding(shapes, mesh_lib.over_data(training.mesh))

@@ -14,7 +14,6 @@ from experiments import mesh as mesh_lib
 from experiments import methods
 from experiments import step as step_lib
 from experiments import storage as storage_lib
-from experiments.data import image_tasks
 from experiments.data import tasks as tasks_lib
 from experiments.models import heads as heads_lib
 from experiments.models import table as model_table
@@ -29,7 +28,7 @@ from powerprop import packnet
 import sparsity
 
 TASKS = {
-  'cifar': image_tasks.cifar_tasks,
+  'cifar': tasks_lib.cifar,
   'permuted_mnist': tasks_lib.permuted_mnist,
   'split_mnist': tasks_lib.split_mnist,
 }
