@@ -42,7 +42,7 @@ def make_examples(num):
 
 
 ARRAYS = dataset.Arrays(
-  make_examples(50), make_examples(11), make_examples(13), 3, None
+  make_examples(50), make_examples(11), make_examples(13)
 )
 
 
@@ -63,7 +63,7 @@ def stream_of(arrays):
       part = jax.tree.map(lambda x, i=chosen: x[i % num], examples)
       yield part, (chosen < num).astype(np.float32)
 
-  return dataset.Stream(50, 3, (6, 6, 1), train, evaluate, lambda: 1, lambda: 2)
+  return dataset.Stream(50, train, evaluate, lambda: 1, lambda: 2)
 
 
 KINDS = {
