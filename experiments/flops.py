@@ -108,19 +108,19 @@ def first_network(config: Mapping[str, Any]) -> dict[str, Any]:
     >>> first_network({'seeds': (3, 4), 'powerprop': {'alphas': (2.0, 3.0)}})
     {'powerprop': {'alpha': 2.0}, 'seed': 3}
   """
-  config = dict(config)
-  powerprop = config['powerprop'] if 'powerprop' in config else None
+  sections = dict(config)
+  powerprop = sections.get('powerprop')
   if isinstance(powerprop, Mapping):
-    config['powerprop'] = powerprop = dict(powerprop)
+    sections['powerprop'] = powerprop = dict(powerprop)
   for section, plural, singular in (
-    (config, 'seeds', 'seed'), (powerprop, 'alphas', 'alpha'),
+    (sections, 'seeds', 'seed'), (powerprop, 'alphas', 'alpha'),
   ):  # fmt: skip
     # Other values are errors where the task is made.
     if isinstance(section, dict) and isinstance(
       section.get(plural), list | tuple
     ):
       section[singular] = (*section.pop(plural), None)[0]
-  return config
+  return sections
 
 
 def densities(
