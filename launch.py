@@ -68,7 +68,7 @@ USER_ERROR, DIVERGED, MACHINE = (
 
 def main(arguments: Sequence[str]) -> int:
   """Checks everything, then does what the flags say; returns the exit code."""
-  logging.set_verbosity(logging.WARNING)  # Orbax reports every save
+  logging.set_verbosity(logging.ERROR)  # Orbax reports every save
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors='replace')  # consoles without UTF-8

@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks import record
 from benchmarks import timing
-from sparsity import masks
+from sparsity import topk
 
 SHAPES = {(784, 300): 100, (4096, 4096): 3}
 DENSITY = 0.1
@@ -37,11 +37,11 @@ def by_sort(x, k):
 
 
 def by_counting(x, k):
-  return masks.topk_mask(x, k, magnitude=True)
+  return topk.topk_mask(x, k, magnitude=True)
 
 
 def forward_and_backward(x, k):
-  return masks.nested_topk_masks(x, [k, 2 * k], magnitude=True)
+  return topk.nested_topk_masks(x, [k, 2 * k], magnitude=True)
 
 
 METHODS = {
@@ -70,7 +70,7 @@ def main():
   for shape, repeats in SHAPES.items():
     if given.quick and np.prod(shape) > 1e6:
       continue
-    k = masks.num_kept(DENSITY, int(np.prod(shape)))
+    k = topk.num_kept(DENSITY, int(np.prod(shape)))
     functions = {
       name: jax.jit(functools.partial(method, k=k))
       for name, method in METHODS.items()

@@ -1,10 +1,12 @@
 """Sphinx configuration of the documentation."""
 
+import os
 import pathlib
 import sys
 
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+os.environ['PYTHONPATH'] = str(ROOT)  # of the notebook's kernel
 
 project = 'Sparse training'
 author = 'The sparse training authors'
@@ -23,9 +25,11 @@ html_theme_options = {
   'show_toc_level': 2,
   'use_download_button': False,
   'use_fullscreen_button': False,
+  'navbar_persistent': [],
 }
-html_static_path = []
-exclude_patterns = ['_build']
+html_static_path = ['_static']
+html_css_files = ['site.css']
+exclude_patterns = ['_build', 'results/*.md']  # remarks that results.md includes
 
 myst_enable_extensions = ['colon_fence', 'dollarmath']
 myst_heading_anchors = 3

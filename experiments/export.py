@@ -266,7 +266,7 @@ def _places(mask: np.ndarray) -> np.ndarray:
 
 def main(arguments: Sequence[str]) -> int:
   """Runs the command, and returns the exit code."""
-  logging.set_verbosity(logging.WARNING)
+  logging.set_verbosity(logging.ERROR)
   parser = argparse.ArgumentParser(
     'python -m experiments.export',
     description=__doc__,

@@ -25,7 +25,6 @@ from experiments.sweep import config as config_lib
 from experiments.tasks import table as task_table
 import sparsity
 from sparsity import flops
-from sparsity import units
 
 USER_ERROR = 2  # exit code
 
@@ -109,18 +108,19 @@ def first_network(config: Mapping[str, Any]) -> dict[str, Any]:
     >>> first_network({'seeds': (3, 4), 'powerprop': {'alphas': (2.0, 3.0)}})
     {'powerprop': {'alpha': 2.0}, 'seed': 3}
   """
-  config = dict(config)
-  if isinstance(config.get('powerprop'), Mapping):
-    config['powerprop'] = dict(config['powerprop'])
+  sections = dict(config)
+  powerprop = sections.get('powerprop')
+  if isinstance(powerprop, Mapping):
+    sections['powerprop'] = powerprop = dict(powerprop)
   for section, plural, singular in (
-    (config, 'seeds', 'seed'), (config.get('powerprop'), 'alphas', 'alpha'),
+    (sections, 'seeds', 'seed'), (powerprop, 'alphas', 'alpha'),
   ):  # fmt: skip
     # Other values are errors where the task is made.
     if isinstance(section, dict) and isinstance(
-      section.get(plural), (list, tuple)
+      section.get(plural), list | tuple
     ):
       section[singular] = (*section.pop(plural), None)[0]
-  return config
+  return sections
 
 
 def densities(
@@ -157,7 +157,9 @@ def densities(
     pattern = build.build(
       methods.PATTERNS, section.get('pattern', {'name': 'unstructured'})
     )
-    make = units.make_counts(pattern, density=section['density'], **shared)
+    make = sparsity.make_counts(
+      forward_density=section['density'], pattern=pattern, **shared
+    )
   counts = make(params)
   return _shares(counts.forward, counts), _shares(counts.backward, counts)
 

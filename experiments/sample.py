@@ -150,7 +150,7 @@ def _check(prompt, length, temperature, top_p, seed) -> None:
 
 def main(arguments: Sequence[str]) -> int:
   """Prints the prompt and what follows, and returns the exit code."""
-  logging.set_verbosity(logging.WARNING)
+  logging.set_verbosity(logging.ERROR)
   parser = argparse.ArgumentParser(
     'python -m experiments.sample',
     description=__doc__,

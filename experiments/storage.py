@@ -59,7 +59,7 @@ def masked(tx: Optimizer, num_devices: int) -> tuple[Optimizer, Storage]:
   """
   forward_weights = sparsity.forward_weights
   if num_devices == 1 and hasattr(tx, 'method'):
-    forward_weights = functools.partial(sparsity.masked_weights, tx)
+    forward_weights = functools.partial(sparsity.masked_weights, tx, skip=True)
   return tx, Storage(
     pack=lambda state: state,
     unpack=lambda state: state,

@@ -1,4 +1,4 @@
-"""How an entry is parameterised: Powerpropagation."""
+"""Powerpropagation: a weight parameterization that trains into sparsity."""
 
 from powerprop import packnet
 from powerprop.modules import Conv1D

@@ -1,9 +1,8 @@
 """Haiku modules that store phi and compute with theta.
 
-For programs that cannot pass weights by hand. The parameters have the names and
-shapes of the plain modules, but hold phi, and the gradient with respect to them
-is dL/dphi. The weights start as the plain modules' do: phi is made of what the
-initialiser returns.
+For programs that cannot pass weights explicitly. The parameters have the names
+and shapes of the plain modules but hold phi, and their gradient is dL/dphi. phi
+is initialized so that theta has the initial values of the plain modules.
 """
 
 from collections.abc import Iterator
@@ -21,9 +20,9 @@ def parameterize(
   alpha: reparam.Alpha,
   select: select_lib.Predicate = select_lib.is_weight,
 ) -> Iterator[None]:
-  """Within it, selected parameters of any Haiku module are stored as phi.
+  """Context in which Haiku modules store selected parameters as phi.
 
-  Around the call of a network, since Haiku creates parameters there:
+  Wrap the call of a network, where Haiku creates parameters:
 
   Example:
     >>> import jax.numpy as jnp
@@ -37,22 +36,21 @@ def parameterize(
     >>> params['mlp/~/linear_0']['w'].shape
     (784, 300)
 
-  This is `net.apply(to_weights(params, alpha, select), x)` on
-  `params = from_weights(net.init(...), alpha, select)`, outputs and gradients.
+  Outputs and gradients equal `net.apply(to_weights(params, alpha, select), x)`
+  with `params = from_weights(net.init(...), alpha, select)`.
 
-  Haiku runs outer getters first: a getter further in, such as a mask, is given
-  theta; one further out is given phi. Within another `parameterize`, or around
-  the modules of this file, the powers multiply.
+  Haiku runs outer getters first: an inner getter, such as a mask, gets theta,
+  an outer one phi. Nested contexts, and contexts around the modules of this
+  file, multiply their powers.
 
   Args:
-    alpha: As in `to_weights`.
-    select: As in `to_weights`. Within `hk.lift` and what is built on it, here
-      and in `alpha`, a parameter goes by its name in the inner transform: Haiku
-      tells no other when the network is applied.
+    alpha: as in `to_weights`.
+    select: as in `to_weights`. Inside `hk.lift` and its derivatives a parameter
+      is known by its name in the inner transform, here and in `alpha`.
 
   Raises:
-    ValueError: If an alpha is less than 1, not finite or traced; at the end, if
-      no parameter used within was selected, or a key of `alpha` named none.
+    ValueError: If an alpha is less than 1, not finite or traced; on exit, if no
+      parameter was selected, or a key of `alpha` names none that was.
   """
   reparam.check_alpha(alpha)
   paths = []
@@ -78,14 +76,14 @@ def parameterize(
     yield
   if not paths:
     raise ValueError(
-      'expected parameters to be used within parameterize, but none was '
-      'selected: put it around the call of a network, not its construction'
+      'expected selected parameters within parameterize, got none: put it '
+      'around the call of a network, not its construction'
     )
   reparam.check_matched(alpha, list(dict.fromkeys(paths)))
 
 
 class _Parameterized:
-  """Mixin: the call of the module is within `parameterize(alpha)`."""
+  """Mixin that calls the module within `parameterize(alpha)`."""
 
   def __init__(self, *args, alpha: float, **kwargs):
     reparam.check_alpha(alpha)
@@ -98,7 +96,7 @@ class _Parameterized:
 
 
 class Linear(_Parameterized, hk.Linear):
-  """`hk.Linear` with the keyword `alpha`: its `w` is phi.
+  """`hk.Linear` with a keyword `alpha`, whose `w` is phi.
 
   Example:
     >>> import jax.numpy as jnp
@@ -107,32 +105,28 @@ class Linear(_Parameterized, hk.Linear):
     >>> params = jax.eval_shape(net.init, jax.random.key(0), images)
     >>> jax.tree.map(lambda x: x.shape, params)
     {'linear': {'b': (10,), 'w': (784, 10)}}
-
-  Reference:
-    Schwarz et al., 2021, "Powerpropagation: A sparsity inducing weight
-    reparameterisation". https://arxiv.org/abs/2110.00296
   """
 
 
 class Conv1D(_Parameterized, hk.Conv1D):
-  """`hk.Conv1D` with the keyword `alpha`: its `w` is phi."""
+  """`hk.Conv1D` with a keyword `alpha`, whose `w` is phi."""
 
 
 class Conv2D(_Parameterized, hk.Conv2D):
-  """`hk.Conv2D` with the keyword `alpha`: its `w` is phi."""
+  """`hk.Conv2D` with a keyword `alpha`, whose `w` is phi."""
 
 
 class Conv3D(_Parameterized, hk.Conv3D):
-  """`hk.Conv3D` with the keyword `alpha`: its `w` is phi."""
+  """`hk.Conv3D` with a keyword `alpha`, whose `w` is phi."""
 
 
 class Conv1DTranspose(_Parameterized, hk.Conv1DTranspose):
-  """`hk.Conv1DTranspose` with the keyword `alpha`: its `w` is phi."""
+  """`hk.Conv1DTranspose` with a keyword `alpha`, whose `w` is phi."""
 
 
 class Conv2DTranspose(_Parameterized, hk.Conv2DTranspose):
-  """`hk.Conv2DTranspose` with the keyword `alpha`: its `w` is phi."""
+  """`hk.Conv2DTranspose` with a keyword `alpha`, whose `w` is phi."""
 
 
 class Conv3DTranspose(_Parameterized, hk.Conv3DTranspose):
-  """`hk.Conv3DTranspose` with the keyword `alpha`: its `w` is phi."""
+  """`hk.Conv3DTranspose` with a keyword `alpha`, whose `w` is phi."""

@@ -1,10 +1,8 @@
-"""The reparameterisation theta = phi |phi|^(alpha - 1), both ways.
+"""The reparameterization theta = phi |phi|^(alpha - 1) and its inverse.
 
-phi is what is stored and trained, theta what the network computes with. The
-power is what the method costs, and a general power is dearer than a small
-network: here alpha is a Python number, known when a step is compiled, so that
-its power is built of products and square roots, and value and derivative are
-the same power times something.
+phi is stored and trained, theta is used by the network. A general power costs
+more than a small network. Therefore alpha is a static Python number, its power
+is built from products and square roots, and value and derivative share it.
 """
 
 from collections.abc import Mapping
@@ -29,13 +27,13 @@ def to_weights(
 ) -> Any:
   """Returns theta = phi |phi|^(alpha - 1), the weights of the network.
 
-  The derivative alpha |phi|^(alpha - 1) is written by hand: automatic
+  The derivative alpha |phi|^(alpha - 1) is written by hand, because automatic
   differentiation gives NaN at phi = 0 for alpha < 2, and pruned entries are
   exactly zero. Second derivatives that do not exist at zero are zero there.
-  alpha = 1 is the identity, and costs nothing.
+  alpha = 1 is the identity, at no cost.
 
-  Parameters of 16 bits, in which small powers vanish (the fourth power of 0.01
-  is below the smallest float16), are raised in float32 and rounded once.
+  The power of 16-bit parameters is computed in float32 and rounded once, since
+  small powers underflow (0.01^4 is below the smallest float16).
 
   Example:
     >>> to_weights(jnp.array([-2.0, 0.0, 3.0]), 2)
@@ -47,12 +45,11 @@ def to_weights(
     Array([[4., 4.]], dtype=float32)
 
   Args:
-    params: phi: a tree, of which the selected leaves are transformed, or one
-      array. A tree without leaves stays as it is.
-    alpha: A number of at least 1, or numbers by layer: each key is the path of
-      a parameter (`'module/name'`), or the name of a module and so stands for
-      all that is selected of it; the path wins. Layers not named have alpha 1.
-    select: Which leaves of a tree, `(module_name, name, value)`.
+    params: phi, one array or a tree whose selected leaves are transformed.
+    alpha: a number of at least 1, or a mapping from parameter path
+      (`'module/name'`) or module name to numbers; a path takes precedence.
+      Layers not listed have alpha 1.
+    select: predicate for the leaves of a tree.
 
   Returns:
     The same structure, shapes and dtypes.
@@ -80,24 +77,20 @@ def from_weights(
 ) -> Any:
   """Returns phi = sign(theta) |theta|^(1 / alpha), the inverse of `to_weights`.
 
-  Initialise with it, `params = from_weights(net.init(...), alpha)`, so that the
-  network starts from the weights it would start from without the method.
+  Initialize with `params = from_weights(net.init(...), alpha)`, so that the
+  network starts from its usual weights.
 
   Example:
     >>> from_weights(jnp.array([-4.0, 0.0, 9.0]), 2)
     Array([-2.,  0.,  3.], dtype=float32)
 
   Args:
-    weights: theta, a tree or one array, as in `to_weights`.
-    alpha: As in `to_weights`.
-    select: As in `to_weights`.
+    weights: theta, one array or a tree.
+    alpha: as in `to_weights`.
+    select: as in `to_weights`.
 
   Raises:
-    ValueError: As `to_weights`.
-
-  Reference:
-    Schwarz et al., 2021, "Powerpropagation: A sparsity inducing weight
-    reparameterisation". https://arxiv.org/abs/2110.00296
+    ValueError: As in `to_weights`.
   """
   return jax.tree.map(
     lambda a, theta: theta if a == 1 else _phi(_floating(theta), a),
@@ -114,21 +107,21 @@ def scale_by_derivative(
 ) -> Any:
   """Returns `updates` times alpha |phi|^(alpha - 1), where selected.
 
-  In one jitted step with `to_weights(params)` the power is taken once: the two
-  contain the same expression, which the compiler shares.
+  In a jitted step XLA computes the power once for this and
+  `to_weights(params)`, because both contain the same expression.
 
   Example:
     >>> scale_by_derivative(jnp.ones(3), jnp.array([-2.0, 0.0, 3.0]), 2)
     Array([4., 0., 6.], dtype=float32)
 
   Args:
-    updates: A tree or array like `params`; its dtypes are kept.
+    updates: a tree or array like `params`; dtypes are kept.
     params: phi, not theta.
-    alpha: As in `to_weights`.
-    select: As in `to_weights`.
+    alpha: as in `to_weights`.
+    select: as in `to_weights`.
 
   Raises:
-    ValueError: As `to_weights`.
+    ValueError: As in `to_weights`.
   """
 
   def scale(a, phi, update):
@@ -141,19 +134,14 @@ def scale_by_derivative(
 
 
 def check_alpha(alpha: Alpha) -> None:
-  """Raises unless every alpha is a finite, static number of at least 1.
-
-  Raises:
-    ValueError: Otherwise; says what was given.
-  """
+  """Raises ValueError unless every alpha is finite, static and at least 1."""
   alphas = alpha if isinstance(alpha, Mapping) else {None: alpha}
   for key, value in alphas.items():
     where = '' if key is None else f' for {key!r}'
     if not isinstance(value, numbers.Real):
       raise ValueError(
         f'expected alpha to be a Python number, or a mapping to them, got '
-        f'{value!r}{where}: it is part of the compiled program, so pass it as '
-        'a static argument, not as an array'
+        f'{value!r}{where}: pass it as a static argument, not as an array'
       )
     if not (math.isfinite(value) and value >= 1):
       raise ValueError(
@@ -162,12 +150,7 @@ def check_alpha(alpha: Alpha) -> None:
 
 
 def alpha_of(alpha: Alpha, module_name: str, name: str) -> float:
-  """Returns the alpha of one selected parameter: 1 where none is given.
-
-  Example:
-    >>> alpha_of({'net/linear': 2}, 'net/linear', 'w')
-    2.0
-  """
+  """Returns the alpha of a selected parameter, by default 1."""
   if isinstance(alpha, Mapping):
     path = select_lib.join(module_name, name)
     alpha = alpha.get(path, alpha.get(module_name, 1.0))
@@ -175,11 +158,7 @@ def alpha_of(alpha: Alpha, module_name: str, name: str) -> float:
 
 
 def check_matched(alpha: Alpha, paths: Any) -> None:
-  """Raises if a key of `alpha` is none of `paths` nor the module of one.
-
-  Raises:
-    ValueError: If so; lists the paths.
-  """
+  """Raises ValueError if a key of `alpha` is no path or module of `paths`."""
   if not isinstance(alpha, Mapping):
     return
   known = {*paths, *(path.rpartition('/')[0] for path in paths)}
@@ -193,7 +172,7 @@ def check_matched(alpha: Alpha, paths: Any) -> None:
 
 
 def _alphas(params: Any, alpha: Alpha, select: select_lib.Predicate) -> Any:
-  """Returns a tree like `params` of alphas: 1 for what is not selected."""
+  """Returns a tree of alphas like `params`, with 1 for unselected leaves."""
   check_alpha(alpha)
   structure = jax.tree.structure(params)
   if not structure.num_leaves:
@@ -202,17 +181,15 @@ def _alphas(params: Any, alpha: Alpha, select: select_lib.Predicate) -> Any:
     if isinstance(alpha, Mapping):
       raise ValueError(f'expected one alpha for one array, got {alpha!r}')
     return float(alpha)
-  check_matched(alpha, list(select_lib.selected_paths(params, select)))
-  flags = jax.tree.leaves(select_lib.selected(params, select))
-  return jax.tree.unflatten(
-    structure,
-    [
-      alpha_of(alpha, module, name) if flag else 1.0
-      for flag, (module, name, _) in zip(
-        flags, select_lib.named_leaves(params), strict=True
-      )
-    ],
-  )
+  paths = select_lib.selected_paths(params, select)
+  check_matched(alpha, list(paths))
+  alphas = [
+    alpha_of(alpha, module, name)
+    if select_lib.join(module, name) in paths
+    else 1.0
+    for module, name, _ in select_lib.named_leaves(params)
+  ]
+  return jax.tree.unflatten(structure, alphas)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -237,15 +214,14 @@ def _phi(theta: jax.Array, alpha: float) -> jax.Array:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _power(x: jax.Array, exponent: float) -> jax.Array:
-  """Returns |x|^exponent to a few units in the last place.
+  """Returns |x|^exponent to within a few ulps.
 
-  exponent = whole part + sixteenths + rest: products for the whole part, one
-  square root for each binary digit, exp(rest log|x|) only for what is left.
-  That is as exact as it is fast: the error of exp(e log|x|) grows with
-  |e log|x||, and the rest is below a sixteenth.
+  The exponent is split into an integer (products), sixteenths (a square root
+  for each binary digit) and a rest (exp(rest log|x|)). This is both fast and
+  accurate, since the error of exp(e log|x|) grows with |e log|x||.
 
-  Negative exponents, of derivatives that do not exist at zero, give 1 there:
-  finite, and annulled by the sign of x that stands before them.
+  Negative exponents, from derivatives that do not exist at zero, give 1 there:
+  finite, and multiplied by sign(x) = 0.
   """
   if exponent < 0:
     return 1 / _power(jnp.where(x == 0, 1, x), -exponent)
@@ -279,7 +255,7 @@ def _power_jvp(exponent, primals, tangents):
   return _power(x, exponent), slope * tangent
 
 
-# What remains of an exponent below this is rounding: |x| to it is 1.
+# A smaller rest of an exponent is rounding error.
 _NEGLIGIBLE = 1e-12
 
 

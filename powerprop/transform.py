@@ -1,14 +1,12 @@
 """Powerpropagation as Optax transformations.
 
-Two forms. Differentiate through `to_weights`, and any optimiser sees dL/dphi
-and phi: nothing of this file is needed. Or take the gradient with respect to
-the weights the network saw, theta, and wrap the optimiser in `powerprop`: it
-sees dL/dtheta and theta, and only its update is carried over to phi. With plain
-SGD the two are the same; an optimiser that normalises, such as Adam, undoes
-with the first form what the method is for, that large weights learn faster.
+There are two forms. Differentiate through `to_weights`, and any optimizer gets
+dL/dphi and phi, without this module. Or take the gradient with respect to
+theta and wrap the optimizer in `powerprop`: it gets dL/dtheta and theta, and
+its update is mapped to phi. With SGD both are the same. With a normalizing
+optimizer such as Adam the first form loses the effect of the method, that large
+weights learn faster.
 """
-
-from typing import Any
 
 import optax
 
@@ -21,13 +19,12 @@ def powerprop(
   alpha: reparam.Alpha,
   select: select_lib.Predicate = select_lib.is_weight,
 ) -> optax.GradientTransformationExtraArgs:
-  """Returns `inner` living in theta, for parameters phi.
+  """Returns `inner` acting on theta, for parameters phi.
 
-  `inner` is initialised with theta, is given dL/dtheta and theta, so that its
-  weight decay and penalties act on theta, and what it returns is multiplied by
-  alpha |phi|^(alpha - 1). To decay phi itself, chain a decay after it.
-
-  The state is the state of `inner`.
+  `inner` is initialized with theta and gets dL/dtheta and theta, so that its
+  weight decay and penalties act on theta. Its updates are multiplied by
+  alpha |phi|^(alpha - 1). To decay phi itself, chain a decay after it. The
+  state is that of `inner`.
 
   Example:
     >>> import jax
@@ -42,13 +39,13 @@ def powerprop(
     Array([[-0.2, -0.4]], dtype=float32)
 
   Args:
-    inner: Any optimiser. Extra arguments of `update` are passed on to it.
-    alpha: As in `to_weights`.
-    select: As in `to_weights`.
+    inner: any optimizer; extra arguments of `update` are passed on to it.
+    alpha: as in `to_weights`.
+    select: as in `to_weights`.
 
   Raises:
-    ValueError: As `to_weights`, from `init` and `update` on for what depends
-      on the parameters; if `update` is not given `params`.
+    ValueError: As in `to_weights`, for errors in the parameters from `init` and
+      `update`; if `update` is called without `params`.
 
   Reference:
     Schwarz et al., 2021, "Powerpropagation: A sparsity inducing weight
@@ -57,15 +54,10 @@ def powerprop(
   reparam.check_alpha(alpha)
   inner = optax.with_extra_args_support(inner)
 
-  def init(params: optax.Params) -> optax.OptState:
+  def init(params):
     return inner.init(reparam.to_weights(params, alpha, select))
 
-  def update(
-    updates: optax.Updates,
-    state: optax.OptState,
-    params: optax.Params | None = None,
-    **extra_args: Any,
-  ) -> tuple[optax.Updates, optax.OptState]:
+  def update(updates, state, params=None, **extra_args):
     _check_given(params)
     weights = reparam.to_weights(params, alpha, select)
     updates, state = inner.update(updates, state, weights, **extra_args)
@@ -79,10 +71,10 @@ def scale_by_powerprop(
   alpha: reparam.Alpha,
   select: select_lib.Predicate = select_lib.is_weight,
 ) -> optax.GradientTransformation:
-  """Returns the link that multiplies updates by alpha |phi|^(alpha - 1).
+  """Returns the transformation to multiply updates by alpha |phi|^(alpha - 1).
 
-  For a chain of one's own. The links around it are given phi, not theta: a
-  weight decay before it is multiplied with the rest, one after it is not.
+  For custom chains. The other transformations get phi, not theta: a weight
+  decay before this one is scaled, one after it is not.
 
   Example:
     >>> import jax.numpy as jnp
@@ -94,33 +86,24 @@ def scale_by_powerprop(
     Array([[-1., -3.]], dtype=float32)
 
   Args:
-    alpha: As in `to_weights`.
-    select: As in `to_weights`.
+    alpha: as in `to_weights`.
+    select: as in `to_weights`.
 
   Raises:
-    ValueError: As `powerprop`.
-
-  Reference:
-    Schwarz et al., 2021, "Powerpropagation: A sparsity inducing weight
-    reparameterisation". https://arxiv.org/abs/2110.00296
+    ValueError: As in `powerprop`.
   """
   reparam.check_alpha(alpha)
 
-  def update(
-    updates: optax.Updates,
-    state: optax.EmptyState,
-    params: optax.Params | None = None,
-  ) -> tuple[optax.Updates, optax.EmptyState]:
+  def update(updates, state, params=None):
     _check_given(params)
     updates = reparam.scale_by_derivative(updates, params, alpha, select)
     return updates, state
 
-  return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+  return optax.GradientTransformation(optax.init_empty_state, update)
 
 
 def _check_given(params: optax.Params | None) -> None:
   if params is None:
     raise ValueError(
-      'expected params, the derivative depends on them, got None: call '
-      'update(grads, state, params)'
+      'expected params, got None: call update(grads, state, params)'
     )

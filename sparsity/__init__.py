@@ -1,4 +1,4 @@
-"""Which entries are active: selection, masks, schedules, the wrapper."""
+"""Sparse training: active entries, methods, masked and compact storage."""
 
 from sparsity import compact
 from sparsity import flops
@@ -21,13 +21,6 @@ from sparsity.distributions import erdos_renyi_kernel
 from sparsity.distributions import uniform
 from sparsity.masked import MaskedWeights
 from sparsity.masked import masked_weights
-from sparsity.masks import density
-from sparsity.masks import nested_topk_masks
-from sparsity.masks import num_kept
-from sparsity.masks import overlap
-from sparsity.masks import random_mask
-from sparsity.masks import topk_mask
-from sparsity.masks import topk_masks
 from sparsity.methods import gradual
 from sparsity.methods import magnitude
 from sparsity.methods import rigl
@@ -52,8 +45,15 @@ from sparsity.state import Refresh
 from sparsity.state import Rule
 from sparsity.state import SparseState
 from sparsity.state import SparseTransformation
-from sparsity.state import layer_keys
 from sparsity.state import sparse_state
+from sparsity.topk import density
+from sparsity.topk import layer_keys
+from sparsity.topk import nested_topk_masks
+from sparsity.topk import num_kept
+from sparsity.topk import overlap
+from sparsity.topk import random_mask
+from sparsity.topk import topk_mask
+from sparsity.topk import topk_masks
 from sparsity.wrapper import sparsify
 
 __all__ = [

@@ -1,7 +1,6 @@
-"""How many entries of which layers are active: static numbers.
+"""The number of active entries in each layer, as static numbers.
 
-The number kept is exact, so every shape and every k is known when a step is
-traced.
+Counts are exact and known at trace time, so every shape and every k is static.
 """
 
 from collections.abc import Callable
@@ -10,10 +9,12 @@ import math
 import re
 from typing import Any
 from typing import NamedTuple
+import warnings
 
 from sparsity import distributions
-from sparsity import masks
+from sparsity import patterns
 from sparsity import select as select_lib
+from sparsity import topk
 
 DISTRIBUTIONS = {
   'uniform': distributions.uniform,
@@ -24,13 +25,13 @@ SCOPES = ('layer', 'global')
 
 
 class Counts(NamedTuple):
-  """What is kept of each sparse layer, or of all of them together."""
+  """Number of units to keep; a unit is an entry unless a pattern is given."""
 
-  sizes: dict[str, int]  # entries of each sparse layer, by path
-  forward: dict[str, int] | int  # kept in A, by path; scope 'global': in all
+  sizes: dict[str, int]  # units of each sparse layer, by path
+  forward: dict[str, int] | int  # kept in A, by path; scope 'global': in total
   backward: dict[str, int] | int  # kept in B
   scope: str  # 'layer' | 'global'
-  forward_densities: dict[str, float]  # of each selected layer, dense or not
+  forward_densities: dict[str, float]  # of all selected layers
 
 
 def make_counts(
@@ -40,28 +41,71 @@ def make_counts(
   distribution: str | distributions.Distribution = 'uniform',
   scope: str = 'layer',
   dense: Sequence[str] = (),
+  pattern: patterns.Pattern = patterns.UNSTRUCTURED,
   select: select_lib.Predicate = select_lib.is_weight,
 ) -> Callable[[Any], Counts]:
   """Returns a function from parameters, or their shapes, to `Counts`.
 
-  Selected layers of which everything is kept do not count as sparse.
+  Selected layers that are kept whole are not listed as sparse.
 
   Args:
-    forward_density: share of the selected entries that the network sees.
-    backward_density: share that updates reach; by default the same.
+    forward_density: fraction of the selected entries in the forward set A.
+    backward_density: fraction in the backward set B; by default the same.
     distribution: a function of `sparsity.distributions`, or its name.
-    scope: 'layer' keeps a number in each layer, 'global' in all together (the
-      distribution then does not matter).
-    dense: regular expressions; layers whose path one of them matches stay
-      dense, and count towards the densities.
-    select: which parameters may be sparse.
+    scope: 'layer' keeps a number in each layer; 'global' keeps a total, and
+      ignores the distribution.
+    dense: regular expressions; layers whose path matches one stay dense and
+      count towards the densities.
+    pattern: entries kept together; see `sparsity.patterns`. Layers that do not
+      fit and stay dense leave the selection, and so do not count towards the
+      densities.
+    select: predicate for the parameters that may be sparse.
 
   Raises:
     ValueError: If a density is outside (0, 1], the forward density exceeds
-      the backward density, or an option is unknown.
+      the backward density, or an option is unknown. From the function returned:
+      if a layer does not fit the pattern, or is denser than the pattern allows.
   """
   if backward_density is None:
     backward_density = forward_density
+  _check_densities(forward_density, backward_density)
+  if isinstance(dense, str):
+    dense = (dense,)
+  _check_scope(scope, dense, pattern)
+  distribution = _find_distribution(distribution)
+  selection = select
+  if pattern.otherwise == 'dense':
+    selection = select_lib.all_of(
+      select, lambda module, name, x: pattern.fits(tuple(x.shape))
+    )
+
+  def counts(params) -> Counts:
+    _check_fit(pattern, params, select)
+    selected = select_lib.selected_paths(params, selection)
+    if not selected:  # a tree without leaves, such as Optax's placeholder
+      return Counts({}, {}, {}, scope, {})
+    shapes = {path: tuple(x.shape) for path, x in selected.items()}
+    sizes = {path: math.prod(shape) for path, shape in shapes.items()}
+    if scope == 'global':
+      return _global_counts(sizes, forward_density, backward_density)
+    full = _matching(dense, shapes)
+    densities = distribution(shapes, forward_density, dense=full)
+    forward = _kept(densities, sizes)
+    backward = _kept(distribution(shapes, backward_density, dense=full), sizes)
+    sparse = {path: n for path, n in sizes.items() if forward[path] < n}
+    found = Counts(
+      sparse,
+      {path: forward[path] for path in sparse},
+      {path: max(forward[path], backward[path]) for path in sparse},
+      scope,
+      densities,
+    )
+    return _in_units(pattern, found, shapes)
+
+  return counts
+
+
+def _check_densities(forward_density, backward_density):
   for name, density in (
     ('forward_density', forward_density),
     ('backward_density', backward_density),
@@ -70,72 +114,104 @@ def make_counts(
       raise ValueError(f'expected {name} in (0, 1], got {density}')
   if forward_density > backward_density:
     raise ValueError(
-      'expected a backward density that is not below the forward density, got '
+      'expected a backward density not below the forward density, got '
       f'forward_density={forward_density}, backward_density={backward_density}'
     )
+
+
+def _check_scope(scope, dense, pattern):
   if scope not in SCOPES:
     raise ValueError(f'expected scope out of {SCOPES}, got {scope!r}')
-  if not callable(distribution):
-    if distribution not in DISTRIBUTIONS:
-      raise ValueError(
-        f'expected distribution out of {sorted(DISTRIBUTIONS)}, got '
-        f'{distribution!r}'
-      )
-    distribution = DISTRIBUTIONS[distribution]
-  if isinstance(dense, str):
-    dense = (dense,)
   if scope == 'global' and dense:
     raise ValueError(
       "expected no dense layers with scope='global', got "
-      f'{tuple(dense)}: leave them out of the selection instead'
+      f'{tuple(dense)}: exclude them from the selection instead'
+    )
+  if scope == 'global' and pattern.name != 'unstructured':
+    raise ValueError(
+      f"expected scope='layer' with a pattern, got 'global' with {pattern.name}"
     )
 
-  def counts(params) -> Counts:
-    selected = select_lib.selected_paths(params, select)
-    if not selected:  # a tree without leaves, such as Optax's placeholder
-      return Counts({}, {}, {}, scope, {})
-    shapes = {path: tuple(x.shape) for path, x in selected.items()}
-    sizes = {path: math.prod(shape) for path, shape in shapes.items()}
-    if scope == 'global':
-      return _in_all(sizes, forward_density, backward_density)
-    full = _matching(dense, shapes)
-    densities = distribution(shapes, forward_density, dense=full)
-    forward = _kept(densities, sizes)
-    backward = _kept(distribution(shapes, backward_density, dense=full), sizes)
-    sparse = {path: n for path, n in sizes.items() if forward[path] < n}
-    return Counts(
-      sparse,
-      {path: forward[path] for path in sparse},
-      {path: max(forward[path], backward[path]) for path in sparse},
-      scope,
-      densities,
-    )
 
-  return counts
+def _find_distribution(distribution) -> distributions.Distribution:
+  if callable(distribution):
+    return distribution
+  if distribution not in DISTRIBUTIONS:
+    raise ValueError(
+      f'expected distribution out of {sorted(DISTRIBUTIONS)}, got '
+      f'{distribution!r}'
+    )
+  return DISTRIBUTIONS[distribution]
+
+
+def _check_fit(pattern, params, select):
+  """Raises or warns about selected layers that do not fit the pattern."""
+  misfits = [
+    f'{path} {tuple(x.shape)}'
+    for path, x in select_lib.selected_paths(params, select).items()
+    if not pattern.fits(tuple(x.shape))
+  ]
+  if not misfits:
+    return
+  if pattern.otherwise == 'error':
+    raise ValueError(
+      f'expected layers that fit the pattern {pattern.name}, got '
+      f'{", ".join(misfits)}: exclude them from the selection, or give the '
+      "pattern otherwise='dense' or otherwise='unstructured'"
+    )
+  warnings.warn(
+    f'the pattern {pattern.name} does not fit {", ".join(misfits)}, which '
+    f'{"stay" if len(misfits) > 1 else "stays"} {pattern.otherwise}',
+    stacklevel=3,
+  )
 
 
 def _kept(densities, sizes):
   return {
-    path: masks.num_kept(density, sizes[path])
+    path: topk.num_kept(density, sizes[path])
     for path, density in densities.items()
   }
 
 
-def _in_all(sizes, forward_density, backward_density) -> Counts:
+def _global_counts(sizes, forward_density, backward_density) -> Counts:
   total = sum(sizes.values())
-  forward = masks.num_kept(forward_density, total)
-  backward = masks.num_kept(backward_density, total)
+  forward = topk.num_kept(forward_density, total)
+  backward = topk.num_kept(backward_density, total)
   sparse = sizes if forward < total else {}
   densities = dict.fromkeys(sizes, forward_density)
   return Counts(sparse, forward, backward, 'global', densities)
 
 
-def _matching(patterns: Sequence[str], paths) -> list[str]:
-  """Returns the paths that a pattern matches; each has to match one."""
-  for pattern in patterns:
-    if not any(re.search(pattern, path) for path in paths):
-      raise ValueError(
-        f'expected dense layers out of {sorted(paths)}, got {pattern!r}, which '
-        'matches none'
+def _in_units(pattern, counts: Counts, shapes) -> Counts:
+  """Returns counts of entries as counts of units of the pattern."""
+  sizes, kept = {}, ({}, {})
+  for path, size in counts.sizes.items():
+    own = patterns.of_layer(pattern, shapes[path])
+    sizes[path] = own.num_units(shapes[path])
+    for units, entries in zip(
+      kept, (counts.forward, counts.backward), strict=True
+    ):
+      density = entries[path] / size
+      if density > own.most:
+        raise ValueError(
+          f'expected densities up to {own.most:g} for the pattern {own.name}, '
+          f'got {density:.4g} for {path} {shapes[path]}'
+        )
+      is_same = sizes[path] == size
+      units[path] = (
+        entries[path] if is_same else topk.num_kept(density, sizes[path])
       )
-  return [path for path in paths if any(re.search(p, path) for p in patterns)]
+  return counts._replace(sizes=sizes, forward=kept[0], backward=kept[1])
+
+
+def _matching(expressions: Sequence[str], paths) -> list[str]:
+  """Returns the paths that match; each expression has to match at least one."""
+  for expression in expressions:
+    if not any(re.search(expression, path) for path in paths):
+      raise ValueError(
+        f'expected dense layers out of {sorted(paths)}, got {expression!r}, '
+        'which matches none'
+      )
+  return [
+    path for path in paths if any(re.search(e, path) for e in expressions)
+  ]

@@ -1,8 +1,8 @@
-"""Distributions: how dense each layer is, for a density of all of them.
+"""Distributions of a total density over layers.
 
-Each takes the shapes of the layers by path `'module/name'` and the density of
-all entries together, and returns the density of each layer. Layers named in
-`dense` stay dense and count towards the total, so the others get less.
+Each maps the shapes of the layers, by path `'module/name'`, and the density of
+all entries together to the density of each layer. Layers in `dense` stay dense
+and count towards the total, so that the others get less.
 """
 
 from collections.abc import Callable
@@ -17,15 +17,15 @@ Distribution = Callable[..., dict[str, float]]
 def uniform(
   shapes: Shapes, density: float, *, dense: Iterable[str] = ()
 ) -> dict[str, float]:
-  """Returns one density for all layers that are not in `dense`.
+  """Returns the same density for every layer outside `dense`.
 
   Example:
     >>> uniform({'a/w': (10, 10), 'b/w': (5, 20)}, 0.25)
     {'a/w': 0.25, 'b/w': 0.25}
 
   Raises:
-    ValueError: If `density` is outside (0, 1], `dense` names no layer, or the
-      dense layers alone have more entries than `density` allows.
+    ValueError: If `density` is outside (0, 1], `dense` names an unknown layer,
+      or the dense layers alone exceed `density`.
   """
   return _solve(shapes, density, dense, lambda shape: 1.0)
 
@@ -35,9 +35,9 @@ def erdos_renyi(
 ) -> dict[str, float]:
   """Returns densities proportional to (in + out) / (in * out).
 
-  The last two axes of a shape are in and out; the dimensions of a convolution's
-  kernel are left out. Layers whose density would be over 1 are dense, and what
-  they do not use is divided among the others.
+  In and out are the last two axes; the spatial axes of a convolution kernel are
+  ignored. Layers whose density would exceed 1 are dense, and their surplus is
+  divided among the others.
 
   Raises:
     ValueError: As for `uniform`.
@@ -59,7 +59,7 @@ def erdos_renyi_kernel(
 ) -> dict[str, float]:
   """Returns densities proportional to sum(shape) / prod(shape).
 
-  As `erdos_renyi`, with the dimensions of a convolution's kernel.
+  Like `erdos_renyi`, but includes the spatial axes of a convolution kernel.
 
   Example:
     >>> shapes = {'conv/w': (3, 3, 16, 16), 'linear/w': (256, 256)}
@@ -85,7 +85,7 @@ def _solve(
   dense: Iterable[str],
   weight: Callable[[tuple[int, ...]], float],
 ) -> dict[str, float]:
-  """Returns min(1, eps * weight(shape)) a layer, with eps for the total."""
+  """Returns min(1, eps * weight(shape)) by layer; the total sets eps."""
   if not 0 < density <= 1:
     raise ValueError(f'expected a density in (0, 1], got {density}')
   full = set(dense)
@@ -102,11 +102,10 @@ def _solve(
     raise ValueError(
       f'expected dense layers within density {density} ({density * total:.0f} '
       f'entries), got {sorted(full)} with {used}: raise the density, keep '
-      'fewer layers dense, or leave them out of the selection'
+      'fewer layers dense, or exclude them from the selection'
     )
   epsilon = 1.0
-  # Making the layers over 1 dense only raises the others, so no layer that was
-  # made dense has to be taken back.
+  # Clipping layers to 1 only raises eps, so a clipped layer stays clipped.
   while rest := [path for path in shapes if path not in full]:
     used = sum(sizes[path] for path in full)
     shares = sum(raw[path] * sizes[path] for path in rest)

@@ -1,16 +1,15 @@
-"""FLOPs and bytes of a network, dense and with some entries active.
+"""FLOPs and bytes of a network, dense and sparse.
 
 Conventions:
-- Two FLOPs, a multiplication and an addition, for each product of two entries
-  in a matrix multiplication or convolution; everything else is free (biases,
-  normalization, activations, pooling, softmax, look-ups).
-- Products with the zeros around an image count, those between the entries of a
-  transposed convolution's input do not.
-- A sparse layer costs its density times what it costs dense. Products that
-  belong to no parameter, such as attention scores, are always dense.
-- A backward pass has two products for each one of the forward pass: for the
-  gradient with respect to the inputs, and with respect to the weights. Choosing
-  which entries are active is free.
+- Each multiply-add of a matrix multiplication or convolution is two FLOPs.
+  Everything else is free (biases, normalization, activations, pooling, softmax,
+  look-ups, the choice of active entries).
+- Zero padding of an image counts; the zeros inserted by a transposed
+  convolution do not.
+- A sparse layer costs its density times its dense cost. Products without a
+  parameter, such as attention scores, are always dense.
+- A backward pass costs two forward passes: one for the gradient of the inputs,
+  one for the gradient of the weights.
 """
 
 from collections.abc import Callable
@@ -25,11 +24,11 @@ import jax
 from sparsity import select as select_lib
 from sparsity import tracing
 
-Densities = Mapping[str, float]  # by path; layers that are not in it are dense
+Densities = Mapping[str, float]  # by path; layers not listed are dense
 
 
 class Layer(NamedTuple):
-  """A parameter, and what it costs."""
+  """A parameter and its cost."""
 
   path: str  # 'module/name'
   shape: tuple[int, ...]
@@ -38,21 +37,21 @@ class Layer(NamedTuple):
 
 
 class Network(NamedTuple):
-  """All parameters, and the products of one forward pass."""
+  """The cost of one forward pass."""
 
-  layers: tuple[Layer, ...]  # in the tree's order; some are of no product
-  other: int  # FLOPs of the products that belong to no parameter
+  layers: tuple[Layer, ...]  # all parameters, in tree order
+  other: int  # FLOPs of products without a parameter
 
 
 def count(fn: Callable[..., Any], params: Any, *args: Any) -> Network:
-  """Returns what `fn(params, *args)` costs, counted from its trace.
+  """Returns the cost of `fn(params, *args)`, counted from its trace.
 
-  Nothing is computed: shapes, as of `jax.eval_shape`, are enough. A product
-  belongs to the parameter that one factor is made of, entry by entry: cast,
-  masked, raised to a power, reshaped, sliced or joined. Where several
-  parameters are joined, or multiplied by each other, its FLOPs are divided in
-  the proportion of their entries. Loops count each round; of a `jax.lax.cond`
-  the branch with most FLOPs counts.
+  Nothing is computed; shapes, as from `jax.eval_shape`, are enough. A product
+  is attributed to the parameter from which one factor is derived entry by
+  entry: cast, masked, raised to a power, reshaped, sliced or concatenated. If
+  several parameters are concatenated or multiplied, its FLOPs are split in
+  proportion to their entries. Loops count every iteration; a `jax.lax.cond`
+  counts its most expensive branch.
 
   Example:
     >>> import haiku as hk
@@ -65,19 +64,17 @@ def count(fn: Callable[..., Any], params: Any, *args: Any) -> Network:
     Layer(path='linear/w', shape=(784, 10), size=7840, flops=15680)
 
   Args:
-    fn: any function of parameters and arrays.
-    params: a tree of arrays or of their shapes.
-    *args: the same: data, but for masks (boolean arrays) and random keys.
+    fn: a function of parameters and arrays.
+    params: a tree of arrays or shapes.
+    *args: trees of arrays or shapes: data, except masks (boolean arrays) and
+      random keys.
 
   Raises:
-    ValueError: If products are in a `jax.lax.while_loop`, or in an operation
-      whose insides are not known.
+    ValueError: If there are products inside a `jax.lax.while_loop`, or inside
+      an opaque operation.
   """
   jaxpr = jax.make_jaxpr(fn)(params, *args).jaxpr
-  leaves = [
-    (select_lib.join(module, name), x)
-    for module, name, x in select_lib.named_leaves(params)
-  ]
+  leaves = select_lib.path_leaves(params)
   origins = [tracing.origin_of(path, math.prod(x.shape)) for path, x in leaves]
   origins += [
     tracing.origin_of_argument(variable.aval)
@@ -94,7 +91,7 @@ def count(fn: Callable[..., Any], params: Any, *args: Any) -> Network:
 
 
 def forward(network: Network, densities: Densities | None = None) -> float:
-  """Returns the FLOPs of a forward pass, f_D dense and f_S sparse.
+  """Returns the FLOPs of a forward pass: f_D dense, f_S with densities.
 
   Example:
     >>> network = Network((Layer('linear/w', (784, 10), 7840, 15680),), 0)
@@ -102,7 +99,7 @@ def forward(network: Network, densities: Densities | None = None) -> float:
     (15680.0, 1568.0)
 
   Raises:
-    ValueError: If a density is of no layer, or outside [0, 1].
+    ValueError: If a density names no layer, or is outside [0, 1].
   """
   densities = densities or {}
   _check(network, densities)
@@ -119,10 +116,9 @@ def train(
 ) -> float:
   """Returns the FLOPs of a training step, 2 f_A + f_B.
 
-  The forward pass and the gradient of inputs are products with the entries of
-  A, the gradient of weights is needed on B: Top-KAST. Without backward
-  densities B is A, 3 f_S: static sparsity and SET. Without any it is dense,
-  3 f_D.
+  The forward pass and the gradient of the inputs use A, the gradient of the
+  weights is on B: Top-KAST. Without backward densities B is A, 3 f_S: static
+  sparsity and SET. Without any densities it is dense, 3 f_D.
 
   Raises:
     ValueError: As for `forward`.
@@ -137,11 +133,11 @@ def train(
 def train_rigl(
   network: Network, densities: Densities, *, refresh_every: int
 ) -> float:
-  """Returns the FLOPs of a step of RigL, a mean over the steps.
+  """Returns the mean FLOPs of a step of RigL.
 
-  (3 f_S T + 2 f_S + f_D) / (T + 1) with T = `refresh_every`: after each T
-  sparse steps the gradient of all weights once. As in the paper, which
-  takes the sets to change until the end of training.
+  (3 f_S T + 2 f_S + f_D) / (T + 1) with T = `refresh_every`: one dense gradient
+  of the weights after every T sparse steps. As in the paper, refreshes are
+  assumed to continue to the end of training.
 
   Raises:
     ValueError: As for `forward`, or if `refresh_every` is less than 1.
@@ -160,14 +156,14 @@ def train_rigl(
 def train_pruned(
   network: Network, densities: Densities, *, unpruned: float
 ) -> float:
-  """Returns the FLOPs of a step of dense-to-sparse training, a mean.
+  """Returns the mean FLOPs of a step of dense-to-sparse training.
 
   Args:
-    network: of `count`.
-    densities: at the end.
-    unpruned: the mean over all steps of the share of entries, among those that
-      are pruned in the end, that are still there; see `unpruned_gradual`. For
-      pruning in one shot it is the share of steps before it.
+    network: result of `count`.
+    densities: final densities.
+    unpruned: fraction of the eventually pruned entries that is still present,
+      as a mean over all steps; see `unpruned_gradual`. For one-shot pruning it
+      is the fraction of steps before the pruning.
 
   Raises:
     ValueError: As for `forward`, or if `unpruned` is outside [0, 1].
@@ -181,9 +177,10 @@ def train_pruned(
 def unpruned_gradual(
   *, num_steps: int, start: int, end: int, prune_every: int
 ) -> float:
-  """Returns the mean share of entries not yet pruned, of `sparsity.gradual`.
+  """Returns `unpruned` of `train_pruned` for `sparsity.gradual`.
 
-  That is of (1 - (t - start) / (end - start))^3, t the last pruning.
+  The mean over all steps of (1 - (t - start) / (end - start))^3, where t is the
+  last pruning.
 
   Example:
     >>> unpruned_gradual(num_steps=4, start=0, end=2, prune_every=1)
@@ -209,10 +206,10 @@ def unpruned_gradual(
 def num_bytes(
   size: int, num_kept: int, *, value_bytes: int = 4, index_bytes: int = 4
 ) -> int:
-  """Returns the bytes that hold the active entries, and where they are.
+  """Returns the bytes of a layer in its smallest form.
 
-  That is their values beside one bit for each entry, or beside an index for
-  each active one, or all values, whatever is smallest.
+  The candidates are the active values with a bitmask, the active values with
+  an index each, and all values.
 
   Example:
     >>> num_bytes(800, 800), num_bytes(800, 80), num_bytes(800, 8)

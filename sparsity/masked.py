@@ -1,8 +1,8 @@
-"""A dense weight beside its mask, for products that skip what is masked.
+"""A dense weight and its mask, for products that skip masked entries.
 
-`forward_weights` writes the masked weight out, and dense products multiply its
-zeros. Here the mask stays apart, and on a CPU the native kernels read weight
-and mask together and multiply only what is active.
+With `forward_weights` the masked weight is written out and dense products
+multiply its zeros. Here the mask is kept apart: on a CPU, the native kernels
+read weight and mask together and multiply active entries only.
 """
 
 import dataclasses
@@ -17,24 +17,24 @@ from sparsity import kernels
 from sparsity import select
 from sparsity import state as state_lib
 
-# Up to this share of entries, and from this size on, skipping is the faster
-# way; `python -m benchmarks.masked`.
-MOST_ACTIVE = 0.3
-SMALLEST = 2**14
+# Skipping is faster for layers of at most this density and at least this many
+# entries; measured by `python -m benchmarks.masked`.
+MAX_DENSITY = 0.3
+MIN_SIZE = 2**14
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class MaskedWeights:
-  """A dense weight and its mask; `sparsity.matmul` and `conv` take it.
+  """A dense weight and its mask, for `sparsity.matmul` and `conv`.
 
-  It is the weight where the mask is True and zero elsewhere, and every function
-  that takes arrays takes it for that. Take gradients by `sparsity.grad`: as of
-  `forward_weights`, they are those of the weight that the network saw, dense.
+  Represents the weight where the mask is True, zero elsewhere; `jax.numpy`
+  functions take it as that array. Take gradients with `sparsity.grad`: as with
+  `forward_weights`, they are dense and with respect to the masked weight.
   """
 
   values: jax.Array
-  mask: jax.Array  # bool, of the same shape
+  mask: jax.Array  # bool, same shape
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -57,11 +57,11 @@ class MaskedWeights:
     return self.values.dtype
 
   def astype(self, dtype: Any) -> 'MaskedWeights':
-    """Returns it with values of another dtype."""
+    """Returns this weight with values of another dtype."""
     return MaskedWeights(self.values.astype(dtype), self.mask)
 
   def reshape(self, *shape: Any) -> 'MaskedWeights':
-    """Returns it with another shape."""
+    """Returns this weight in another shape."""
     return MaskedWeights(self.values.reshape(*shape), self.mask.reshape(*shape))
 
   def __jax_array__(self) -> jax.Array:
@@ -73,15 +73,37 @@ def is_masked(x: Any) -> bool:
   return isinstance(x, MaskedWeights)
 
 
-def masked_weights(tx: Any, params: Any, state: optax.OptState) -> Any:
-  """Returns what the network sees, for products that skip what is masked.
+def write_out(weights: Any) -> Any:
+  """Returns a tree with masked arrays in place of `MaskedWeights`."""
+  return jax.tree.map(
+    lambda w: w.__jax_array__() if is_masked(w) else w,
+    weights,
+    is_leaf=is_masked,
+  )
 
-  It is `forward_weights(params, state)`, and what is computed with it is the
-  same up to rounding. Layers of which enough is masked are `MaskedWeights`;
-  others, and all layers of a method whose number of active entries changes, are
-  masked arrays. On a CPU the products of `sparsity.matmul`, `sparsity.conv` and
-  the layers of `sparsity.modules` with them then skip what is masked; the
-  gradient of the weights is a dense product. Elsewhere nothing changes.
+
+def masked_weights(
+  tx: Any, params: Any, state: optax.OptState, *, skip: bool | None = None
+) -> Any:
+  """Returns `forward_weights(params, state)`, skipping masked entries.
+
+  Results and gradients equal those of `forward_weights` up to rounding. Layers
+  that are sparse enough are `MaskedWeights`: on a CPU, `sparsity.matmul`,
+  `sparsity.conv` and the layers of `sparsity.modules` skip their masked entries
+  (the weight gradient remains a dense product). All other layers are masked
+  arrays, and so are all layers
+
+  - without the native kernels, or on another platform;
+  - with more than one device, whose kernels would each compute the whole batch
+    (see `skip`);
+  - of methods whose number of active entries per layer is not constant: gradual
+    pruning, `scope='global'`.
+
+  Inside `sparsity.grad` and `value_and_grad` any model works: one whose layers
+  cannot take `MaskedWeights`, such as `hk.Conv2D`, receives masked arrays.
+  Outside of them, as in evaluation, use `forward_weights`. The leaves of a
+  `MaskedWeights` are its unmasked values and its mask; a loss should not map
+  over the leaves of the weights.
 
   Example:
     >>> import jax.numpy as jnp, optax, sparsity
@@ -94,10 +116,13 @@ def masked_weights(tx: Any, params: Any, state: optax.OptState) -> Any:
     >>> updates, state = tx.update(gradients, state, params)
 
   Args:
-    tx: the sparse method, outermost, which knows how much is masked.
+    tx: the sparse method, outermost; it knows the density of each layer.
     params: a tree like the one the optimizer was initialized with, raw or
       reparameterized.
     state: of `tx`; masked, not compact.
+    skip: whether the computation runs on a single device, as in
+      `skip=mesh.size == 1`; False gives masked arrays. None: whether JAX has a
+      single device, over all processes.
 
   Raises:
     ValueError: If `tx` is not one of this package's methods itself, or `state`
@@ -109,18 +134,24 @@ def masked_weights(tx: Any, params: Any, state: optax.OptState) -> Any:
       f'sparsity.rigl(...), got {type(tx).__name__}: it has to be the '
       'outermost transformation'
     )
-  seen = state_lib.forward_weights(params, state)
+  weights = state_lib.forward_weights(params, state)
+  if skip is None:
+    skip = jax.device_count() == 1
+  if not skip or kernels.implementation() != 'native':
+    return weights
   counts = tx.method.make_counts(params)
   if tx.method.rule.changes == 'numbers' or counts.scope == 'global':
-    return seen
+    return weights
   values = select.pick(params, counts.sizes)
   masks = select.pick(state_lib.active_sets(state).forward, counts.sizes)
   skipped = {
     path: MaskedWeights(values[path], masks[path])
     for path, size in counts.sizes.items()
-    if counts.forward[path] <= MOST_ACTIVE * size and size >= SMALLEST
+    if counts.forward[path] <= MAX_DENSITY * size
+    and size >= MIN_SIZE
+    and values[path].ndim in (2, 4)
   }
-  return select.put(seen, skipped)
+  return select.put(weights, skipped)
 
 
 def matmul(x: jax.Array, w: MaskedWeights) -> jax.Array:
@@ -141,7 +172,7 @@ def _write_out(values, mask):
   return state_lib.masked(mask, values)
 
 
-# The gradient of the weight that is seen reaches what is masked, too.
+# Straight through the mask: the gradient is with respect to the masked weight.
 _write_out.defvjp(
   lambda values, mask: (_write_out(values, mask), None),
   lambda _, gradient: (gradient, None),

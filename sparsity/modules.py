@@ -1,7 +1,7 @@
-"""Haiku layers whose weight may be dense, masked or compact.
+"""Haiku layers that take dense, masked or compact weights.
 
-In place of `hk.Linear` and `hk.Conv2D`: the same parameters, names and initial
-values, and with dense weights the same outputs.
+Drop-in replacements for `hk.Linear` and `hk.Conv2D`: same parameters, names,
+initial values and, with dense weights, outputs.
 """
 
 import haiku as hk
@@ -40,16 +40,16 @@ class Linear(hk.Linear):
 class Conv2D(hk.Conv2D):
   """`hk.Conv2D` that also takes `MaskedWeights` and `CompactWeights`.
 
-  Compact it has to be NHWC, without dilation, feature groups or a mask.
+  Compact weights require NHWC, without dilation, feature groups or a mask.
   """
 
   def __call__(self, inputs: jax.Array, *, precision=None) -> jax.Array:
-    """Returns the convolution of a batch, or of one image without a batch."""
+    """Returns the convolution of a batch of images, or of a single image."""
     inputs = jnp.asarray(inputs)
     if inputs.ndim not in (3, 4):
       raise ValueError(
         f'expected inputs of rank 3 or 4, got {inputs.shape}: '
-        '[batch, height, width, channels] with or without the batch'
+        '[batch, height, width, channels] or a single image'
       )
     if inputs.ndim == 3:
       return self(inputs[None], precision=precision)[0]

@@ -1,8 +1,8 @@
-"""Patterns: which entries of a layer may be kept together.
+"""Structured sparsity: patterns of entries that are kept together.
 
-A pattern divides a layer into units, the least that is kept or dropped: single
-entries, blocks, output channels. A method ranks units, each by the mean |score|
-of its entries, and keeps exactly the number of units that its density says.
+A pattern divides a layer into units that are kept or dropped whole: single
+entries, blocks, output channels. A method ranks units by the mean |score| of
+their entries, and keeps exactly the number of units its density asks for.
 
 Shapes:
   I, O: the last two axes of a layer, input and output. G: groups along I.
@@ -17,50 +17,49 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from sparsity import masks
-from sparsity import state as state_lib
 from sparsity import threshold
+from sparsity import topk as topk_lib
 
 OTHERWISE = ('error', 'dense', 'unstructured')
 Shape = tuple[int, ...]
 
 
 class Pattern(NamedTuple):
-  """Units of a layer, and the choice of the best of them.
+  """Division of a layer into units, and the choice of the k best.
 
   `topk(scores, k, given)` returns the mask of the k units of largest |score|
-  that are not in the mask `given`, and fit the pattern together with it.
+  outside the mask `given` that fit the pattern together with it.
   """
 
   name: str
   fits: Callable[[Shape], bool]
   num_units: Callable[[Shape], int]
   topk: Callable[[jax.Array, Any, jax.Array | None], jax.Array]
-  most: float = 1.0  # density that the pattern allows at most
-  otherwise: str = 'error'  # of layers that do not fit
+  most: float = 1.0  # largest density the pattern allows
+  otherwise: str = 'error'  # for layers that do not fit
 
 
 def _entries(scores, k, given=None):
   if given is not None:
     scores = jnp.where(given, jnp.nan, scores)
-  return masks.topk_mask(scores, k, magnitude=True)
+  return topk_lib.topk_mask(scores, k, magnitude=True)
 
 
 UNSTRUCTURED = Pattern('unstructured', lambda shape: True, math.prod, _entries)
 
 
 def unstructured() -> Pattern:
-  """Returns the pattern that is none: single entries, anywhere."""
+  """Returns the trivial pattern: single entries, anywhere."""
   return UNSTRUCTURED
 
 
 def n_of_m(n: int, m: int, *, otherwise: str = 'error') -> Pattern:
-  """Returns the pattern of at most n entries in m along the input axis.
+  """Returns the n:m pattern: at most n of m entries along the input axis.
 
-  The axis is the last but one, in Haiku's linear layers and convolutions alike,
-  and has to be a multiple of m. At density n/m each m consecutive entries have
-  exactly n, below it at most n; above it (a gradual method on its way) those
-  that will stay go first.
+  The input axis is the second to last, in Haiku's linear layers and
+  convolutions alike, and must be a multiple of m. At density n/m each group of
+  m consecutive entries keeps exactly n, below it at most n. Above it (during
+  gradual pruning) the best n of each group are kept first, then others.
 
   Example:
     >>> pattern = n_of_m(1, 2)
@@ -72,9 +71,8 @@ def n_of_m(n: int, m: int, *, otherwise: str = 'error') -> Pattern:
   Args:
     n: entries kept, in [1, m].
     m: entries in a group.
-    otherwise: what becomes of a layer whose axis does not fit: 'error' raises,
-      'dense' leaves it out, 'unstructured' keeps its best entries anywhere; a
-      warning names it.
+    otherwise: for layers whose axis does not fit: 'error' raises, 'dense' keeps
+      them dense and 'unstructured' ranks single entries, both with a warning.
 
   Raises:
     ValueError: If not 1 <= n <= m, or `otherwise` is unknown.
@@ -90,7 +88,7 @@ def n_of_m(n: int, m: int, *, otherwise: str = 'error') -> Pattern:
     first = _first_in_groups(scores, n, m, given)
     k = jnp.asarray(k, jnp.int32)
     num_first = jnp.sum(first, dtype=jnp.int32)
-    best = masks.topk_mask(
+    best = topk_lib.topk_mask(
       jnp.where(first, scores, jnp.nan),
       jnp.minimum(k, num_first),
       magnitude=True,
@@ -110,12 +108,12 @@ def n_of_m(n: int, m: int, *, otherwise: str = 'error') -> Pattern:
 
 
 def block(rows: int, columns: int, *, otherwise: str = 'error') -> Pattern:
-  """Returns the pattern of whole blocks of [rows, columns] in [I, O].
+  """Returns the pattern of blocks of [rows, columns] in [I, O].
 
-  Each position of a convolution's kernel is a matrix by itself. Blocks at the
-  edges may be smaller; since blocks are ranked by a mean, that is neither for
-  nor against them, and they count as one block each. Layers with less than two
-  axes do not fit.
+  Each spatial position of a convolution kernel is a separate matrix. Blocks at
+  the edges may be smaller; each counts as one block, and since blocks are
+  ranked by their mean, size does not matter. Layers with fewer than two axes do
+  not fit.
 
   Example:
     >>> scores = jnp.array([[1.0, 1.0, 2.0], [1.0, 1.0, 2.0]])
@@ -152,9 +150,9 @@ def block(rows: int, columns: int, *, otherwise: str = 'error') -> Pattern:
 
 
 def channels(*, otherwise: str = 'error') -> Pattern:
-  """Returns the pattern of whole output channels, the last axis.
+  """Returns the pattern of output channels, the last axis.
 
-  Layers with less than two axes do not fit.
+  Layers with fewer than two axes do not fit.
 
   Example:
     >>> scores = jnp.array([[1.0, 3.0], [4.0, 3.0]])
@@ -187,20 +185,20 @@ def topk_masks(
   pattern: Pattern,
   scores: dict[str, jax.Array],
   k: Any,
-  scope: masks.Scope = 'layer',
+  scope: topk_lib.Scope = 'layer',
   given: dict[str, jax.Array] | None = None,
 ) -> dict[str, jax.Array]:
-  """Returns the masks of the k units of largest |score|, of layers by path.
+  """Returns the masks of the k units of largest |score|, by layer path.
 
   Args:
-    pattern: what the units are.
-    scores: any sign; NaN is chosen only where numbers run out.
-    k: units to choose, by path, or of all (`scope='global'`); may be traced.
-    scope: as in `sparsity.topk_masks`; 'global' without a pattern only.
-    given: masks of what is kept already, and so is not chosen again.
+    pattern: division into units.
+    scores: by path, of any sign; NaN ranks below every number.
+    k: number of units, by path or in total (`scope='global'`); may be traced.
+    scope: as in `sparsity.topk_masks`; 'global' requires `UNSTRUCTURED`.
+    given: masks of units already kept, which are not chosen again.
   """
   if scope == 'global':
-    return masks.topk_masks(scores, k, scope, magnitude=True)
+    return topk_lib.topk_masks(scores, k, scope, magnitude=True)
   return {
     path: of_layer(pattern, x.shape).topk(x, k[path], given and given[path])
     for path, x in scores.items()
@@ -214,8 +212,8 @@ def random_masks(
   k: dict[str, Any],
   given: dict[str, jax.Array] | None = None,
 ) -> dict[str, jax.Array]:
-  """Returns the masks of k units of each layer of `like`, drawn at random."""
-  keys = state_lib.layer_keys(key, like)
+  """Returns random masks of k units in each layer of `like`."""
+  keys = topk_lib.layer_keys(key, like)
   lottery = {
     path: _random_scores(of_layer(pattern, x.shape), keys[path], x.shape)
     for path, x in like.items()
@@ -224,41 +222,41 @@ def random_masks(
 
 
 def of_layer(pattern: Pattern, shape: Shape) -> Pattern:
-  """Returns the pattern, or none if it does not fit a layer of this shape."""
+  """Returns the pattern, or `UNSTRUCTURED` if it does not fit the shape."""
   return pattern if pattern.fits(shape) else UNSTRUCTURED
 
 
 def _random_scores(pattern, key, shape):
   if pattern.num_units(shape) == math.prod(shape):
-    return masks.random_scores(key, shape)
-  return jax.random.uniform(key, shape)  # these can be summed
+    return topk_lib.random_scores(key, shape)
+  return jax.random.uniform(key, shape)  # summed over units
 
 
 def _units(reduced, expanded):
-  """Returns `Pattern.topk` for units, given sums over them and the inverse."""
+  """Returns `Pattern.topk`, given the sum over units and its inverse."""
 
   def topk(scores, k, given=None):
     sums = reduced(jnp.abs(scores).astype(jnp.float32))
     means = sums / reduced(jnp.ones(scores.shape, jnp.float32))
     if given is not None:
       means = jnp.where(reduced(given.astype(jnp.float32)) > 0, jnp.nan, means)
-    return expanded(masks.topk_mask(means, k), scores.shape)
+    return expanded(topk_lib.topk_mask(means, k), scores.shape)
 
   return topk
 
 
 def _first_in_groups(scores, n, m, given):
-  """Returns the mask of the best of each m, n together with those given."""
+  """Returns the mask of the best of each m, at most n including `given`."""
   *leading, i, o = scores.shape
   shape = (*leading, i // m, m, o)  # [..., G, m, O]
   keys = threshold.order(scores, magnitude=True).reshape(shape)
   left = n
   if given is not None:
     given = given.reshape(shape)
-    keys = jnp.where(given, -2, keys)  # after NaN
+    keys = jnp.where(given, -2, keys)  # below NaN
     left = n - given.sum(-2, keepdims=True, dtype=jnp.int32)
   index = lax.broadcasted_iota(jnp.int32, shape, len(shape) - 2)
-  rank = jnp.zeros(shape, jnp.int32)  # how many of the group come before
+  rank = jnp.zeros(shape, jnp.int32)  # within the group
   for j in range(m):
     other = lax.slice_in_dim(keys, j, j + 1, axis=-2)
     rank += (other > keys) | ((other == keys) & (j < index))

@@ -1,8 +1,7 @@
-"""Schedules: how dense, and when.
+"""Density schedules and event schedules.
 
 A density schedule maps the number of updates made so far to a density, an event
-schedule maps it to whether something is due. Both take and return arrays, so
-that they live inside a jitted step.
+schedule to a bool: True where the event is due. Both work inside a jitted step.
 """
 
 from collections.abc import Callable
@@ -15,7 +14,7 @@ Event = Callable[[jax.Array], jax.Array]
 
 
 def constant(density: float) -> Density:
-  """Returns a schedule that is `density` always.
+  """Returns a schedule of constant density.
 
   Raises:
     ValueError: If `density` is outside (0, 1].
@@ -25,7 +24,7 @@ def constant(density: float) -> Density:
 
 
 def one_shot(density: float, *, at: int) -> Density:
-  """Returns a schedule that is 1 before update `at` and `density` from it on.
+  """Returns a schedule that is 1 before update `at`, and `density` from then.
 
   Raises:
     ValueError: If `density` is outside (0, 1], or `at` is negative.
@@ -38,10 +37,10 @@ def one_shot(density: float, *, at: int) -> Density:
 def cubic(
   density: float, *, start: int, end: int, initial_density: float = 1.0
 ) -> Density:
-  """Returns a schedule from `initial_density` to `density`, fast then slow.
+  """Returns the cubic schedule from `initial_density` to `density`.
 
   density(t) = density + (initial - density) (1 - (t - start) / (end - start))^3
-  from update `start` to update `end`, and constant outside.
+  between updates `start` and `end`, constant before and after.
 
   Example:
     >>> schedule = cubic(0.1, start=10, end=20)
@@ -60,7 +59,7 @@ def cubic(
   _check_density('initial_density', initial_density)
   if density > initial_density:
     raise ValueError(
-      'expected a density that is not above the initial density, got '
+      'expected a density not above the initial density, got '
       f'density={density} and initial_density={initial_density}'
     )
   _check_range('start', start, 0)
@@ -75,7 +74,7 @@ def cubic(
 
 
 def every(interval: int, *, start: int = 0, stop: int | None = None) -> Event:
-  """Returns an event due at each multiple of `interval` in (start, stop].
+  """Returns an event that is due at multiples of `interval` in (start, stop].
 
   Example:
     >>> due = every(3, stop=7)
@@ -100,9 +99,9 @@ def every(interval: int, *, start: int = 0, stop: int | None = None) -> Event:
 
 
 def every_to(end: int, interval: int, *, start: int = 0) -> Event:
-  """Returns an event due each `interval` updates after `start`, and at `end`.
+  """Returns an event due every `interval` updates after `start`, and at `end`.
 
-  So whatever the interval, the last one comes when a schedule is at its end.
+  The last one coincides with the end of a schedule, whatever the interval.
 
   Example:
     >>> due = every_to(9, 3, start=2)

@@ -1,12 +1,11 @@
-"""The search for where a count falls below k, by counting pass after pass.
+"""Interpolation search for the value at which a count falls below k.
 
-Each pass counts how many ranks are at or above a few values, and keeps the
-interval that must hold the answer. The counts at its ends tell where to try
-next, as the first letter of a word does in a dictionary: about ten passes over
-random numbers of 32 bits, where halves would take thirty.
+Each pass counts the ranks at or above a few trial values and keeps the interval
+that holds the answer; the counts at its ends tell where to try next. Random
+32-bit numbers take about ten passes, where bisection would take thirty.
 
 Shapes:
-  N: number of searches done together. T: values tried for each in one pass.
+  N: searches done together. T: trial values for each in one pass.
 """
 
 from collections.abc import Callable
@@ -22,23 +21,23 @@ import numpy as np
 
 LAST = np.iinfo(np.int32).max
 
-# On a CPU the reduction to one number runs on one core. Arrays of so many
-# entries are first reduced to counts of parts, of at least so many, by all.
+# On a CPU a full reduction runs on one core. Arrays of at least `_LEAST_SPLIT`
+# entries are first reduced in parallel, in parts of at least `_LEAST_PART`.
 _LEAST_SPLIT = 2**20
 _LEAST_PART = 256
 
-# rank(leaf, offset, n): the integers to compare in the n-th search, of a leaf
-# whose flat index begins at `offset`.
+# rank(leaf, offset, n): integers to compare in the n-th search. `offset` is the
+# first flat index of the leaf.
 Rank = Callable[[jax.Array, jax.Array, int], jax.Array]
 
 
 class Bracket(NamedTuple):
-  """The greatest value with at least k scores is in [low, high)."""
+  """The interval [low, high) of the largest value with at least k scores."""
 
   low: jax.Array  # [N], int32
   high: jax.Array  # [N], int32
-  count: jax.Array  # [N], int32: how many scores are at or above `low`
-  above: jax.Array  # [N], int32: how many are at or above `high`
+  count: jax.Array  # [N], int32: number of scores at or above `low`
+  above: jax.Array  # [N], int32: number of scores at or above `high`
 
 
 def search(
@@ -50,18 +49,18 @@ def search(
 ) -> Bracket:
   """Narrows the bracket until the count at `low` is k, or to one value.
 
-  Where counts between the ends of a bracket do not grow evenly, its parts in
-  the next pass are equal. So no scores need more than twice the passes of a
-  search by equal parts alone.
+  A pass that narrows the bracket too little is followed by one with evenly
+  spaced trial values, which bounds the number of passes at twice that of a
+  search by equal parts.
 
   Args:
-    rank: Gives the integers to compare.
-    leaves: The arrays whose entries are counted.
+    rank: Maps a leaf to the integers to compare.
+    leaves: Arrays whose entries are counted.
     ks: [N].
-    bracket: Where to search.
-    excess: Scores that each count has too many.
+    bracket: Initial interval.
+    excess: Number to subtract from every count.
   """
-  # More parts would be fewer passes, but of more comparisons; measured.
+  # More parts make fewer passes with more comparisons; measured.
   num_parts = 4 if len(ks) == 1 else 3
 
   def is_open(carry):
@@ -90,7 +89,7 @@ def search(
 def narrow(
   bracket: Bracket, ks: jax.Array, values: jax.Array, counts: jax.Array
 ) -> Bracket:
-  """Returns the bracket, knowing the counts of values [N, T] (or [1, T])."""
+  """Returns the bracket narrowed by the counts of values [N, T] (or [1, T])."""
   is_low = counts >= ks[:, None]
   return Bracket(
     jnp.maximum(bracket.low, jnp.where(is_low, values, -LAST).max(1)),
@@ -103,17 +102,17 @@ def narrow(
 def count(
   rank: Rank, leaves: Sequence[jax.Array], values: jax.Array
 ) -> jax.Array:
-  """Returns [N, T]: how many n-th ranks of all leaves are >= values[n, t].
+  """Returns [N, T]: the number of n-th ranks that are >= values[n, t].
 
-  One reduction with many results reads its operands once, and the compiler
-  makes vector code of it; as many reductions would each read them again.
+  One reduction with many results reads its operands once and is vectorized;
+  separate reductions would each read them again.
   """
 
   def add(a, b):
     return tuple(x + y for x, y in zip(a, b, strict=True))
 
-  # Else the compiler would compute what is the same in each pass, the keys and
-  # the indices, before the loop: arrays as large as the scores.
+  # Keeps XLA from hoisting the loop-invariant keys and indices out of the loop,
+  # which would materialize arrays as large as the scores.
   starts = [jnp.int32(offset) for offset in offsets(leaves)]
   leaves, starts, values = lax.optimization_barrier((leaves, starts, values))
 
@@ -131,12 +130,12 @@ def count(
 
 
 def offsets(leaves: Sequence[jax.Array]) -> list[int]:
-  """Returns for each leaf the number of entries in the leaves before it."""
+  """Returns for each leaf the total size of the leaves before it."""
   return [0, *itertools.accumulate(leaf.size for leaf in leaves[:-1])]
 
 
 def _inner_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
-  """Returns the axes to reduce first: all, or of a large array the last few."""
+  """Returns the axes to reduce first: all, or the last few of a large array."""
   axes = tuple(range(len(shape)))
   if math.prod(shape) < _LEAST_SPLIT:
     return axes
@@ -147,18 +146,18 @@ def _inner_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _equal_steps(width, num_parts) -> jax.Array:
-  """Returns [N, T] steps from `low` that part brackets evenly."""
+  """Returns [N, T] evenly spaced steps from `low`."""
   parts = jnp.arange(1, num_parts, dtype=jnp.uint32)[None]
   width = width[:, None]
   return width // num_parts * parts + jnp.minimum(width % num_parts, parts)
 
 
 def _likely_steps(bracket, ks, num_parts) -> jax.Array:
-  """Returns [N, T] steps from `low` around where k is likely to be the count.
+  """Returns [N, T] steps from `low` around the value whose count is likely k.
 
-  The logarithm of the count is taken to be linear in between: so it is where
-  the scores are spread evenly, and nearly so in the tails of a distribution.
-  From the first to the last step are two standard deviations of the count.
+  Interpolates the logarithm of the count, which is linear for evenly spread
+  scores and nearly so in the tails of a distribution. The steps span two
+  standard deviations of the count.
   """
   width = _distance(bracket.low, bracket.high)[:, None]
   at_low, above, k = (
@@ -172,12 +171,12 @@ def _likely_steps(bracket, ks, num_parts) -> jax.Array:
     (at_low + 1.5) / (above + 0.5)
   )
   share = jnp.minimum(share, np.float32(0.999))
-  # Plus a different number each, so that no two steps are the same.
+  # A different offset for each keeps the steps distinct.
   steps = (share * width.astype(jnp.float32)).astype(jnp.uint32)
   steps += jnp.arange(num_parts - 1, dtype=jnp.uint32)[None]
   return jnp.clip(steps, 1, jnp.maximum(width, 2) - 1)
 
 
 def _distance(low: jax.Array, high: jax.Array) -> jax.Array:
-  """Returns high - low, which may be more than an int32 holds."""
+  """Returns high - low as uint32, since it may exceed int32."""
   return lax.bitcast_convert_type(high - low, jnp.uint32)

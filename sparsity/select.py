@@ -1,8 +1,8 @@
-"""Which parameters are sparse: predicates `(module_name, name, value)`.
+"""Predicates `(module_name, name, value)` that select parameters.
 
-A predicate sees one parameter of a tree, as in `hk.data_structures`: the name
-of its module (`'lenet/linear_1'`), its own name (`'w'`), and its value. Trees
-that are nested deeper are named alike, the path joined by slashes.
+A predicate takes one parameter of a tree, as in `hk.data_structures`: the name
+of its module (`'lenet/linear_1'`), its own name (`'w'`) and its value. In trees
+nested deeper the module name is the path to the leaf, joined by slashes.
 """
 
 from collections.abc import Callable
@@ -23,10 +23,10 @@ _EMBEDDING = re.compile(r'(^|[/_~])(embed|embedding|embeddings)(_\d+)?$')
 
 
 def is_weight(module_name: str, name: str, value: Any) -> bool:
-  """Whether a parameter is a weight: named `w`, of rank 2 or more.
+  """Returns True for weights: named `w`, of rank 2 or more.
 
-  Never biases, embeddings or normalization. The rank alone would not do: Haiku
-  stores the scale of a batch norm as `(1, 1, 1, C)`.
+  Biases, embeddings and normalization are excluded. Rank alone is not enough:
+  Haiku stores the scale of a batch norm with shape `(1, 1, 1, C)`.
 
   Example:
     >>> import numpy as np
@@ -44,13 +44,13 @@ def is_weight(module_name: str, name: str, value: Any) -> bool:
 
 
 def is_any(module_name: str, name: str, value: Any) -> bool:
-  """Whether a parameter is a parameter: always."""
+  """Returns True for every parameter."""
   del module_name, name, value
   return True
 
 
 def matching(pattern: str) -> Predicate:
-  """Returns a predicate: `pattern` is found in `'module/name'`.
+  """Returns a predicate that searches `'module/name'` for `pattern`.
 
   Example:
     >>> is_first = matching(r'linear/w$')
@@ -70,52 +70,55 @@ def matching(pattern: str) -> Predicate:
 
 
 def all_of(*predicates: Predicate) -> Predicate:
-  """Returns a predicate: every one of `predicates` holds."""
+  """Returns a predicate that is True where all of `predicates` are."""
   return lambda *parameter: all(p(*parameter) for p in predicates)
 
 
 def any_of(*predicates: Predicate) -> Predicate:
-  """Returns a predicate: at least one of `predicates` holds."""
+  """Returns a predicate that is True where any of `predicates` is."""
   return lambda *parameter: any(p(*parameter) for p in predicates)
 
 
 def none_of(*predicates: Predicate) -> Predicate:
-  """Returns a predicate: not one of `predicates` holds."""
+  """Returns a predicate that is True where none of `predicates` is."""
   return lambda *parameter: not any(p(*parameter) for p in predicates)
 
 
 def join(module_name: str, name: str) -> str:
-  """Returns `'module/name'`, the path by which layers are named everywhere."""
+  """Returns the path `'module/name'`, which identifies a layer everywhere."""
   return f'{module_name}/{name}' if module_name else name
 
 
 def named_leaves(tree: Any) -> Iterator[tuple[str, str, Any]]:
-  """Yields `(module_name, name, value)` for each leaf, in the tree's order."""
+  """Yields `(module_name, name, value)` for each leaf, in tree order."""
   for path, value in jax.tree_util.tree_leaves_with_path(tree):
     *modules, name = [_key(entry) for entry in path] or ['']
     yield '/'.join(modules), name, value
 
 
-def selected(params: Any, select: Predicate) -> Any:
-  """Returns a tree of Python booleans like `params`: is the leaf selected?
+def path_leaves(tree: Any) -> list[tuple[str, Any]]:
+  """Returns `(path, value)` for each leaf, in tree order."""
+  return [(join(module, name), x) for module, name, x in named_leaves(tree)]
 
-  An array by itself, which has no name, is always selected; a tree without
-  leaves stays as it is.
+
+def selected(params: Any, select: Predicate) -> Any:
+  """Returns a tree of Python booleans like `params`: True where selected.
+
+  A bare array has no name and is always selected. A tree without leaves is
+  returned unchanged.
 
   Raises:
-    ValueError: If nothing is selected; lists the parameters there are.
+    ValueError: If nothing is selected; lists the parameters.
   """
   structure = jax.tree.structure(params)
   if not structure.num_leaves:
     return params
   if jax.tree_util.treedef_is_leaf(structure):
     return True
-  leaves = list(named_leaves(params))
-  flags = [bool(select(*leaf)) for leaf in leaves]
+  flags = [bool(select(*leaf)) for leaf in named_leaves(params)]
   if not any(flags):
     names = '\n  '.join(
-      f'{join(module, name)} {tuple(value.shape)}'
-      for module, name, value in leaves
+      f'{path} {tuple(x.shape)}' for path, x in path_leaves(params)
     )
     raise ValueError(
       'expected a predicate that selects at least one parameter, but it '
@@ -124,49 +127,30 @@ def selected(params: Any, select: Predicate) -> Any:
   return jax.tree.unflatten(structure, flags)
 
 
-def pick(tree: Any, paths: Container[str]) -> dict[str, Any]:
-  """Returns the leaves of `tree` whose path is in `paths`, by path."""
-  leaves = ((join(module, name), x) for module, name, x in named_leaves(tree))
-  return {path: x for path, x in leaves if path in paths}
-
-
-def put(tree: Any, values: Mapping[str, Any]) -> Any:
-  """Returns `tree` with the leaves that `values` names by path replaced."""
-  leaves = [
-    values.get(join(module, name), x) for module, name, x in named_leaves(tree)
-  ]
-  return jax.tree.unflatten(jax.tree.structure(tree), leaves)
-
-
 def selected_paths(params: Any, select: Predicate) -> dict[str, Any]:
-  """Returns the selected leaves by path `'module/name'`, in the tree's order.
+  """Returns the selected leaves by path, in tree order.
 
   Raises:
-    ValueError: If nothing is selected (lists the parameters there are), or two
-      leaves have the same path (`{'a/b': ...}` beside `{'a': {'b': ...}}`).
+    ValueError: If nothing is selected (lists the parameters), or two leaves
+      have the same path (`{'a/b': ...}` beside `{'a': {'b': ...}}`).
   """
   flags = jax.tree.leaves(selected(params, select))
   found = {}
-  for flag, (module, name, x) in zip(flags, named_leaves(params), strict=True):
-    if flag and found.setdefault(join(module, name), x) is not x:
-      raise ValueError(
-        f'expected different paths, got {join(module, name)!r} twice'
-      )
+  for flag, (path, x) in zip(flags, path_leaves(params), strict=True):
+    if flag and found.setdefault(path, x) is not x:
+      raise ValueError(f'expected different paths, got {path!r} twice')
   return found
 
 
-def map_selected(fn: Callable[..., Any], select: Predicate, tree, *rest) -> Any:
-  """Maps `fn` over the selected leaves of trees; others stay as in `tree`.
+def pick(tree: Any, paths: Container[str]) -> dict[str, Any]:
+  """Returns the leaves whose path is in `paths`, by path."""
+  return {path: x for path, x in path_leaves(tree) if path in paths}
 
-  Raises:
-    ValueError: If nothing is selected; lists the parameters there are.
-  """
-  return jax.tree.map(
-    lambda is_selected, x, *xs: fn(x, *xs) if is_selected else x,
-    selected(tree, select),
-    tree,
-    *rest,
-  )
+
+def put(tree: Any, values: Mapping[str, Any]) -> Any:
+  """Returns `tree` with the leaves at the paths of `values` replaced."""
+  leaves = [values.get(path, x) for path, x in path_leaves(tree)]
+  return jax.tree.unflatten(jax.tree.structure(tree), leaves)
 
 
 def _key(entry: Any) -> str:

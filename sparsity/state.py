@@ -1,14 +1,12 @@
-"""What a sparse optimizer consists of: active sets, rules, and its state.
+"""Active sets, rules and the state of a sparse optimizer.
 
 A sparse method is an Optax transformation whose state says which entries are
-active; `sparsity.wrapper` makes it of a `Rule` and any optimizer.
+active; `sparsity.wrapper` makes it from a `Rule` and any optimizer.
 """
 
 from collections.abc import Callable
-from collections.abc import Iterable
 from typing import Any
 from typing import NamedTuple
-import zlib
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +21,8 @@ Masks = dict[str, jax.Array]
 class ActiveSets(NamedTuple):
   """Two trees of boolean masks shaped like the parameters."""
 
-  forward: Any  # A: what the network sees; True everywhere on dense leaves
-  backward: Any  # B, a superset of A: what gradients and updates reach
+  forward: Any  # A: used by the network; True everywhere on dense leaves
+  backward: Any  # B, a superset of A: reached by gradients and updates
 
 
 class SparseState(NamedTuple):
@@ -32,17 +30,17 @@ class SparseState(NamedTuple):
 
   count: jax.Array  # int32 [], updates made so far
   sets: ActiveSets
-  inner: optax.OptState  # of the wrapped optimizer; initial outside B
+  inner: optax.OptState  # of the wrapped optimizer; as initialized outside B
 
 
 class Refresh(NamedTuple):
-  """What a rule may look at when it chooses the next sets, by layer path."""
+  """Input of a rule that chooses the next sets, by layer path."""
 
   weights: Masks  # parameters of the next step
-  gradients: Masks  # of the loss, dense, before any masking
+  gradients: Masks  # of the loss, dense, unmasked
   sets: ActiveSets  # in force until now
-  count: jax.Array  # int32 [], updates made, this one included
-  key: jax.Array  # of this refresh alone
+  count: jax.Array  # int32 [], updates made, including this one
+  key: jax.Array  # unique to this refresh
 
 
 class Rule(NamedTuple):
@@ -50,40 +48,33 @@ class Rule(NamedTuple):
 
   init: Callable[[Masks, counts_lib.Counts, jax.Array], ActiveSets]
   refresh: Callable[[Refresh, counts_lib.Counts], ActiveSets]
-  # From a layer's parameters and gradients to where entries that enter B start,
-  # entry by entry; None: where they are.
+  # Maps a layer's parameters and gradients to the initial values of entries
+  # that enter B; None keeps their values.
   grow: Callable[[jax.Array, jax.Array], jax.Array] | None = None
-  # Whether an update that refreshes is also a step of the optimizer.
+  # If False, an update that refreshes is not a step of the optimizer.
   steps: bool = True
-  # What a refresh changes: 'nothing', 'entries' (as many as before), 'numbers'.
+  # Effect of a refresh: 'nothing', 'entries' (count unchanged), 'numbers'.
   changes: str = 'entries'
 
 
 class SparseMethod(NamedTuple):
-  """What `sparsify` was given."""
+  """The arguments of `sparsify`."""
 
   inner: optax.GradientTransformationExtraArgs
   rule: Rule
   make_counts: Callable[[Any], counts_lib.Counts]
   is_due: schedules.Event
-  make_key: Callable[[jax.Array], jax.Array]  # of the count of updates
+  make_key: Callable[[jax.Array], jax.Array]  # from the count of updates
 
 
 class SparseTransformation(optax.GradientTransformationExtraArgs):
-  """An Optax transformation that can tell what it is made of."""
+  """An Optax transformation that exposes its `method`."""
 
   method: SparseMethod
 
 
-def layer_keys(key: jax.Array, paths: Iterable[str]) -> dict[str, jax.Array]:
-  """Returns a random key for each layer, which its path alone decides."""
-  return {
-    path: jax.random.fold_in(key, zlib.crc32(path.encode())) for path in paths
-  }
-
-
 def active_sets(state: optax.OptState) -> ActiveSets:
-  """Returns the sets in an optimizer's state, wherever it is nested.
+  """Returns the sets in an optimizer state, however deeply nested.
 
   Raises:
     ValueError: If `state` does not hold exactly one `SparseState`.
@@ -92,7 +83,7 @@ def active_sets(state: optax.OptState) -> ActiveSets:
 
 
 def sparse_state(state: optax.OptState) -> SparseState:
-  """Returns the one `SparseState` in an optimizer's state.
+  """Returns the one `SparseState` in an optimizer state.
 
   Raises:
     ValueError: If there is none, or more than one.
@@ -111,7 +102,7 @@ def sparse_state(state: optax.OptState) -> SparseState:
 
 
 def forward_weights(params: Any, state: optax.OptState) -> Any:
-  """Returns what the network sees: `params` on A, zero elsewhere.
+  """Returns the weights of the network: `params` on A, zero elsewhere.
 
   Shapes:
     params: a tree like the one the optimizer was initialized with, raw or
@@ -124,5 +115,20 @@ def forward_weights(params: Any, state: optax.OptState) -> Any:
 
 
 def masked(mask: jax.Array, x: jax.Array) -> jax.Array:
-  """Returns `x` where the mask, of its shape, is True, and zero elsewhere."""
+  """Returns `x` where the mask of the same shape is True, zero elsewhere."""
   return jnp.where(mask, x, jnp.zeros_like(x))
+
+
+def everything(weights: Masks) -> ActiveSets:
+  """Returns sets of all entries, two copies so that both can be donated."""
+  return ActiveSets(trues(weights), trues(weights))
+
+
+def trues(params: Any) -> Any:
+  """Returns a tree of masks that keep everything."""
+  return jax.tree.map(lambda x: jnp.ones(jnp.shape(x), bool), params)
+
+
+def same_sets(masks: Masks) -> ActiveSets:
+  """Returns A = B = `masks`, B as a copy so that both can be donated."""
+  return ActiveSets(masks, jax.tree.map(jnp.copy, masks))

@@ -1,10 +1,10 @@
-"""Where to cut: the k-th largest score without a sort, by counting.
+"""The cut at the k-th largest score, found by counting instead of sorting.
 
-The bits of a float, read as an integer, are ordered as the float is. So the
-k-th largest score is found as a word is in a dictionary: count the scores at or
-above a few keys, keep the interval that must hold the answer, and again. That
-writes nothing, and where the scores are sharded over devices sends only counts.
-Equal scores are cut the same way, by a search over their index.
+The bits of a float, read as an integer, are ordered like the float. The k-th
+largest score is found by interpolation search over these integer keys: count
+the scores at or above a few keys, keep the interval that holds the answer,
+repeat. Nothing is written to memory, and with sharded scores only counts cross
+devices. Ties are cut by the same search over flat indices.
 
 Shapes:
   N: number of cuts found together.
@@ -23,7 +23,7 @@ import numpy as np
 
 from sparsity import search
 
-# Most cuts are here: a first pass that tries these saves two or three others.
+# Typical cuts: a first pass over these saves two or three later ones.
 _LIKELY = 2.0 ** np.array([-12, -8, -6, -4, -2, 0])
 
 _BITS = {
@@ -34,43 +34,17 @@ _BITS = {
 
 
 class Cut(NamedTuple):
-  """What is kept: scores above `key`, and those at it up to index `last`."""
+  """Keeps the scores above `key`, and the ties at `key` up to index `last`."""
 
   key: jax.Array  # [], int32: a key of `order`
-  last: jax.Array  # [], int32: a flat index, negative to keep none at `key`
-
-
-def kth_magnitude(x: jax.Array, k: int | jax.Array) -> jax.Array:
-  """Returns the k-th largest |x|.
-
-  NaN is less than every number. There is no derivative.
-
-  Example:
-    >>> kth_magnitude(jnp.array([3.0, -5.0, 0.0, 4.0]), 2)
-    Array(4., dtype=float32)
-
-  Shapes:
-    x: any but an empty one; the result is a scalar of the same dtype.
-
-  Args:
-    x: float32, bfloat16 or float16.
-    k: From 1 to the size of `x`. If it is an array it cannot be checked, and
-      one outside gives NaN.
-
-  Raises:
-    ValueError: If `k` is an integer outside [1, size].
-    TypeError: If `k` is not an integer, or `x` of another dtype.
-  """
-  x = jnp.asarray(x)
-  check_k(k, x.size, least=1)
-  return _kth_magnitude(x, jnp.asarray(k, jnp.int32))
+  last: jax.Array  # [], int32: flat index; negative keeps none of the ties
 
 
 def order(scores: jax.Array, magnitude: bool = False) -> jax.Array:
-  """Returns int32 keys that are ordered as the scores are.
+  """Returns int32 keys in the order of the scores.
 
-  -0.0 is equal to 0.0, NaN is less than every number, and subnormals are told
-  apart even where float comparisons take them for zero.
+  -0.0 equals 0.0, NaN is below every number, and subnormals are distinct even
+  where float comparisons flush them to zero.
 
   Example:
     >>> order(jnp.array([-2e-45, -0.0, 0.0, 3e-45]))
@@ -81,10 +55,10 @@ def order(scores: jax.Array, magnitude: bool = False) -> jax.Array:
 
   Args:
     scores: float32, bfloat16 or float16.
-    magnitude: Whether to order |scores|.
+    magnitude: Order |scores|.
 
   Raises:
-    TypeError: If the scores are of another dtype.
+    TypeError: If the scores have another dtype.
   """
   lowest, infinity = _range(scores.dtype, magnitude)
   keys = _raw_order(scores, magnitude)
@@ -96,9 +70,9 @@ def order(scores: jax.Array, magnitude: bool = False) -> jax.Array:
 def find(
   leaves: Sequence[jax.Array], ks: jax.Array, magnitude: bool = False
 ) -> list[Cut]:
-  """Returns for each k the cut that keeps exactly k scores of all leaves.
+  """Returns for each k the cut that keeps exactly k scores over all leaves.
 
-  The cuts share each pass, so that two cost little more than one.
+  The cuts share every pass over the scores.
 
   Example:
     >>> scores = jnp.array([5.0, 7.0, 5.0, 5.0])
@@ -107,12 +81,12 @@ def find(
     Array([ True,  True,  True, False], dtype=bool)
 
   Shapes:
-    leaves: any; they are ranked together, as if flattened and concatenated.
-    ks: [N]; those outside [0, total size] are clipped.
+    leaves: any; ranked together, as if flattened and concatenated.
+    ks: [N]; clipped to [0, total size].
 
   Raises:
-    ValueError: If there are 2^31 scores or more, or of several dtypes.
-    TypeError: If they are not float32, bfloat16 or float16.
+    ValueError: If there are 2^31 scores or more, or several dtypes.
+    TypeError: If the scores are not float32, bfloat16 or float16.
   """
   leaves = [lax.stop_gradient(leaf) for leaf in leaves]
   total = _total_size(leaves)
@@ -126,7 +100,7 @@ def find(
     others = jnp.where(leaf > keys[n], 1, -search.LAST)
     return jnp.where(leaf == keys[n], order_of_ties, others)
 
-  # Where no ties are to be cut, the count is k already, and no pass is made.
+  # Without ties at the cut the count is k already, and no pass is made.
   bracket = bracket._replace(
     low=jnp.full_like(ks, -total), high=jnp.full_like(ks, 1)
   )
@@ -137,12 +111,12 @@ def find(
 def keep(
   scores: jax.Array, cut: Cut, offset: int = 0, magnitude: bool = False
 ) -> jax.Array:
-  """Returns the boolean mask of the scores that a cut keeps.
+  """Returns the boolean mask of the scores above a cut.
 
   Args:
     scores: One of the leaves given to `find`.
     cut: One of its results.
-    offset: The one of `search.offsets` for this leaf.
+    offset: The entry of `search.offsets` for this leaf.
     magnitude: As given to `find`.
   """
   is_last = _indices(scores.shape, offset) > cut.last
@@ -150,25 +124,15 @@ def keep(
   return order(scores, magnitude) >= least
 
 
-def check_k(k: int | jax.Array, size: int, least: int = 0) -> None:
-  """Raises unless `k` is an integer and, if it is known, in [least, size]."""
-  if not jnp.issubdtype(jnp.result_type(k), jnp.integer):
-    raise TypeError(f'expected an integer k, got {k!r}')
-  if isinstance(k, (int, np.integer)) and not least <= k <= size:
-    raise ValueError(
-      f'expected k between {least} and the number of scores, {size}, got {k}'
-    )
-
-
 def _find_keys(leaves, ks, magnitude) -> search.Bracket:
-  """Returns in `low` keys with k scores or, of ties, the least more."""
+  """Returns brackets whose `low` has k scores or, with ties, the least more."""
   dtype = leaves[0].dtype
   lowest, infinity = _range(dtype, magnitude)
 
   def rank(leaf, *_):
     return _raw_order(leaf, magnitude)
 
-  # All scores are at or above the lowest key, none at the one after infinity.
+  # All scores are at or above the lowest key, none above the key of infinity.
   start = (lowest, infinity + 2, _total_size(leaves), 0)
   bracket = search.Bracket(*(jnp.full_like(ks, value) for value in start))
   likely = [1, *(_bits(x, dtype) for x in _LIKELY), infinity + 1]
@@ -180,7 +144,7 @@ def _find_keys(leaves, ks, magnitude) -> search.Bracket:
 
 
 def _raw_order(scores: jax.Array, magnitude: bool) -> jax.Array:
-  """Returns `order`, but NaN is beyond the infinity of its sign."""
+  """Returns `order`, but with NaN beyond the infinity of its sign."""
   integer = _BITS[scores.dtype]
   bits = lax.bitcast_convert_type(scores, integer).astype(jnp.int32)
   size = bits & np.iinfo(integer).max
@@ -188,7 +152,7 @@ def _raw_order(scores: jax.Array, magnitude: bool) -> jax.Array:
 
 
 def _indices(shape: tuple[int, ...], offset: int | jax.Array) -> jax.Array:
-  """Returns flat indices, with no array of them before `offset` is added."""
+  """Returns flat indices, starting from `offset` so that XLA fuses them."""
   index = jnp.full(shape, offset, jnp.int32)
   for axis, size in enumerate(shape):
     along = math.prod(shape[axis + 1 :]) * jnp.arange(size, dtype=jnp.int32)
@@ -197,7 +161,7 @@ def _indices(shape: tuple[int, ...], offset: int | jax.Array) -> jax.Array:
 
 
 def _range(dtype: Any, magnitude: bool) -> tuple[int, int]:
-  """Returns the lowest key, that of NaN, and the highest, of infinity."""
+  """Returns the lowest key (NaN) and the highest (infinity)."""
   if dtype not in _BITS:
     raise TypeError(
       f'expected scores of float32, bfloat16 or float16, got {dtype}: cast them'
@@ -223,14 +187,3 @@ def _total_size(leaves: Sequence[jax.Array]) -> int:
       'are int32, so rank them layer by layer'
     )
   return total
-
-
-@jax.jit
-def _kth_magnitude(x: jax.Array, k: jax.Array) -> jax.Array:
-  x = lax.stop_gradient(x)
-  [low] = _find_keys([x], k[None], magnitude=True).low
-  keys = order(x, magnitude=True)
-  key = jnp.min(jnp.where(keys >= low, keys, search.LAST))
-  is_number = (key >= 0) & (k >= 1) & (k <= x.size)
-  bits = jnp.where(is_number, key, _bits(np.nan, x.dtype))
-  return lax.bitcast_convert_type(bits.astype(_BITS[x.dtype]), x.dtype)

@@ -1,8 +1,8 @@
-"""Products in a traced computation, and the parameters that they belong to.
+"""Attribution of the products in a jaxpr to parameters.
 
-Each value of the computation is followed back: to the parameters that it is
-made of, entry by entry (cast, masked, raised to a power, reshaped, sliced,
-joined), or to the data.
+Each value is traced back to its origin: the data, or the parameters from which
+it is derived entry by entry (cast, masked, raised to a power, reshaped, sliced,
+concatenated).
 """
 
 from collections import Counter
@@ -14,14 +14,14 @@ import jax
 from jax.extend import core
 import jax.numpy as jnp
 
-# Counts of floating point operations by path; None: of no parameter.
+# Floating-point operations by path; None: products without a parameter.
 Flops = Counter[str | None]
 
 
 class Origin(NamedTuple):
-  """What a value is made of."""
+  """The parameters a value is derived from, and whether it depends on data."""
 
-  entries: dict[str, float] = {}  # noqa: RUF012  # of parameters, by path
+  entries: dict[str, float] = {}  # noqa: RUF012  # by path of the parameter
   is_data: bool = False
 
 
@@ -42,17 +42,17 @@ _MOVES = {
   'transpose',
 }
 _JOINS = {'concatenate', 'dynamic_update_slice', 'pad'}
-# What a device computes of these is not in the shapes, or only a part of it.
+# Primitives whose cost does not follow from the shapes.
 _UNKNOWN = {'pallas_call', 'ragged_dot_general', 'shard_map'}
 
 
 def origin_of(path: str, size: int) -> Origin:
-  """Returns the origin of the parameter itself."""
+  """Returns the origin of a parameter."""
   return Origin({path: float(size)})
 
 
 def origin_of_argument(x: jax.ShapeDtypeStruct) -> Origin:
-  """Returns the origin of what is no parameter: data, if not a mask or key."""
+  """Returns the origin of an argument: data, unless a mask or random key."""
   is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
   return NOTHING if is_key or x.dtype == bool else DATA
 
@@ -64,11 +64,11 @@ def count(
 
   Args:
     jaxpr: the computation.
-    origins: of its arguments.
+    origins: origins of its arguments.
 
   Raises:
-    ValueError: If products are repeated a number of times that is not known, or
-      are in an operation whose insides have other shapes.
+    ValueError: If there are products in a loop of unknown length, or in an
+      opaque operation.
   """
   env = dict(zip(jaxpr.invars, origins, strict=True))
 
@@ -99,7 +99,7 @@ def _conv(eqn, origins):
   out_axis, in_axis, *window_axes = eqn.params['dimension_numbers'].rhs_spec
   window = math.prod(rhs.shape[axis] for axis in window_axes)
   if math.prod(eqn.params['lhs_dilation']) > 1:
-    # Transposed: each entry of the input meets each window of its outputs.
+    # Transposed: each input entry is multiplied with every window entry.
     groups = eqn.params['feature_group_count']
     length = window * rhs.shape[out_axis] // groups
     return _product(eqn, origins, 2 * lhs.size * length)
@@ -115,7 +115,7 @@ def _product(eqn, origins, flops):
 
 
 def _divide(flops: int, entries) -> Flops:
-  """Returns FLOPs by parameter, in the proportion of entries; all are given."""
+  """Splits FLOPs in proportion to entries, without a rounding remainder."""
   if not flops:
     return Flops()
   total, given, seen = sum(entries.values()), 0, 0.0
@@ -157,7 +157,7 @@ def _while(eqn, origins):
 
 
 def _until_same(body, consts, carry, xs):
-  """Returns results and FLOPs of a loop's body, the carry being any round's."""
+  """Returns the results and FLOPs of a loop body at a fixed point of carry."""
   while True:
     results, flops = count(body, [*consts, *carry, *xs])
     after = [_either(a, b) for a, b in zip(carry, results, strict=False)]
@@ -167,7 +167,7 @@ def _until_same(body, consts, carry, xs):
 
 
 def _cond(eqn, origins):
-  """The branch with most FLOPs."""
+  """Counts the most expensive branch."""
   branches = [
     count(branch.jaxpr, origins[1:]) for branch in eqn.params['branches']
   ]
@@ -200,7 +200,7 @@ def _any_other(eqn, origins):
 
 
 def _result(eqn, out, origins) -> Origin:
-  """Returns the origin of what an operation without products returns."""
+  """Returns the origin of a result of an operation without products."""
   if out.dtype == bool:
     return NOTHING
   if any(origin.is_data for origin in origins):
@@ -216,12 +216,12 @@ def _result(eqn, out, origins) -> Origin:
     if name in _JOINS:
       entries.update(origin.entries)
     elif sum(origin.entries.values()) == largest:
-      entries |= origin.entries  # less is a factor of many entries, as a norm
+      entries |= origin.entries  # smaller ones broadcast, such as a norm
   return _fit(Origin(dict(entries)), out)
 
 
 def _fit(origin: Origin, aval) -> Origin:
-  """Returns the origin of a part that has the size of `aval`."""
+  """Returns the origin scaled down to the size of `aval`."""
   total = sum(origin.entries.values())
   if total <= aval.size:
     return origin

@@ -1,4 +1,4 @@
-"""Top-KAST: active sets A and B (https://arxiv.org/abs/2106.03517)."""
+"""Top-KAST: always sparse training (https://arxiv.org/abs/2106.03517)."""
 
 from topkast.modules import Conv2D
 from topkast.modules import Linear

@@ -1,8 +1,8 @@
-"""Top-KAST as Haiku state: a context for any module, and two modules.
+"""Top-KAST for Haiku: a context for any module, and two modules.
 
-For programs that cannot pass weights by hand. Parameters are those of the plain
-modules, the sets are Haiku state, and the gradient with respect to a parameter
-is dL/dalpha on B and zero elsewhere.
+For programs that cannot pass weights explicitly. The parameters are those of
+the plain modules, the sets are Haiku state, and the gradient of a parameter is
+that of the masked weight on B, zero elsewhere.
 """
 
 from collections.abc import Iterator
@@ -33,9 +33,9 @@ def sparsified(
   seed: int = 0,
   select: sparsity.Predicate = sparsity.is_weight,
 ) -> Iterator[None]:
-  """Within it, any Haiku module computes with its parameters on A.
+  """Context in which Haiku modules use their parameters on A only.
 
-  Around the call of a network in `hk.transform_with_state`:
+  Wrap the call of a network in `hk.transform_with_state`:
 
   Example:
     >>> def forward(x, is_training):
@@ -50,58 +50,49 @@ def sparsified(
     >>> int(state['topkast']['mlp/~/linear_0/w'].forward.sum())
     23520
 
-  The state is that of a module `topkast`: `count`, the calls with `refresh`
-  made so far, and the `sparsity.ActiveSets` of each layer by its path. Call
-  number c chooses the sets from the parameters it is given if c is a multiple
-  of `refresh_every`, which is when `topkast.topkast` would have chosen them
-  from the same parameters, and with the same key: trained by SGD the two are
-  equal at every step.
+  The state belongs to a module `topkast`: `count`, the number of calls with
+  `refresh` so far, and the `sparsity.ActiveSets` of each layer by path. Call
+  number c refreshes the sets from its parameters if c is a multiple of
+  `refresh_every`, exactly when `topkast.topkast` refreshes them from the same
+  parameters and with the same key. Trained by SGD the two agree at every step.
 
-  Only the gradient is masked. What an optimizer adds, weight decay, momentum or
-  Adam's moments, moves what is outside B: where that matters wrap the optimizer
-  in `topkast.topkast` instead. Nor does a layer know the others: for
-  `erdos_renyi_kernel` pass the densities of each, `scope='global'` there is
-  none.
+  Only the gradient is masked. Weight decay, momentum or Adam's moments still
+  move entries outside B; where that matters, wrap the optimizer in
+  `topkast.topkast` instead. Layers are independent: for `erdos_renyi_kernel`
+  pass a density for each; `scope='global'` is not supported.
 
-  Haiku runs outer getters first, so with Powerpropagation the
-  reparameterization goes outside, and what is masked and ranked is theta:
+  Haiku runs outer getters first. With Powerpropagation put the
+  reparameterization outside, so that theta is masked and ranked:
   `with powerprop.parameterize(alpha), topkast.sparsified(...)`.
 
   Args:
-    forward_density: share of a layer in A, in (0, 1], or shares by path
-      `'module/name'`; layers not named stay dense.
-    backward_density: share in B, likewise.
-    refresh: whether this is a training call, which is counted and refreshes the
-      sets when due; others, such as evaluation, use the sets that are stored.
+    forward_density: fraction of each layer in A, in (0, 1], or a mapping from
+      path `'module/name'`; layers not listed stay dense.
+    backward_density: fraction in B, likewise.
+    refresh: True for a training call, which is counted and refreshes the sets
+      when due; False uses the stored sets.
     refresh_every: training calls between refreshes.
-    stop_refresh_at: the last call at which the sets may change; None: never.
-    exploration: how B without A is chosen: 'topk' or 'random'.
-    seed: of random exploration.
-    select: which parameters may be sparse.
+    stop_refresh_at: last call that may change the sets; None: no end.
+    exploration: choice of B without A: 'topk' or 'random'.
+    seed: seed of random exploration.
+    select: predicate for the parameters that may be sparse.
 
   Raises:
-    ValueError: If an option is wrong, as in `topkast.topkast`; at the end, if
-      no parameter used within was selected, or a density named none.
-
-  Reference:
-    Jayakumar et al., 2020, "Top-KAST: Top-K always sparse training".
-    https://arxiv.org/abs/2106.03517
+    ValueError: If an option is invalid, as in `topkast.topkast`; on exit, if no
+      parameter was selected, or a density names none that was.
   """
-  sets.check_exploration(exploration)
+  rule = sets.make_rule(exploration)
   is_due = schedules.every(refresh_every, stop=stop_refresh_at)
-  make_counts = {}
+  paths = {}  # an ordered set of the selected parameters
 
   def layer_counts(path: str, w: jax.Array) -> sparsity.Counts:
-    if path not in make_counts:
-      forward = _density_of(forward_density, path)
-      make_counts[path] = sparsity.make_counts(
-        forward_density=forward,
-        backward_density=(
-          1.0 if forward == 1 else _density_of(backward_density, path)
-        ),
-        select=sparsity.is_any,
-      )
-    return make_counts[path]({path: w})
+    forward = _density_of(forward_density, path)
+    backward = 1.0 if forward == 1 else _density_of(backward_density, path)
+    return sparsity.make_counts(
+      forward_density=forward,
+      backward_density=backward,
+      select=sparsity.is_any,
+    )({path: w})
 
   layers = _Layers(name='topkast')
   count = layers.count(refresh)
@@ -115,25 +106,24 @@ def sparsified(
     )
     if not select(context.module_name, context.name, value):
       return next_getter(w)
+    paths[path] = None
     counts = layer_counts(path, w)
     if not counts.sizes:
       return next_getter(w)
 
     def choose():
-      chosen = sets.choose(
-        {path: lax.stop_gradient(w)}, counts, key, exploration
-      )
+      chosen = rule.init({path: lax.stop_gradient(w)}, counts, key)
       return sparsity.ActiveSets(chosen.forward[path], chosen.backward[path])
 
     return next_getter(_masked(w, *layers.active(path, choose, is_due_now)))
 
   with hk.custom_getter(getter):
     yield
-  _check_used(make_counts, forward_density, backward_density)
+  _check_used(paths, forward_density, backward_density)
 
 
 class _Layers(hk.Module):
-  """Holds the sets of all layers, so that contexts never share theirs."""
+  """Holds the sets of one context, so that contexts do not share them."""
 
   def count(self, is_counted: bool) -> jax.Array:
     """Returns the number of calls before this one."""
@@ -143,7 +133,7 @@ class _Layers(hk.Module):
     return count
 
   def active(self, path, choose, is_due) -> sparsity.ActiveSets:
-    """Returns the sets of a layer, chosen anew if `is_due`."""
+    """Returns the sets of a layer, refreshed if `is_due`."""
     stored = hk.get_state(path, [], bool, lambda *_: choose())
     if is_due is False or hk.running_init():
       return stored
@@ -153,7 +143,7 @@ class _Layers(hk.Module):
 
 
 class _Sparsified:
-  """Mixin: the call of the module is within `sparsified(...)`."""
+  """Mixin that calls the module within `sparsified(...)`."""
 
   def __init__(
     self,
@@ -184,9 +174,9 @@ class _Sparsified:
 
 
 class Linear(_Sparsified, hk.Linear):
-  """`hk.Linear` of which the network sees `w` on A.
+  """`hk.Linear` that uses `w` on A only.
 
-  The keyword arguments are those of `sparsified`, `refresh` that of the call.
+  Takes the keyword arguments of `sparsified`; `refresh` is given to the call.
 
   Example:
     >>> net = hk.transform_with_state(lambda x: Linear(
@@ -194,20 +184,16 @@ class Linear(_Sparsified, hk.Linear):
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 784)))
     >>> int(state['topkast']['linear/w'].backward.sum())
     1568
-
-  Reference:
-    Jayakumar et al., 2020, "Top-KAST: Top-K always sparse training".
-    https://arxiv.org/abs/2106.03517
   """
 
 
 class Conv2D(_Sparsified, hk.Conv2D):
-  """`hk.Conv2D` of which the network sees `w` on A; see `Linear`."""
+  """`hk.Conv2D` that uses `w` on A only; see `Linear`."""
 
 
 @jax.custom_jvp
 def _masked(w: jax.Array, forward: jax.Array, backward: jax.Array) -> jax.Array:
-  """Returns w on A, zero elsewhere; its derivative is one on B."""
+  """Returns w on A, zero elsewhere, with derivative one on B."""
   del backward
   return jnp.where(forward, w, jnp.zeros_like(w))
 
@@ -227,11 +213,11 @@ def _density_of(density: Density, path: str) -> float:
 
 
 def _check_used(paths, *densities: Density) -> None:
-  """Raises if nothing was selected, or a key of `densities` was not."""
+  """Raises if nothing was selected, or a key of `densities` names nothing."""
   if not paths:
     raise ValueError(
-      'expected parameters to be used within sparsified, but none was '
-      'selected: put it around the call of a network, not its construction'
+      'expected selected parameters within sparsified, got none: put it '
+      'around the call of a network, not its construction'
     )
   for density in densities:
     if isinstance(density, Mapping) and (

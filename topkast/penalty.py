@@ -1,4 +1,4 @@
-"""The exploration penalty: what has to earn its place in A."""
+"""The exploration penalty: stronger decay of entries in B but not in A."""
 
 import jax.numpy as jnp
 import optax
@@ -11,18 +11,17 @@ KINDS = ('l2', 'l1')
 def exploration_penalty(
   coefficient: float, kind: str = 'l2'
 ) -> optax.GradientTransformationExtraArgs:
-  """Returns a link that adds the gradient of Top-KAST's penalty.
+  """Returns a transformation that adds the gradient of Top-KAST's penalty.
 
-  The strength is 1 on A, 1/D on B without A, and 0 elsewhere, D being the
-  density of A in the layer: an entry that is only explored decays faster, so it
-  must grow against that to enter A. Layers that are not selected are left
-  alone; selected ones that are dense are all A.
+  Its strength is 1 on A, 1/D on B without A, and 0 elsewhere, where D is the
+  density of A in the layer. Explored entries decay faster, so only entries that
+  grow against the penalty enter A. Selected layers that are dense are all A;
+  layers not selected have no penalty.
 
-  The link goes into the inner chain of `topkast.topkast`, which hands it the
-  sets. Before an optimizer's own scaling it is a penalty of the loss, and goes
-  through momentum; after it, it is decoupled like AdamW's decay. Inside
-  `powerprop.powerprop` it acts on theta, the weights of the network, which is
-  the paper's; outside, on phi.
+  Use it inside the optimizer given to `topkast.topkast`, which passes it the
+  sets. Before the optimizer's scaling it is part of the loss, and subject to
+  momentum; after it, it is decoupled like AdamW's decay. Inside
+  `powerprop.powerprop` it acts on theta, as in the paper; outside, on phi.
 
   Example:
     >>> import optax
@@ -32,18 +31,18 @@ def exploration_penalty(
     ...   forward_density=0.1, backward_density=0.2)
 
   Args:
-    coefficient: weight of the penalty, at least 0.
+    coefficient: strength on A, at least 0.
     kind: 'l2' for coefficient / 2 * strength * w^2, 'l1' for
       coefficient * strength * |w|.
 
   Raises:
     ValueError: If `kind` is unknown or `coefficient` negative; from `update`,
-      if no sets were handed over or no parameters given.
+      if the sets or the parameters are missing.
 
   Reference:
     Jayakumar et al., 2020, "Top-KAST: Top-K always sparse training".
     https://arxiv.org/abs/2106.03517
-    Their formula has |w|, their text says L2: both are here.
+    The formula has |w|, the text says L2; `kind` offers both.
   """
   if kind not in KINDS:
     raise ValueError(f'expected kind out of {KINDS}, got {kind!r}')

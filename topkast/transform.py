@@ -1,4 +1,4 @@
-"""Top-KAST as an Optax transformation: always sparse, forward and backward."""
+"""Top-KAST as an Optax transformation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,14 +24,14 @@ def topkast(
   seed: int = 0,
   select: sparsity.Predicate = sparsity.is_weight,
 ) -> optax.GradientTransformationExtraArgs:
-  """Returns `inner` with Top-KAST's active sets.
+  """Returns `inner` restricted to Top-KAST's active sets.
 
-  The network sees `topkast.weights(params, state)`: the parameters on A, zero
-  elsewhere. The gradient is taken with respect to those weights; it moves the
-  parameters on B, a superset of A, and what is outside B stays as it is, bit
-  for bit, whatever the inner optimizer does. Every `refresh_every` updates both
-  sets are chosen anew from the parameters of the next step, and the optimizer's
-  state of entries that leave or enter B starts afresh.
+  The network uses `topkast.weights(params, state)`: the parameters on A, zero
+  elsewhere. The gradient with respect to these weights updates the parameters
+  on B, a superset of A; entries outside B stay bitwise unchanged, whatever the
+  inner optimizer does. Every `refresh_every` updates both sets are chosen anew
+  from the parameters of the next step, and entries that leave or enter B get
+  fresh optimizer state.
 
   Example:
     >>> import jax, jax.numpy as jnp, optax, topkast
@@ -50,27 +50,29 @@ def topkast(
 
   Args:
     inner: any optimizer; `powerprop.powerprop(...)` for Powerpropagation too.
-    forward_density: D, share of the selected entries in A, in (0, 1].
-    backward_density: D + M, share in B; 1 for a dense backward pass.
-    refresh_every: updates between refreshes. The paper refreshes at each step.
-    stop_refresh_at: the last update at which the sets may change; None: never.
+    forward_density: D, fraction of the selected entries in A, in (0, 1].
+    backward_density: D + M, fraction in B; 1 for a dense backward pass.
+    refresh_every: updates between refreshes; the paper refreshes every step.
+    stop_refresh_at: last update that may change the sets; None: no end.
     distribution: 'uniform', 'erdos_renyi' or 'erdos_renyi_kernel'.
-    scope: 'layer' ranks each layer by itself, as in the paper; 'global' all.
+    scope: 'layer' ranks each layer by itself, as in the paper; 'global' all
+      layers together.
     dense: regular expressions of layers that stay dense, counted in the
       densities.
-    exploration: how B without A is chosen: 'topk' as in the paper, or 'random',
-      an ablation of it.
-    seed: of random exploration.
-    select: which parameters may be sparse; see `sparsity.is_weight`.
+    exploration: choice of B without A: 'topk' as in the paper, or 'random', its
+      ablation.
+    seed: seed of random exploration.
+    select: predicate for the parameters that may be sparse; see
+      `sparsity.is_weight`.
 
   Returns:
-    A transformation whose state is a `sparsity.SparseState`; it has to be the
+    A transformation whose state is a `sparsity.SparseState`; it must be the
     outermost, see `sparsity.sparsify`.
 
   Raises:
     ValueError: If a density is outside (0, 1], the forward density exceeds
-      the backward density, or an option is unknown; from `init`, if nothing is
-      selected.
+      the backward density, or an option is unknown; from `init`, if no
+      parameter is selected.
 
   Reference:
     Jayakumar et al., 2020, "Top-KAST: Top-K always sparse training".
@@ -93,17 +95,17 @@ def topkast(
 
 
 def weights(params_or_weights: Any, state: optax.OptState) -> Any:
-  """Returns what the network sees: the weights on A, zero elsewhere.
+  """Returns the weights of the network: those on A, zero elsewhere.
 
-  `sparsity.masked_weights` is the same for products that skip the zeros.
+  See `sparsity.masked_weights` for products that skip the zeros.
 
   Shapes:
-    params_or_weights: a tree like the optimizer's parameters, or the same
-      reparameterized; the result has the same shapes and dtypes.
+    params_or_weights: a tree like the optimizer's parameters; the result has
+      the same shapes and dtypes.
 
   Args:
-    params_or_weights: the parameters, or theta of `powerprop.to_weights`.
-    state: of `topkast.topkast`, also inside another transformation's.
+    params_or_weights: the parameters, or theta from `powerprop.to_weights`.
+    state: state of `topkast.topkast`, also nested in another state.
 
   Raises:
     ValueError: If `state` does not hold exactly one `SparseState`.
@@ -112,7 +114,7 @@ def weights(params_or_weights: Any, state: optax.OptState) -> Any:
 
 
 def active_sets(state: optax.OptState) -> sparsity.ActiveSets:
-  """Returns the sets A (`forward`) and B (`backward`) in force.
+  """Returns the current sets A (`forward`) and B (`backward`).
 
   Raises:
     ValueError: If `state` does not hold exactly one `SparseState`.

@@ -1,7 +1,7 @@
 """Tasks as views of one data set: some of its classes, its pixels reordered.
 
-A view is a few small arrays: a hundred tasks take the memory of one, and one
-compiled step serves all.
+A view is a few small arrays, so tasks share the examples in memory and one
+compiled step.
 
 T: number of tasks; B: examples of a batch; D: entries of one input.
 """
@@ -60,7 +60,7 @@ def see(
   flat = jnp.reshape(inputs, (inputs.shape[0], -1))  # [B, D]
   source = views.source[task]  # [D] or [B, D]
   if source.ndim == 1:
-    seen = flat.at[:, source].get(mode='clip')
+    seen = flat.at[:, source[None]].get(mode='clip')[:, 0]
   else:
     seen = jnp.take_along_axis(flat, source, 1, mode='clip')
   return dataset.Examples(jnp.reshape(seen, inputs.shape), labels)

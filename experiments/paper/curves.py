@@ -41,6 +41,16 @@ def rows_of(lines: Iterable[Line], split: str, **fields: Any) -> pd.DataFrame:
   )
 
 
+def levels_of(lines: Iterable[Line]) -> pd.DataFrame:
+  """Returns the 'pruned' rows of lines, those of equal density once.
+
+  A sparse network is the same at all levels above its own density.
+  """
+  rows = rows_of(lines, 'pruned')
+  keys = ['panel', 'line', 'seed', 'density']
+  return rows if rows.empty else rows.drop_duplicates(keys)
+
+
 def draw_training(rows: pd.DataFrame) -> Any:
   """Draws the training loss against steps, means over seeds."""
   return _draw_tracks(rows, 'loss', 'training loss [nats]', 1)

@@ -63,7 +63,7 @@ def of_table(
     ),
   }
   if table.lines == 'columns':
-    pruned = curves.rows_of(lines, 'pruned')
+    pruned = curves.levels_of(lines)
     plots['overlap'] = lambda: curves.draw_levels(pruned, 'overlap')
   is_continual = any('strategy' in line.run.config for line in lines)
   unwanted = {'training', 'masks', 'histograms'} if is_continual else {'tasks'}

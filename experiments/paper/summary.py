@@ -75,7 +75,7 @@ def summarize(
   lines = [_line(run, has_points) for run in runs]
   frame = runs_lib.to_frame(runs)
   frame['line'] = [lines[i].line for i in frame.run]
-  pruned = curves.rows_of(lines, 'pruned')
+  pruned = curves.levels_of(lines)
   console.print(_table(frame, pruned, runs[0].config['experiment']))
   paths = plots.save(_plots(lines, pruned), pathlib.Path(out) / 'plots')
   if paths:

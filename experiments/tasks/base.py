@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Sequence
 import pathlib
 from typing import Any
 from typing import NamedTuple
@@ -10,11 +9,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments import build
 from experiments import mesh as mesh_lib
+from experiments import methods
 from experiments import state as state_lib
 from experiments import step as step_lib
 from experiments import storage as storage_lib
+from experiments.tasks import training as training_lib
 import sparsity
 
 Row = dict[str, Any]
@@ -23,21 +23,6 @@ State = state_lib.TrainState
 
 class StageError(ValueError):
   """A stage cannot begin; the message says why."""
-
-
-class Training(NamedTuple):
-  """The section `config.train`, checked."""
-
-  batch_size: int
-  num_micro: int
-  num_steps: int  # of a stage
-  mesh: jax.sharding.Mesh
-  log_every: int  # steps of a chunk
-  eval_every: int
-  checkpoint_every: int
-  keep_checkpoints: int
-  skip_nonfinite: bool
-  sizes: dict[str, int]  # further keys, such as 'eval_batch_size'
 
 
 class Stage(NamedTuple):
@@ -78,11 +63,11 @@ class Export(NamedTuple):
 
 
 class Task(NamedTuple):
-  """What is trained, and on what: pure functions and lazily read data."""
+  """A training problem: pure functions and lazily read data."""
 
   title: str
   objective: step_lib.Objective
-  training: Training
+  training: training_lib.Training
   stages: tuple[Stage, ...]
   steps: step_lib.Steps
   params: Any  # shapes of theta
@@ -104,82 +89,66 @@ class Task(NamedTuple):
     return sum(stage.num_steps for stage in self.stages)
 
 
-def make_training(section: dict, sizes: Sequence[str] = ()) -> Training:
-  """Returns the section `config.train`, checked.
+def make_task(
+  *,
+  objective: step_lib.Objective,
+  training: training_lib.Training,
+  init: Callable[[jax.Array], tuple[Any, Any]],
+  batch: Any,
+  batch_at: Callable[[Any, Any], Any],
+  make_stages: Callable[[State], tuple[Stage, ...]],
+  state_spec: Any = None,
+  in_loop: bool = True,
+  exports: tuple[Export, ...] | None = None,
+  **fields: Any,
+) -> Task:
+  """Returns a task with its compiled steps.
 
   Args:
-    section: the keys of `_training`, and `sizes`.
-    sizes: names of further integers, such as 'eval_batch_size'.
+    objective: of the training.
+    training: the section `config.train`.
+    init: from a key to theta and the network's state.
+    batch: shapes of a training batch, with shardings.
+    batch_at: (inputs of a chunk, number of a step in it) -> batch.
+    make_stages: from the shapes of the masked state to the stages.
+    state_spec: sharding of the network's state; None: replicated.
+    in_loop: whether one dispatch makes many steps.
+    exports: the networks of a run; None: one, at its end.
+    **fields: further fields of `Task`.
 
   Raises:
-    ValueError: If a key is unknown, missing, mistyped or out of range, or the
-      devices do not divide the batch.
+    ValueError: If the method or its storage does not fit the parameters.
   """
-  own = {name: x for name, x in section.items() if name in sizes}
-  shared = {name: x for name, x in section.items() if name not in sizes}
-  for name in sizes:
-    if name not in own:
-      raise ValueError(f'config.train: missing key {name!r}')
-    if not isinstance(own[name], int) or isinstance(own[name], bool):
-      raise ValueError(f'config.train.{name}: expected int, got {own[name]!r}')
-  training = build.call(_training, shared, name='config.train')
-  return training._replace(sizes=own)
-
-
-def _training(
-  *,
-  batch_size: int,
-  num_micro: int,
-  num_devices: int | None,
-  num_steps: int,
-  log_every: int,
-  eval_every: int,
-  checkpoint_every: int,
-  keep_checkpoints: int,
-  on_not_finite: str,
-) -> Training:
-  build.check_least(
-    'config.train',
-    1,
-    batch_size=batch_size,
-    num_micro=num_micro,
-    num_steps=num_steps,
-    log_every=log_every,
-    eval_every=eval_every,
-    checkpoint_every=checkpoint_every,
-    keep_checkpoints=keep_checkpoints,
-  )
-  for name, value in (
-    ('eval_every', eval_every), ('checkpoint_every', checkpoint_every),
-  ):  # fmt: skip
-    if value % log_every:
-      raise ValueError(
-        f'config.train.{name}: expected a multiple of log_every={log_every}, '
-        f'got {value}'
-      )
-  if on_not_finite not in step_lib.ON_NOT_FINITE:
-    raise ValueError(
-      'config.train.on_not_finite: expected one of '
-      f'{step_lib.ON_NOT_FINITE}, got {on_not_finite!r}'
-    )
-  mesh = mesh_lib.make_mesh(num_devices)
-  mesh_lib.check_batch_size(batch_size, mesh, num_micro)
-  return Training(
-    batch_size,
-    num_micro,
-    num_steps,
-    mesh,
-    log_every,
-    eval_every,
-    checkpoint_every,
-    keep_checkpoints,
-    on_not_finite == 'skip',
-    {},
+  params, _ = jax.eval_shape(init, jax.random.key(0))
+  methods.check_exclude(objective.method, params)
+  masked, state = state_shapes(objective, init, training, state_spec)
+  check_model(objective, state, batch)
+  if exports is None:
+    exports = (export_last(objective.method, training.num_steps),)
+  return Task(
+    objective=objective,
+    training=training,
+    stages=make_stages(masked),
+    steps=step_lib.compile_steps(
+      objective,
+      batch_at,
+      state,
+      mesh_lib.replicated(training.mesh),
+      in_loop=in_loop,
+    ),
+    params=params,
+    state=state,
+    batch=batch,
+    exports=exports,
+    **fields,
   )
 
 
 def state_shapes(
-  objective: step_lib.Objective, init, training: Training, spec: Any = None
+  objective: step_lib.Objective,
+  init,
+  training: training_lib.Training,
+  spec: Any = None,
 ) -> tuple[State, State]:
   """Returns the shapes of the masked state and of the trained state.
 

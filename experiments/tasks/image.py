@@ -23,6 +23,7 @@ from experiments.tasks import base
 from experiments.tasks import classification
 from experiments.tasks import feeds
 from experiments.tasks import pruning
+from experiments.tasks import training as training_lib
 import sparsity
 
 HISTOGRAM = {'num_bins': 201, 'limit': 0.3}
@@ -44,77 +45,70 @@ def image_classification(
   Raises:
     ValueError: If a key is unknown, missing, mistyped or out of range.
   """
-  spec = build.build(data_table.SPECS, data, name='config.data')
-  training = base.make_training(train, ('eval_batch_size',))
+  source = build.build(data_table.SOURCES, data, name='config.data')
+  training = training_lib.make_training(train, ('eval_batch_size',))
   mesh_lib.check_batch_size(training.sizes['eval_batch_size'], training.mesh)
   network = build.build(
-    model_table.MODELS, model, name='config.model', num_classes=spec.num_classes
+    model_table.MODELS,
+    model,
+    name='config.model',
+    num_classes=source.num_classes,
   )
-  made = methods.make_method(method, powerprop, optimizer, training.mesh.size)
   objective = step_lib.Objective(
     build.call(
       classification.make_loss,
       loss,
       name='config.loss',
       network=network,
-      augment=spec.augment,
+      augment=source.augment,
     ),
-    made,
+    methods.make_method(method, powerprop, optimizer, training.mesh.size),
     training.num_micro,
     training.skip_nonfinite,
   )
 
   def init(key):
-    return network.init(key, jnp.zeros((1, *spec.example_shape)), True)
+    return network.init(key, jnp.zeros((1, *source.example_shape)), True)
 
   params, net_state = jax.eval_shape(init, jax.random.key(0))
-  methods.check_exclude(made, params)
   levels = build.call(
     pruning.make_levels, prune, name='config.prune', params=params
   )
-  masked, state = base.state_shapes(objective, init, training)
-  batch = _batch_shapes(spec, training)
-  base.check_model(objective, state, batch)
   # The data are read at the first use.
-  source = functools.cache(
-    lambda: build.build(data_table.DATA, data, name='config.data')
-  )
-  make_feed = feeds.stream_feed if spec.is_stream else feeds.array_feed
-  feed = functools.cache(lambda: make_feed(network, source(), training))
-  stage = _make_stage(objective, init, masked, training, levels, feed)
-  return base.Task(
+  load = functools.cache(source.load)
+  make_feed = feeds.stream_feed if source.is_stream else feeds.array_feed
+  feed = functools.cache(lambda: make_feed(network, load(), training))
+  return base.make_task(
     title=f'{model["name"]} on {data["name"]}, batch of '
     f'{training.batch_size} on {training.mesh.size} device(s)',
     objective=objective,
     training=training,
-    stages=(stage,),
-    steps=step_lib.compile_steps(
-      objective,
-      feeds.streamed_batch if spec.is_stream else feeds.indexed_batch,
-      state,
-      mesh_lib.replicated(training.mesh),
-      in_loop=not spec.is_stream,
+    init=init,
+    batch=_batch_shapes(source, training),
+    batch_at=feeds.streamed_batch if source.is_stream else feeds.indexed_batch,
+    in_loop=not source.is_stream,
+    make_stages=lambda masked: (
+      _make_stage(objective, init, masked, training, levels, feed),
     ),
-    params=params,
-    state=state,
-    batch=batch,
-    exports=(base.export_last(objective.method, training.num_steps),),
-    example=base.Example(
-      lambda params, net_state, images: network.apply(
-        params, net_state, None, images, False
-      )[0],
-      (
-        net_state,
-        jax.ShapeDtypeStruct((1, *spec.example_shape), jnp.float32),
-      ),
-    ),
-    check_data=lambda: _check_data(source(), training),
+    example=_example(network, source, net_state),
+    check_data=lambda: _check_data(load(), training),
   )
 
 
-def _check_data(source: Any, training: base.Training) -> None:
-  is_stream = isinstance(source, dataset.Stream)
-  num = source.num_train if is_stream else len(source.train.labels)
+def _example(network, source: dataset.Source, net_state) -> base.Example:
+  """Returns the inference of one image."""
+  image = jax.ShapeDtypeStruct((1, *source.example_shape), jnp.float32)
+  return base.Example(
+    lambda params, net_state, images: network.apply(
+      params, net_state, None, images, False
+    )[0],
+    (net_state, image),
+  )
+
+
+def _check_data(data: Any, training: training_lib.Training) -> None:
+  is_stream = isinstance(data, dataset.Stream)
+  num = data.num_train if is_stream else len(data.train.labels)
   if training.batch_size > num:
     raise ValueError(
       f'config.train.batch_size: expected 1 to {num}, the number of training '
@@ -122,10 +116,10 @@ def _check_data(source: Any, training: base.Training) -> None:
     )
 
 
-def _batch_shapes(spec: data_table.Spec, training: base.Training):
+def _batch_shapes(source: dataset.Source, training: training_lib.Training):
   size = training.batch_size
   shapes = classification.Batch(
-    jax.ShapeDtypeStruct((size, *spec.example_shape), jnp.float32),
+    jax.ShapeDtypeStruct((size, *source.example_shape), jnp.float32),
     jax.ShapeDtypeStruct((size,), jnp.int32),
   )
   return mesh_lib.with_sharding(shapes, mesh_lib.over_data(training.mesh))

@@ -28,6 +28,7 @@ from experiments.data import vocabulary as vocabulary_lib
 from experiments.models import transformer_xl
 from experiments.tasks import base
 from experiments.tasks import scoring
+from experiments.tasks import training as training_lib
 
 VOCABULARY = 'vocabulary.json'  # in the run folder
 
@@ -56,7 +57,7 @@ def language_modelling(
     ValueError: If a key is unknown, missing, mistyped or out of range.
   """
   build.build(_TEXTS, data, name='config.data')
-  training = base.make_training(train, ('segment_len', 'memory_len'))
+  training = training_lib.make_training(train, ('segment_len', 'memory_len'))
   build.check_least(
     'config.train', 1, segment_len=training.sizes['segment_len']
   )
@@ -74,14 +75,6 @@ def language_modelling(
   objective = step_lib.Objective(
     _make_loss(trained), made, training.num_micro, training.skip_nonfinite
   )
-  init = functools.partial(_init, trained, training)
-  params = jax.eval_shape(trained.init, jax.random.key(0))
-  methods.check_exclude(made, params)
-  masked, state = base.state_shapes(
-    objective, init, training, mesh_lib.over_data(training.mesh, 1)
-  )
-  batch = _batch_shapes(training)
-  base.check_model(objective, state, batch)
   # The text is read at the first use.
   corpus = functools.cache(
     lambda: build.build(text.TEXTS, data, name='config.data')
@@ -89,24 +82,19 @@ def language_modelling(
   loss = scoring.make_loss(
     evaluated, evaluate_shape, model['num_layers'], training.mesh
   )
-  stage = _make_stage(objective, init, masked, training, corpus, loss)
-  return base.Task(
+  init = functools.partial(_init, trained, training)
+  return base.make_task(
     title=f'Transformer-XL on {data["name"]}, batch of {training.batch_size} x '
     f'{training.sizes["segment_len"]} on {training.mesh.size} device(s)',
     objective=objective,
     training=training,
-    stages=(stage,),
-    steps=step_lib.compile_steps(
-      objective,
-      lambda inputs, i: jax.tree.map(lambda x: x[i], inputs),
-      state,
-      mesh_lib.replicated(training.mesh),
-      in_loop=True,
+    init=init,
+    state_spec=mesh_lib.over_data(training.mesh, 1),
+    batch=_batch_shapes(training),
+    batch_at=lambda inputs, i: jax.tree.map(lambda x: x[i], inputs),
+    make_stages=lambda masked: (
+      _make_stage(objective, init, masked, training, corpus, loss),
     ),
-    params=params,
-    state=state,
-    batch=batch,
-    exports=(base.export_last(made, training.num_steps),),
     example=_example(trained, training),
     check_data=lambda: _check_data(corpus(), model['vocab_size'], training),
     check_folder=lambda workdir: _check_vocabulary(workdir, corpus()),
@@ -117,7 +105,7 @@ def language_modelling(
   )
 
 
-def _evaluated(model: dict, evaluation: dict, training: base.Training):
+def _evaluated(model: dict, evaluation: dict, training: training_lib.Training):
   """Returns the model with the evaluation's lengths, and their shape."""
   shape, clamp_len, same_length = build.call(
     scoring.make_shape, evaluation, name='config.evaluation'
@@ -159,7 +147,7 @@ def _make_loss(model: transformer_xl.TransformerXL) -> Callable[..., Any]:
   return loss_fn
 
 
-def _init(model, training: base.Training, key):
+def _init(model, training: training_lib.Training, key):
   """Returns theta, and the empty memory of each micro-batch."""
   num = training.num_micro
   memory = model.memory(training.batch_size, training.sizes['memory_len'])
@@ -221,7 +209,7 @@ def _make_stage(
   )
 
 
-def _batch_shapes(training: base.Training) -> segments.Segments:
+def _batch_shapes(training: training_lib.Training) -> segments.Segments:
   row = (training.batch_size,)
   both = (*row, training.sizes['segment_len'])
   shapes = segments.Segments(
@@ -233,7 +221,7 @@ def _batch_shapes(training: base.Training) -> segments.Segments:
   return mesh_lib.with_sharding(shapes, mesh_lib.over_data(training.mesh))
 
 
-def _example(model, training: base.Training) -> base.Example:
+def _example(model, training: training_lib.Training) -> base.Example:
   """Returns one row of a batch: a segment with a full memory."""
   memory = jax.eval_shape(lambda: model.memory(1, training.sizes['memory_len']))
   tokens = jax.ShapeDtypeStruct((1, training.sizes['segment_len']), jnp.int32)
@@ -255,7 +243,7 @@ def _check_memory(section: str, memory_len: int, same_length: bool) -> None:
 
 
 def _check_data(
-  corpus: text.Corpus, vocab_size: int, training: base.Training
+  corpus: text.Corpus, vocab_size: int, training: training_lib.Training
 ) -> None:
   if vocab_size != corpus.vocabulary.size:
     raise ValueError(

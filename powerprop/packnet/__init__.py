@@ -1,9 +1,9 @@
-"""Many tasks in one network, nothing forgotten: PackNet, EfficientPackNet.
+"""PackNet and EfficientPackNet: many tasks in one network without forgetting.
 
-A weight belongs to the first task whose mask selects it, and never changes
-again; a task predicts with the weights of its mask, be they its own or of
-earlier tasks. What a task does not need is trained by later ones. The two
-methods differ in one line, the masks of a task: `fixed_share` or `search`.
+A weight belongs to the first task whose mask includes it, and never changes
+again. A task predicts with the weights in its mask, its own and those of
+earlier tasks; later tasks train the rest. The two methods differ in the choice
+of the mask: `fixed_share` or `search`.
 
     state = packnet.init(params, num_tasks=10, is_head=matching('logits/'))
     tx = packnet.freeze(powerprop.powerprop(optax.adam(1e-3), alpha))
@@ -17,8 +17,8 @@ methods differ in one line, the masks of a task: `fixed_share` or `search`.
       state = packnet.claim(params, state, found.masks)
     weights = to_weights(packnet.task_params(params, state, 3), alpha)
 
-PackNet trains once more after its `claim`: on `retraining_sets`, and ends with
-`store_copies`. What the network sees, in training and in retraining, is
+PackNet retrains after `claim` on `retraining_sets`, then calls `store_copies`.
+In training and retraining the network uses
 `sparsity.forward_weights(params, opt_state)`.
 
 References:

@@ -1,4 +1,4 @@
-"""What is left for the next task, and what the tasks so far made of theirs."""
+"""Free capacity for the next task, and its use by earlier ones."""
 
 from typing import Any
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from sparsity import select as select_lib
 
 
 class Usage(NamedTuple):
-  """Shares of the entries of a layer, after some task."""
+  """Fractions of the entries of a layer, after some task."""
 
   owned: float  # by this task or an earlier one
   free: float  # 1 - owned
@@ -23,24 +23,23 @@ class Usage(NamedTuple):
 def start_task(
   params: Any, state: ownership.PackState, fresh: Any, *, min_free: int = 1
 ) -> Any:
-  """Returns the parameters with which to begin the next task.
+  """Returns the initial parameters of the next task.
 
-  Entries that no task owns, and the parameters of which each task has its own,
-  are taken from `fresh`; the others stay, bit for bit.
+  Free entries and per-task parameters are taken from `fresh`; the others stay
+  bitwise unchanged.
 
   Args:
-    params: Parameters at the end of the last task.
-    state: The state.
-    fresh: Newly drawn parameters, raw if `params` are:
-      `from_weights(net.init(...), alpha)`. Zeros go on from the pruned network,
-      but not with Powerpropagation, which cannot leave them.
-    min_free: How many free entries the task needs. With 0 a task goes on
-      without: it can choose among the weights there are, and train what each
-      task has of its own.
+    params: parameters at the end of the last task.
+    state: ownership so far.
+    fresh: newly initialized parameters, raw like `params`:
+      `from_weights(net.init(...), alpha)`. Zeros continue from the pruned
+      network, except with Powerpropagation, where zero is a fixed point.
+    min_free: minimum number of free entries. With 0 a task may start without
+      any: it selects among owned weights and trains its own parameters.
 
   Raises:
-    ValueError: If there is no room for another task, fewer entries are free
-      than needed (lists who owns what), or `fresh` is not like `params`.
+    ValueError: If there is no room for another task, too few entries are free
+      (lists the usage by layer), or `fresh` is not like `params`.
   """
   _check_alike(params, fresh)
   check_capacity(state, min_free)
@@ -50,7 +49,7 @@ def start_task(
 def usage(
   state: ownership.PackState, task: int | None = None
 ) -> dict[str, Usage]:
-  """Returns for each packed layer, and for `'all'`, what is owned and reused.
+  """Returns the usage of each packed layer by path, and in total as `'all'`.
 
   Example:
     >>> params = {'linear': {'w': jnp.ones((2, 2))}}
@@ -62,8 +61,8 @@ def usage(
     Usage(owned=0.5, free=0.5, new=0.25, reused=0.25)
 
   Args:
-    state: The state.
-    task: After which task; None: after the last one, if there is one.
+    state: ownership so far.
+    task: usage after this task; by default the last one.
 
   Raises:
     ValueError: If there is no such task.
@@ -72,35 +71,42 @@ def usage(
     task = int(state.num_tasks)
   if task:
     ownership.check_task(state, task)
-  counts = jax.device_get(_count(state, task))
-  sizes = {path: owner.size for path, owner in state.owner.items()}
-  counts['all'] = np.sum([counts[path] for path in sizes], 0, np.int64)
-  sizes['all'] = sum(sizes.values())
-  return {path: _usage(counts[path], sizes[path]) for path in sizes}
+  masks = jax.device_get(ownership.task_masks(state, task)) if task else {}
+  counts = {}
+  for path, owner in jax.device_get(state.owner).items():
+    is_owned = (owner > 0) & (owner <= task)
+    is_reused = is_owned & (owner < task) & masks.get(path, False)
+    sets = (is_owned, is_owned & (owner == task), is_reused)
+    counts[path] = np.array([owner.size, *map(np.count_nonzero, sets)])
+  counts['all'] = np.sum(list(counts.values()), 0)
+  return {path: _usage(*map(int, found)) for path, found in counts.items()}
 
 
 def num_free(state: ownership.PackState) -> int:
-  """Returns how many entries no task owns; 0 if the network is exhausted."""
-  return sum(free for free, _ in _free_and_size(state).values())
+  """Returns the number of entries without an owner."""
+  return sum(_num_free(state).values())
 
 
 def check_capacity(state: ownership.PackState, min_free: int = 1) -> None:
-  """Raises unless there is room for one more task, and enough that is free.
+  """Checks that one more task fits.
 
   Raises:
-    ValueError: Otherwise; says for each layer how much is owned.
+    ValueError: If there is no room for a task, or fewer than `min_free` entries
+      are free; lists the usage by layer.
   """
   ownership.check_room(state)
-  if num_free(state) >= min_free:
+  free = _num_free(state)
+  if sum(free.values()) >= min_free:
     return
-  figures = '\n  '.join(
-    f'{path}: {size - free} of {size} owned, {free} free'
-    for path, (free, size) in _free_and_size(state).items()
+  layers = '\n  '.join(
+    f'{path}: {owner.size - free[path]} of {owner.size} owned, '
+    f'{free[path]} free'
+    for path, owner in state.owner.items()
   )
   raise ValueError(
     f'expected at least {min_free} free entries for task '
-    f'{int(state.num_tasks) + 1}, got {num_free(state)}; keep less for each '
-    f'task, or ask for less with min_free:\n  {figures}'
+    f'{int(state.num_tasks) + 1}, got {sum(free.values())}; keep fewer for '
+    f'each task, or lower min_free:\n  {layers}'
   )
 
 
@@ -112,40 +118,23 @@ def _start_task(params, state, fresh):
   return select_lib.put(params, drawn)
 
 
-@jax.jit
-def _count(state, task):
-  """Returns by path [owned, new, reused], int32 [3], after a task."""
-  counts = {}
-  for path, mask in ownership.task_masks(state, jnp.maximum(task, 1)).items():
-    owner = state.owner[path]
-    is_owned = (owner > 0) & (owner <= task)
-    is_new = is_owned & (owner == task)
-    sets = (is_owned, is_new, is_owned & ~is_new & mask)
-    counts[path] = jnp.stack([jnp.sum(s, dtype=jnp.int32) for s in sets])
-  return counts
+def _usage(size, owned, new, reused) -> Usage:
+  return Usage(owned / size, 1 - owned / size, new / size, reused / size)
 
 
-def _usage(counts, size) -> Usage:
-  owned, new, reused = (int(count) / size for count in counts)
-  return Usage(owned, 1 - owned, new, reused)
-
-
-def _free_and_size(state) -> dict[str, tuple[int, int]]:
+def _num_free(state) -> dict[str, int]:
   free = {path: jnp.sum(owner == 0) for path, owner in state.owner.items()}
-  return {
-    path: (int(count), state.owner[path].size)
-    for path, count in jax.device_get(free).items()
-  }
+  return {path: int(n) for path, n in jax.device_get(free).items()}
 
 
 def _check_alike(params, fresh) -> None:
-  def describe(tree):
-    return {
-      select_lib.join(module, name): (tuple(np.shape(x)), jnp.result_type(x))
-      for module, name, x in select_lib.named_leaves(tree)
+  expected, given = (
+    {
+      path: (tuple(np.shape(x)), jnp.result_type(x))
+      for path, x in select_lib.path_leaves(tree)
     }
-
-  expected, given = describe(params), describe(fresh)
+    for tree in (params, fresh)
+  )
   if expected != given:
     differing = dict(expected.items() ^ given.items())
     raise ValueError(

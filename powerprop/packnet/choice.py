@@ -1,9 +1,10 @@
-"""Which weights a task uses: a fixed share, or as few as its accuracy allows.
+"""The masks of a task: a fixed fraction, or the sparsest accurate enough.
 
 Shapes:
-  N: number of densities that a search may try.
+  N: number of candidate densities of a search.
 """
 
+import bisect
 from collections.abc import Callable
 from collections.abc import Sequence
 import itertools
@@ -15,19 +16,20 @@ import jax
 import jax.numpy as jnp
 
 from powerprop.packnet import ownership
-from sparsity import masks as masks_lib
 from sparsity import select as select_lib
+from sparsity import state as state_lib
 from sparsity import threshold
+from sparsity import topk
 
 
 class Search(NamedTuple):
-  """What a search found."""
+  """Result of a search."""
 
-  masks: ownership.Layers  # by path, boolean, for `claim`
-  density: float  # of the masks; 1 if even the first density was too low
+  masks: ownership.Layers  # boolean, by path, for `claim`
+  density: float  # of the masks; 1 if even the first candidate was too low
   accuracy: float  # with the masks
   full_accuracy: float  # with all weights
-  tried: tuple[tuple[float, float], ...]  # densities, accuracies, in order
+  tried: tuple[tuple[float, float], ...]  # (density, accuracy), in order
 
 
 def fixed_share(
@@ -35,8 +37,8 @@ def fixed_share(
 ) -> ownership.Layers:
   """Returns PackNet's masks for the next task.
 
-  They hold all that earlier tasks own, and of the free entries of each layer
-  the largest: `density` of them, and at least one if there is one.
+  They include all owned entries and a fraction `density` of the free entries of
+  each layer: the largest, at least one if any is free.
 
   Example:
     >>> params = {'linear': {'w': jnp.array([[1.0, -4.0, 3.0, 2.0]])}}
@@ -45,20 +47,16 @@ def fixed_share(
     Array([[False,  True,  True, False]], dtype=bool)
 
   Args:
-    params: Parameters at the end of the task's training.
-    state: The state.
-    density: In (0, 1]. With T tasks, 1 / (T - t + 1) gives each the same.
+    params: parameters at the end of the task's training.
+    state: ownership so far.
+    density: in (0, 1]; 1 / (T - t + 1) gives each of T tasks the same number.
 
   Raises:
     ValueError: If the density is outside (0, 1].
-
-  Reference:
-    Mallya and Lazebnik, 2018, "PackNet: Adding multiple tasks to a single
-    network by iterative pruning". https://arxiv.org/abs/1711.05769
   """
   free = {path: jnp.sum(owner == 0) for path, owner in state.owner.items()}
   ks = {
-    path: jnp.int32(min(int(n), masks_lib.num_kept(density, max(1, int(n)))))
+    path: jnp.int32(min(int(n), topk.num_kept(density, max(1, int(n)))))
     for path, n in jax.device_get(free).items()
   }
   return _fixed_share(select_lib.pick(params, state.owner), state.owner, ks)
@@ -75,12 +73,11 @@ def search(
 ) -> Search:
   """Returns EfficientPackNet's masks: the sparsest with enough accuracy.
 
-  The masks keep the largest of all weights of each layer, so that a task may
-  use what earlier tasks own. If even the first density is too low it uses all
-  weights, and leaves none free.
+  The masks keep the largest weights of each layer, owned or free. If even the
+  first density is too low, the task uses all weights and leaves none free.
 
-  Each layer is ranked once for all densities, and nothing is compiled anew for
-  a further density, task or search.
+  Each layer is ranked once for all densities, and nothing is recompiled for
+  further densities, tasks or searches.
 
   Example:
     >>> params = {'linear': {'w': jnp.array([[1.0, -4.0, 3.0, 2.0]])}}
@@ -92,23 +89,19 @@ def search(
     (Array([[False,  True,  True, False]], dtype=bool), 0.5)
 
   Args:
-    evaluate: From parameters like `params`, packed layers masked, to the
-      accuracy on validation data; compiled by the caller.
-    params: Parameters at the end of the task's training.
-    state: The state.
-    densities: What to try: decreasing, each in (0, 1].
-    gamma: In [0, 1]: the share of the accuracy with all weights to be kept.
-    method: 'linear' tries one density after another and ends before the first
-      with too low an accuracy, as in the paper; 'bisection' takes the accuracy
-      to fall with the density, and tries about log2(N + 1).
+    evaluate: maps parameters, with packed layers masked, to the validation
+      accuracy; compiled by the caller.
+    params: parameters at the end of the task's training.
+    state: ownership so far.
+    densities: candidates, decreasing, each in (0, 1].
+    gamma: fraction of the accuracy with all weights to retain, in [0, 1].
+    method: 'linear' tries one density after another and stops at the first with
+      too low an accuracy, as in the paper; 'bisection' assumes that accuracy
+      falls with density, and tries about log2(N + 1).
 
   Raises:
-    ValueError: If an argument is not as above, or an accuracy with all weights
+    ValueError: If an argument is out of range, or the accuracy with all weights
       is negative or not finite.
-
-  Reference:
-    Schwarz et al., 2021, "Powerpropagation: A sparsity inducing weight
-    reparameterisation". https://arxiv.org/abs/2110.00296
   """
   check_search(densities, gamma, method)
   full_accuracy = float(evaluate(params))
@@ -126,11 +119,15 @@ def search(
     tried[level] = float(evaluate(masked))
     return tried[level] >= gamma * full_accuracy  # False if it is NaN
 
-  find = _first_failure if method == 'linear' else _bisect
-  level = find(is_enough, len(densities)) - 1
+  levels = range(len(densities))
+  if method == 'linear':
+    failed = next((n for n in levels if not is_enough(n)), len(levels))
+  else:
+    failed = bisect.bisect_left(levels, True, key=lambda n: not is_enough(n))
+  level = failed - 1
   is_found = level >= 0
   return Search(
-    _masks(layers, cuts, level) if is_found else _everything(layers),
+    _masks(layers, cuts, level) if is_found else state_lib.trues(layers),
     float(densities[level]) if is_found else 1.0,
     tried[level] if is_found else full_accuracy,
     full_accuracy,
@@ -138,29 +135,8 @@ def search(
   )
 
 
-def _first_failure(is_enough, num_levels: int) -> int:
-  """Returns the first level that is not enough, tried one by one."""
-  return next((n for n in range(num_levels) if not is_enough(n)), num_levels)
-
-
-def _bisect(is_enough, num_levels: int) -> int:
-  """Returns the first level that is not enough, if all after it are not."""
-  low, high = 0, num_levels
-  while low < high:
-    middle = (low + high) // 2
-    if is_enough(middle):
-      low = middle + 1
-    else:
-      high = middle
-  return low
-
-
 def check_search(densities: Sequence[float], gamma: float, method: str) -> None:
-  """Raises unless the arguments of a search are as `search` says.
-
-  Raises:
-    ValueError: Otherwise.
-  """
+  """Raises ValueError unless the arguments of a `search` are valid."""
   if not 0 <= gamma <= 1:
     raise ValueError(f'expected gamma in [0, 1], got {gamma}')
   densities = list(densities)
@@ -175,21 +151,21 @@ def check_search(densities: Sequence[float], gamma: float, method: str) -> None:
 
 
 def _all_ks(layers, densities) -> ownership.Layers:
-  """Returns by path how many to keep at each density, int32 [N]."""
+  """Returns the number to keep at each density by path, int32 [N]."""
   return {
     path: jnp.array(
-      [masks_lib.num_kept(density, layer.size) for density in densities],
+      [topk.num_kept(density, layer.size) for density in densities],
       jnp.int32,
     )
     for path, layer in layers.items()
   }
 
 
-# One cut after another: with all N in one pass the passes are fewer but the
+# One cut after another: finding all N together takes fewer passes, but the
 # program grows with N, and compiling it takes longer than a search.
 @jax.jit
 def _cuts(layers, ks):
-  """Returns by path a `threshold.Cut` with arrays [N]."""
+  """Returns a `threshold.Cut` with arrays [N], by path."""
 
   def find(layer, k):
     [cut] = threshold.find([layer], k[None], magnitude=True)
@@ -226,9 +202,5 @@ def _fixed_share(layers, owner, ks):
     path: jnp.where(owner[path] == 0, layer, jnp.nan)
     for path, layer in layers.items()
   }
-  largest = masks_lib.topk_masks(scores, ks, magnitude=True)
+  largest = topk.topk_masks(scores, ks, magnitude=True)
   return {path: mask | (owner[path] > 0) for path, mask in largest.items()}
-
-
-def _everything(layers):
-  return {path: jnp.ones(x.shape, bool) for path, x in layers.items()}

@@ -1,4 +1,4 @@
-"""Owned weights stay as they are: sets given from outside to any optimizer."""
+"""Freezing of owned weights: active sets from outside, for any optimizer."""
 
 from typing import Any
 
@@ -17,16 +17,15 @@ from sparsity import wrapper
 def freeze(
   inner: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
-  """Returns `inner` on the sets that `with_sets` puts into its state.
+  """Returns `inner` restricted to the sets that `with_sets` puts in its state.
 
-  What is outside of the backward set is frozen, bit for bit, whatever the
-  momentum, weight decay or statistics of `inner`, and whether its state is kept
-  from one task to the next or made afresh by `init`. A kept state holds what it
-  held, also for entries that are drawn anew. Before `with_sets` everything is
-  trained.
+  Entries outside the backward set are frozen, bitwise, whatever the momentum,
+  weight decay or statistics of `inner`, and whether its state is kept between
+  tasks or initialized again. A kept state is not reset, not even for entries
+  drawn anew. Without `with_sets` everything is trained.
 
-  The state is a `sparsity.SparseState`, and the sets are arrays in it: a
-  compiled step goes on with others as it is.
+  The state is a `sparsity.SparseState`. Its sets are arrays, so that a compiled
+  step accepts others.
 
   Example:
     >>> params = {'linear': {'w': jnp.array([[1.0, 2.0]])}}
@@ -39,14 +38,17 @@ def freeze(
     Array([[ 0., -2.]], dtype=float32)
 
   Args:
-    inner: Any optimizer; `powerprop.powerprop(...)` for Powerpropagation too.
+    inner: any optimizer; `powerprop.powerprop(...)` for Powerpropagation too.
 
   Returns:
-    A transformation that has to be the outermost, see `sparsity.sparsify`.
+    A transformation that must be the outermost, see `sparsity.sparsify`.
   """
   return wrapper.sparsify(
     inner,
-    state_lib.Rule(init=_everything, refresh=lambda now, _: now.sets),
+    state_lib.Rule(
+      init=lambda weights, counts, key: state_lib.everything(weights),
+      refresh=lambda now, _: now.sets,
+    ),
     _count_all,
     is_due=lambda count: jnp.zeros_like(count, bool),
   )
@@ -57,12 +59,12 @@ def training_sets(
 ) -> state_lib.ActiveSets:
   """Returns the sets for training the next task.
 
-  The network sees all weights. Those that are free are trained, and what each
-  task has of its own; the rest in the first task alone. Unlike in the sparse
-  methods, the forward set is therefore not a part of the backward set.
+  The network uses all weights. Free weights and per-task parameters are
+  trained, the rest by the first task only. Unlike in the sparse methods, the
+  forward set is therefore not a subset of the backward set.
   """
   return state_lib.ActiveSets(
-    jax.tree.map(lambda x: jnp.ones(np.shape(x), bool), params),
+    state_lib.trues(params),
     _trained(params, state, owner=0, is_first=state.num_tasks == 0),
   )
 
@@ -70,18 +72,17 @@ def training_sets(
 def retraining_sets(
   params: Any, state: ownership.PackState
 ) -> state_lib.ActiveSets:
-  """Returns the sets for training the last task on, after its `claim`.
+  """Returns the sets for retraining the last task after its `claim`.
 
-  The network sees the weights of the task's masks. Those that it owns are
-  trained, and what each task has of its own; the rest in the first task alone.
+  The network uses the weights in the task's mask. Weights it owns and per-task
+  parameters are trained, the rest by the first task only.
 
   Raises:
     ValueError: If no task has been claimed.
   """
-  everywhere = jax.tree.map(lambda x: jnp.ones(np.shape(x), bool), params)
   masks = ownership.task_masks(state, state.num_tasks)
   return state_lib.ActiveSets(
-    select_lib.put(everywhere, masks),
+    select_lib.put(state_lib.trues(params), masks),
     _trained(
       params, state, owner=state.num_tasks, is_first=state.num_tasks == 1
     ),
@@ -91,15 +92,15 @@ def retraining_sets(
 def with_sets(
   opt_state: optax.OptState, sets: state_lib.ActiveSets
 ) -> optax.OptState:
-  """Returns an optimizer's state in which other sets are in force.
+  """Returns an optimizer state with its active sets replaced.
 
   Args:
-    opt_state: A state of `freeze`, however nested.
-    sets: Like those in it.
+    opt_state: state of `freeze`, also nested in another state.
+    sets: sets with the same structure and shapes.
 
   Raises:
     ValueError: If `opt_state` does not hold exactly one `SparseState`, or the
-      sets are of other shapes than those it holds.
+      structure or shapes differ.
   """
   held = _describe(state_lib.active_sets(opt_state))
   given = _describe(sets)
@@ -119,10 +120,9 @@ def with_sets(
 
 
 def _trained(params, state, owner, is_first):
-  """Returns a tree of masks: packed layers where `owner` owns, and the rest."""
+  """Returns masks of the trained entries: of `owner` in packed layers."""
   trained = {}
-  for module, name, x in select_lib.named_leaves(params):
-    path = select_lib.join(module, name)
+  for path, x in select_lib.path_leaves(params):
     if path in state.owner:
       trained[path] = state.owner[path] == owner
     else:
@@ -131,19 +131,9 @@ def _trained(params, state, owner, is_first):
   return select_lib.put(params, trained)
 
 
-def _everything(weights, *_):
-  def trues():
-    return {path: jnp.ones(x.shape, bool) for path, x in weights.items()}
-
-  return state_lib.ActiveSets(trues(), trues())
-
-
 def _count_all(params) -> counts_lib.Counts:
-  """Returns the counts that make all parameters subject to the sets."""
-  sizes = {
-    select_lib.join(module, name): int(np.size(x))
-    for module, name, x in select_lib.named_leaves(params)
-  }
+  """Returns counts that list every parameter as sparse."""
+  sizes = {path: int(np.size(x)) for path, x in select_lib.path_leaves(params)}
   return counts_lib.Counts(sizes, sizes, sizes, 'layer', {})
 
 

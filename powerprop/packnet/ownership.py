@@ -1,9 +1,9 @@
-"""Who owns which weight: the state of a packed network, and what a task sees.
+"""Ownership of weights by tasks, and the parameters of each task.
 
-Tasks are numbered 1, 2, ... in the order in which they are claimed.
+Tasks are numbered 1, 2, ... in the order of their claims.
 
 Shapes:
-  T: number of tasks the state has room for.
+  T: maximum number of tasks.
 """
 
 from collections.abc import Mapping
@@ -22,16 +22,16 @@ Layers = dict[str, jax.Array]
 
 
 class PackState(NamedTuple):
-  """Which task owns and uses what. Shapes do not depend on the tasks so far.
+  """Owner and users of every weight; the shapes are fixed.
 
-  The paths say what kind a parameter is: packed if in `owner`, with one copy a
-  task if in `copies`, and otherwise trained by the first task alone.
+  A parameter is packed if its path is in `owner`, per-task if it is in
+  `copies`, and otherwise trained by the first task only.
   """
 
   num_tasks: jax.Array  # int32 [], tasks claimed so far
-  owner: Layers  # by path, like the layer: the task that owns, 0: free
-  masks: Layers  # uint8 [T, ceil(size / 8)] by path: one bit an entry
-  copies: Layers  # [T, ...] by path: values of the parameters each task has
+  owner: Layers  # by path, shaped like the layer: the owning task; 0 is free
+  masks: Layers  # uint8 [T, ceil(size / 8)] by path: one bit per entry
+  copies: Layers  # [T, ...] by path: values of the per-task parameters
 
 
 def init(
@@ -43,11 +43,10 @@ def init(
   per_task_heads: bool = True,
   per_task_biases: bool = False,
 ) -> PackState:
-  """Returns the state before the first task: everything is free.
+  """Returns the state before the first task, with everything free.
 
-  Heads are never packed. Each task has its own, or all share that of the first
-  task; the same choice is open for the parameters that are not weights: biases
-  and normalization.
+  Heads are never packed: each task has its own, or all share that of the first
+  task. The same choice exists for biases and normalization.
 
   Example:
     >>> params = {'linear': {'w': jnp.ones((4, 4)), 'b': jnp.ones(4)}}
@@ -56,21 +55,20 @@ def init(
     (dtype('uint8'), (10, 2))
 
   Args:
-    params: Parameters of the network, of which only paths, shapes and dtypes
-      matter.
-    num_tasks: T, how many tasks there is room for.
-    select: Which parameters are packed, unless they are heads.
-    is_head: Which parameters are heads; None: none.
-    per_task_heads: Whether each task has heads of its own.
-    per_task_biases: Whether each task has its own of all the other parameters
-      that are not packed.
+    params: parameters of the network; only paths, shapes and dtypes matter.
+    num_tasks: T, the maximum number of tasks.
+    select: predicate for the packed parameters, heads excepted.
+    is_head: predicate for heads; None for no heads.
+    per_task_heads: give each task its own heads.
+    per_task_biases: give each task its own copy of all other parameters that
+      are not packed.
 
   Raises:
-    ValueError: If `num_tasks` is less than 1, or if no parameter is packed, or
-      none a head though `is_head` is given.
+    ValueError: If `num_tasks` is less than 1, no parameter is packed, or
+      `is_head` selects none.
   """
   if operator.index(num_tasks) < 1:
-    raise ValueError(f'expected room for at least one task, got {num_tasks}')
+    raise ValueError(f'expected at least one task, got num_tasks={num_tasks}')
   heads = select_lib.selected_paths(params, is_head) if is_head else {}
   packed = select_lib.selected_paths(
     params,
@@ -101,15 +99,15 @@ def init(
 
 
 def claim(params: Any, state: PackState, masks: Mapping[str, Any]) -> PackState:
-  """Returns the state after the next task: it uses `masks`.
+  """Returns the state after the next task, which uses the entries in `masks`.
 
-  Of the entries in the masks it owns those that are free. Its copies of what
-  each task has of its own are taken from `params`.
+  The task becomes the owner of the free ones among them. Its copies of the
+  per-task parameters are taken from `params`.
 
   Args:
-    params: Parameters at the end of the task.
-    state: The state.
-    masks: By path, boolean, for each packed layer.
+    params: parameters at the end of the task.
+    state: ownership so far.
+    masks: boolean mask of each packed layer, by path.
 
   Raises:
     ValueError: If there is no room for another task, or the masks do not fit.
@@ -130,7 +128,7 @@ def claim(params: Any, state: PackState, masks: Mapping[str, Any]) -> PackState:
 def store_copies(params: Any, state: PackState) -> PackState:
   """Returns the state with the last task's copies taken from `params`.
 
-  To be called where a task is trained on after its `claim`.
+  Call it after retraining a claimed task.
   """
   return state._replace(
     copies={
@@ -143,12 +141,12 @@ def store_copies(params: Any, state: PackState) -> PackState:
 
 
 def task_masks(state: PackState, task: int | jax.Array) -> Layers:
-  """Returns by path the boolean masks of what a task uses.
+  """Returns the boolean masks of the entries a task uses, by path.
 
   Args:
-    state: The state.
-    task: From 1 to the number of tasks so far. In a compiled function it may be
-      an array, and is not checked: a later task uses nothing.
+    state: ownership so far.
+    task: from 1 to the number of tasks so far. A traced task is not checked; a
+      later one uses nothing.
 
   Raises:
     ValueError: If there is no such task.
@@ -163,23 +161,22 @@ def task_masks(state: PackState, task: int | jax.Array) -> Layers:
 
 
 def task_params(params: Any, state: PackState, task: int | jax.Array) -> Any:
-  """Returns the parameters with which a task predicts.
+  """Returns the parameters of a task, zero outside its mask.
 
-  Whatever later tasks train, it is the same, bit for bit. Weights outside of
-  the task's mask are zero. Raw parameters give raw parameters: masks and
-  Powerpropagation commute.
+  They are bitwise independent of the training of later tasks. Raw parameters
+  give raw parameters: masks and Powerpropagation commute.
 
   Args:
-    params: Current parameters.
-    state: The state.
-    task: As in `task_masks`.
+    params: current parameters.
+    state: ownership so far.
+    task: as in `task_masks`.
 
   Raises:
     ValueError: If there is no such task.
   """
   masks = task_masks(state, task)
   layers = select_lib.pick(params, masks)
-  seen = {
+  masked = {
     path: jnp.where(mask, layer, jnp.zeros_like(layer))
     for path, mask, layer in _zip(masks, layers)
   }
@@ -187,28 +184,20 @@ def task_params(params: Any, state: PackState, task: int | jax.Array) -> Any:
     path: lax.dynamic_index_in_dim(copies, task - 1, keepdims=False)
     for path, copies in state.copies.items()
   }
-  return select_lib.put(params, seen | own)
+  return select_lib.put(params, masked | own)
 
 
 def check_room(state: PackState) -> None:
-  """Raises unless there is room for one more task.
-
-  Raises:
-    ValueError: Otherwise.
-  """
+  """Raises ValueError unless there is room for one more task."""
   if int(state.num_tasks) >= _room(state):
     raise ValueError(
       f'expected at most {_room(state)} tasks, as given to init, got one '
-      'more: initialize with a larger num_tasks'
+      'more: raise num_tasks'
     )
 
 
 def check_task(state: PackState, task: int | jax.Array) -> None:
-  """Raises if a task is known not to have been claimed.
-
-  Raises:
-    ValueError: If so.
-  """
+  """Raises ValueError unless a task, if not traced, has been claimed."""
   if isinstance(task, jax.core.Tracer):
     return
   last = state.num_tasks
@@ -236,6 +225,6 @@ def _room(state) -> int:
 
 
 def _zip(first, second):
-  """Yields path and the two values; the paths of the first decide."""
+  """Yields (path, first value, second value) for the paths of `first`."""
   for path, value in first.items():
     yield path, value, second[path]

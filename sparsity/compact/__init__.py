@@ -1,4 +1,4 @@
-"""Storage of the active entries only: weights, products, training."""
+"""Compact storage: weights, products and training of active entries only."""
 
 from sparsity.compact.conversion import CompactState
 from sparsity.compact.inference import compile_inference
@@ -8,10 +8,10 @@ from sparsity.compact.packing import pack
 from sparsity.compact.packing import unpack
 from sparsity.compact.products import conv
 from sparsity.compact.products import matmul
-from sparsity.compact.transform import CompactTraining
-from sparsity.compact.transform import active_sets
-from sparsity.compact.transform import compact
-from sparsity.compact.transform import forward_weights
+from sparsity.compact.training import CompactTraining
+from sparsity.compact.training import active_sets
+from sparsity.compact.training import compact
+from sparsity.compact.training import forward_weights
 from sparsity.compact.weights import CompactWeights
 from sparsity.compact.weights import Entries
 from sparsity.compact.weights import grad

@@ -1,4 +1,4 @@
-"""Pruned networks on the CPU, computed from their active entries."""
+"""Inference with pruned networks on the CPU, from active entries only."""
 
 from collections.abc import Callable
 import functools
@@ -12,7 +12,7 @@ from sparsity import kernels
 from sparsity import select as select_lib
 from sparsity.compact import packing
 
-# Denser layers are faster as they are: measured, see benchmarks/compact.py.
+# Denser layers are faster dense; measured by benchmarks/compact.py.
 MAX_DENSITY = 0.3
 
 
@@ -25,11 +25,10 @@ def compile_inference(
   select: select_lib.Predicate = select_lib.is_weight,
   implementation: str | None = None,
 ) -> Callable[..., Any]:
-  """Returns `apply` with the weights of a pruned network, for the CPU.
+  """Returns `apply` bound to the weights of a pruned network, for the CPU.
 
-  The network has to be of `sparsity.modules`' layers, or to use
-  `sparsity.matmul` and `sparsity.conv`. It is compiled once for each shape of
-  inputs.
+  The network has to use the layers of `sparsity.modules`, or `sparsity.matmul`
+  and `sparsity.conv`. It is compiled once per input shape.
 
   Example:
     >>> import haiku as hk
@@ -43,20 +42,22 @@ def compile_inference(
 
   Args:
     apply: pure function of weights and inputs.
-    weights: a tree of arrays, zero where it is pruned or not.
+    weights: a tree of arrays; pruned entries need not be zero if masks are
+      given.
     masks: a tree of boolean masks like `weights`, such as
-      `sparsity.active_sets(state).forward`; None: where weights are not zero.
-    max_density: layers with a larger share of active entries stay dense.
-    select: which layers may be compact.
-    implementation: of the kernels: 'native', 'xla' or 'reference'; None: see
+      `sparsity.active_sets(state).forward`; None: where weights are nonzero.
+    max_density: denser layers stay dense.
+    select: predicate of the layers that may be compact.
+    implementation: kernels to use: 'native', 'xla' or 'reference'; None: see
       `sparsity.kernels.implementation`.
 
   Returns:
-    A function of the inputs alone. Its `weights` are those it computes with.
+    A function of the inputs alone, whose attribute `weights` holds the packed
+    weights.
 
   Raises:
-    ValueError: If weights and masks do not match; from the first call, if a
-      layer cannot be compact (names it: leave it out by `select`).
+    ValueError: If weights and masks do not match; on the first call, if a
+      layer cannot be compact (names it: exclude it with `select`).
   """
   if masks is None:
     masks = jax.tree.map(lambda x: np.asarray(x) != 0, weights)
@@ -77,7 +78,7 @@ def compile_inference(
       jax.tree.map(lambda x: np.ones(x.shape, bool), weights), active
     ),
   )
-  # On one device, and bound to it: what is called with them runs there.
+  # Committed to a CPU device, so that calls run there.
   packed = jax.device_put(packed, jax.local_devices(backend='cpu')[0])
 
   @jax.jit

@@ -1,7 +1,6 @@
-"""From dense weights and masks to compact weights, and back."""
+"""Conversion of dense weights and masks to compact weights, and back."""
 
 from collections.abc import Callable
-import math
 from typing import Any
 
 import jax
@@ -10,12 +9,13 @@ import numpy as np
 
 from sparsity import kernels
 from sparsity import select
-from sparsity.compact import layout
+from sparsity.compact import entries as entries_lib
 from sparsity.compact import weights as weights_lib
+from sparsity.kernels import layout
 
 
 def pack(weights: Any, forward: Any, backward: Any | None = None) -> Any:
-  """Returns `weights`, compact where a mask leaves something out.
+  """Returns `weights` with `CompactWeights` wherever a mask is not all True.
 
   Example:
     >>> mask = jnp.array([[True, False], [False, True]])
@@ -27,22 +27,23 @@ def pack(weights: Any, forward: Any, backward: Any | None = None) -> Any:
 
   Args:
     weights: a tree of dense arrays.
-    forward: A, a tree of boolean masks like it, such as
+    forward: A, a tree of boolean masks like `weights`, such as
       `sparsity.active_sets(state).forward`.
     backward: B, likewise; None: the same as A.
 
   Returns:
-    A tree like `weights`; where the mask of B is all True, the array itself.
+    A tree like `weights`; arrays with full masks are returned as they are.
 
   Raises:
-    ValueError: If A is not within B, a weight has fewer than two axes or 2^31
-      entries or more, or masks are traced by jit: their counts must be known.
+    ValueError: If A is not a subset of B, a weight is neither a matrix nor a 2D
+      convolution or has 2^31 entries or more, or under jit: the numbers of
+      entries must be static.
   """
   backward = forward if backward is None else backward
   if layout.is_traced((forward, backward)):
     raise ValueError(
-      'expected masks whose entries can be counted, got traced ones: call '
-      'pack outside of jit'
+      'expected concrete masks, whose entries can be counted, got traced '
+      'masks: call pack outside of jit'
     )
   leaves = [
     _pack_leaf(select.join(module, name), x, a, b)
@@ -57,7 +58,7 @@ def pack(weights: Any, forward: Any, backward: Any | None = None) -> Any:
 
 
 def unpack(weights: Any) -> Any:
-  """Returns dense weights: those that the network sees, zero outside of A.
+  """Returns dense weights, zero outside A.
 
   Example:
     >>> mask = jnp.array([[True, False], [False, True]])
@@ -73,14 +74,14 @@ def unpack(weights: Any) -> Any:
 
 
 def check(weights: Any) -> None:
-  """Checks every index of the compact weights of a tree, on the host.
+  """Checks every index of a tree's compact weights, on the host.
 
-  Kernels trust them, so weights that were not made here, such as those of a
-  file, have to pass this once.
+  The kernels trust their indices, so weights from elsewhere, such as a file,
+  have to pass this check once.
 
   Raises:
-    ValueError: If values, indices, their order or shapes are not as they
-      should be; names the layer.
+    ValueError: If values, shapes, indices or their order are wrong; names the
+      layer.
   """
   for w in jax.tree.leaves(weights, is_leaf=weights_lib.is_compact):
     if not weights_lib.is_compact(w):
@@ -99,9 +100,7 @@ def check(weights: Any) -> None:
 
 
 def check_model(apply: Callable[..., Any], weights: Any, *args: Any) -> None:
-  """Checks that a model can be computed with compact weights, before it is.
-
-  Nothing is computed: `apply` is traced.
+  """Checks by tracing that a model's layers take compact weights.
 
   Example:
     >>> mask = jnp.eye(2, dtype=bool)
@@ -114,16 +113,16 @@ def check_model(apply: Callable[..., Any], weights: Any, *args: Any) -> None:
 
   Args:
     apply: function of weights and further arguments.
-    weights: a tree that may hold `CompactWeights`.
-    *args: arrays, or their shapes.
+    weights: a tree that may contain `CompactWeights`.
+    *args: arrays or their shapes.
 
   Raises:
-    ValueError: If a layer does not take its weights compact; names all such.
+    ValueError: If layers do not take compact weights; names them all.
   """
   try:
     jax.eval_shape(apply, weights, *args)
     return
-  except Exception as found:  # whatever the model says of it
+  except Exception as found:  # whatever the model raises
     error = found
   leaves, structure = jax.tree.flatten(weights, is_leaf=weights_lib.is_compact)
   names = []
@@ -137,13 +136,13 @@ def check_model(apply: Callable[..., Any], weights: Any, *args: Any) -> None:
         names.append(leaf.entries.name)
   if len(names) in (0, sum(map(weights_lib.is_compact, leaves))):
     dense = jax.tree.unflatten(structure, list(map(_dense_shape, leaves)))
-    jax.eval_shape(apply, dense, *args)  # raises if it is not the storage
+    jax.eval_shape(apply, dense, *args)  # raises an error of the model itself
   if not names:
     raise error
   raise ValueError(
     'expected layers of sparsity.modules, which take compact weights, got '
-    f'others for {", ".join(names)}: leave them out of the selection, or use '
-    'masked storage, which serves every layer'
+    f'others for {", ".join(names)}: deselect these layers, or use masked '
+    'storage, which takes any layer'
   ) from error
 
 
@@ -153,10 +152,10 @@ def make_entries(
   """Returns the entries of two masks of a weight's shape.
 
   Args:
-    name: path of the layer, for messages.
+    name: path of the layer, for error messages.
     forward: mask of A; may be traced.
-    backward: mask of B.
-    counts: how many entries they have.
+    backward: mask of B; may be traced.
+    counts: their numbers of entries.
 
   Raises:
     ValueError: If compact storage cannot hold the weight; names it.
@@ -164,9 +163,9 @@ def make_entries(
   shape = tuple(forward.shape)
   if len(shape) not in (2, 4):
     raise ValueError(
-      f'{name}: expected a matrix or a 2D convolution of compact storage, got '
-      f'shape {shape}: leave it out of the selection, or use masked storage, '
-      'which serves every layer'
+      f'{name}: expected a matrix or a 2D convolution for compact storage, got '
+      f'shape {shape}: deselect this layer, or use masked storage, which takes '
+      'any layer'
     )
   matrix = weights_lib.matrix_shape(shape)
   try:
@@ -190,16 +189,17 @@ def _pack_leaf(name, x, forward, backward):
   counts = int(forward.sum()), int(backward.sum())
   entries = make_entries(name, forward, backward, counts)
   entries = jax.tree.map(jnp.asarray, entries)
-  values = layout.take(x, layout.places(entries.structure, entries.shape))
+  at = entries_lib.places(entries.structure, entries.shape)
+  values = entries_lib.take(x, at)
   values = weights_lib.row(jnp.asarray(values), x.ndim)
   return weights_lib.CompactWeights(values, entries)
 
 
 def _unpack_leaf(w):
   s = w.entries.structure
-  at = layout.places(s, w.shape)
-  seen = jnp.where(layout.in_forward(s), w.values.reshape(-1), 0)
-  return jnp.asarray(layout.put(jnp.zeros(w.shape, w.dtype), at, seen))
+  at = entries_lib.places(s, w.shape)
+  values = jnp.where(entries_lib.in_forward(s), w.values.reshape(-1), 0)
+  return jnp.asarray(entries_lib.put(jnp.zeros(w.shape, w.dtype), at, values))
 
 
 def _dense_shape(x):
@@ -209,11 +209,11 @@ def _dense_shape(x):
 
 
 def _check_entries(entries):
-  size = math.prod(entries.shape)
-  layout.check_size(entries.shape)
+  size = entries.size
+  layout.check_num_entries(entries.shape)
   if entries.num_backward > size:
     raise ValueError(
-      f'expected at most {size} entries of a weight of shape {entries.shape}, '
+      f'expected at most {size} entries for a weight of shape {entries.shape}, '
       f'got {entries.num_backward}'
     )
   kernels.check(entries.structure, entries.matrix_shape)

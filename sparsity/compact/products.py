@@ -1,7 +1,8 @@
-"""Products with weights of every kind: one entrance for models."""
+"""Products with dense, masked and compact weights: one interface for models."""
 
 from collections.abc import Sequence
 import functools
+import math
 from typing import Any
 
 import jax
@@ -14,27 +15,23 @@ from sparsity.compact import weights as weights_lib
 
 NHWC = ('NHWC', 'HWIO', 'NHWC')
 
+Weight = jax.Array | masked.MaskedWeights | weights_lib.CompactWeights
 
-def matmul(
-  x: jax.Array,
-  w: jax.Array | masked.MaskedWeights | weights_lib.CompactWeights,
-  *,
-  precision: Any = None,
-) -> jax.Array:
-  """Returns x w, of a dense weight or of the active entries of one.
 
-  The gradient of a `MaskedWeights` is dense, that of the weight that is seen.
+def matmul(x: jax.Array, w: Weight, *, precision: Any = None) -> jax.Array:
+  """Returns x w for a dense, masked or compact weight.
 
-  The gradient of a `CompactWeights` is that of its values: x^T dy at every
-  entry of B, nothing dense in between.
+  The gradient of a `MaskedWeights` is dense, with respect to the masked weight.
+  The gradient of a `CompactWeights` is that of its values, x^T dy at every
+  entry of B, without a dense intermediate.
 
   Shapes:
     x: [..., in]; w: [in, out]; the result: [..., out].
 
   Args:
-    x: float32 or bfloat16 where w is compact.
+    x: float32 or bfloat16 if w is masked or compact.
     w: a matrix.
-    precision: as of `jnp.dot`; compact products are always float32.
+    precision: as in `jnp.dot`; compact products are always float32.
 
   Raises:
     ValueError: If the shapes do not match; names the layer.
@@ -48,13 +45,15 @@ def matmul(
       f'{w.entries.name}: expected x [..., in] and a weight (in, out), got '
       f'{x.shape} and {w.shape}'
     )
-  entries = w.entries
-  return _matmul(x, w.values.reshape(-1), entries.structure, entries.shape)
+  pixels = x.reshape(math.prod(x.shape[:-1]), 1, 1, x.shape[-1])
+  window = (1, 1, *w.shape), (1, 1), 'VALID'
+  y = _conv(pixels, w.values.reshape(-1), w.entries.structure, window)
+  return y.reshape(*x.shape[:-1], w.shape[1])
 
 
 def conv(
   x: jax.Array,
-  w: jax.Array | masked.MaskedWeights | weights_lib.CompactWeights,
+  w: Weight,
   *,
   stride: int | Sequence[int] = 1,
   padding: str | Sequence[tuple[int, int]] = 'SAME',
@@ -63,33 +62,35 @@ def conv(
   dimension_numbers: Any = NHWC,
   precision: Any = None,
 ) -> jax.Array:
-  """Returns the 2D convolution of x with w, dense or compact.
+  """Returns the 2D convolution of x with a dense, masked or compact weight.
 
   Shapes:
     x: [batch, height, width, channels in]; w: [kh, kw, channels in, out];
     the result: [batch, height', width', out].
 
   Args:
-    x: float32 or bfloat16 where w is compact.
+    x: float32 or bfloat16 if w is masked or compact.
     w: the kernel.
     stride: one number or two.
     padding: 'SAME', 'VALID' or ((top, bottom), (left, right)).
-    dilation: of the kernel; of a compact one (1, 1).
-    feature_group_count: as of `lax.conv_general_dilated`; of a compact one 1.
-    dimension_numbers: as there; of a compact one those above.
+    dilation: of the kernel; (1, 1) if compact.
+    feature_group_count: as in `lax.conv_general_dilated`; 1 if compact.
+    dimension_numbers: as there; the default if compact.
     precision: as there; compact products are always float32.
 
   Raises:
-    ValueError: If `w` is compact and this convolution is not as above; names
-      the layer. Masked storage serves it.
+    ValueError: If `w` is compact and the options are not supported; names the
+      layer. Masked storage supports them.
   """
   strides = (stride, stride) if isinstance(stride, int) else tuple(stride)
   if not isinstance(padding, str):
     padding = tuple(tuple(pair) for pair in padding)
-  unlike = []
+  unsupported = []
   if masked.is_masked(w) or weights_lib.is_compact(w):
-    unlike = _unlike(x, w, dilation, feature_group_count, dimension_numbers)
-  if masked.is_masked(w) and not unlike:
+    unsupported = _unsupported(
+      x, w, dilation, feature_group_count, dimension_numbers
+    )
+  if masked.is_masked(w) and not unsupported:
     return masked.conv(x, w, strides, padding)
   if not weights_lib.is_compact(w):
     return lax.conv_general_dilated(
@@ -102,70 +103,44 @@ def conv(
       feature_group_count=feature_group_count,
       precision=precision,
     )
-  for name, given, needed in unlike:
+  for name, given, needed in unsupported:
     raise ValueError(
-      f'{w.entries.name}: expected {name} {needed} of a compact '
-      f'convolution, got {given}: use masked storage, or leave this layer '
-      'out of the selection'
+      f'{w.entries.name}: expected {name} {needed} for a compact convolution, '
+      f'got {given}: use masked storage, or deselect this layer'
     )
-  entries = w.entries
-  return _conv(
-    x,
-    w.values.reshape(-1),
-    entries.structure,
-    entries.shape,
-    (strides, padding),
-  )
+  window = w.shape, strides, padding
+  return _conv(x, w.values.reshape(-1), w.entries.structure, window)
 
 
-def _unlike(x, w, dilation, feature_group_count, dimension_numbers):
-  """Returns what the kernels do not serve: names, given, and needed."""
+def _unsupported(x, w, dilation, feature_group_count, dimension_numbers):
+  """Returns (name, given, needed) of each unsupported option."""
   layout = lax.conv_dimension_numbers(x.shape, w.shape, dimension_numbers)
   expected = lax.conv_dimension_numbers(x.shape, w.shape, NHWC)
-  facts = (
+  options = (
     ('dimensions', layout, expected),
     ('feature groups', feature_group_count, 1),
     ('dilation', tuple(dilation), (1, 1)),
     ('channels', x.shape[-1], w.shape[-2]),
   )
-  return [fact for fact in facts if fact[1] != fact[2]]
+  return [option for option in options if option[1] != option[2]]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _matmul(x, values, structure, shape):
-  return kernels.matmul(x, values, structure, shape)
-
-
-def _matmul_fwd(x, values, structure, shape):
-  return _matmul(x, values, structure, shape), (x, values, structure)
-
-
-def _matmul_bwd(shape, saved, dy):
-  x, values, structure = saved
-  dx = kernels.matmul_dx(dy, values, structure, shape)
-  dvalues = kernels.matmul_dw(x, dy, structure, shape)
-  return dx.astype(x.dtype), dvalues.astype(values.dtype), None
-
-
-_matmul.defvjp(_matmul_fwd, _matmul_bwd)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _conv(x, values, structure, shape, window):
-  stride, padding = window
+def _conv(x, values, structure, window):
+  shape, stride, padding = window
   return kernels.conv(
     x, values, structure, shape, stride=stride, padding=padding
   )
 
 
-def _conv_fwd(x, values, structure, shape, window):
-  y = _conv(x, values, structure, shape, window)
-  return y, (x, values, structure)
+def _conv_fwd(x, values, structure, window):
+  return _conv(x, values, structure, window), (x, values, structure)
 
 
-def _conv_bwd(shape, window, saved, dy):
+def _conv_bwd(window, saved, dy):
   x, values, structure = saved
-  options = {'stride': window[0], 'padding': window[1]}
+  shape, stride, padding = window
+  options = {'stride': stride, 'padding': padding}
   dx = kernels.conv_dx(
     dy, values, structure, shape, image_size=x.shape[1:3], **options
   )

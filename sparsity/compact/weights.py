@@ -1,8 +1,8 @@
-"""A weight of which only the active entries exist, as a pytree.
+"""Weights that store active entries only, as pytrees.
 
-Shapes: k_A, k_B: entries of the forward set A and of the backward set B. Values
-have the dense weight's rank, [1, ..., 1, k_B], so that whatever looks at ranks
-(which parameters are weights, which are decayed) sees what it knows.
+Shapes: k_A, k_B: number of entries of the forward set A and of the backward set
+B. Values have the dense weight's rank, [1, ..., 1, k_B], so that code which
+selects by rank (weights, weight decay) still works.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from sparsity import masked
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Entries:
-  """Which entries of a dense weight exist: integers, and no values."""
+  """Indices of the active entries of a dense weight, without values."""
 
   structure: kernels.Structure
   shape: tuple[int, ...] = dataclasses.field(metadata={'static': True})
@@ -28,7 +28,7 @@ class Entries:
 
   @property
   def matrix_shape(self) -> tuple[int, int]:
-    """The weight as a matrix: (everything that comes in, outputs)."""
+    """The shape as a matrix: (all axes but the last, outputs)."""
     return matrix_shape(self.shape)
 
   @property
@@ -50,11 +50,11 @@ class Entries:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class CompactWeights:
-  """A dense weight's active entries; `sparsity.matmul` and `conv` take it.
+  """Active entries of a dense weight, for `sparsity.matmul` and `conv`.
 
-  It is theta on A and zero elsewhere, and its gradient is that of all of B.
-  Shape and dtype are those of the dense weight, so that `hk.get_parameter` has
-  it. Take gradients by `sparsity.grad`: the indices are leaves too.
+  Represents the weight on A, zero elsewhere; its gradient covers all of B.
+  Shape and dtype are those of the dense weight, as `hk.get_parameter` expects.
+  Take gradients with `sparsity.grad`: the indices are leaves of the tree too.
   """
 
   values: jax.Array  # [1, ..., 1, k_B]
@@ -73,7 +73,7 @@ class CompactWeights:
   @property
   def size(self) -> int:
     """The number of entries of the dense weight."""
-    return math.prod(self.shape)
+    return self.entries.size
 
   @property
   def dtype(self) -> Any:
@@ -81,14 +81,14 @@ class CompactWeights:
     return self.values.dtype
 
   def astype(self, dtype: Any) -> 'CompactWeights':
-    """Returns it with values of another dtype."""
+    """Returns these weights with values of another dtype."""
     return CompactWeights(self.values.astype(dtype), self.entries)
 
   def reshape(self, *shape: int) -> 'CompactWeights':
-    """Returns it with other axes that come in; outputs stay the last one.
+    """Returns these weights with other input axes; outputs stay last.
 
     Raises:
-      ValueError: If the last axis changes, or the size.
+      ValueError: If the size or the last axis changes.
     """
     if len(shape) == 1 and not isinstance(shape[0], int):
       shape = tuple(shape[0])
@@ -107,14 +107,13 @@ class CompactWeights:
 
   def _unsupported(self, *_):
     raise ValueError(
-      f'{self.entries.name} {self.shape} has only its active entries, which '
-      'sparsity.matmul, sparsity.conv and the layers of sparsity.modules can '
-      'use, but something else asked for the whole of it: build that layer of '
-      'those, leave it out of the selection, or use masked storage, which '
-      'serves every layer'
+      f'{self.entries.name} {self.shape}: expected a layer that takes compact '
+      'weights (sparsity.matmul, sparsity.conv or sparsity.modules), got an '
+      'operation on the dense weight: build the layer from these, deselect it, '
+      'or use masked storage'
     )
 
-  # JAX asks all that is no array for this before it complains of the type.
+  # JAX looks `__jax_array__` up before it rejects an unknown type.
   __jax_array__ = property(_unsupported)
   __add__ = __radd__ = __sub__ = __rsub__ = _unsupported
   __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _unsupported
@@ -132,14 +131,14 @@ def _has_values(x: Any) -> bool:
 
 
 def values(weights: Any) -> Any:
-  """Returns a tree of arrays: of `CompactWeights` and the like their values."""
+  """Returns a tree of arrays: the values of compact and masked weights."""
   return jax.tree.map(
     lambda w: w.values if _has_values(w) else w, weights, is_leaf=_has_values
   )
 
 
 def with_values(weights: Any, new: Any) -> Any:
-  """Returns `weights` with other values: the inverse of `values`.
+  """Returns `weights` with other values; the inverse of `values`.
 
   Example:
     >>> from sparsity import compact
@@ -157,11 +156,12 @@ def with_values(weights: Any, new: Any) -> Any:
 
 
 def value_and_grad(fun: Callable, has_aux: bool = False) -> Callable:
-  """Returns `jax.value_and_grad(fun)` for weights dense, masked or compact.
+  """Returns `jax.value_and_grad(fun)` for dense, masked or compact weights.
 
-  Of `CompactWeights` and `MaskedWeights` in its first argument the gradient is
-  that of the values, an array like them. On a tree without any it is
-  `jax.value_and_grad`.
+  The gradient of `CompactWeights` or `MaskedWeights` in the first argument is
+  an array like their values. Without any it is `jax.value_and_grad`. If `fun`
+  raises an error with `MaskedWeights`, as `hk.Conv2D` does, it is called again
+  with masked arrays.
 
   Example:
     >>> from sparsity import compact
@@ -173,23 +173,31 @@ def value_and_grad(fun: Callable, has_aux: bool = False) -> Callable:
     (Array(5., dtype=float32), {'w': Array([[2., 3.]], dtype=float32)})
 
   Args:
-    fun: a function to a scalar; differentiated by its first argument.
-    has_aux: whether it returns a pair, of which only the first counts.
+    fun: a scalar function, differentiated with respect to its first argument.
+    has_aux: whether it returns a pair whose second element is auxiliary.
   """
 
   def wrapped(weights, *args, **kwargs):
-    def of_values(new, *args, **kwargs):
-      return fun(with_values(weights, new), *args, **kwargs)
+    def differentiate(convert):
+      def of_values(new, *args, **kwargs):
+        return fun(convert(with_values(weights, new)), *args, **kwargs)
 
-    return jax.value_and_grad(of_values, has_aux=has_aux)(
-      values(weights), *args, **kwargs
-    )
+      both = jax.value_and_grad(of_values, has_aux=has_aux)
+      return both(values(weights), *args, **kwargs)
+
+    try:
+      return differentiate(lambda weights: weights)
+    except (AttributeError, TypeError, ValueError):
+      leaves = jax.tree.leaves(weights, is_leaf=_has_values)
+      if not any(map(masked.is_masked, leaves)):
+        raise
+    return differentiate(masked.write_out)
 
   return wrapped
 
 
 def grad(fun: Callable, has_aux: bool = False) -> Callable:
-  """Returns `jax.grad(fun)` for weights dense, masked or compact.
+  """Returns `jax.grad(fun)` for dense, masked or compact weights.
 
   See `value_and_grad`.
   """
@@ -203,7 +211,7 @@ def grad(fun: Callable, has_aux: bool = False) -> Callable:
 
 
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
-  """Returns the shape of a weight as a matrix: all but the last axis, last.
+  """Returns a weight's shape as a matrix: (all axes but the last, outputs).
 
   Example:
     >>> matrix_shape((3, 3, 16, 32))
@@ -213,12 +221,12 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def row(vector: jax.Array, rank: int) -> jax.Array:
-  """Returns a vector [k] as [1, ..., 1, k] of a rank."""
+  """Returns a vector [k] as [1, ..., 1, k] of the given rank."""
   return vector.reshape((1,) * (rank - 1) + (-1,))
 
 
 def num_bytes(tree: Any) -> int:
-  """Returns how many bytes the arrays of a tree have, indices included.
+  """Returns the total size in bytes of a tree's arrays, indices included.
 
   Example:
     >>> num_bytes({'w': jnp.zeros((2, 3)), 'n': jnp.zeros([], jnp.int32)})

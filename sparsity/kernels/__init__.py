@@ -1,19 +1,20 @@
-"""Products with a weight of which only the active entries exist.
+"""Products with a weight that exists at its active entries only.
 
-Three implementations behind one entrance: `reference` (makes the dense weight),
+Three implementations behind one interface: `reference` (densifies the weight),
 `xla` (pure JAX, any device) and `native` (C++ for the CPU, compiled by
 `python -m sparsity.kernels.build`). `describe()` says which is in use and why.
 
-What none of them does: derivatives (the three products of a layer are all
-there is to say, and whoever owns the weight says it), feature groups, dilation.
-`vmap` of `native` makes one call after another. Its batch may be sharded, but
-jit alone cannot divide the call, so every device computes the whole batch;
-under `jax.shard_map` each computes its part.
+Unsupported: derivatives (`sparsity.matmul` and `sparsity.conv` have them),
+feature groups, dilation. Under `vmap`, `native` makes one call per example.
+Under jit with a sharded batch, every device computes the whole batch, because
+XLA cannot partition the call; under `jax.shard_map` each computes its part.
 """
 
 from sparsity.kernels.choice import describe
 from sparsity.kernels.choice import implementation
 from sparsity.kernels.choice import use
+from sparsity.kernels.layout import check
+from sparsity.kernels.layout import from_masks
 from sparsity.kernels.masked import dense_conv_dw
 from sparsity.kernels.masked import masked_conv
 from sparsity.kernels.masked import masked_conv_dx
@@ -25,8 +26,6 @@ from sparsity.kernels.products import matmul_dw
 from sparsity.kernels.products import matmul_dx
 from sparsity.kernels.structure import BLOCK
 from sparsity.kernels.structure import Structure
-from sparsity.kernels.structure import check
-from sparsity.kernels.structure import from_masks
 from sparsity.kernels.structure import outputs_of
 from sparsity.kernels.structure import strip_size
 

@@ -2,9 +2,9 @@
 
   python -m sparsity.kernels.build
 
-Needs a C++17 compiler (`CXX`, or the first of c++, g++ and clang++) and the
-headers that come with jaxlib; nothing of this package, so that `setup.py` can
-load this file by itself.
+Needs a C++17 compiler (`CXX`, or the first of c++, g++ and clang++) and
+jaxlib's headers. Imports nothing from this package, so that `setup.py` can load
+this file alone.
 """
 
 import concurrent.futures
@@ -24,8 +24,8 @@ LIBRARY = NATIVE.with_name(
   '_native' + (sysconfig.get_config_var('EXT_SUFFIX') or '.so')
 )
 FLAGS = ('-std=c++17', '-O3', '-fPIC', '-Wall', '-Wno-psabi', '-pthread')
-# An instruction set is for its own file only: the rest runs anywhere, and asks
-# the processor before it calls one.
+# Each instruction set is enabled for its own file only; the rest runs on any
+# processor and checks for support before it calls them.
 FLAGS_OF = {
   'avx2': ('-mavx2', '-mfma'),
   'avx512': (
@@ -37,11 +37,11 @@ X86 = ('x86_64', 'amd64')
 
 
 class BuildError(RuntimeError):
-  """The kernels cannot be compiled here; the message says why."""
+  """The kernels cannot be compiled on this machine."""
 
 
 def fingerprint() -> str:
-  """Returns a digest of the sources, by which an old library is noticed."""
+  """Returns a digest of the sources, which identifies a stale library."""
   digest = hashlib.sha256()
   for file in sorted(NATIVE.iterdir()):
     if file.suffix in ('.cc', '.h'):
@@ -50,10 +50,10 @@ def fingerprint() -> str:
 
 
 def find_compiler() -> list[str]:
-  """Returns the command of a C++ compiler.
+  """Returns the command line of a C++ compiler.
 
   Raises:
-    BuildError: If there is none.
+    BuildError: If none is installed.
   """
   names = [os.environ['CXX']] if 'CXX' in os.environ else []
   for name in [*names, 'c++', 'g++', 'clang++']:
@@ -62,14 +62,14 @@ def find_compiler() -> list[str]:
       return command
     if names:
       break
-  raise BuildError('no C++ compiler (CXX, c++, g++, clang++)')
+  raise BuildError('no C++ compiler: install one, or set CXX')
 
 
 def find_headers() -> pathlib.Path:
   """Returns the directory of jaxlib's headers.
 
-  Looks into the environment itself too: pip builds packages in one of their
-  own, from where it is not seen.
+  Searches the environment's site-packages too, which are not on the path while
+  pip builds in isolation.
 
   Raises:
     BuildError: If jaxlib is not installed.
@@ -79,14 +79,14 @@ def find_headers() -> pathlib.Path:
     include = pathlib.Path(root) / 'jaxlib' / 'include'
     if (include / 'xla' / 'ffi' / 'api' / 'ffi.h').is_file():
       return include
-  raise BuildError('no headers of jaxlib (install jaxlib first)')
+  raise BuildError('expected the headers of jaxlib, found none: install jaxlib')
 
 
 def compile_library(path: pathlib.Path = LIBRARY) -> pathlib.Path:
-  """Compiles the kernels into `path`, which it returns.
+  """Compiles the kernels to `path` and returns it.
 
   Raises:
-    BuildError: If there is no compiler, no jaxlib, or an error.
+    BuildError: If compiler or jaxlib is missing, or compilation fails.
   """
   compiler, include = find_compiler(), find_headers()
   define = f'-DSPARSITY_SOURCES="{fingerprint()}"'
@@ -108,7 +108,7 @@ def compile_library(path: pathlib.Path = LIBRARY) -> pathlib.Path:
       [*compiler, '-shared', '-pthread', *map(str, objects), '-o', str(linked)]
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Moved, not overwritten: a process that has the old one open keeps it.
+    # Replaced, not overwritten, for processes that have the old file open.
     moving = path.with_name(f'{path.name}.{os.getpid()}')
     shutil.copyfile(linked, moving)
     moving.replace(path)
@@ -122,11 +122,11 @@ def _run(command):
 
 
 def main():
-  """Compiles the kernels and says where they are."""
+  """Compiles the kernels and prints the path of the library."""
   try:
     print('native kernels:', compile_library())
   except BuildError as error:
-    sys.exit(f'native kernels not built, `xla` will be used: {error}')
+    sys.exit(f'native kernels not built, using `xla` instead: {error}')
 
 
 if __name__ == '__main__':

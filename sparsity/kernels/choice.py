@@ -1,4 +1,4 @@
-"""Which implementation computes: chosen by platform, or as you say."""
+"""Choice of the implementation: by platform, or by the caller."""
 
 from collections.abc import Iterator
 import contextlib
@@ -19,18 +19,17 @@ _forced: contextvars.ContextVar[str | None] = contextvars.ContextVar(
 def implementation(name: str | None = None) -> str:
   """Returns the name of the implementation in use.
 
-  The first that says something decides: the argument, `use`, the environment
-  variable SPARSITY_KERNELS, the platform: `native` on a CPU where it is built,
-  `xla` elsewhere. It is asked while JAX traces a function; what is compiled
-  stays as it is.
+  In order of precedence: the argument, `use`, the environment variable
+  SPARSITY_KERNELS, the platform (`native` on a CPU if built, else `xla`). The
+  choice is made when JAX traces a function and is compiled in.
 
   Example:
     >>> implementation('xla')
     'xla'
 
   Raises:
-    ValueError: If there is no implementation of that name.
-    RuntimeError: If `native` is asked for and cannot be used.
+    ValueError: If no implementation has that name.
+    RuntimeError: If `native` is requested but unavailable.
   """
   name = name or _forced.get() or os.environ.get(VARIABLE)
   if name and name not in NAMES:
@@ -45,10 +44,9 @@ def implementation(name: str | None = None) -> str:
 
 @contextlib.contextmanager
 def use(name: str) -> Iterator[None]:
-  """Has everything traced inside use one implementation.
+  """Makes everything traced inside use one implementation.
 
-  A jitted function that was called before is not traced again: it stays with
-  what it has.
+  Jitted functions that are already compiled keep theirs.
 
   Example:
     >>> with use('reference'):
@@ -56,8 +54,8 @@ def use(name: str) -> Iterator[None]:
     'reference'
 
   Raises:
-    ValueError: If there is no implementation of that name.
-    RuntimeError: If `native` is asked for and cannot be used.
+    ValueError: If no implementation has that name.
+    RuntimeError: If `native` is requested but unavailable.
   """
   token = _forced.set(implementation(name))
   try:
@@ -67,13 +65,13 @@ def use(name: str) -> Iterator[None]:
 
 
 def describe() -> str:
-  """Returns a sentence on what is in use, and why `native` is not."""
+  """Returns one line: the implementation in use, and why it is not `native`."""
   name = implementation()
   if name == 'native':
     threads = native.num_threads()
     return f'native kernels: {native.isa()}, {threads} threads'
   reason = native.problem()
   if not reason and jax.default_backend() != 'cpu':
-    reason = f'they are for the CPU, this is {jax.default_backend()}'
-  because = f' ({reason})' if reason else ' (as asked for)'
-  return f'{name} kernels; native ones are not in use{because}'
+    reason = f'CPU only, this is {jax.default_backend()}'
+  because = f' ({reason})' if reason else ' (as requested)'
+  return f'{name} kernels; native kernels not in use{because}'

@@ -1,8 +1,8 @@
-"""What a refresh does with dense arrays on the host, in C++ and in threads.
+"""Refreshes on the host: dense NumPy arrays processed by C++ threads.
 
-Each function takes NumPy arrays and does what its namesake in
-`sparsity.compact.layout` does, bit for bit, several times faster; it needs the
-native kernels (`native.problem`), on whatever device the training is.
+Each function equals the JAX version of the same name in `kernels.layout` or
+`compact.entries` bit for bit and is several times faster. All need the native
+library (`is_available`), whatever device training runs on.
 """
 
 import ctypes
@@ -17,27 +17,27 @@ from sparsity.kernels.structure import expected_shapes
 from sparsity.kernels.structure import strip_size
 
 ALIGNMENT = 64  # bytes
-_SMALL = 1 << 16  # things that one thread does in less time than two start
+_SMALL = 1 << 16  # elements; fewer do not pay for a second thread
 
 
 def is_available() -> bool:
-  """Returns whether the functions can be called."""
+  """Returns whether the native library can be used."""
   return not native.problem()
 
 
 def build(
   forward: np.ndarray, backward: np.ndarray, counts: tuple[int, int]
 ) -> tuple[Structure | None, tuple[int, int] | None]:
-  """Returns the structure of two masks, and how many entries they have.
+  """Returns the structure of two masks, and their numbers of entries.
 
   Args:
     forward: bool [in, out], A.
     backward: bool [in, out], B.
-    counts: the numbers of entries that they should have.
+    counts: the expected numbers of entries.
 
   Returns:
-    The structure, None if the numbers are others; and the numbers, None if A
-    is not within B.
+    The structure, or None if the numbers differ from `counts`; and the numbers,
+    or None if A is not a subset of B.
   """
   forward, backward = _as(forward, bool), _as(backward, bool)
   strip = strip_size(forward.shape, counts[0])
@@ -56,7 +56,7 @@ def build(
 
 
 def origins(old: Structure, new: Structure, num_inputs: int) -> np.ndarray:
-  """Returns int32 [k_B]: which entry each new one was, -1 if it is new."""
+  """Returns int32 [k_B]: index of each new entry among the old ones, or -1."""
   size = len(new.columns)
   result = _empty((size,), np.int32)
   indices = (old.cells, old.columns, new.cells, new.columns)
@@ -71,7 +71,7 @@ def origins(old: Structure, new: Structure, num_inputs: int) -> np.ndarray:
 def put(
   dense: np.ndarray, structure: Structure, values: np.ndarray
 ) -> np.ndarray:
-  """Returns `dense`, float32, with the values [k_B] at the entries."""
+  """Returns `dense` (float32) with the values [k_B] of the entries."""
   shape = dense.size // dense.shape[-1], dense.shape[-1]
   strip = strip_size(shape, len(structure.t_columns))
   result = _empty(dense.shape, np.float32)
@@ -85,7 +85,7 @@ def put(
 
 
 def move(x: np.ndarray, origin: np.ndarray, fresh: np.ndarray) -> np.ndarray:
-  """Returns entries of x, float32, where they are now; `fresh` where new."""
+  """Returns x[origin] (float32), or `fresh` where an entry has no origin."""
   result = _empty(origin.shape, np.float32)
   _call(
     'move',
@@ -96,7 +96,7 @@ def move(x: np.ndarray, origin: np.ndarray, fresh: np.ndarray) -> np.ndarray:
 
 
 def _empty(shape, dtype):
-  """Returns an array that begins where JAX need not copy it to read it."""
+  """Returns an array so aligned that JAX can use it without a copy."""
   size = math.prod(shape) * np.dtype(dtype).itemsize
   room = np.empty(size + ALIGNMENT, np.uint8)
   start = -room.ctypes.data % ALIGNMENT

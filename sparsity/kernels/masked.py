@@ -1,24 +1,21 @@
-"""Products of a dense weight of which only what a mask shows counts.
+"""Products with a dense weight and a mask.
 
-`native` reads weight and mask together and multiplies what is active; the
-others write the masked weight out. All are convolutions, a plain product one
-whose image has a single pixel. Shapes as in `products`.
+`native` reads weight and mask together and multiplies active entries only; the
+other implementations write the masked weight out. All are convolutions; a
+matrix product is one whose image has a single pixel. Shapes as in `products`.
 """
 
-from collections.abc import Callable
 import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from sparsity.kernels import checks
 from sparsity.kernels import choice
 from sparsity.kernels import native
 from sparsity.kernels import reference
-from sparsity.kernels.geometry import Padding
-from sparsity.kernels.geometry import Window
-from sparsity.kernels.geometry import make_window
+from sparsity.kernels import shapes
+from sparsity.kernels.shapes import Padding
 
 
 def masked_conv(
@@ -28,7 +25,7 @@ def masked_conv(
   stride: Any,
   padding: Padding,
 ) -> jax.Array:
-  """Returns the convolution of x with the weight where the mask is True.
+  """Returns the convolution of x with `weight` where `mask` is True, else 0.
 
   Shapes:
     x: [batch, height, width, channels in]; weight and mask:
@@ -36,15 +33,14 @@ def masked_conv(
     [batch, height', width', channels out].
 
   Raises:
-    ValueError: If shapes do not match each other.
-    TypeError: If an array is not float32 or bfloat16, or the mask not boolean.
+    ValueError: If shapes do not match, or the mask is not boolean.
+    TypeError: If x or weight is not float32 or bfloat16.
   """
   _check(weight, mask)
-  checks.check_image('x', x, weight.shape[2])
-  window = make_window(x.shape[1:3], weight.shape[:2], stride, padding)
+  shapes.check_image('x', x, weight.shape[2])
+  window = shapes.make_window(x.shape[1:3], weight.shape[:2], stride, padding)
   dtype = jnp.result_type(x, weight)
   size = window.output_size(*x.shape[1:3])
-  shape = (x.shape[0], *size, weight.shape[3])
 
   def skip(x, weight, mask):
     return native.masked_forward(x, weight, mask, window)
@@ -53,6 +49,7 @@ def masked_conv(
     weight = jnp.where(mask, weight, 0).astype(dtype)
     return _convolve(x.astype(dtype), weight, window)
 
+  shape = (x.shape[0], *size, weight.shape[3])
   return _dispatch(skip, write_out, shape, dtype, x, weight, mask)
 
 
@@ -64,20 +61,16 @@ def masked_conv_dx(
   stride: Any,
   padding: Padding,
 ) -> jax.Array:
-  """Returns the gradient of `masked_conv` for x.
+  """Returns the gradient of `masked_conv` with respect to x.
 
   Shapes:
     dy: [batch, height', width', channels out]; weight and mask as there; the
     result: [batch, *image_size, channels in].
-
-  Raises:
-    ValueError: If shapes do not match each other.
-    TypeError: If an array is not float32 or bfloat16, or the mask not boolean.
   """
   _check(weight, mask)
-  checks.check_image('dy', dy, weight.shape[3])
-  window = make_window(image_size, weight.shape[:2], stride, padding)
-  checks.check_size(dy, window, image_size)
+  shapes.check_image('dy', dy, weight.shape[3])
+  window = shapes.make_window(image_size, weight.shape[:2], stride, padding)
+  shapes.check_size(dy, window, image_size)
   dtype = jnp.result_type(dy, weight)
   image = (*image_size, weight.shape[2])
   shape = (dy.shape[0], *image)
@@ -106,9 +99,9 @@ def dense_conv_dw(
   Shapes:
     x: [batch, height, width, channels in];
     dy: [batch, height', width', channels out];
-    the result: (kh, kw, channels in, channels out) as in `shape`.
+    the result: `shape`, (kh, kw, channels in, channels out).
   """
-  window = make_window(x.shape[1:3], shape[:2], stride, padding)
+  window = shapes.make_window(x.shape[1:3], shape[:2], stride, padding)
   dtype = jnp.result_type(x, dy)
   pull = jax.linear_transpose(
     lambda weight: _convolve(x.astype(dtype), weight, window),
@@ -118,7 +111,7 @@ def dense_conv_dw(
 
 
 def _check(weight, mask):
-  checks.check_float('weight', weight)
+  shapes.check_float('weight', weight)
   if weight.ndim != 4 or mask.shape != weight.shape or mask.dtype != bool:
     raise ValueError(
       'expected a weight [kh, kw, channels in, channels out] and a boolean '
@@ -126,23 +119,17 @@ def _check(weight, mask):
     )
 
 
-def _convolve(x: jax.Array, weight: jax.Array, window: Window) -> jax.Array:
+def _convolve(x, weight, window):
   if window.size == x.shape[1:3] == (1, 1):
     return jnp.dot(x[:, 0, 0], weight[0, 0])[:, None, None]
-  return jax.lax.conv_general_dilated(
-    x,
-    weight,
-    window.stride,
-    window.padding,
-    dimension_numbers=reference.DIMENSIONS,
-  )
+  return reference.convolve(x, weight, window)
 
 
-def _dispatch(skip: Callable, write_out: Callable, shape, dtype, *arguments):
-  """Calls the implementation in use; `native` only where it will run."""
+def _dispatch(skip, write_out, shape, dtype, *arguments):
+  """Calls the implementation in use, `native` only where it will run."""
   if not all(math.prod(array.shape) for array in arguments) or 0 in shape:
-    return jnp.zeros(shape, dtype)  # nothing to add up
+    return jnp.zeros(shape, dtype)  # nothing to sum
   if choice.implementation() != 'native':
     return write_out(*arguments)
-  # A program may be lowered here for a device that is elsewhere.
+  # A program may be lowered here for another platform.
   return jax.lax.platform_dependent(*arguments, cpu=skip, default=write_out)

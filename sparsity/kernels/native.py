@@ -1,7 +1,7 @@
-"""The C++ kernels for the CPU: finds, checks and calls them.
+"""The C++ kernels for the CPU: loads, checks and calls them.
 
-Nothing is loaded before it is needed, and what is missing is an answer, not an
-error: `problem` says why the kernels cannot be used.
+The library is loaded on first use. If it is missing, `problem` says why; no
+exception is raised.
 """
 
 import ctypes
@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsity.kernels.geometry import Window
+from sparsity.kernels.shapes import Window
 from sparsity.kernels.structure import Structure
 from sparsity.kernels.structure import strip_size
 
-# In order of need; the place is what the kernels are told.
+# From the least to the most demanding; the kernels receive the index.
 ISAS = ('portable', 'avx2', 'avx512')
 ISA_VARIABLE = 'SPARSITY_ISA'
 TARGETS = (
@@ -29,8 +29,9 @@ HOW = 'run `python -m sparsity.kernels.build`'
 
 @functools.cache
 def _load() -> tuple[ctypes.CDLL | None, str]:
-  """Returns the library, its targets registered, or why there is none."""
-  # Here, because Python warns if a module it is to run is imported before.
+  """Returns the library with its targets registered, or why there is none."""
+  # Not at the top: `python -m sparsity.kernels.build` warns if it is imported
+  # before it runs.
   from sparsity.kernels import build
 
   if not build.LIBRARY.exists():
@@ -49,13 +50,13 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
     for target in TARGETS:
       capsule = jax.ffi.pycapsule(getattr(library, f'sparsity_{target}'))
       jax.ffi.register_ffi_target(f'sparsity_{target}', capsule, platform='cpu')
-  except Exception as error:  # a jaxlib that speaks another version
+  except Exception as error:  # a jaxlib with another version of the FFI
     return None, f'jaxlib does not accept {build.LIBRARY.name} ({error}): {HOW}'
   return library, ''
 
 
 def library() -> ctypes.CDLL | None:
-  """Returns the library; None if it cannot be used."""
+  """Returns the library, or None if it cannot be used."""
   return _load()[0]
 
 
@@ -65,7 +66,7 @@ def problem() -> str:
 
 
 def supported() -> tuple[str, ...]:
-  """Returns the instruction sets that library and processor both have."""
+  """Returns the instruction sets that both library and processor support."""
   library, _ = _load()
   if library is None:
     return ()
@@ -75,10 +76,10 @@ def supported() -> tuple[str, ...]:
 
 
 def isa() -> str:
-  """Returns the instruction set in use: SPARSITY_ISA or the best there is.
+  """Returns the instruction set in use: SPARSITY_ISA, or the best supported.
 
   Raises:
-    ValueError: If SPARSITY_ISA names one that is not supported.
+    ValueError: If SPARSITY_ISA is not supported.
   """
   names = supported()
   name = os.environ.get(ISA_VARIABLE) or names[-1]
@@ -90,12 +91,79 @@ def isa() -> str:
 
 
 def num_threads() -> int:
-  """Returns how many threads the kernels share: those XLA itself uses."""
+  """Returns the number of threads of the kernels, which are XLA's own."""
   with jax.default_device(jax.local_devices(backend='cpu')[0]):
     call = jax.ffi.ffi_call(
       'sparsity_num_threads', jax.ShapeDtypeStruct((), jnp.int32)
     )
     return int(jax.jit(lambda: call())())
+
+
+def forward(
+  x: jax.Array,
+  values: jax.Array,
+  structure: Structure,
+  window: Window,
+  num_outputs: int,
+) -> jax.Array:
+  """Returns y [batch, height, width, out]."""
+  s = structure
+  shape = (x.shape[0], *window.output_size(*x.shape[1:3]), num_outputs)
+  strip = _strip(s, window, x.shape[-1], num_outputs)
+  arguments = (x, values, s.cells, s.columns)
+  dtype = jnp.result_type(x, values)
+  return _call('forward', shape, dtype, window, *arguments, strip=strip)
+
+
+def input_gradient(
+  dy: jax.Array,
+  values: jax.Array,
+  structure: Structure,
+  window: Window,
+  image: tuple[int, int, int],
+) -> jax.Array:
+  """Returns dx [batch, *image]."""
+  s = structure
+  shape = (dy.shape[0], *image)
+  strip = _strip(s, window, image[-1], dy.shape[-1])
+  arguments = (dy, values, s.t_cells, s.t_columns, s.t_entries)
+  dtype = jnp.result_type(dy, values)
+  return _call('input_gradient', shape, dtype, window, *arguments, strip=strip)
+
+
+def weight_gradient(
+  x: jax.Array, dy: jax.Array, structure: Structure, window: Window
+) -> jax.Array:
+  """Returns dvalues [k_B] in float32."""
+  s = structure
+  shape, dtype = s.columns.shape, jnp.float32
+  strip = _strip(s, window, x.shape[-1], dy.shape[-1])
+  arguments = (x, dy, s.cells, s.columns)
+  return _call('weight_gradient', shape, dtype, window, *arguments, strip=strip)
+
+
+def masked_forward(
+  x: jax.Array, weight: jax.Array, mask: jax.Array, window: Window
+) -> jax.Array:
+  """Returns y [batch, height, width, out] of a dense weight and its mask."""
+  shape = (x.shape[0], *window.output_size(*x.shape[1:3]), mask.shape[-1])
+  arguments = (x, weight, mask.reshape(-1, mask.shape[-1]))
+  dtype = jnp.result_type(x, weight)
+  return _call('masked_forward', shape, dtype, window, *arguments)
+
+
+def masked_input_gradient(
+  dy: jax.Array,
+  weight: jax.Array,
+  mask: jax.Array,
+  window: Window,
+  image: tuple[int, int, int],
+) -> jax.Array:
+  """Returns dx [batch, *image] of a dense weight and its mask."""
+  shape = (dy.shape[0], *image)
+  arguments = (dy, weight, mask.reshape(-1, mask.shape[-1]))
+  dtype = jnp.result_type(dy, weight)
+  return _call('masked_input_gradient', shape, dtype, window, *arguments)
 
 
 def _call(target, shape, dtype, window, *arguments, **numbers):
@@ -116,75 +184,3 @@ def _call(target, shape, dtype, window, *arguments, **numbers):
 def _strip(s, window, num_inputs, num_outputs):
   shape = (window.size[0] * window.size[1] * num_inputs, num_outputs)
   return np.int64(strip_size(shape, len(s.t_columns)))
-
-
-def forward(
-  x: jax.Array,
-  values: jax.Array,
-  structure: Structure,
-  window: Window,
-  num_outputs: int,
-) -> jax.Array:
-  """Returns y [batch, height, width, out]."""
-  s = structure
-  strip = _strip(s, window, x.shape[-1], num_outputs)
-  size = window.output_size(*x.shape[1:3])
-  shape = (x.shape[0], *size, num_outputs)
-  dtype = jnp.result_type(x, values)
-  indices = (s.cells, s.columns)
-  return _call(
-    'forward', shape, dtype, window, x, values, *indices, strip=strip
-  )
-
-
-def input_gradient(
-  dy: jax.Array,
-  values: jax.Array,
-  structure: Structure,
-  window: Window,
-  image: tuple[int, int, int],
-) -> jax.Array:
-  """Returns dx [batch, *image]."""
-  s = structure
-  strip = _strip(s, window, image[-1], dy.shape[-1])
-  shape = (dy.shape[0], *image)
-  dtype = jnp.result_type(dy, values)
-  arguments = (dy, values, s.t_cells, s.t_columns, s.t_entries)
-  return _call('input_gradient', shape, dtype, window, *arguments, strip=strip)
-
-
-def weight_gradient(
-  x: jax.Array, dy: jax.Array, structure: Structure, window: Window
-) -> jax.Array:
-  """Returns dvalues [k_B] in float32."""
-  s = structure
-  strip = _strip(s, window, x.shape[-1], dy.shape[-1])
-  shape, dtype = s.columns.shape, jnp.float32
-  arguments = (x, dy, s.cells, s.columns)
-  return _call('weight_gradient', shape, dtype, window, *arguments, strip=strip)
-
-
-def masked_forward(
-  x: jax.Array, weight: jax.Array, mask: jax.Array, window: Window
-) -> jax.Array:
-  """Returns y [batch, height, width, out] of a dense weight where a mask is."""
-  shape = (x.shape[0], *window.output_size(*x.shape[1:3]), mask.shape[-1])
-  dtype = jnp.result_type(x, weight)
-  matrix = mask.reshape(-1, mask.shape[-1])
-  return _call('masked_forward', shape, dtype, window, x, weight, matrix)
-
-
-def masked_input_gradient(
-  dy: jax.Array,
-  weight: jax.Array,
-  mask: jax.Array,
-  window: Window,
-  image: tuple[int, int, int],
-) -> jax.Array:
-  """Returns dx [batch, *image] of a dense weight where a mask is."""
-  shape = (dy.shape[0], *image)
-  dtype = jnp.result_type(dy, weight)
-  matrix = mask.reshape(-1, mask.shape[-1])
-  return _call(
-    'masked_input_gradient', shape, dtype, window, dy, weight, matrix
-  )

@@ -1,26 +1,28 @@
-"""The one entrance: products of a layer whose weight exists at some entries.
+"""Products of a layer whose weight exists at its active entries only.
 
-Each function checks shapes and types and hands over to an implementation.
+Each function checks shapes and dtypes and dispatches to an implementation.
+Matrix products are convolutions of images with a single pixel.
 
-Shapes: in, out: the weight's axes; k_A, k_B: entries of A and of B, in the
-order of `Structure`.
+Shapes: in, out: the weight's axes; k_B: entries of B, in the order of
+`Structure`.
 """
 
 from collections.abc import Sequence
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from sparsity.kernels import checks
 from sparsity.kernels import choice
 from sparsity.kernels import native
 from sparsity.kernels import reference
+from sparsity.kernels import shapes
 from sparsity.kernels import xla
-from sparsity.kernels.geometry import PIXEL
-from sparsity.kernels.geometry import Padding
-from sparsity.kernels.geometry import make_window
+from sparsity.kernels.shapes import Padding
 from sparsity.kernels.structure import Structure
+
+_MODULES = {'reference': reference, 'xla': xla}
 
 
 def matmul(
@@ -31,13 +33,13 @@ def matmul(
   *,
   implementation: str | None = None,
 ) -> jax.Array:
-  """Returns y = x W_A, the weight being zero outside A.
+  """Returns y = x W_A, where W_A is the weight on A and zero elsewhere.
 
   Example:
     >>> import numpy as np
-    >>> from sparsity.kernels.structure import from_masks
+    >>> from sparsity import kernels
     >>> mask = np.array([[True, False], [True, True]])
-    >>> s = from_masks(mask, mask)  # entries (0, 0), (1, 0), (1, 1)
+    >>> s = kernels.from_masks(mask, mask)  # entries (0, 0), (1, 0), (1, 1)
     >>> matmul(jnp.ones((1, 2)), jnp.array([1.0, 2.0, 3.0]), s, (2, 2))
     Array([[3., 3.]], dtype=float32)
 
@@ -46,19 +48,19 @@ def matmul(
 
   Args:
     x: float32 or bfloat16.
-    values: the entries, float32 or bfloat16; sums are float32 in any case.
-    structure: which entries there are.
+    values: the entries, float32 or bfloat16; sums are always float32.
+    structure: indices of the entries.
     shape: (in, out) of the dense weight.
     implementation: 'reference', 'xla' or 'native'; None: see
       `kernels.implementation`.
 
   Raises:
-    ValueError: If shapes do not match each other.
+    ValueError: If shapes do not match.
     TypeError: If an array is not float32 or bfloat16.
   """
-  checks.check_weight(structure, shape, values=values)
-  checks.check_last('x', x, shape[0])
-  y = _forward(_pixels(x), values, structure, PIXEL, shape[1], implementation)
+  window = _pixel(shape, implementation)
+  shapes.check_last('x', x, shape[0])
+  y = conv(_pixels(x), values, structure, **window)
   return y.reshape(*x.shape[:-1], shape[1])
 
 
@@ -70,21 +72,14 @@ def matmul_dx(
   *,
   implementation: str | None = None,
 ) -> jax.Array:
-  """Returns dx = dy W_A^T, the gradient of `matmul` for x.
+  """Returns dx = dy W_A^T, the gradient of `matmul` with respect to x.
 
   Shapes:
     dy: [..., out]; values: [k_B]; the result: [..., in].
-
-  Raises:
-    ValueError: If shapes do not match each other.
-    TypeError: If an array is not float32 or bfloat16.
   """
-  checks.check_weight(structure, shape, values=values)
-  checks.check_last('dy', dy, shape[1])
-  image = (1, 1, shape[0])
-  dx = _input_gradient(
-    _pixels(dy), values, structure, PIXEL, image, implementation
-  )
+  window = _pixel(shape, implementation)
+  shapes.check_last('dy', dy, shape[1])
+  dx = conv_dx(_pixels(dy), values, structure, image_size=(1, 1), **window)
   return dx.reshape(*dy.shape[:-1], shape[0])
 
 
@@ -96,26 +91,20 @@ def matmul_dw(
   *,
   implementation: str | None = None,
 ) -> jax.Array:
-  """Returns dvalues: x^T dy at every entry of B, those outside A too.
+  """Returns dvalues: x^T dy at every entry of B, inside A or not.
 
   Shapes:
     x: [..., in]; dy: [..., out]; the result: [k_B].
-
-  Raises:
-    ValueError: If shapes do not match each other.
-    TypeError: If an array is not float32 or bfloat16.
   """
-  checks.check_weight(structure, shape)
-  checks.check_last('x', x, shape[0])
-  checks.check_last('dy', dy, shape[1])
+  window = _pixel(shape, implementation)
+  shapes.check_last('x', x, shape[0])
+  shapes.check_last('dy', dy, shape[1])
   if x.shape[:-1] != dy.shape[:-1]:
     raise ValueError(
       'expected x and dy of the same leading shape, got '
       f'{x.shape} and {dy.shape}'
     )
-  return _weight_gradient(
-    _pixels(x), _pixels(dy), structure, PIXEL, implementation
-  )
+  return conv_dw(_pixels(x), _pixels(dy), structure, **window)
 
 
 def conv(
@@ -131,7 +120,7 @@ def conv(
   """Returns the convolution of x with W_A.
 
   The structure is that of the weight as [kh * kw * channels in, channels out].
-  There are no feature groups and no dilation: masked weights serve there.
+  Unsupported: feature groups and dilation; use masked weights.
 
   Shapes:
     x: [batch, height, width, channels in]; values: [k_B];
@@ -139,23 +128,28 @@ def conv(
 
   Args:
     x: float32 or bfloat16.
-    values: the entries, float32 or bfloat16; sums are float32 in any case.
-    structure: which entries there are.
+    values: the entries, float32 or bfloat16; sums are always float32.
+    structure: indices of the entries.
     shape: (kh, kw, channels in, channels out) of the dense weight.
-    stride: one number, or one for height and one for width.
+    stride: one number, or one each for height and width.
     padding: 'SAME', 'VALID' or ((top, bottom), (left, right)).
     implementation: 'reference', 'xla' or 'native'; None: see
       `kernels.implementation`.
 
   Raises:
-    ValueError: If shapes do not match each other, or stride or padding are
-      not understood.
+    ValueError: If shapes do not match, or stride or padding is malformed.
     TypeError: If an array is not float32 or bfloat16.
   """
-  checks.check_conv(structure, shape, values=values)
-  checks.check_image('x', x, shape[2])
-  window = make_window(x.shape[1:3], shape[:2], stride, padding)
-  return _forward(x, values, structure, window, shape[3], implementation)
+  shapes.check_weight(structure, shape, values=values)
+  shapes.check_image('x', x, shape[2])
+  window = shapes.make_window(x.shape[1:3], shape[:2], stride, padding)
+  size = window.output_size(*x.shape[1:3])
+  return _dispatch(
+    implementation,
+    'forward',
+    (x, values, structure, window, shape[3]),
+    (x.shape[0], *size, shape[3]),
+  )
 
 
 def conv_dx(
@@ -169,23 +163,23 @@ def conv_dx(
   padding: Padding,
   implementation: str | None = None,
 ) -> jax.Array:
-  """Returns the gradient of `conv` for x.
+  """Returns the gradient of `conv` with respect to x.
 
   Shapes:
     dy: [batch, height', width', channels out]; values: [k_B];
     the result: [batch, *image_size, channels in].
-
-  Raises:
-    ValueError: If shapes do not match each other, or stride or padding are
-      not understood.
-    TypeError: If an array is not float32 or bfloat16.
   """
-  checks.check_conv(structure, shape, values=values)
-  checks.check_image('dy', dy, shape[3])
-  window = make_window(image_size, shape[:2], stride, padding)
-  checks.check_size(dy, window, image_size)
+  shapes.check_weight(structure, shape, values=values)
+  shapes.check_image('dy', dy, shape[3])
+  window = shapes.make_window(image_size, shape[:2], stride, padding)
+  shapes.check_size(dy, window, image_size)
   image = (*image_size, shape[2])
-  return _input_gradient(dy, values, structure, window, image, implementation)
+  return _dispatch(
+    implementation,
+    'input_gradient',
+    (dy, values, structure, window, image),
+    (dy.shape[0], *image),
+  )
 
 
 def conv_dw(
@@ -198,72 +192,66 @@ def conv_dw(
   padding: Padding,
   implementation: str | None = None,
 ) -> jax.Array:
-  """Returns the gradient of `conv` for every entry of B.
+  """Returns the gradient of `conv` with respect to every entry of B.
 
   Shapes:
     x: [batch, height, width, channels in];
     dy: [batch, height', width', channels out]; the result: [k_B].
-
-  Raises:
-    ValueError: If shapes do not match each other, or stride or padding are
-      not understood.
-    TypeError: If an array is not float32 or bfloat16.
   """
-  checks.check_conv(structure, shape)
-  checks.check_image('x', x, shape[2])
-  checks.check_image('dy', dy, shape[3])
-  window = make_window(x.shape[1:3], shape[:2], stride, padding)
-  checks.check_size(dy, window, x.shape[1:3])
+  shapes.check_weight(structure, shape)
+  shapes.check_image('x', x, shape[2])
+  shapes.check_image('dy', dy, shape[3])
+  window = shapes.make_window(x.shape[1:3], shape[:2], stride, padding)
+  shapes.check_size(dy, window, x.shape[1:3])
   if x.shape[0] != dy.shape[0]:
     raise ValueError(f'expected one batch, got {x.shape} and {dy.shape}')
-  return _weight_gradient(x, dy, structure, window, implementation)
-
-
-def _forward(x, values, structure, window, num_outputs, name):
-  def call(module):
-    return lambda *args: module.forward(*args, window, num_outputs).astype(
-      dtype
-    )
-
-  dtype = jnp.result_type(x, values)
-  size = window.output_size(*x.shape[1:3])
-  shape = (x.shape[0], *size, num_outputs)
-  return _dispatch(name, call, shape, dtype, x, values, structure)
-
-
-def _input_gradient(dy, values, structure, window, image, name):
-  def call(module):
-    return lambda *args: module.input_gradient(*args, window, image).astype(
-      dtype
-    )
-
-  dtype = jnp.result_type(dy, values)
-  shape = (dy.shape[0], *image)
-  return _dispatch(name, call, shape, dtype, dy, values, structure)
-
-
-def _weight_gradient(x, dy, structure, window, name):
-  def call(module):
-    return lambda *args: module.weight_gradient(*args, window).astype(dtype)
-
-  dtype = jnp.result_type(x, dy)
-  shape = structure.columns.shape
-  return _dispatch(name, call, shape, dtype, x, dy, structure)
-
-
-def _dispatch(name, call, shape, dtype, *arguments):
-  """Calls the implementation in use; `native` only where it will run."""
-  name = choice.implementation(name)
-  if not all(math.prod(array.shape) for array in arguments[:2]) or 0 in shape:
-    return jnp.zeros(shape, dtype)  # nothing to add up
-  if name == 'reference':
-    return call(reference)(*arguments)
-  if name == 'xla':
-    return call(xla)(*arguments)
-  # A program may be lowered here for a device that is elsewhere.
-  return jax.lax.platform_dependent(
-    *arguments, cpu=call(native), default=call(xla)
+  return _dispatch(
+    implementation,
+    'weight_gradient',
+    (x, dy, structure, window),
+    structure.columns.shape,
   )
+
+
+def _dispatch(implementation, product, arguments, shape):
+  """Calls a product of the implementation in use.
+
+  Args:
+    implementation: its name, or None.
+    product: name of the function.
+    arguments: three arrays or trees of arrays, then static arguments.
+    shape: of the result.
+  """
+  name = choice.implementation(implementation)
+  arrays, static = arguments[:3], arguments[3:]
+  dtype = jnp.result_type(*arguments[:2])
+  if 0 in (*arrays[0].shape, *arrays[1].shape, *shape):
+    return jnp.zeros(shape, dtype)  # nothing to sum
+
+  def call(module):
+    function = getattr(module, product)
+    return lambda *arrays: function(*arrays, *static).astype(dtype)
+
+  if name in _MODULES:
+    return call(_MODULES[name])(*arrays)
+  # A program may be lowered here for another platform.
+  return jax.lax.platform_dependent(
+    *arrays, cpu=call(native), default=call(xla)
+  )
+
+
+def _pixel(
+  shape: tuple[int, int], implementation: str | None
+) -> dict[str, Any]:
+  """Returns the options with which a convolution is a matrix product."""
+  if len(shape) != 2:
+    raise ValueError(f'expected the shape (in, out) of a weight, got {shape}')
+  return {
+    'shape': (1, 1, *shape),
+    'stride': 1,
+    'padding': 'VALID',
+    'implementation': implementation,
+  }
 
 
 def _pixels(x: jax.Array) -> jax.Array:

@@ -1,13 +1,12 @@
-"""The slow, obvious version: makes the dense weight and multiplies.
+"""The slow, obvious implementation: densifies the weight and multiplies.
 
-What the other implementations are tested against. It needs the memory that
-they are there to save.
+The oracle of the other implementations. It needs the memory that they save.
 """
 
 import jax
 import jax.numpy as jnp
 
-from sparsity.kernels.geometry import Window
+from sparsity.kernels.shapes import Window
 from sparsity.kernels.structure import Structure
 from sparsity.kernels.structure import outputs_of
 
@@ -15,7 +14,7 @@ DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 
 def convolve(x: jax.Array, weight: jax.Array, window: Window) -> jax.Array:
-  """Returns the dense convolution; a plain product where it is one."""
+  """Returns the dense convolution; a matrix product for single pixels."""
   if window.size == x.shape[1:3] == (1, 1):
     y = jnp.matmul(x[:, 0, 0], weight[0, 0], precision='highest')
     return y[:, None, None]

@@ -1,13 +1,14 @@
-"""Pure JAX, for any device: some rows of the weight at a time.
+"""Pure JAX implementation for any device: one block of outputs at a time.
 
-A block of outputs is written out densely, multiplied, and forgotten; so the
-memory is that of the entries and one block, and the speed that of the dense
-product, which accelerators are made for. On the CPU, where a sparse product in
-the CSR format beats that at low densities, it takes its place.
+A block of the weight is densified, multiplied and discarded. Memory is that of
+the entries plus one block; speed is that of the dense product, which
+accelerators are made for. On the CPU, a CSR product replaces it at densities
+where that is faster.
 """
 
 from collections.abc import Callable
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ from jax.experimental import sparse
 import jax.numpy as jnp
 
 from sparsity.kernels import reference
-from sparsity.kernels.geometry import Window
+from sparsity.kernels.shapes import Window
 from sparsity.kernels.structure import BLOCK
 from sparsity.kernels.structure import Structure
 from sparsity.kernels.structure import cell_of
@@ -23,29 +24,29 @@ from sparsity.kernels.structure import num_strips
 from sparsity.kernels.structure import outputs_of
 from sparsity.kernels.structure import strip_size
 
-BLOCK_SIZE = 2**20  # weights written out at once
-CHUNK = 2**14  # entries of a block handled at once
-# Up to this density the CSR product is the faster one on a CPU.
+BLOCK_SIZE = 2**20  # densified entries of a block
+CHUNK = 2**14  # active entries per loop iteration
+# Up to this density the CSR product is faster on a CPU.
 CSR_DENSITY = 0.2
 
 
 def _block_rows(num_inputs: int, num_outputs: int) -> int:
-  """Returns how many outputs make a block: at most an eighth of them."""
+  """Returns the number of outputs per block: at most an eighth of them."""
   rows = min(BLOCK_SIZE // max(num_inputs, 1), -(-num_outputs // 8))
-  # Whole blocks of the structure, or entries of others are gone through too.
+  # Multiples of the structure's blocks, to read no entries of other blocks.
   return rows // BLOCK * BLOCK if rows > BLOCK else max(rows, 1)
 
 
 class _Weight(NamedTuple):
-  """A structure, and what has to be known of it besides."""
+  """A structure, its shape, and the output of each entry."""
 
   structure: Structure
   shape: tuple[int, int]  # (in, out)
-  outputs: jax.Array  # [k_B], of each entry
+  outputs: jax.Array  # [k_B]
 
   @property
   def strips(self) -> int:
-    """How many cells an output has."""
+    """The number of cells per output."""
     strip = strip_size(self.shape, len(self.structure.t_columns))
     return num_strips(self.shape[0], strip)
 
@@ -65,21 +66,21 @@ def _visit(
 ):
   """Folds `visit(state, begin, row, column)` over the entries of a block.
 
-  Entries come in chunks of constant size, so there are some that are not of the
-  block; there `row` is at least `num_rows`.
+  Chunks have a constant size and may include entries of other blocks; their
+  `row` is `num_rows` or more.
 
   Args:
     w: the weight.
-    part: 0 for the entries of A, 1 for those of B only.
-    first: output of the block.
-    num_rows: outputs of the block.
-    visit: function to the next state.
-    state: to begin with.
+    part: 0 for entries of A, 1 for B minus A.
+    first: first output of the block.
+    num_rows: number of outputs of the block.
+    visit: returns the next state.
+    state: initial state.
   """
   s, num_outputs = w.structure, w.shape[1]
   num_entries = len(s.columns)
   chunk = min(CHUNK, num_entries)
-  # The blocks of the structure that have the outputs.
+  # The structure's blocks that contain these outputs.
   last = jnp.minimum(-(-(first + num_rows) // BLOCK) * BLOCK, num_outputs)
   start, end = (
     s.cells[(part * num_outputs + output) * w.strips]
@@ -88,7 +89,7 @@ def _visit(
 
   def step(carry):
     start, state = carry
-    # The last chunk of all begins earlier, or it would reach beyond the end.
+    # Shift the last chunk so that it ends with the entries.
     begin = jnp.minimum(start, num_entries - chunk)
     row = jax.lax.dynamic_slice(w.outputs, (begin,), (chunk,)) - first
     column = jax.lax.dynamic_slice(s.columns, (begin,), (chunk,))
@@ -101,7 +102,7 @@ def _visit(
 
 
 def _dense_rows(values, w, first, num_rows):
-  """Returns [num_inputs, num_rows] of the weight, zero but for A."""
+  """Returns [num_inputs, num_rows] of the weight, zero outside A."""
 
   def write(block, begin, row, column):
     chunk = jax.lax.dynamic_slice(values, (begin,), row.shape)
@@ -119,28 +120,29 @@ def _blocks(num_inputs, num_outputs):
 
 
 def _padded(dy, num_rows):
-  """Returns dy with outputs up to a whole number of blocks."""
+  """Returns dy with its outputs padded to a multiple of the block."""
   extra = -dy.shape[-1] % num_rows
   return jnp.pad(dy, [(0, 0)] * (dy.ndim - 1) + [(0, extra)])
 
 
-def _is_plain(window: Window) -> bool:
-  return window.size == window.stride == (1, 1) and not any(
+def _csr_or_blocks(window, shape, csr, blocks, x, values, s):
+  """Computes a product in CSR on a CPU, where supported and faster."""
+  is_plain = window.size == window.stride == (1, 1) and not any(
     sum(window.padding, ())
   )
-
-
-def _uses_csr(s: Structure, num_inputs: int, num_outputs: int) -> bool:
-  return 0 < len(s.t_columns) <= CSR_DENSITY * num_inputs * num_outputs
+  is_sparse = 0 < len(s.t_columns) <= CSR_DENSITY * math.prod(shape)
+  if is_plain and is_sparse:
+    return jax.lax.platform_dependent(x, values, s, cpu=csr, default=blocks)
+  return blocks(x, values, s)
 
 
 def _by_row(cells: jax.Array, size: int, shape: tuple[int, int]):
-  """Returns where rows begin, and the places of their entries, row by row.
+  """Returns CSR row pointers, and the entries' indices in row order.
 
   Args:
-    cells: where the cells of A begin, and the last one ends.
+    cells: starts of the cells of A, and the end of the last one.
     size: k_A.
-    shape: of the weight, or of the transposed one: rows and columns.
+    shape: (rows, columns) of the weight or its transpose.
   """
   strip = strip_size(shape, size)
   row = jnp.arange(shape[0], dtype=jnp.int32)[:, None]
@@ -166,18 +168,13 @@ def forward(
 ) -> jax.Array:
   """Returns y [batch, height, width, out] in float32."""
   x, values = x.astype(jnp.float32), values.astype(jnp.float32)
-  blocks = functools.partial(
-    _forward_blocks, window=window, num_outputs=num_outputs
+  return _csr_or_blocks(
+    window,
+    (x.shape[-1], num_outputs),
+    functools.partial(_forward_csr, num_outputs=num_outputs),
+    functools.partial(_forward_blocks, window=window, num_outputs=num_outputs),
+    *(x, values, structure),
   )
-  if _is_plain(window) and _uses_csr(structure, x.shape[-1], num_outputs):
-    return jax.lax.platform_dependent(
-      x,
-      values,
-      structure,
-      cpu=functools.partial(_forward_csr, num_outputs=num_outputs),
-      default=blocks,
-    )
-  return blocks(x, values, structure)
 
 
 def _forward_blocks(x, values, s, *, window, num_outputs):
@@ -212,16 +209,13 @@ def input_gradient(
 ) -> jax.Array:
   """Returns dx [batch, *image] in float32."""
   dy, values = dy.astype(jnp.float32), values.astype(jnp.float32)
-  blocks = functools.partial(_input_gradient_blocks, window=window, image=image)
-  if _is_plain(window) and _uses_csr(structure, image[-1], dy.shape[-1]):
-    return jax.lax.platform_dependent(
-      dy,
-      values,
-      structure,
-      cpu=functools.partial(_input_gradient_csr, num_inputs=image[-1]),
-      default=blocks,
-    )
-  return blocks(dy, values, structure)
+  return _csr_or_blocks(
+    window,
+    (image[-1], dy.shape[-1]),
+    functools.partial(_input_gradient_csr, num_inputs=image[-1]),
+    functools.partial(_input_gradient_blocks, window=window, image=image),
+    *(dy, values, structure),
+  )
 
 
 def _input_gradient_csr(dy, values, s, *, num_inputs):

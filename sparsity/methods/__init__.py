@@ -1,17 +1,17 @@
-"""Methods: each one rule for the one wrapper.
+"""Sparse methods, each a rule for `sparsity.sparsify`.
 
-| method    | active, and so moved          | changes                      |
-|-----------|-------------------------------|------------------------------|
-| magnitude | all; from `at` on the density | once                         |
-| gradual   | all; less and less            | each `prune_every` to `end`  |
-| static    | the density                   | never                        |
-| snip      | the density                   | never                        |
-| set_      | the density                   | each `refresh_every`         |
-| rigl      | the density                   | each `refresh_every`         |
+| method    | active fraction              | sets change                 |
+|-----------|------------------------------|-----------------------------|
+| magnitude | 1, from update `at` density  | once                        |
+| gradual   | falls from 1 to density      | every `prune_every` to `end`|
+| static    | density                      | never                       |
+| snip      | density                      | never                       |
+| set_      | density                      | every `refresh_every`       |
+| rigl      | density                      | every `refresh_every`       |
 
-What is not selected, or matches `dense`, is always active.
-Gradients are read beyond what is moved by `rigl` when its sets change, by the
-saliency score of `magnitude` and `gradual` when they prune, and by `saliency`
+Parameters that are not selected, or match `dense`, are always active.
+Gradients outside the active set are read by `rigl` at a refresh, by the
+saliency score of `magnitude` and `gradual` at a pruning, and by `saliency`
 before training.
 """
 

@@ -1,4 +1,4 @@
-"""Magnitude pruning: dense training, then the largest weights only."""
+"""Magnitude pruning: dense training, then only the largest weights."""
 
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -13,10 +13,9 @@ from sparsity import patterns
 from sparsity import schedules
 from sparsity import select as select_lib
 from sparsity import state as state_lib
-from sparsity import units
 from sparsity import wrapper
 
-# Of parameters and gradients of a layer; entries are ranked by |score|.
+# Maps a layer's parameters and gradients to scores; |score| is ranked.
 Score = Callable[[jax.Array, jax.Array], jax.Array]
 SCORES = {
   'magnitude': lambda params, gradients: params,
@@ -36,9 +35,10 @@ def magnitude(
   score: str | Score = 'magnitude',
   select: select_lib.Predicate = select_lib.is_weight,
 ) -> optax.GradientTransformationExtraArgs:
-  """Returns `inner`, dense until update `at`, which prunes in one shot.
+  """Returns `inner` with one-shot pruning after update `at`.
 
-  Afterwards the entries that were largest then are trained on.
+  Training is dense before; afterwards only the entries that were largest at
+  that update are trained.
 
   Example:
     >>> import jax.numpy as jnp
@@ -51,17 +51,17 @@ def magnitude(
 
   Args:
     inner: any optimizer.
-    density: share of the selected entries that is kept, in (0, 1].
-    at: the update after which all others are pruned, at least 1.
+    density: fraction of the selected entries that is kept, in (0, 1].
+    at: update after which all others are pruned, at least 1.
     distribution: 'uniform', 'erdos_renyi' or 'erdos_renyi_kernel'.
-    scope: 'layer' ranks each layer by itself, 'global' all of them.
+    scope: 'layer' ranks each layer by itself, 'global' all layers together.
     dense: regular expressions of layers that stay dense, counted in `density`.
-    pattern: what is kept together; see `sparsity.patterns`.
-    score: 'magnitude'; 'saliency', |parameter * gradient|, the parameter of the
-      next step and the gradient of the batch of that update; or a function of
-      the two. With Powerpropagation, whose gradients are those of theta, the
-      saliency is `lambda phi, g: powerprop.to_weights(phi, alpha) * g`.
-    select: which parameters may be sparse.
+    pattern: entries kept together; see `sparsity.patterns`.
+    score: 'magnitude'; 'saliency', |parameter * gradient| of the parameters of
+      the next step and the gradient of this update; or a function of the two.
+      With Powerpropagation the gradient is that of theta, and the saliency is
+      `lambda phi, g: powerprop.to_weights(phi, alpha) * g`.
+    select: predicate for the parameters that may be sparse.
 
   Raises:
     ValueError: If `density` is outside (0, 1], `at` is less than 1, or an
@@ -72,12 +72,12 @@ def magnitude(
   return wrapper.sparsify(
     inner,
     _make_rule(pattern, score, lambda count, k, size: k),
-    units.make_counts(
-      pattern,
-      density=density,
+    counts_lib.make_counts(
+      forward_density=density,
       distribution=distribution,
       scope=scope,
       dense=dense,
+      pattern=pattern,
       select=select,
     ),
     is_due=lambda count: count == at,
@@ -98,16 +98,15 @@ def gradual(
   score: str | Score = 'magnitude',
   select: select_lib.Predicate = select_lib.is_weight,
 ) -> optax.GradientTransformationExtraArgs:
-  """Returns `inner`, pruned little by little between two updates.
+  """Returns `inner` with gradual pruning on a cubic schedule.
 
-  Of n entries, after update t between `start` and `end`,
-  k + (n - k) (1 - (t - start) / (end - start))^3 stay, k the number at
-  `density`: in each layer by itself, whatever the distribution, so that all of
-  them together follow the cubic schedule too. The last pruning is at `end`, and
-  so is exactly at `density`, whether or not `prune_every` divides the time.
+  After update t between `start` and `end`, a layer of n entries keeps
+  k + (n - k) (1 - (t - start) / (end - start))^3, where k is its number at
+  `density`. Each layer follows the schedule by itself, whatever the
+  distribution, and so does the total. The last pruning is at `end`, exactly at
+  `density`, whether or not `prune_every` divides the interval.
 
-  A pruned entry keeps its value, unseen, and comes back if the others fall
-  below it.
+  A pruned entry keeps its value, and returns if others fall below it.
 
   Example:
     >>> import jax.numpy as jnp
@@ -124,12 +123,12 @@ def gradual(
 
   Args:
     inner: any optimizer.
-    density: share of the selected entries that is kept at the end, in (0, 1].
-    start: the update until which all is dense.
-    end: the update of the last pruning.
+    density: fraction of the selected entries kept at the end, in (0, 1].
+    start: update until which training is dense.
+    end: update of the last pruning.
     prune_every: updates between prunings; the first is `prune_every` updates
       after `start`.
-    distribution: as in `magnitude`, of the densities at the end.
+    distribution: as in `magnitude`, for the densities at the end.
     scope: as in `magnitude`.
     dense: as in `magnitude`.
     pattern: as in `magnitude`.
@@ -154,12 +153,12 @@ def gradual(
   return wrapper.sparsify(
     inner,
     _make_rule(pattern, score, num_kept),
-    units.make_counts(
-      pattern,
-      density=density,
+    counts_lib.make_counts(
+      forward_density=density,
       distribution=distribution,
       scope=scope,
       dense=dense,
+      pattern=pattern,
       select=select,
     ),
     is_due=is_due,
@@ -167,7 +166,7 @@ def gradual(
 
 
 def _make_rule(pattern, score, num_kept) -> state_lib.Rule:
-  """Returns the rule: the k = num_kept(count, final k, size) best units."""
+  """Returns the rule that keeps the num_kept(count, final k, size) best."""
   if not callable(score):
     if score not in SCORES:
       raise ValueError(f'expected score out of {sorted(SCORES)}, got {score!r}')
@@ -187,10 +186,8 @@ def _make_rule(pattern, score, num_kept) -> state_lib.Rule:
     )
     return state_lib.ActiveSets(kept, kept)
 
-  return state_lib.Rule(_everything, refresh, changes='numbers')
-
-
-def _everything(weights, counts, key):
-  del counts, key
-  trues = jax.tree.map(lambda x: jnp.ones(x.shape, bool), weights)
-  return state_lib.ActiveSets(trues, jax.tree.map(jnp.copy, trues))
+  return state_lib.Rule(
+    lambda weights, counts, key: state_lib.everything(weights),
+    refresh,
+    changes='numbers',
+  )

@@ -1,4 +1,4 @@
-"""Drop and grow: what SET and RigL have in common."""
+"""Drop and grow: the common part of SET and RigL."""
 
 from collections.abc import Callable
 import math
@@ -6,47 +6,73 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from sparsity import counts as counts_lib
 from sparsity import patterns
 from sparsity import schedules
 from sparsity import state as state_lib
+from sparsity import wrapper
 
 ANNEALS = ('constant', 'cosine')
 
-# (rewired now, pattern, how many to choose, what is kept) -> masks of the new
+# (refresh, pattern, number to grow by layer, kept masks) -> masks of the grown
 Grow = Callable[[state_lib.Refresh, patterns.Pattern, Any, Any], Any]
 
 
-def make_rule(
-  pattern: patterns.Pattern,
-  share: schedules.Density,
+def rewire(
+  inner: optax.GradientTransformation,
   grow: Grow,
-  values: Callable[[jax.Array, jax.Array], jax.Array],
+  initial_values: Callable[[jax.Array, jax.Array], jax.Array],
   *,
   steps: bool,
-) -> state_lib.Rule:
-  """Returns the rule: drop a share of the smallest units, grow as many others.
+  density: float,
+  refresh_every: int,
+  stop_refresh_at: int | None,
+  drop_fraction: float,
+  anneal: str,
+  pattern: patterns.Pattern,
+  seed: int,
+  **options: Any,
+) -> optax.GradientTransformationExtraArgs:
+  """Returns `inner` on random sets that are rewired at every refresh.
 
-  Grown are units among all that are not kept, those just dropped included. One
-  that is dropped and grown at once has never left: it keeps its value and its
-  optimizer's state.
+  A refresh drops a fraction of the smallest active units in each layer and
+  grows as many among all that are not kept, including those just dropped. A
+  unit that is dropped and grown at once has never left: it keeps its value and
+  its optimizer state.
 
   Args:
-    pattern: what is dropped and grown together.
-    share: how much is dropped, by the number of updates made.
-    grow: which units are grown.
-    values: where entries that were not active start, as in `sparsity.Rule`.
+    inner: any optimizer.
+    grow: chooses the units to grow.
+    initial_values: as `grow` in `sparsity.Rule`.
     steps: as in `sparsity.Rule`.
+    density: fraction of the selected entries that is active.
+    refresh_every: updates between refreshes.
+    stop_refresh_at: last update that may refresh.
+    drop_fraction: fraction of the active units to drop, initially.
+    anneal: schedule of the fraction, 'constant' or 'cosine'.
+    pattern: entries dropped and grown together.
+    seed: seed of the initial sets and of `grow`.
+    **options: further options of `sparsity.make_counts`.
+
+  Raises:
+    ValueError: If an option is out of range or unknown.
   """
+  fraction = _make_fraction(drop_fraction, anneal, stop_refresh_at)
+  if stop_refresh_at is not None:
+    if stop_refresh_at < 1:
+      raise ValueError(f'expected stop_refresh_at >= 1, got {stop_refresh_at}')
+    stop_refresh_at -= anneal == 'cosine'  # nothing is dropped at the end
 
   def init(weights, counts, key):
-    drawn = patterns.random_masks(pattern, key, weights, counts.forward)
-    return state_lib.ActiveSets(drawn, jax.tree.map(jnp.copy, drawn))
+    return state_lib.same_sets(
+      patterns.random_masks(pattern, key, weights, counts.forward)
+    )
 
   def refresh(now: state_lib.Refresh, counts: counts_lib.Counts):
     dropped = jax.tree.map(
-      lambda k: jnp.round(share(now.count) * k).astype(jnp.int32),
+      lambda k: jnp.round(fraction(now.count) * k).astype(jnp.int32),
       counts.forward,
     )
     kept = patterns.topk_masks(
@@ -61,18 +87,23 @@ def make_rule(
     active = jax.tree.map(jnp.logical_or, kept, grown)
     return state_lib.ActiveSets(active, active)
 
-  return state_lib.Rule(init, refresh, values, steps)
+  return wrapper.sparsify(
+    inner,
+    state_lib.Rule(init, refresh, initial_values, steps),
+    counts_lib.make_counts(forward_density=density, pattern=pattern, **options),
+    is_due=schedules.every(refresh_every, stop=stop_refresh_at),
+    seed=seed,
+  )
 
 
-def make_share(
-  drop_fraction: float, anneal: str, stop: int | None
-) -> schedules.Density:
-  """Returns the share that is dropped, by the number of updates made.
+def check_grow_at(grow_at: float) -> None:
+  """Raises ValueError unless `grow_at` is finite and not negative."""
+  if not 0 <= grow_at < math.inf:
+    raise ValueError(f'expected a finite grow_at >= 0, got {grow_at}')
 
-  Raises:
-    ValueError: If `drop_fraction` is outside (0, 1], `anneal` is unknown, or
-      'cosine' without `stop`.
-  """
+
+def _make_fraction(drop_fraction, anneal, stop) -> schedules.Density:
+  """Returns the schedule of the fraction to drop."""
   if anneal not in ANNEALS:
     raise ValueError(f'expected anneal out of {ANNEALS}, got {anneal!r}')
   if not 0 < drop_fraction <= 1:
@@ -81,32 +112,7 @@ def make_share(
     return lambda count: drop_fraction
   if stop is None:
     raise ValueError(
-      "expected stop_refresh_at with anneal='cosine', got None: it is where "
-      'the drop fraction reaches zero'
+      "expected stop_refresh_at with anneal='cosine', got None: give the "
+      'update at which the drop fraction reaches zero'
     )
   return lambda count: drop_fraction / 2 * (1 + jnp.cos(math.pi / stop * count))
-
-
-def make_event(
-  refresh_every: int, anneal: str, stop: int | None
-) -> schedules.Event:
-  """Returns when sets change: until `stop`, if anything is dropped there.
-
-  Raises:
-    ValueError: If `refresh_every` or `stop` is less than 1.
-  """
-  if stop is not None:
-    if stop < 1:
-      raise ValueError(f'expected stop_refresh_at >= 1, got {stop}')
-    stop -= anneal == 'cosine'
-  return schedules.every(refresh_every, stop=stop)
-
-
-def check_grow_at(grow_at: float) -> None:
-  """Raises unless `grow_at` is a magnitude.
-
-  Raises:
-    ValueError: If so.
-  """
-  if not 0 <= grow_at < math.inf:
-    raise ValueError(f'expected a finite grow_at >= 0, got {grow_at}')

@@ -8,8 +8,6 @@ import optax
 from sparsity import distributions
 from sparsity import patterns
 from sparsity import select as select_lib
-from sparsity import units
-from sparsity import wrapper
 from sparsity.methods import rewiring
 
 
@@ -28,23 +26,22 @@ def rigl(
   seed: int = 0,
   select: select_lib.Predicate = select_lib.is_weight,
 ) -> optax.GradientTransformationExtraArgs:
-  """Returns `inner` on sets that follow the gradient.
+  """Returns `inner` on active sets that follow the gradient.
 
-  The sets begin at random. Each `refresh_every` updates, before
-  `stop_refresh_at`, every layer drops a share of its smallest active weights,
-  and grows as many where |gradient| is largest among those not kept; the number
-  stays exactly what it was. Such an update is no step of the optimizer, in
-  the paper neither: all parameters stay, dense ones too, the batch serves for
-  the gradient alone, and schedules inside of `inner` do not count it.
+  The initial sets are random. Every `refresh_every` updates, before
+  `stop_refresh_at`, each layer drops a fraction of its smallest active weights
+  and grows as many where |gradient| is largest among the rest; the count is
+  unchanged. As in the paper such an update is not a step of the optimizer: all
+  parameters stay, dense ones included, and schedules inside `inner` do not
+  count it. Only these updates read the gradient outside the sets.
 
-  Grown weights start at zero, with a fresh optimizer's state. What was just
-  dropped may be grown again at once; then it has never left. The gradient is
-  read outside of the sets on those updates only.
+  Grown weights start at zero with fresh optimizer state. A weight that is
+  dropped and grown at once has never left.
 
   Differs from the paper: with Powerpropagation a weight at zero stays there,
-  for the gradient that reaches phi has a factor |phi|^(alpha - 1). `grow_at`
-  makes grown weights start at phi = +-grow_at, with the sign that lets the loss
-  fall, near zero in theta: 0.1 for theta = 0.01 at alpha = 2.
+  because the gradient of phi has a factor |phi|^(alpha - 1). With `grow_at`,
+  grown weights start at phi = +-grow_at, with the sign that decreases the loss
+  and close to zero in theta: 0.1 gives |theta| = 0.01 at alpha = 2.
 
   Example:
     >>> import jax.numpy as jnp
@@ -61,19 +58,19 @@ def rigl(
 
   Args:
     inner: any optimizer; `powerprop.powerprop(...)` for Powerpropagation too.
-    density: share of the selected entries that is active, in (0, 1].
-    refresh_every: updates from one change of the sets to the next.
-    stop_refresh_at: T_end, the update at which `anneal` reaches zero, and from
-      which the sets stay.
-    drop_fraction: share of the active entries that is dropped, at the start.
-    anneal: 'cosine' as in the paper, or 'constant' (changes sets at
+    density: fraction of the selected entries that is active, in (0, 1].
+    refresh_every: updates between refreshes of the sets.
+    stop_refresh_at: T_end, the update at which `anneal` reaches zero; the sets
+      stay from then on.
+    drop_fraction: fraction of the active entries to drop, initially.
+    anneal: 'cosine' as in the paper, or 'constant' (refreshes at
       `stop_refresh_at` too).
-    grow_at: the |parameter| at which grown entries start.
+    grow_at: initial |parameter| of grown entries.
     distribution: 'uniform', 'erdos_renyi' or 'erdos_renyi_kernel'.
     dense: regular expressions of layers that stay dense, counted in `density`.
-    pattern: what is dropped and grown together; see `sparsity.patterns`.
-    seed: of the first sets.
-    select: which parameters may be sparse.
+    pattern: entries dropped and grown together; see `sparsity.patterns`.
+    seed: seed of the initial sets.
+    select: predicate for the parameters that may be sparse.
 
   Raises:
     ValueError: If `density` or `drop_fraction` is outside (0, 1], an interval
@@ -88,21 +85,23 @@ def rigl(
   def grow(now, pattern, num_grown, kept):
     return patterns.topk_masks(pattern, now.gradients, num_grown, given=kept)
 
-  def values(params, gradients):
+  def initial_values(params, gradients):
     del params
     return jnp.where(gradients > 0, -grow_at, grow_at)
 
-  share = rewiring.make_share(drop_fraction, anneal, stop_refresh_at)
-  return wrapper.sparsify(
+  return rewiring.rewire(
     inner,
-    rewiring.make_rule(pattern, share, grow, values, steps=False),
-    units.make_counts(
-      pattern,
-      density=density,
-      distribution=distribution,
-      dense=dense,
-      select=select,
-    ),
-    is_due=rewiring.make_event(refresh_every, anneal, stop_refresh_at),
+    grow,
+    initial_values,
+    steps=False,
+    density=density,
+    refresh_every=refresh_every,
+    stop_refresh_at=stop_refresh_at,
+    drop_fraction=drop_fraction,
+    anneal=anneal,
+    distribution=distribution,
+    dense=dense,
+    pattern=pattern,
     seed=seed,
+    select=select,
   )

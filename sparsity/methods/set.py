@@ -8,8 +8,6 @@ import optax
 from sparsity import distributions
 from sparsity import patterns
 from sparsity import select as select_lib
-from sparsity import units
-from sparsity import wrapper
 from sparsity.methods import rewiring
 
 
@@ -28,18 +26,18 @@ def set_(
   seed: int = 0,
   select: select_lib.Predicate = select_lib.is_weight,
 ) -> optax.GradientTransformationExtraArgs:
-  """Returns `inner` on sets that are rewired at random.
+  """Returns `inner` on active sets that are rewired at random.
 
-  The sets begin at random. After each `refresh_every` updates (an epoch in the
-  paper) every layer drops a share of its smallest active weights, and grows as
-  many at random among all that are not kept; the number stays exactly what it
-  was. The optimizer acts on every update, and the weights after it are ranked.
-  Grown weights have a fresh optimizer's state.
+  The initial sets are random. After every `refresh_every` updates (an epoch in
+  the paper) each layer drops a fraction of its smallest active weights and
+  grows as many at random among the rest; the count is unchanged. The optimizer
+  steps on every update, and the weights after the step are ranked. Grown
+  weights have fresh optimizer state.
 
-  Differs from the paper: the smallest are those of least magnitude, not the
-  smallest positive and the largest negative ones by themselves; and grown
+  Differs from the paper: the smallest weights are those of least magnitude,
+  rather than the smallest positive and the largest negative ones; and grown
   weights start at zero, as in the comparisons of Evci et al., 2020, or at
-  +-grow_at, with the sign that they had, random at initialization. With
+  +-grow_at, with the sign of their old value, random at initialization. With
   Powerpropagation a weight at zero stays there: give `grow_at`, see
   `sparsity.rigl`.
 
@@ -53,19 +51,19 @@ def set_(
 
   Args:
     inner: any optimizer; `powerprop.powerprop(...)` for Powerpropagation too.
-    density: share of the selected entries that is active, in (0, 1].
-    refresh_every: updates from one change of the sets to the next.
-    stop_refresh_at: the last update at which the sets may change; None: never.
-    drop_fraction: share of the active entries that is dropped, at the start.
+    density: fraction of the selected entries that is active, in (0, 1].
+    refresh_every: updates between refreshes of the sets.
+    stop_refresh_at: last update that may change the sets; None: no end.
+    drop_fraction: fraction of the active entries to drop, initially.
     anneal: 'constant' as in the paper, or 'cosine' as in `sparsity.rigl`: the
-      share reaches zero at `stop_refresh_at`.
-    grow_at: the |parameter| at which grown entries start.
+      fraction reaches zero at `stop_refresh_at`.
+    grow_at: initial |parameter| of grown entries.
     distribution: 'uniform', 'erdos_renyi' (the paper's) or
       'erdos_renyi_kernel'.
     dense: regular expressions of layers that stay dense, counted in `density`.
-    pattern: what is dropped and grown together; see `sparsity.patterns`.
-    seed: of the first sets and of growing.
-    select: which parameters may be sparse.
+    pattern: entries dropped and grown together; see `sparsity.patterns`.
+    seed: seed of the initial sets and of growing.
+    select: predicate for the parameters that may be sparse.
 
   Raises:
     ValueError: If `density` or `drop_fraction` is outside (0, 1], an interval
@@ -80,21 +78,23 @@ def set_(
   def grow(now, pattern, num_grown, kept):
     return patterns.random_masks(pattern, now.key, kept, num_grown, kept)
 
-  def values(params, gradients):
+  def initial_values(params, gradients):
     del gradients
     return jnp.where(params < 0, -grow_at, grow_at)
 
-  share = rewiring.make_share(drop_fraction, anneal, stop_refresh_at)
-  return wrapper.sparsify(
+  return rewiring.rewire(
     inner,
-    rewiring.make_rule(pattern, share, grow, values, steps=True),
-    units.make_counts(
-      pattern,
-      density=density,
-      distribution=distribution,
-      dense=dense,
-      select=select,
-    ),
-    is_due=rewiring.make_event(refresh_every, anneal, stop_refresh_at),
+    grow,
+    initial_values,
+    steps=True,
+    density=density,
+    refresh_every=refresh_every,
+    stop_refresh_at=stop_refresh_at,
+    drop_fraction=drop_fraction,
+    anneal=anneal,
+    distribution=distribution,
+    dense=dense,
+    pattern=pattern,
     seed=seed,
+    select=select,
   )

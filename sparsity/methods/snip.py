@@ -1,4 +1,4 @@
-"""SNIP: the sets that the loss is most sensitive to, before training."""
+"""SNIP: keep the weights the loss is most sensitive to, before training."""
 
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -9,24 +9,24 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sparsity import counts as counts_lib
 from sparsity import distributions
 from sparsity import patterns
 from sparsity import select as select_lib
 from sparsity import state as state_lib
-from sparsity import units
 from sparsity import wrapper
 
 
 def saliency(
   loss: Callable[[Any, Any], jax.Array], weights: Any, batches: Iterable[Any]
 ) -> Any:
-  """Returns |weight * gradient|, of the gradient averaged over batches.
+  """Returns |weight * gradient|, with the gradient averaged over batches.
 
-  It is |dL / dc| at c = 1 if each weight has a factor c of its own. The paper
-  divides it by its sum, which leaves the order as it is.
+  This is |dL / dc| at c = 1 where each weight has its own factor c. The paper
+  normalizes it to sum to one, which does not change the ranking.
 
-  With Powerpropagation give theta, not phi: those of phi are alpha times as
-  large, and so have the same order.
+  With Powerpropagation pass theta; the saliency of phi is alpha times as large
+  and ranks alike.
 
   Example:
     >>> loss = lambda weights, x: jnp.sum(weights * x)
@@ -35,12 +35,12 @@ def saliency(
     Array([1., 2.], dtype=float32)
 
   Shapes:
-    the result has those of `weights`, in float32.
+    weights: any; the result has the same shapes, in float32.
 
   Args:
-    loss: mean loss of weights on a batch.
-    weights: those that the network sees.
-    batches: of one size, since each counts alike; no need for more than one.
+    loss: mean loss, a function of weights and a batch.
+    weights: weights of the network.
+    batches: one or more batches of equal size.
 
   Raises:
     ValueError: If there is no batch.
@@ -78,7 +78,7 @@ def snip(
   pattern: patterns.Pattern = patterns.UNSTRUCTURED,
   select: select_lib.Predicate = select_lib.is_weight,
 ) -> optax.GradientTransformationExtraArgs:
-  """Returns `inner` on the entries of largest |score|, which never change.
+  """Returns `inner` on the entries of largest |score|, fixed for training.
 
   Example:
     >>> params = {'linear': {'w': jnp.array([[1.0, -3.0], [2.0, 0.5]])}}
@@ -91,16 +91,16 @@ def snip(
 
   Args:
     inner: any optimizer.
-    scores: a tree that has the sparse parameters, of `saliency` or any other;
-      only `init` reads it.
-    density: share of the selected entries that exist, in (0, 1].
+    scores: a tree that includes the sparse parameters, from `saliency` or any
+      other source; read by `init` only.
+    density: fraction of the selected entries that is kept, in (0, 1].
     distribution: 'uniform', 'erdos_renyi' or 'erdos_renyi_kernel'.
-    scope: 'global' ranks all layers together, as in the paper, 'layer' each by
-      itself.
+    scope: 'global' ranks all layers together, as in the paper, 'layer' each
+      layer by itself.
     dense: regular expressions of layers that stay dense, counted in `density`;
       with scope 'layer' only.
-    pattern: what is kept together, with scope 'layer'; see `sparsity.patterns`.
-    select: which parameters may be sparse.
+    pattern: entries kept together, with scope 'layer'; see `sparsity.patterns`.
+    select: predicate for the parameters that may be sparse.
 
   Raises:
     ValueError: If `density` is outside (0, 1] or an option is unknown; from
@@ -123,17 +123,17 @@ def snip(
     best = patterns.topk_masks(
       pattern, {path: own[path] for path in weights}, counts.forward, scope
     )
-    return state_lib.ActiveSets(best, jax.tree.map(jnp.copy, best))
+    return state_lib.same_sets(best)
 
   return wrapper.sparsify(
     inner,
     state_lib.Rule(init, lambda now, _: now.sets, changes='nothing'),
-    units.make_counts(
-      pattern,
-      density=density,
+    counts_lib.make_counts(
+      forward_density=density,
       distribution=distribution,
       scope=scope,
       dense=dense,
+      pattern=pattern,
       select=select,
     ),
     is_due=lambda count: jnp.zeros_like(count, bool),

@@ -1,15 +1,14 @@
-"""Static sparsity: a random set chosen once."""
+"""Static sparsity: a random set, drawn once."""
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import optax
 
 from sparsity import counts as counts_lib
-from sparsity import masks
 from sparsity import select as select_lib
 from sparsity import state as state_lib
+from sparsity import topk
 from sparsity import wrapper
 
 
@@ -25,7 +24,7 @@ def static(
 ) -> optax.GradientTransformationExtraArgs:
   """Returns `inner` on a random set of entries that never changes.
 
-  The baseline that every dynamic method has to beat.
+  The baseline for dynamic methods.
 
   Example:
     >>> import jax.numpy as jnp
@@ -36,12 +35,12 @@ def static(
 
   Args:
     inner: any optimizer.
-    density: share of the selected entries that exist, in (0, 1].
+    density: fraction of the selected entries that is active, in (0, 1].
     distribution: 'uniform', 'erdos_renyi' or 'erdos_renyi_kernel'.
-    scope: 'layer' draws in each layer, 'global' over all of them.
+    scope: 'layer' draws within each layer, 'global' over all layers.
     dense: regular expressions of layers that stay dense, counted in `density`.
-    seed: of the draw.
-    select: which parameters may be sparse.
+    seed: seed of the draw.
+    select: predicate for the parameters that may be sparse.
 
   Raises:
     ValueError: If `density` is outside (0, 1] or an option is unknown.
@@ -62,10 +61,11 @@ def static(
 
 
 def _draw(weights, counts, key):
-  keys = state_lib.layer_keys(key, weights)
-  lottery = {
-    path: masks.random_scores(keys[path], weight.shape)
+  keys = topk.layer_keys(key, weights)
+  scores = {
+    path: topk.random_scores(keys[path], weight.shape)
     for path, weight in weights.items()
   }
-  drawn = masks.topk_masks(lottery, counts.forward, counts.scope)
-  return state_lib.ActiveSets(drawn, jax.tree.map(jnp.copy, drawn))
+  return state_lib.same_sets(
+    topk.topk_masks(scores, counts.forward, counts.scope)
+  )

@@ -89,6 +89,8 @@ def method(name, storage='masked', refresh_every=4):
   if 'grow_at' in section:
     section['grow_at'] = 0.1
   section = ml_collections.ConfigDict({**section, 'storage': storage})
+  if 'grow_at' in section:
+    section.grow_at = 0.1
   return section.to_dict()
 
 

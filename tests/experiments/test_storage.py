@@ -66,7 +66,7 @@ def test_masked_storage_leaves_everything_to_the_step():
 def test_products_that_skip_masked_weights_train_as_dense_ones(
   runs, monkeypatch, tmp_path
 ):
-  monkeypatch.setattr(masked, 'SMALLEST', 1)
+  monkeypatch.setattr(masked, 'MIN_SIZE', 1)
   # A config of its own, because a task is compiled once.
   config = small.image(prune={'num_levels': 2, 'lowest': 0.1, 'highest': 0.9})
   run = small.train(config, tmp_path)

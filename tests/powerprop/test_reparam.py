@@ -10,6 +10,7 @@ from powerprop import reparam
 from sparsity import select
 
 ALPHAS = (1, 1.0625, 1.3, 1.375, 1.5, 2, 2.5, 3, 3.7, 4, 5, 9.9)
+HARD = (1, 1.3, 1.5, 2, 3.7)  # for derivatives, which are slow to compile
 
 
 def floats(seed=0, shape=(64, 33)):
@@ -34,28 +35,16 @@ def assert_within_ulps(actual, exact, ulps):
 
 
 @pytest.mark.parametrize('alpha', ALPHAS)
-def test_to_weights_is_the_signed_power_to_a_few_ulps(alpha):
-  phi = floats()
-  exact = np.sign(phi) * np.abs(phi.astype(np.float64)) ** alpha
-  assert_within_ulps(
-    jax.jit(reparam.to_weights, static_argnums=1)(phi, alpha),
-    exact,
-    max(6, alpha),
-  )
-
-
-@pytest.mark.parametrize('alpha', ALPHAS)
-def test_from_weights_is_the_signed_root_to_a_few_ulps(alpha):
-  theta = floats()
-  exact = np.sign(theta) * np.abs(theta.astype(np.float64)) ** (1 / alpha)
-  assert_within_ulps(reparam.from_weights(theta, alpha), exact, max(6, alpha))
-
-
-@pytest.mark.parametrize('alpha', ALPHAS)
-def test_to_weights_undoes_from_weights(alpha):
-  theta = jnp.asarray(floats())
-  again = reparam.to_weights(reparam.from_weights(theta, alpha), alpha)
-  np.testing.assert_allclose(again, theta, rtol=1e-6 * alpha)
+def test_both_directions_are_signed_powers_to_a_few_ulps(alpha):
+  x = floats()
+  exact = np.sign(x) * np.abs(x.astype(np.float64)) ** alpha
+  theta = jax.jit(reparam.to_weights, static_argnums=1)(x, alpha)
+  assert_within_ulps(theta, exact, max(6, alpha))
+  exact = np.sign(x) * np.abs(x.astype(np.float64)) ** (1 / alpha)
+  phi = reparam.from_weights(x, alpha)
+  assert_within_ulps(phi, exact, max(6, alpha))
+  again = reparam.to_weights(phi, alpha)
+  np.testing.assert_allclose(again, x, rtol=1e-6 * alpha)
 
 
 @pytest.mark.parametrize('alpha', ALPHAS)
@@ -71,7 +60,7 @@ def test_reverse_and_forward_mode_are_the_formula_of_the_paper(alpha):
   np.testing.assert_array_equal(theta, reparam.to_weights(phi, alpha))
 
 
-@pytest.mark.parametrize('alpha', ALPHAS)
+@pytest.mark.parametrize('alpha', HARD)
 def test_value_and_derivatives_are_finite_at_zero(alpha):
   @jax.jit
   @jax.vmap
@@ -88,7 +77,7 @@ def test_value_and_derivatives_are_finite_at_zero(alpha):
   assert jnp.all(jnp.isfinite(third))
 
 
-@pytest.mark.parametrize('alpha', ALPHAS)
+@pytest.mark.parametrize('alpha', HARD)
 def test_second_derivative_is_that_of_the_power(alpha):
   def fn(x):
     return reparam.to_weights(x, alpha)
@@ -101,7 +90,7 @@ def test_second_derivative_is_that_of_the_power(alpha):
     )
 
 
-@pytest.mark.parametrize('alpha', ALPHAS)
+@pytest.mark.parametrize('alpha', HARD)
 def test_gradient_through_from_weights_is_that_of_the_root(alpha):
   u = np.array([-2.0, 0.5, 0.0], np.float32)
   gradient = jax.jit(
@@ -177,19 +166,16 @@ def test_bad_alpha_is_named(alpha):
       reparam.from_weights(params(), given)
 
 
-def test_traced_alpha_is_told_to_be_static():
+def test_a_traced_alpha_is_an_error():
   with pytest.raises(ValueError, match='static'):
     jax.jit(reparam.to_weights)(jnp.ones(3), 2.0)
   with pytest.raises(ValueError, match='static'):
     reparam.to_weights(jnp.ones(3), jnp.array(2.0))
 
 
-def test_one_array_takes_one_alpha():
+def test_one_array_takes_one_alpha_and_no_integers():
   with pytest.raises(ValueError, match='one alpha for one array'):
     reparam.to_weights(jnp.ones(3), {'net/linear': 2})
-
-
-def test_integers_are_refused():
   with pytest.raises(ValueError, match='int32 of shape'):
     reparam.to_weights(jnp.arange(3), 2)
 
@@ -201,7 +187,7 @@ def test_a_tree_without_leaves_stays_as_it_is(empty):
 
 
 @pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize('alpha', [1.5, 3, 4])
+@pytest.mark.parametrize('alpha', [1.5, 4])
 def test_sixteen_bits_are_rounded_once(dtype, alpha):
   phi = jnp.asarray([-1.3, 0.02, 0.3, 2.1], dtype)
   exact = reparam.to_weights(phi.astype(jnp.float32), alpha)
@@ -231,8 +217,8 @@ def test_scaling_is_the_derivative_on_selected_leaves_only():
   )
 
 
-def test_the_power_is_taken_once_in_a_step():
-  """Square roots of the whole step, after compilation: three for 2.375."""
+def test_the_power_is_computed_once_in_a_step():
+  """Counts the square roots of the compiled step: three for 2.375."""
 
   def step(phi, x):
     grads = jax.grad(lambda theta: jnp.sum((x @ theta) ** 2))(

@@ -1,15 +1,19 @@
-"""What tests of the kernels share."""
+"""Kernels under test: each implementation, on each instruction set."""
 
 import pytest
 
 from sparsity.kernels import native
 
-
-@pytest.fixture(
-  params=('reference', 'xla', *(f'native-{isa}' for isa in native.ISAS))
+IMPLEMENTATIONS = (
+  'reference',
+  'xla',
+  *(f'native-{isa}' for isa in native.ISAS),
 )
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
 def implementation(request, monkeypatch):
-  """One implementation, the native one with each instruction set."""
+  """Name of an implementation; its instruction set is in the environment."""
   name, _, isa = request.param.partition('-')
   if isa:
     if isa not in native.supported():

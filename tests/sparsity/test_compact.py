@@ -1,258 +1,217 @@
-"""Compact training is masked training, without what is not active."""
+"""Compact training equals masked training; checkpoints, devices and errors."""
 
-import haiku as hk
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
-import powerprop
 import sparsity
-from sparsity.compact import layout
+from sparsity.compact import entries as entries_lib
+from tests.sparsity import trainers
 import topkast
 
-ALPHA = 2.0
-WIDTHS = (13, 24, 5)
 
-
-def forward(x):
-  for width in WIDTHS[1:-1]:
-    x = jax.nn.relu(sparsity.modules.Linear(width)(x))
-  return sparsity.modules.Linear(WIDTHS[-1], name='last')(x)
-
-
-NET = hk.without_apply_rng(hk.transform(forward))
-
-
-def loss(weights, batch):
-  inputs, labels = batch
-  logits = NET.apply(weights, inputs)
-  return jnp.mean(
-    optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-  )
-
-
-def make_params(seed=0):
-  return NET.init(jax.random.key(seed), jnp.zeros((1, WIDTHS[0])))
-
-
-def make_batches(num, seed=1):
-  keys = jax.random.split(jax.random.key(seed), 2 * num)
-  teacher = jax.random.normal(jax.random.key(7), (WIDTHS[0], WIDTHS[-1]))
-  inputs = [jax.random.normal(key, (9, WIDTHS[0])) for key in keys[:num]]
-  return [(x, jnp.argmax(x @ teacher, -1)) for x in inputs]
-
-
-def plain(weights):
-  return weights
-
-
-def raised(params):
-  return powerprop.to_weights(params, ALPHA)
-
-
-def make_methods():
-  penalty = topkast.exploration_penalty(1e-2)
-  densities = {'forward_density': 0.2, 'backward_density': 0.4}
-  return {
-    'topkast': (
-      topkast.topkast(optax.adam(1e-2), **densities, refresh_every=7),
-      plain,
-    ),
-    'topkast-penalty-decay': (
-      topkast.topkast(
-        optax.chain(penalty, optax.adamw(1e-2, mask=_is_matrix)),
-        **densities,
-        refresh_every=7,
-        distribution='erdos_renyi',
-      ),
-      plain,
-    ),
-    'topkast-random': (
-      topkast.topkast(
-        optax.sgd(1e-1, momentum=0.9),
-        **densities,
-        refresh_every=3,
-        exploration='random',
-      ),
-      plain,
-    ),
-    'powerprop': (
-      topkast.topkast(
-        powerprop.powerprop(optax.chain(penalty, optax.adam(1e-2)), ALPHA),
-        **densities,
-        refresh_every=7,
-      ),
-      raised,
-    ),
-    'static': (sparsity.static(optax.adam(1e-2), density=0.3), plain),
-    'set': (
-      sparsity.set_(optax.adam(1e-2), density=0.3, refresh_every=6),
-      plain,
-    ),
-    'rigl': (
-      sparsity.rigl(
-        optax.sgd(1e-1, momentum=0.9, nesterov=True),
-        density=0.3,
-        refresh_every=6,
-        stop_refresh_at=90,
-        grow_at=0.01,
-      ),
-      plain,
-    ),
-  }
-
-
-def _is_matrix(params):
-  return jax.tree.map(lambda x: x.ndim > 1, params)
-
-
-METHODS = make_methods()
-
-
-def make_steps(tx, training, see):
-  def masked(params, state, batch):
-    weights = sparsity.forward_weights(see(params), state)
-    value, gradients = jax.value_and_grad(loss)(weights, batch)
-    updates, state = tx.update(gradients, state, params)
-    return optax.apply_updates(params, updates), state, value
-
-  def compact(params, state, batch):
-    weights = sparsity.forward_weights(see(params), state)
-    value, gradients = sparsity.value_and_grad(loss)(weights, batch)
-    updates, state = training.update(gradients, state, params)
-    return optax.apply_updates(params, updates), state, value
-
-  def slopes(params, state, batch):
-    weights = sparsity.forward_weights(see(params), state)
-    return jax.grad(loss)(sparsity.compact.unpack(weights), batch)
-
-  return jax.jit(masked), jax.jit(compact), jax.jit(slopes)
-
-
-def train_compact(training, steps, carry, batches, first=1):
-  """Returns what a training loop does: steps, and refreshes when due."""
-  _, step, slopes = steps
-  params, state, stored = carry
-  losses = []
-  for i, batch in enumerate(batches, first):
-    due = training.is_due(i)
-    if due and training.needs_gradients:
-      gradients = slopes(params, state, batch)
-      params, state, stored = training.refresh(params, state, stored, gradients)
-      continue
-    params, state, value = step(params, state, batch)
-    losses.append(value)
-    if due:
-      params, state, stored = training.refresh(params, state, stored)
-  return (params, state, stored), np.array(losses)
-
-
-def train_masked(tx, steps, carry, batches):
-  params, state = carry
-  losses = []
-  for batch in batches:
-    params, state, value = steps[0](params, state, batch)
-    losses.append(value)
-  return (params, state), np.array(losses)
-
-
-def assert_close(actual, expected, **tolerance):
+def assert_close(actual, expected):
   jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, **tolerance),
+    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
     actual,
     expected,
   )
 
 
-@pytest.mark.parametrize('name', METHODS)
-def test_compact_training_is_masked_training_over_refreshes(name):
-  tx, see = METHODS[name]
-  training = sparsity.compact.compact(tx)
-  steps = make_steps(tx, training, see)
-  params, batches = make_params(), make_batches(25)
-  masked, _ = train_masked(tx, steps, (params, tx.init(params)), batches)
-  carry = training.init(params)
-  carry, _ = train_compact(training, steps, carry, batches)
-  back_params, back_state = training.unpack(*carry)
-  tolerance = {'rtol': 1e-4, 'atol': 1e-5}
-  if name == 'static':  # what never existed is not kept
-    mask = masked[1].sets.backward
-    expected = jax.tree.map(lambda m, x: jnp.where(m, x, 0), mask, masked[0])
-    masked = expected, masked[1]
-  assert jax.tree.structure(back_state) == jax.tree.structure(masked[1])
-  assert_close(back_state.sets, masked[1].sets)
-  assert_close(back_params, masked[0], **tolerance)
-  assert_close(back_state, masked[1], **tolerance)
+def assert_equal(a, b):
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def test_what_is_outside_of_the_backward_set_stays_bit_for_bit():
-  tx, see = METHODS['topkast']
-  training = sparsity.compact.compact(tx)
-  steps = make_steps(tx, training, see)
-  params = make_params()
-  carry, _ = train_compact(
-    training, steps, training.init(params), make_batches(6)
-  )
-  back, state = training.unpack(*carry)
+@pytest.mark.parametrize(
+  'name',
+  [
+    *('topkast', 'powerprop', 'static', 'rigl'),
+    *(pytest.param(n, marks=pytest.mark.nightly) for n in ('random', 'set')),
+  ],
+)
+def test_compact_training_equals_masked_training_over_refreshes(name):
+  t = trainers.trainer(name)
+  params, state = t.train_masked(t.init_masked(), 0, 25)
+  carry = t.train(t.training.init(trainers.make_params()), 0, 25)
+  found, found_state = t.training.unpack(*carry)
+  if name == 'static':  # no host parameters, so zero outside B
+    params = jax.tree.map(
+      lambda m, x: jnp.where(m, x, 0), state.sets.backward, params
+    )
+  assert jax.tree.structure(found_state) == jax.tree.structure(state)
+  assert_equal(found_state.sets, state.sets)
+  assert_close((found, found_state), (params, state))
+  assert t.step._cache_size() == 1
+
+
+def test_entries_outside_the_backward_set_stay_bit_for_bit():
+  t = trainers.trainer('topkast')
+  found, state = t.training.unpack(*t.train(trainers.init(), 0, 6))
   for path, backward in state.sets.backward.items():
     outside = ~backward['w']
     assert outside.any()
     np.testing.assert_array_equal(
-      back[path]['w'][outside], params[path]['w'][outside]
+      found[path]['w'][outside], trainers.make_params()[path]['w'][outside]
     )
 
 
-@pytest.mark.parametrize('name', ['topkast', 'powerprop', 'rigl'])
-def test_a_masked_run_goes_on_as_a_compact_one_and_back(name):
-  tx, see = METHODS[name]
-  training = sparsity.compact.compact(tx)
-  steps = make_steps(tx, training, see)
-  params, batches = make_params(), make_batches(30)
-  expected, _ = train_masked(tx, steps, (params, tx.init(params)), batches)
-  carry, _ = train_masked(tx, steps, (params, tx.init(params)), batches[:10])
-  carry = training.pack(*carry)
-  carry, _ = train_compact(training, steps, carry, batches[10:20], first=11)
-  carry = training.unpack(*carry)
-  carry, _ = train_masked(tx, steps, carry, batches[20:])
-  assert_close(carry, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_conversion_to_compact_and_back_changes_nothing():
-  tx, see = METHODS['topkast']
-  training = sparsity.compact.compact(tx)
-  steps = make_steps(tx, training, see)
-  params = make_params()
-  carry, _ = train_masked(
-    tx, steps, (params, tx.init(params)), make_batches(10)
-  )
-  assert_close(training.unpack(*training.pack(*carry)), carry)
-
-
 @pytest.mark.parametrize('name', ['topkast', 'rigl'])
-def test_a_refresh_under_jit_is_that_on_the_host(name):
-  tx, see = METHODS[name]
-  training = sparsity.compact.compact(tx)
-  steps = make_steps(tx, training, see)
-  carry, _ = train_compact(
-    training, steps, training.init(make_params()), make_batches(5)
-  )
+def test_training_may_switch_from_masked_to_compact_and_back(name):
+  t = trainers.trainer(name)
+  expected = t.train_masked(t.init_masked(), 0, 30)
+  carry = t.train_masked(t.init_masked(), 0, 10)
+  assert_equal(t.training.unpack(*t.training.pack(*carry)), carry)
+  carry = t.training.unpack(*t.train(t.training.pack(*carry), 10, 20))
+  assert_close(t.train_masked(carry, 20, 30), expected)
+
+
+@pytest.mark.parametrize(
+  'name', ['topkast', pytest.param('rigl', marks=pytest.mark.nightly)]
+)
+def test_a_refresh_under_jit_equals_one_on_the_host(name):
+  t = trainers.trainer(name)
+  carry = t.train(t.training.init(trainers.make_params()), 0, 5)
   gradients = None
-  if training.needs_gradients:
-    gradients = steps[2](*carry[:2], make_batches(1)[0])
-  on_host = training.refresh(*carry, gradients)
+  if t.training.needs_gradients:
+    gradients = t.dense_gradients(*carry[:2], trainers.make_batches()[0])
+  on_host = t.training.refresh(*carry, gradients)
   before, after = (
-    layout.places(entries.structure, entries.shape)
-    for entries in (x[1].entries['linear/w'] for x in (carry, on_host))
+    entries_lib.places(entries.structure, entries.shape)
+    for entries in (x[1].entries['conv2_d/w'] for x in (carry, on_host))
   )
   assert not np.array_equal(before, after)
-  assert_close(jax.jit(training.refresh)(*carry, gradients), on_host)
+  assert_close(jax.jit(t.training.refresh)(*carry, gradients), on_host)
 
 
-def test_steps_and_refreshes_do_not_compile_again():
-  tx, see = METHODS['topkast']
+def test_a_restored_checkpoint_continues_bit_for_bit(tmp_path):
+  t = trainers.trainer('topkast')
+  expected, half = (
+    t.train(trainers.init(), 0, 15),
+    t.train(trainers.init(), 0, 8),
+  )
+  with ocp.StandardCheckpointer() as checkpointer:
+    checkpointer.save(tmp_path / 'half', half)
+    checkpointer.wait_until_finished()
+    restored = checkpointer.restore(tmp_path / 'half', half)
+  assert_equal(restored, half)
+  assert_equal(t.train(restored, 8, 15), expected)
+
+
+def test_bfloat16_parameters_keep_their_dtype():
+  t = trainers.trainer('topkast')
+  params = jax.tree.map(
+    lambda x: x.astype(jnp.bfloat16), trainers.make_params()
+  )
+  carry = t.training.init(params)
+  dtypes = [x.dtype for x in jax.tree.leaves(carry)]
+  assert carry[0]['linear']['w'].dtype == jnp.bfloat16
+  assert carry[2]['linear/w'].dtype == jnp.bfloat16
+  # All entries change, so that the refresh has something to write back.
+  carry = (jax.tree.map(lambda x: x + 1, carry[0]), *carry[1:])
+  expected, _ = t.training.unpack(*carry)
+  carry = t.training.refresh(*carry)
+  assert [x.dtype for x in jax.tree.leaves(carry)] == dtypes
+  assert_equal(t.training.unpack(*carry)[0], expected)
+
+
+def test_several_devices_equal_one():
+  t = trainers.trainer('topkast')
+  expected = t.train(trainers.init(), 0, 8)
+  mesh = jax.make_mesh(
+    (3,), ('data',), axis_types=(jax.sharding.AxisType.Auto,),
+    devices=jax.devices()[:3],
+  )  # fmt: skip
+  everywhere = jax.NamedSharding(mesh, jax.P())
+  split = jax.NamedSharding(mesh, jax.P('data'))
+  params, state, host_params = trainers.init()
+  found = t.train(
+    (*jax.device_put((params, state), everywhere), host_params),
+    *(0, 8),
+    lambda batch: jax.device_put(batch, split),
+  )
+  assert found[0]['linear']['w'].sharding.is_equivalent_to(everywhere, 2)
+  assert_close(found, expected)
+
+
+def test_init_has_static_shapes_and_the_sets_of_masked_training():
+  t = trainers.trainer('topkast')
+  shapes = jax.eval_shape(t.training.init, trainers.make_params())
+  assert jax.tree.map(lambda x: x.shape, shapes) == jax.tree.map(
+    jnp.shape, trainers.init()
+  )
+  params, state, _ = trainers.init()
+  assert_equal(sparsity.active_sets(state, params), t.init_masked()[1].sets)
+
+
+def test_constant_sets_need_no_host_parameters():
+  training = trainers.trainer('static').training
+  carry = training.init(trainers.make_params())
+  assert carry[2] == {}
+  assert not training.is_due(1)
+  assert_equal(training.refresh(*carry), carry)
+
+
+def test_sets_of_snip_and_of_patterns_may_be_compact():
+  params = trainers.make_params()
+  tx = sparsity.snip(optax.sgd(0.1), scores=params, density=0.3)
+  rows, _, _ = sparsity.compact.compact(tx).init(params)
+  weights = [params[path]['w'].size for path in params]
+  found = [rows[path]['w'].size for path in params]
+  assert sum(found) == round(0.3 * sum(weights))
+  tx = sparsity.set_(
+    optax.sgd(0.1),
+    density=0.25,
+    refresh_every=1,
+    pattern=sparsity.patterns.block(2, 2),
+  )
   training = sparsity.compact.compact(tx)
-  steps = make_steps(tx, training, see)
-  train_compact(training, steps, training.init(make_params()), make_batches(22))
-  assert steps[1]._cache_size() == 1
+  params, state, host_params = training.init({'w': jnp.ones((16, 16))})
+  assert params['w'].size == 64
+  _, state, _ = training.refresh(params, state, host_params)
+  assert state.entries['w'].num_forward == 64
+
+
+@pytest.mark.parametrize(
+  ('make', 'message'),
+  [
+    (lambda sgd: sgd, 'expected a sparse method'),
+    (lambda sgd: optax.chain(trainers.make_tx('set')), 'outermost'),
+    (
+      lambda sgd: sparsity.magnitude(sgd, density=0.1, at=5),
+      'never changes.*masked storage',
+    ),
+    (
+      lambda sgd: topkast.topkast(sgd, **trainers.DENSITIES, scope='global'),
+      "expected scope='layer', got 'global'",
+    ),
+    (
+      lambda sgd: topkast.topkast(sgd, **trainers.DENSITIES),
+      'conv1_d/w: expected a matrix',
+    ),
+  ],
+)
+def test_methods_and_layers_that_cannot_be_compact_are_errors(make, message):
+  params = {'conv1_d': {'w': jnp.ones((3, 4, 5))}}
+  with pytest.raises(ValueError, match=message):
+    sparsity.compact.compact(make(optax.sgd(0.1))).init(params)
+
+
+def test_missing_and_superfluous_arguments_are_errors():
+  training = trainers.trainer('topkast').training
+  params, state, host_params = trainers.init()
+  with pytest.raises(ValueError, match='expected parameters, got None'):
+    training.update(params, state)
+  with pytest.raises(ValueError, match='expected the parameters'):
+    sparsity.active_sets(state)
+  with pytest.raises(ValueError, match='got gradients'):
+    training.refresh(params, state, host_params, trainers.make_params())
+  training = trainers.trainer('rigl').training
+  assert training.needs_gradients
+  with pytest.raises(ValueError, match='got None'):
+    training.refresh(*training.init(trainers.make_params()))

@@ -32,11 +32,6 @@ def test_uniform_counts_are_rounded_in_each_layer():
   assert counts.forward_densities == dict.fromkeys(SIZES, 0.1)
 
 
-def test_the_backward_density_is_by_default_the_forward_density():
-  counts = make(forward_density=0.1)
-  assert counts.backward == counts.forward
-
-
 def test_erdos_renyi_counts_have_the_total_and_full_layers_are_not_sparse():
   counts = make(
     forward_density=0.2, backward_density=0.5, distribution='erdos_renyi'
@@ -82,14 +77,27 @@ def test_at_density_one_nothing_is_sparse(scope):
   assert make(forward_density=1.0, scope=scope).sizes == {}
 
 
-def test_a_full_backward_set_is_sparse_all_the_same():
+def test_a_layer_with_a_full_backward_set_is_still_sparse():
   counts = make(forward_density=0.1, backward_density=1.0)
   assert counts.backward == SIZES
 
 
-def test_shapes_are_enough():
+def test_shapes_suffice_and_the_backward_density_defaults_to_the_forward():
   counts = sparsity.make_counts(forward_density=0.1)
   assert counts(jax.eval_shape(lambda: PARAMS)) == counts(PARAMS)
+  assert counts(PARAMS).backward == counts(PARAMS).forward
+
+
+def test_with_a_pattern_both_counts_are_of_units():
+  counts = make(
+    forward_density=0.1,
+    backward_density=0.5,
+    pattern=sparsity.patterns.channels(),
+    select=sparsity.matching(r'linear(_1)?/w'),
+  )
+  assert counts.sizes == {'net/linear/w': 30, 'net/linear_1/w': 10}
+  assert counts.forward == {'net/linear/w': 3, 'net/linear_1/w': 1}
+  assert counts.backward == {'net/linear/w': 15, 'net/linear_1/w': 5}
 
 
 @pytest.mark.parametrize('scope', ['layer', 'global'])
@@ -135,6 +143,6 @@ def test_a_tree_without_leaves_has_no_counts(scope):
     ),
   ],
 )
-def test_what_cannot_be_is_an_error(options, message):
+def test_a_bad_option_is_an_error(options, message):
   with pytest.raises(ValueError, match=message):
     make(**options)

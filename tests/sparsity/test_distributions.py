@@ -47,11 +47,11 @@ def oracle(formula, shapes, density, dense):
 
 
 @pytest.mark.parametrize('distribution', FORMULAS)
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 @given(
   shapes=SHAPES, density=st.floats(0.005, 1.0), num_dense=st.integers(0, 2)
 )
-def test_densities_are_those_of_a_bisection(
+def test_densities_and_their_total_are_those_of_a_bisection(
   distribution, shapes, density, num_dense
 ):
   dense = list(shapes)[:num_dense]
@@ -75,40 +75,13 @@ def test_densities_are_those_of_a_bisection(
     assert abs(rounded - density * total) <= 0.5 * len(shapes) + 1e-6
 
 
-def test_a_layer_over_one_is_dense_and_the_others_get_less_than_the_formula():
-  shapes = {'small/w': (2, 2), 'large/w': (100, 100)}
-  found = distributions.erdos_renyi(shapes, 0.1)
-  assert found['small/w'] == 1.0
-  assert found['large/w'] == pytest.approx((0.1 * 10_004 - 4) / 10_000)
-
-
-def test_the_two_erdos_renyi_differ_for_convolutions_only():
-  shapes = {'a/w': (3, 3, 16, 32), 'b/w': (100, 200)}
-  plain, kernel = (
-    function(shapes, 0.05)
-    for function in (
-      distributions.erdos_renyi,
-      distributions.erdos_renyi_kernel,
-    )
-  )
-  assert plain['a/w'] / plain['b/w'] == pytest.approx((48 / 512) / (300 / 2e4))
-  assert kernel['a/w'] / kernel['b/w'] == pytest.approx(
-    (54 / 4608) / (300 / 2e4)
-  )
-
-
 @pytest.mark.parametrize('distribution', FORMULAS)
 def test_density_one_is_exactly_one(distribution):
   shapes = {'a/w': (7, 13), 'b/w': (3, 3, 5, 11), 'c/w': (1, 1)}
   assert set(distribution(shapes, 1.0).values()) == {1.0}
-
-
-@pytest.mark.parametrize('distribution', FORMULAS)
-def test_no_layers_have_no_densities(distribution):
   assert distribution({}, 0.5) == {}
 
 
-@pytest.mark.parametrize('distribution', FORMULAS)
 @pytest.mark.parametrize(
   ('density', 'dense', 'message'),
   [
@@ -123,10 +96,10 @@ def test_no_layers_have_no_densities(distribution):
     ),
   ],
 )
-def test_what_cannot_be_is_an_error(distribution, density, dense, message):
+def test_a_bad_argument_is_an_error(density, dense, message):
   shapes = {'a/w': (3, 4), 'b/w': (2, 2)}
   with pytest.raises(ValueError, match=message):
-    distribution(shapes, density, dense=dense)
+    distributions.uniform(shapes, density, dense=dense)
 
 
 def test_an_empty_layer_is_an_error():

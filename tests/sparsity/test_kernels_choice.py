@@ -1,4 +1,4 @@
-"""Which implementation computes, how it is built, and what is refused."""
+"""Choice of the implementation, the build, and errors."""
 
 import ctypes
 
@@ -20,7 +20,7 @@ def structure():
 
 @pytest.fixture
 def fresh():
-  """Forgets the loaded library before and after."""
+  """Unloads the library before and after."""
   native._load.cache_clear()
   yield
   native._load.cache_clear()
@@ -52,7 +52,7 @@ def test_an_unknown_name_is_an_error(monkeypatch):
     kernels.implementation()
 
 
-def test_without_a_library_xla_is_used_and_the_reason_given(
+def test_without_a_library_xla_is_used_and_describe_says_why(
   fresh, monkeypatch, tmp_path
 ):
   monkeypatch.delenv('SPARSITY_KERNELS', raising=False)
@@ -70,7 +70,7 @@ def test_a_file_that_is_no_library_is_not_used(fresh, monkeypatch, tmp_path):
   assert 'broken.so cannot be loaded' in native.problem()
 
 
-def test_a_library_older_than_its_sources_is_noticed(fresh, monkeypatch):
+def test_a_stale_library_is_not_used(fresh, monkeypatch):
   if not build.LIBRARY.exists():
     pytest.skip('not built')
   monkeypatch.delenv('SPARSITY_KERNELS', raising=False)
@@ -79,7 +79,8 @@ def test_a_library_older_than_its_sources_is_noticed(fresh, monkeypatch):
     assert kernels.implementation() == 'xla'
 
 
-def test_the_sources_compile_here(tmp_path):
+@pytest.mark.nightly
+def test_the_sources_compile(tmp_path):
   try:
     build.find_compiler()
   except build.BuildError as error:
@@ -91,7 +92,7 @@ def test_the_sources_compile_here(tmp_path):
   assert library.sparsity_supports(0)
 
 
-def test_a_missing_compiler_is_said(monkeypatch):
+def test_a_missing_compiler_is_an_error(monkeypatch):
   monkeypatch.setenv('CXX', '/no/such/compiler')
   with pytest.raises(build.BuildError, match=r'no C\+\+ compiler'):
     build.compile_library()
@@ -118,48 +119,61 @@ def test_the_instruction_set_can_be_chosen(monkeypatch):
   assert native.num_threads() >= 1
 
 
-def test_shapes_that_do_not_match_are_named(structure):
-  values, x = jnp.ones(3), jnp.ones((2, 3))
-  with pytest.raises(ValueError, match='expected cells int32'):
-    kernels.matmul(x, values, structure, (3, 4))
-  with pytest.raises(ValueError, match='expected t_cells int32'):
-    kernels.matmul(x, values, structure, (4, 3))
-  with pytest.raises(ValueError, match='expected values of shape'):
-    kernels.matmul(x, jnp.ones(4), structure, (3, 3))
-  with pytest.raises(ValueError, match=r'expected x \[\.\.\., 3\]'):
-    kernels.matmul(jnp.ones((2, 4)), values, structure, (3, 3))
-  with pytest.raises(ValueError, match=r'expected dy \[\.\.\., 3\]'):
-    kernels.matmul_dx(jnp.ones((2, 4)), values, structure, (3, 3))
-  with pytest.raises(ValueError, match='expected x and dy of the same lead'):
-    kernels.matmul_dw(x, jnp.ones((3, 3)), structure, (3, 3))
-  with pytest.raises(ValueError, match=r'expected the shape \(in, out\)'):
-    kernels.matmul(x, values, structure, (1, 1, 3, 3))
+def ones(*shape, dtype=jnp.float32):
+  return jnp.ones(shape, dtype)
 
 
-def test_types_that_are_not_served_are_named(structure):
-  halves, whole = jnp.ones((2, 3), jnp.float16), jnp.ones(3, jnp.int32)
+@pytest.mark.parametrize(
+  ('product', 'arrays', 'shape', 'message'),
+  [
+    ('matmul', (ones(2, 3), ones(3)), (3, 4), 'expected cells int32'),
+    ('matmul', (ones(2, 4), ones(3)), (4, 3), 'expected t_cells int32'),
+    ('matmul', (ones(2, 3), ones(4)), (3, 3), 'expected values of shape'),
+    ('matmul', (ones(2, 4), ones(3)), (3, 3), r'expected x \[\.\.\., 3\]'),
+    ('matmul', (ones(2, 3), ones(3)), (1, 1, 3, 3), r'expected the shape \(in'),
+    ('matmul_dx', (ones(2, 4), ones(3)), (3, 3), r'expected dy \[\.\.\., 3\]'),
+    ('matmul_dw', (ones(2, 3), ones(3, 3)), (3, 3), 'of the same leading'),
+  ],
+)
+def test_mismatched_shapes_are_errors(
+  product, arrays, shape, message, structure
+):
+  with pytest.raises(ValueError, match=message):
+    getattr(kernels, product)(*arrays, structure, shape)
+
+
+def test_unsupported_dtypes_are_errors(structure):
+  halves, whole = ones(2, 3, dtype=jnp.float16), ones(3, dtype=jnp.int32)
   with pytest.raises(TypeError, match='expected x in float32 or bfloat16'):
-    kernels.matmul(halves, jnp.ones(3), structure, (3, 3))
+    kernels.matmul(halves, ones(3), structure, (3, 3))
   with pytest.raises(TypeError, match='expected values in float32 or bfloat16'):
-    kernels.matmul(jnp.ones((2, 3)), whole, structure, (3, 3))
+    kernels.matmul(ones(2, 3), whole, structure, (3, 3))
 
 
-def test_convolutions_that_are_not_served_are_named(structure):
-  values, x, shape = jnp.ones(3), jnp.ones((1, 2, 2, 3)), (1, 1, 3, 3)
-  good = {'stride': 1, 'padding': 'SAME'}
-  with pytest.raises(ValueError, match='feature groups and other layouts'):
-    kernels.conv(jnp.ones((1, 2, 2, 6)), values, structure, shape, **good)
-  with pytest.raises(ValueError, match='expected the shape'):
-    kernels.conv(x, values, structure, (3, 3), **good)
-  with pytest.raises(ValueError, match='expected one or two positive strides'):
-    kernels.conv(x, values, structure, shape, stride=0, padding='SAME')
-  with pytest.raises(ValueError, match="expected padding 'SAME', 'VALID'"):
-    kernels.conv(x, values, structure, shape, stride=1, padding='FULL')
-  with pytest.raises(ValueError, match='expected padding'):
-    kernels.conv(x, values, structure, shape, stride=1, padding=((0, 0),))
-  with pytest.raises(ValueError, match='expected dy of height and width'):
-    kernels.conv_dx(x, values, structure, shape, image_size=(4, 4), **good)
-  with pytest.raises(ValueError, match='expected dy of height and width'):
-    kernels.conv_dw(x, jnp.ones((1, 2, 3, 3)), structure, shape, **good)
-  with pytest.raises(ValueError, match='expected one batch'):
-    kernels.conv_dw(x, jnp.ones((2, 2, 2, 3)), structure, shape, **good)
+IMAGE = ones(1, 2, 2, 3)
+
+
+@pytest.mark.parametrize(
+  ('product', 'arrays', 'options', 'message'),
+  [
+    ('conv', (ones(1, 2, 2, 6), ones(3)), {}, 'masked weights for feature'),
+    ('conv', (IMAGE, ones(3)), {'shape': (3, 3)}, 'expected the shape'),
+    ('conv', (IMAGE, ones(3)), {'stride': 0}, 'one or two positive strides'),
+    ('conv', (IMAGE, ones(3)), {'padding': 'FULL'}, "padding 'SAME', 'VALID'"),
+    ('conv', (IMAGE, ones(3)), {'padding': ((0, 0),)}, 'expected padding'),
+    ('conv_dx', (IMAGE, ones(3)), {'image_size': (4, 4)}, 'height and width'),
+    ('conv_dw', (IMAGE, ones(1, 2, 3, 3)), {}, 'dy of height and width'),
+    ('conv_dw', (IMAGE, ones(2, 2, 2, 3)), {}, 'expected one batch'),
+  ],
+)
+def test_unsupported_convolutions_are_errors(
+  product, arrays, options, message, structure
+):
+  options = {
+    'shape': (1, 1, 3, 3),
+    'stride': 1,
+    'padding': 'SAME',
+    **options,
+  }
+  with pytest.raises(ValueError, match=message):
+    getattr(kernels, product)(*arrays, structure, **options)

@@ -1,10 +1,15 @@
-"""The index arrays: made from masks, and checked when they were not."""
+"""Index arrays: built from masks by each builder, and checked."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sparsity import kernels
+from sparsity.kernels import host
+from sparsity.kernels import layout
 
 
 @pytest.fixture
@@ -13,45 +18,81 @@ def masks():
   return scores < 0.3, scores < 0.6
 
 
+@pytest.fixture(params=['native', 'numpy', 'jit'])
+def build(request, monkeypatch):
+  """A builder of structures: C++ or NumPy on the host, or JAX under jit."""
+  if request.param == 'jit':
+    return jax.jit(layout.build, static_argnums=(2, 3))
+  if request.param == 'numpy':
+    monkeypatch.setattr(host, 'is_available', lambda: False)
+  elif not host.is_available():
+    pytest.skip('native kernels are not built')
+  return layout.build
+
+
 def cells_of(shape, strip):
-  """Returns the rows and the columns of each cell, in order."""
-  cells = []
+  """Yields the row and the columns of each cell, in order."""
   for first in range(0, shape[0], kernels.BLOCK):
     block = range(first, min(first + kernels.BLOCK, shape[0]))
     for column in range(0, shape[1], strip):
-      columns = range(column, min(column + strip, shape[1]))
-      cells += [(row, columns) for row in block]
-  return cells
+      columns = np.arange(column, min(column + strip, shape[1]))
+      for row in block:
+        yield row, columns
+
+
+@functools.cache
+def expected_structure(shape, densities):
+  """Returns two masks and their structure, cell by cell."""
+  scores = np.random.default_rng(0).random(shape)
+  A, B = (scores < density for density in densities)
+  strip = kernels.strip_size(shape, A.sum())
+  cells, columns, places, at = [], [], np.zeros(shape, int), 0
+  for mask in (A, B & ~A):
+    for output, inputs in cells_of(shape[::-1], strip):
+      active = inputs[mask[inputs, output]]
+      cells.append(at)
+      columns += [*active]
+      places[active, output] = np.arange(at, at + len(active))
+      at += len(active)
+  t_cells, t_columns, t_entries = [], [], []
+  for row, outputs in cells_of(shape, strip):
+    active = outputs[A[row, outputs]]
+    t_cells.append(len(t_columns))
+    t_columns += [*active]
+    t_entries += [*places[row, active]]
+  return (
+    (A, B),
+    ([*cells, at], columns, [*t_cells, len(t_columns)], t_columns, t_entries),
+  )
 
 
 @pytest.mark.parametrize(
   ('shape', 'densities'),
   [((7, 5), (0.3, 0.6)), ((300, 260), (0.1, 0.2)), ((700, 130), (0.02, 0.9))],
 )
-def test_entries_go_cell_by_cell_first_all_of_the_forward_set(shape, densities):
-  scores = np.random.default_rng(0).random(shape)
-  A, B = (scores < density for density in densities)
-  s = kernels.from_masks(A, B)
-  strip = kernels.strip_size(shape, A.sum())
-  at, places = 0, np.zeros(shape, int)
-  cells = iter(np.asarray(s.cells))
-  for mask in (A, B & ~A):
-    for output, inputs in cells_of(shape[::-1], strip):
-      assert next(cells) == at
-      active = [i for i in inputs if mask[i, output]]
-      np.testing.assert_array_equal(s.columns[at : at + len(active)], active)
-      places[active, output] = np.arange(at, at + len(active))
-      at += len(active)
-  assert list(cells) == [at] == [B.sum()]
-  at, cells = 0, iter(np.asarray(s.t_cells))
-  for i, outputs in cells_of(shape, strip):
-    assert next(cells) == at
-    active = [output for output in outputs if A[i, output]]
-    found = slice(at, at + len(active))
-    np.testing.assert_array_equal(s.t_columns[found], active)
-    np.testing.assert_array_equal(s.t_entries[found], places[i, active])
-    at += len(active)
-  assert list(cells) == [at] == [A.sum()]
+def test_entries_are_ordered_cell_by_cell_with_a_first(build, shape, densities):
+  (A, B), expected = expected_structure(shape, densities)
+  found = build(A, B, int(A.sum()), int(B.sum()))
+  for array, values in zip(found, expected, strict=True):
+    assert array.dtype == np.int32
+    np.testing.assert_array_equal(array, values)
+
+
+def test_sets_of_other_sizes_are_errors(masks, build):
+  if build is not layout.build:
+    pytest.skip('sizes are not checked under jit')
+  A, B = masks
+  counts = int(A.sum()), int(B.sum())
+  with pytest.raises(ValueError, match='constant numbers'):
+    build(A, B, counts[0], counts[1] + 1)
+  with pytest.raises(ValueError, match='every entry of forward'):
+    build(B, A, counts[1], counts[0])
+
+
+def test_too_many_entries_for_int32_are_an_error():
+  with pytest.raises(ValueError, match=r'fewer than 2\^31 entries'):
+    layout.check_num_entries((2**16, 2**15))
+  layout.check_num_entries((2**16, 2**15 - 1))
 
 
 def test_strips_are_longer_where_there_are_fewer_entries():
@@ -62,16 +103,16 @@ def test_strips_are_longer_where_there_are_fewer_entries():
   assert sizes == [128, 128, 512, 512, 1024]
 
 
-def test_outputs_are_those_of_the_entries(masks):
+@pytest.mark.parametrize('xp', [np, jnp])
+def test_outputs_of_entries_are_those_of_the_mask(masks, xp):
   s = kernels.from_masks(*masks)
-  for xp in (np, jnp):
-    outputs = kernels.outputs_of(s, (7, 5), xp)
-    found = np.zeros((7, 5), int)
-    np.add.at(found, (np.asarray(s.columns), np.asarray(outputs)), 1)
-    np.testing.assert_array_equal(found, masks[1])
+  outputs = kernels.outputs_of(s, (7, 5), xp)
+  found = np.zeros((7, 5), int)
+  np.add.at(found, (np.asarray(s.columns), np.asarray(outputs)), 1)
+  np.testing.assert_array_equal(found, masks[1])
 
 
-def test_masks_that_are_no_pair_are_errors(masks):
+def test_masks_that_do_not_match_are_errors(masks):
   A, B = masks
   with pytest.raises(ValueError, match=r'expected two masks of one \[in, out'):
     kernels.from_masks(A, B[:, 1:])
@@ -81,7 +122,7 @@ def test_masks_that_are_no_pair_are_errors(masks):
     kernels.from_masks(B, A)
 
 
-def test_what_was_made_here_passes_the_check(masks):
+def test_structures_of_masks_pass_the_check(masks):
   kernels.check(kernels.from_masks(*masks), (7, 5))
   nothing = np.zeros((7, 5), bool)
   kernels.check(kernels.from_masks(nothing, nothing), (7, 5))

@@ -9,7 +9,7 @@ COUNTS = jnp.arange(40)
 
 
 def values(schedule):
-  """Returns the values of a schedule, one call at a time and under jit."""
+  """Returns the values of a schedule, the same for single calls and in jit."""
   one_by_one = np.array([schedule(count) for count in COUNTS])
   at_once = jax.jit(schedule)(COUNTS)
   np.testing.assert_allclose(one_by_one, at_once, rtol=1e-6)
@@ -37,9 +37,10 @@ def test_cubic_is_the_formula_between_start_and_end():
   assert found.dtype == np.float32
 
 
-@pytest.mark.parametrize('interval', [1, 3, 50])
-@pytest.mark.parametrize('start', [0, 6])
-@pytest.mark.parametrize('stop', [None, 6, 21])
+@pytest.mark.parametrize(
+  ('interval', 'start', 'stop'),
+  [(1, 0, 21), (3, 0, None), (3, 6, 21), (3, 6, 6), (50, 0, None)],
+)
 def test_every_is_due_at_multiples_after_start_up_to_stop(
   interval, start, stop
 ):
@@ -49,6 +50,18 @@ def test_every_is_due_at_multiples_after_start_up_to_stop(
   ]
   found = values(schedules.every(interval, start=start, stop=stop))
   assert found.dtype == bool
+  np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(('start', 'interval'), [(0, 3), (6, 4), (6, 50)])
+def test_every_to_is_due_at_intervals_after_start_and_at_the_end(
+  start, interval
+):
+  expected = [
+    t == 20 or (start < t < 20 and (t - start) % interval == 0)
+    for t in range(40)
+  ]
+  found = values(schedules.every_to(20, interval, start=start))
   np.testing.assert_array_equal(found, expected)
 
 
@@ -69,6 +82,6 @@ def test_every_is_due_at_multiples_after_start_up_to_stop(
     (lambda: schedules.every(1, start=4, stop=3), 'stop >= 4, got 3'),
   ],
 )
-def test_what_cannot_be_is_an_error(make, message):
+def test_a_bad_option_is_an_error(make, message):
   with pytest.raises(ValueError, match=message):
     make()

@@ -6,7 +6,7 @@ import pytest
 
 import powerprop
 import sparsity
-from sparsity import patterns
+from tests import oracles
 
 SIZES = (6, 5, 4)
 
@@ -51,16 +51,11 @@ def numerical(batch_list, layer, index):
     return abs(mean_loss(1 + 1e-5) - mean_loss(1 - 1e-5)) / 2e-5
 
 
-@pytest.mark.parametrize('n', [1, 3])
-def test_saliency_is_the_derivative_by_a_factor_of_the_weight(n):
-  scores = sparsity.saliency(loss, weights(), iter(batches(n)))
-  for layer, index in [
-    ('layer_0', (0, 1)),
-    ('layer_0', (5, 4)),
-    ('layer_1', (2, 3)),
-  ]:
+def test_saliency_is_the_derivative_by_a_factor_of_the_weight():
+  scores = sparsity.saliency(loss, weights(), iter(batches(2)))
+  for layer, index in [('layer_0', (5, 4)), ('layer_1', (2, 3))]:
     np.testing.assert_allclose(
-      scores[layer]['w'][index], numerical(batches(n), layer, index), rtol=1e-3
+      scores[layer]['w'][index], numerical(batches(2), layer, index), rtol=1e-3
     )
 
 
@@ -75,11 +70,6 @@ def test_saliency_averages_gradients_not_their_magnitudes():
   np.testing.assert_array_equal(scores, [0.0, 3.0])
 
 
-def test_saliency_of_no_batch_is_an_error():
-  with pytest.raises(ValueError, match='at least one batch'):
-    sparsity.saliency(loss, weights(), [])
-
-
 def test_saliency_compiles_once_and_is_float32():
   num_traced = []
 
@@ -91,15 +81,8 @@ def test_saliency_compiles_once_and_is_float32():
   scores = sparsity.saliency(counting, tree, batches(4))
   assert len(num_traced) == 1
   assert {x.dtype for x in jax.tree.leaves(scores)} == {jnp.dtype('float32')}
-
-
-def slow_best(scores, k):
-  flat = np.concatenate([np.asarray(x).ravel() for x in scores])
-  mask = np.zeros(flat.size, bool)
-  mask[np.argsort(-flat, kind='stable')[:k]] = True
-  ends = np.cumsum([x.size for x in scores])[:-1]
-  parts = np.split(mask, ends)
-  return [p.reshape(x.shape) for p, x in zip(parts, scores, strict=True)]
+  with pytest.raises(ValueError, match='at least one batch'):
+    sparsity.saliency(loss, weights(), [])
 
 
 def masks_of(state):
@@ -113,9 +96,9 @@ def test_the_most_salient_are_kept_and_trained(scope):
   tx = sparsity.snip(optax.adam(0.1), scores=scores, density=0.3, scope=scope)
   found = [scores[f'layer_{i}']['w'] for i in range(2)]
   expected = (
-    slow_best(found, 15)
+    oracles.largest_over(found, 15)
     if scope == 'global'
-    else slow_best(found[:1], 9) + slow_best(found[1:], 6)
+    else [oracles.largest(found[0], 9), oracles.largest(found[1], 6)]
   )
   params = weights()
   state = tx.init(params)
@@ -127,7 +110,7 @@ def test_the_most_salient_are_kept_and_trained(scope):
       np.testing.assert_array_equal(updates[f'layer_{i}']['w'] != 0, right)
 
 
-def test_powerpropagation_changes_no_choice():
+def test_saliencies_of_phi_and_theta_rank_alike():
   alpha = 3.0
   phi = powerprop.from_weights(weights(), alpha)
 
@@ -142,22 +125,6 @@ def test_powerpropagation_changes_no_choice():
     )
   ]
   jax.tree.map(np.testing.assert_array_equal, *sets)
-
-
-def test_channels_of_the_largest_mean_saliency():
-  scores = sparsity.saliency(loss, weights(), batches(1))
-  tx = sparsity.snip(
-    optax.sgd(0.1),
-    scores=scores,
-    density=0.5,
-    scope='layer',
-    pattern=patterns.channels(),
-  )
-  mask = masks_of(tx.init(weights()))[1]
-  best = np.argsort(-np.asarray(scores['layer_1']['w']).mean(0))[:2]
-  expected = np.zeros((5, 4), bool)
-  expected[:, best] = True
-  np.testing.assert_array_equal(mask, expected)
 
 
 def test_scores_that_do_not_fit_are_an_error_that_names_the_layer():

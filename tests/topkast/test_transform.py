@@ -1,7 +1,6 @@
-"""Top-KAST's invariants, and Top-KAST with Powerpropagation by hand."""
+"""Top-KAST's invariants, and a run with Powerpropagation in NumPy."""
 
 import functools
-import itertools
 
 import haiku as hk
 import jax
@@ -12,11 +11,10 @@ import pytest
 
 import powerprop
 import sparsity
+from tests import oracles
 import topkast
 
 OPTIMIZERS = {
-  'sgd': lambda: optax.sgd(0.1),
-  'nesterov': lambda: optax.sgd(0.05, momentum=0.9, nesterov=True),
   'adamw': lambda: optax.adamw(0.05, weight_decay=0.1),
   'powerprop': lambda: powerprop.powerprop(optax.sgd(0.02, 0.9), 2.0),
 }
@@ -62,7 +60,7 @@ def make_step(tx):
 def train(tx, num_steps, params=None):
   """Returns the parameters and sets before each step and after the last."""
   params = params or make_params()
-  state = tx.init(params)
+  state = jax.jit(tx.init)(params)
   step = make_step(tx)
   history = [(params, state.sets)]
   for i in range(num_steps):
@@ -81,8 +79,12 @@ def is_equal(a, b):
   return jax.tree.all(jax.tree.map(np.array_equal, a, b))
 
 
-@pytest.mark.parametrize('refresh_every', [1, 3])
-@pytest.mark.parametrize('optimizer', OPTIMIZERS)
+each_run = pytest.mark.parametrize(
+  ('optimizer', 'refresh_every'), [('adamw', 3), ('powerprop', 1)]
+)
+
+
+@each_run
 def test_counts_are_exact_and_a_is_inside_b(optimizer, refresh_every):
   for _, sets in trained(optimizer, refresh_every):
     for layer, size in zip(LAYERS, (300, 150), strict=True):
@@ -93,8 +95,7 @@ def test_counts_are_exact_and_a_is_inside_b(optimizer, refresh_every):
       assert sets.forward[layer]['b'].all()
 
 
-@pytest.mark.parametrize('refresh_every', [1, 3])
-@pytest.mark.parametrize('optimizer', OPTIMIZERS)
+@each_run
 def test_sets_change_after_multiples_of_refresh_every_only(
   optimizer, refresh_every
 ):
@@ -107,19 +108,13 @@ def test_sets_change_after_multiples_of_refresh_every_only(
   assert changed == [t for t in range(1, 8) if t % refresh_every == 0]
 
 
-@pytest.mark.parametrize('optimizer', OPTIMIZERS)
-def test_what_is_outside_b_is_not_moved_and_all_of_b_is(optimizer):
-  history = trained(optimizer, 1)
-  for (before, sets), (after, _) in itertools.pairwise(history):
-    for layer in LAYERS:
-      moved = before[layer]['w'] != after[layer]['w']
-      np.testing.assert_array_equal(moved, sets.backward[layer]['w'])
-
-
-@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize('optimizer', OPTIMIZERS)
-def test_refreshed_always_a_is_the_top_of_the_very_parameters(optimizer, dtype):
-  # Large enough for two entries a rounding apart to be at the threshold.
+@pytest.mark.parametrize(
+  ('optimizer', 'dtype'), [('powerprop', jnp.float32), ('adamw', jnp.bfloat16)]
+)
+def test_refreshed_every_step_a_is_the_top_of_the_next_parameters(
+  optimizer, dtype
+):
+  # Large enough that entries near the threshold differ by a rounding error.
   random = np.random.default_rng(0)
   params, target = (
     {
@@ -133,7 +128,7 @@ def test_refreshed_always_a_is_the_top_of_the_very_parameters(optimizer, dtype):
   step = make_step(tx)
   state = tx.init(params)
   first = state.sets
-  for _ in range(5):
+  for _ in range(3):
     params, state = step(params, state, target)
     w = np.abs(params['net/linear']['w'])
     for sets, k in zip(state.sets, (23_520, 70_560), strict=True):
@@ -143,31 +138,11 @@ def test_refreshed_always_a_is_the_top_of_the_very_parameters(optimizer, dtype):
   assert not is_equal(first, state.sets)
 
 
-@pytest.mark.parametrize('stop', [0, 2, 5])
-def test_sets_are_constant_after_the_last_refresh(stop):
-  history = train(make_tx(stop_refresh_at=stop), 7)
-  for t in range(1, 8):
+def test_sets_are_constant_after_the_last_refresh():
+  stop = 2
+  history = train(make_tx(stop_refresh_at=stop), 5)
+  for t in range(1, 6):
     assert is_equal(history[t][1], history[t - 1][1]) == (t > stop)
-
-
-@pytest.mark.parametrize('optimizer', OPTIMIZERS)
-def test_density_one_is_dense_training(optimizer):
-  tx = make_tx(
-    OPTIMIZERS[optimizer](), forward_density=1.0, backward_density=1.0
-  )
-  plain = OPTIMIZERS[optimizer]()
-
-  @jax.jit
-  def step(params, state, target):
-    gradients = jax.tree.map(jnp.subtract, params, target)
-    updates, state = plain.update(gradients, state, params)
-    return optax.apply_updates(params, updates), state
-
-  params = make_params()
-  state = plain.init(params)
-  for i in range(4):
-    params, state = step(params, state, make_params(i + 1, 2.0))
-  assert is_equal(train(tx, 4)[-1][0], jax.device_get(params))
 
 
 def test_backward_density_one_is_a_dense_backward_pass_of_a_sparse_network():
@@ -176,13 +151,13 @@ def test_backward_density_one_is_a_dense_backward_pass_of_a_sparse_network():
   state = tx.init(params)
   weights = topkast.weights(params, state)
   gradients = jax.tree.map(jnp.ones_like, params)
-  updates, _ = tx.update(gradients, state, params)
+  updates, _ = jax.jit(tx.update)(gradients, state, params)
   for layer, k in zip(LAYERS, (30, 15), strict=True):
     assert jnp.count_nonzero(weights[layer]['w']) == k
     np.testing.assert_allclose(updates[layer]['w'], -0.1, rtol=1e-6)
 
 
-def test_the_network_sees_the_weights_on_a():
+def test_the_network_uses_the_weights_on_a():
   params = make_params()
   state = make_tx().init(params)
   theta = powerprop.to_weights(params, 2.0)
@@ -195,70 +170,6 @@ def test_the_network_sees_the_weights_on_a():
     np.testing.assert_array_equal(seen[layer]['b'], params[layer]['b'])
 
 
-def test_scope_global_ranks_across_layers_to_an_exact_total():
-  params = make_params()
-  params['net/linear']['w'] *= 3
-  sets = make_tx(scope='global').init(params).sets
-  flat = np.concatenate([np.ravel(params[layer]['w']) for layer in LAYERS])
-  for tree, k in zip(sets, (45, 135), strict=True):
-    expected = np.zeros(450, bool)
-    expected[np.argsort(-np.abs(flat), kind='stable')[:k]] = True
-    found = np.concatenate([np.ravel(tree[layer]['w']) for layer in LAYERS])
-    np.testing.assert_array_equal(found, expected)
-
-
-def test_dense_layers_stay_dense_and_count():
-  sets = (
-    make_tx(dense=(r'linear_1/w$',), forward_density=0.4, backward_density=0.5)
-    .init(make_params())
-    .sets
-  )
-  for tree, kept in zip(sets, (180, 225), strict=True):
-    assert tree['net/linear_1']['w'].all()
-    assert tree['net/linear']['w'].sum() == kept - 150
-
-
-def test_erdos_renyi_gives_the_small_layer_more():
-  sets = make_tx(distribution='erdos_renyi').init(make_params()).sets
-  counts = [int(sets.forward[layer]['w'].sum()) for layer in LAYERS]
-  # In the ratio of the sums of the shapes, 35 to 25, and 45 together.
-  assert counts == [26, 19]
-
-
-def test_random_exploration_draws_anew_at_each_refresh_and_by_the_seed():
-  histories = {
-    seed: train(make_tx(optax.sgd(0.0), exploration='random', seed=seed), 3)
-    for seed in (0, 1)
-  }
-  w = make_params()['net/linear']['w']
-  drawn = set()
-  for history in histories.values():
-    for _, sets in history:
-      forward, backward = (tree['net/linear']['w'] for tree in sets)
-      np.testing.assert_array_equal(
-        forward, sparsity.topk_mask(w, 30, magnitude=True)
-      )
-      assert backward.sum() == 90
-      assert not (forward & ~backward).any()
-      drawn.add(backward.tobytes())
-  assert len(drawn) == 8
-
-
-@pytest.mark.parametrize('name', ['itself', 'chain', 'MultiSteps'])
-def test_weights_are_found_in_a_nested_state(name):
-  tx = make_tx()
-  outer = {
-    'itself': tx,
-    'chain': optax.chain(tx),
-    'MultiSteps': optax.MultiSteps(tx, 3).gradient_transformation(),
-  }[name]
-  params = make_params()
-  assert is_equal(
-    topkast.weights(params, outer.init(params)),
-    topkast.weights(params, tx.init(params)),
-  )
-
-
 def test_weights_without_sets_are_an_error():
   params = make_params()
   with pytest.raises(ValueError, match='one SparseState'):
@@ -269,7 +180,6 @@ def test_weights_without_sets_are_an_error():
   ('options', 'message'),
   [
     ({'forward_density': 0.0}, r'forward_density in \(0, 1\], got 0\.0'),
-    ({'backward_density': 1.1}, r'backward_density in \(0, 1\], got 1\.1'),
     ({'forward_density': 0.4}, r'forward_density=0\.4, backward_density=0\.3'),
     ({'exploration': 'rigl'}, "exploration out of .*'rigl'"),
     ({'distribution': 'erk'}, "distribution out of .*'erk'"),
@@ -283,16 +193,9 @@ def test_a_bad_option_is_an_error(options, message):
     make_tx(**options)
 
 
-@pytest.mark.parametrize(
-  ('options', 'message'),
-  [
-    ({'select': lambda *_: False}, r'selects none of:\n  net/linear/b'),
-    ({'dense': ('conv',)}, "got 'conv', which matches none"),
-  ],
-)
-def test_options_that_do_not_fit_the_parameters_are_errors(options, message):
-  tx = make_tx(**options)
-  with pytest.raises(ValueError, match=message):
+def test_a_selection_of_nothing_is_an_error():
+  tx = make_tx(select=lambda *_: False)
+  with pytest.raises(ValueError, match=r'selects none of:\n  net/linear/b'):
     tx.init(make_params())
 
 
@@ -301,15 +204,12 @@ def network(x):
 
 
 def by_hand(phi, x, y, alpha, learning_rate, num_steps, refresh_every):
-  """Trains that network in float64, with nothing but NumPy."""
+  """Trains the network in float64 with NumPy."""
   phi = [{k: np.asarray(v, np.float64) for k, v in p.items()} for p in phi]
   x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
 
   def top(w, density):
-    mask = np.zeros(w.size, bool)
-    order = np.argsort(-np.abs(w.ravel()), kind='stable')
-    mask[order[: round(density * w.size)]] = True
-    return mask.reshape(w.shape)
+    return oracles.largest(w, round(density * w.size))
 
   losses = []
   for t in range(num_steps):
@@ -332,9 +232,8 @@ def by_hand(phi, x, y, alpha, learning_rate, num_steps, refresh_every):
   return phi, losses
 
 
-@pytest.mark.parametrize('refresh_every', [1, 4])
-def test_with_powerprop_it_trains_as_by_hand(refresh_every):
-  alpha, learning_rate, num_steps = 2.0, 0.2, 40
+def test_training_with_powerprop_equals_numpy():
+  alpha, learning_rate, num_steps, refresh_every = 2.0, 0.2, 40, 4
   random = np.random.default_rng(0)
   x = jnp.asarray(random.standard_normal((32, 8)), jnp.float32)
   y = jnp.asarray(np.sin(x[:, :4] * 2), jnp.float32)

@@ -15,7 +15,7 @@ from experiments.data import dataset
 from experiments.data import order
 from experiments.data import tasks as tasks_lib
 from experiments.data import views as views_lib
-from experiments.tasks import base
+from experiments.tasks import training as training_lib
 
 
 class Batch(NamedTuple):
@@ -43,7 +43,7 @@ class Data(NamedTuple):
   parts: dict[str, list[Part]]  # by split, of each task
 
 
-def load(stream: tasks_lib.Stream, training: base.Training) -> Data:
+def load(stream: tasks_lib.Stream, training: training_lib.Training) -> Data:
   """Returns the data of a stream, replicated on all devices.
 
   Raises:
@@ -131,7 +131,9 @@ def batch_at(inputs: Any, i: jax.Array) -> Batch:
   return Batch(images, labels, jnp.broadcast_to(tasks[i], labels.shape))
 
 
-def batch_shapes(shape: tuple[int, ...], training: base.Training) -> Batch:
+def batch_shapes(
+  shape: tuple[int, ...], training: training_lib.Training
+) -> Batch:
   """Returns the shapes of a training batch of examples of a shape."""
   size = training.batch_size
   shapes = Batch(

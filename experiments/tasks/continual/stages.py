@@ -23,6 +23,7 @@ from experiments import mesh as mesh_lib
 from experiments import methods
 from experiments import state as state_lib
 from experiments.tasks import base
+from experiments.tasks import training as training_lib
 from experiments.tasks.continual import evaluation
 from experiments.tasks.continual import feed
 from experiments.tasks.continual import strategies
@@ -70,7 +71,7 @@ class Learner:
   method: methods.Method
   # From a key to theta and the rest of the network's state.
   init: Callable[[jax.Array], tuple[Any, NetState]]
-  training: base.Training
+  training: training_lib.Training
   testing: Testing
   num_tasks: int
   evaluator: evaluation.Evaluator

@@ -54,7 +54,7 @@ class Strategy(NamedTuple):
     network,
     None,
   )
-  # Of each phase; None: config.train.num_steps.
+  # Steps of each phase; None: config.train.num_steps.
   num_steps: tuple[int | None, ...] = (None,)
   # (network, task) -> params and statistics with which the task predicts; the
   # current ones for a task that is not learned yet

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 
 from experiments import build
-from experiments import mesh as mesh_lib
 from experiments import methods
 from experiments import step as step_lib
 from experiments import storage as storage_lib
@@ -19,6 +18,7 @@ from experiments.models import heads as heads_lib
 from experiments.models import table as model_table
 from experiments.tasks import base
 from experiments.tasks import classification
+from experiments.tasks import training as training_lib
 from experiments.tasks.continual import evaluation
 from experiments.tasks.continual import feed
 from experiments.tasks.continual import packing
@@ -66,7 +66,7 @@ def continual_learning(
     strategy: the section of one of `STRATEGIES`.
     optimizer: the section of an optimizer.
     loss: `label_smoothing`.
-    train: `num_steps` of each task and the other keys of `base.make_training`.
+    train: `num_steps` of each task, and the keys that all tasks share.
     test: `every` how many tasks all learned ones are tested, and whether to
       `check_forgetting`.
 
@@ -75,7 +75,7 @@ def continual_learning(
       there are several processes.
   """
   _check_one_process()
-  training = base.make_training(train, ('eval_batch_size',))
+  training = training_lib.make_training(train, ('eval_batch_size',))
   stream = build.build(TASKS, tasks, name='config.tasks')
   network = _make_heads(model, heads, stream)
   made = build.build(STRATEGIES, strategy, name='config.strategy')
@@ -89,8 +89,7 @@ def continual_learning(
   )
   num_tasks = len(stream.tasks)
   init = _make_init(network, made, stream)
-  params, net_state = jax.eval_shape(init, jax.random.key(0))
-  _, state = base.state_shapes(objective, init, training)
+  _, net_state = jax.eval_shape(init, jax.random.key(0))
   evaluator = evaluation.Evaluator(
     network,
     made.predict,
@@ -101,22 +100,16 @@ def continual_learning(
   learner = stages_lib.Learner(
     made, objective.method, init, training, testing, num_tasks, evaluator
   )
-  return base.Task(
+  has_statistics = bool(jax.tree.leaves(net_state.statistics))
+  return base.make_task(
     title=f'{num_tasks} tasks of {tasks["name"]}, {strategy["name"]}, '
     f'batch of {training.batch_size} on {training.mesh.size} device(s)',
     objective=objective,
     training=training,
-    stages=learner.stages(bool(jax.tree.leaves(net_state.statistics))),
-    steps=step_lib.compile_steps(
-      objective,
-      feed.batch_at,
-      state,
-      mesh_lib.replicated(training.mesh),
-      in_loop=True,
-    ),
-    params=params,
-    state=state,
+    init=init,
     batch=feed.batch_shapes(stream.example_shape, training),
+    batch_at=feed.batch_at,
+    make_stages=lambda _: learner.stages(has_statistics),
     exports=learner.exports(),
     example=None,
     check_data=lambda: _check_data(

@@ -5,6 +5,7 @@
 
 namespace sparsity {
 
-extern const Kernels kAvx2 = {"avx2", pack, gather, product, sample, count, list};
+extern const Kernels kAvx2 = {"avx2", pack,   gather, product,
+                              sample, count,  list};
 
 }  // namespace sparsity

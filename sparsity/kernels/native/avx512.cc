@@ -5,6 +5,7 @@
 
 namespace sparsity {
 
-extern const Kernels kAvx512 = {"avx512", pack, gather, product, sample, count, list};
+extern const Kernels kAvx512 = {"avx512", pack,   gather, product,
+                                sample, count,  list};
 
 }  // namespace sparsity

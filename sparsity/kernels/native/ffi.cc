@@ -1,4 +1,4 @@
-// What XLA calls: checks the shapes and hands plain pointers on.
+// The entry points of XLA: check shapes and types, then pass pointers on.
 #include <functional>
 #include <limits>
 #include <string>
@@ -14,7 +14,9 @@ namespace ffi = xla::ffi;
 namespace sparsity {
 namespace {
 
+using Any = ffi::AnyBuffer;
 using Indices = ffi::Buffer<ffi::S32, 1>;
+using Mask = ffi::Buffer<ffi::PRED, 2>;
 using Gradient = ffi::Buffer<ffi::F32, 1>;
 using Count = ffi::Buffer<ffi::S32, 0>;
 using Numbers = ffi::Span<const int64_t>;
@@ -35,7 +37,7 @@ bool supports(int64_t isa) {
   return isa == 0;
 }
 
-// The kernels of an instruction set: 0, 1, 2 in order of need.
+// The kernels of an instruction set, numbered as in `native.py`.
 const Kernels& kernels_of(int64_t isa) {
 #if defined(__x86_64__)
   if (isa == 2) return kAvx512;
@@ -48,16 +50,16 @@ ffi::Error invalid(const std::string& message) {
   return ffi::Error::InvalidArgument("sparsity kernels: " + message);
 }
 
-bool is_number(const ffi::AnyBuffer& buffer) {
+bool is_number(const Any& buffer) {
   return buffer.element_type() == ffi::F32 ||
          buffer.element_type() == ffi::BF16;
 }
 
-Type type_of(const ffi::AnyBuffer& buffer) {
+Type type_of(const Any& buffer) {
   return buffer.element_type() == ffi::F32 ? Type::kFloat32 : Type::kBFloat16;
 }
 
-Image image_of(const ffi::AnyBuffer& buffer) {
+Image image_of(const Any& buffer) {
   auto d = buffer.dimensions();
   return {buffer.untyped_data(), type_of(buffer), d[0], d[1], d[2], d[3]};
 }
@@ -73,9 +75,8 @@ Pool pool_of(ffi::ThreadPool& threads) {
               });
 }
 
-ffi::Error check(int64_t isa, Numbers window, const ffi::AnyBuffer& x,
-                 const ffi::AnyBuffer& y) {
-  if (!supports(isa)) return invalid("no such instruction set here");
+ffi::Error check(int64_t isa, Numbers window, const Any& x, const Any& y) {
+  if (!supports(isa)) return invalid("instruction set not supported");
   if (window.size() != 6) return invalid("expected six numbers for the window");
   if (x.dimensions().size() != 4 || y.dimensions().size() != 4) {
     return invalid("expected [batch, height, width, channels]");
@@ -86,8 +87,8 @@ ffi::Error check(int64_t isa, Numbers window, const ffi::AnyBuffer& x,
   return ffi::Error::Success();
 }
 
-// The cells that the arrays describe: `parts` times as many as a weight of
-// [rows, columns] has.
+// The cells in the arrays, which hold `parts` times the cells of a
+// [rows, columns] weight.
 ffi::ErrorOr<Cells> cells_of(Indices begins, Indices columns, int64_t num_rows,
                              int64_t num_columns, int64_t strip, int parts) {
   if (strip > 0) {
@@ -99,10 +100,9 @@ ffi::ErrorOr<Cells> cells_of(Indices begins, Indices columns, int64_t num_rows,
   return ffi::Unexpected(invalid("the structure does not match the shapes"));
 }
 
-ffi::Error forward_impl(ffi::ThreadPool threads, ffi::AnyBuffer x,
-                        ffi::AnyBuffer values, Indices begins, Indices columns,
-                        ffi::Result<ffi::AnyBuffer> y, Numbers window,
-                        int64_t strip, int64_t isa) {
+ffi::Error forward_impl(ffi::ThreadPool threads, Any x, Any values,
+                        Indices begins, Indices columns, ffi::Result<Any> y,
+                        Numbers window, int64_t strip, int64_t isa) {
   if (auto error = check(isa, window, x, *y); error.failure()) return error;
   const int64_t num_inputs = window[0] * window[1] * x.dimensions()[3];
   const auto cells = cells_of(begins, columns, y->dimensions()[3], num_inputs,
@@ -118,10 +118,9 @@ ffi::Error forward_impl(ffi::ThreadPool threads, ffi::AnyBuffer x,
   return ffi::Error::Success();
 }
 
-ffi::Error input_gradient_impl(ffi::ThreadPool threads, ffi::AnyBuffer dy,
-                               ffi::AnyBuffer values, Indices begins,
-                               Indices columns, Indices entries,
-                               ffi::Result<ffi::AnyBuffer> dx, Numbers window,
+ffi::Error input_gradient_impl(ffi::ThreadPool threads, Any dy, Any values,
+                               Indices begins, Indices columns, Indices entries,
+                               ffi::Result<Any> dx, Numbers window,
                                int64_t strip, int64_t isa) {
   if (auto error = check(isa, window, dy, *dx); error.failure()) return error;
   const int64_t num_inputs = window[0] * window[1] * dx->dimensions()[3];
@@ -138,10 +137,10 @@ ffi::Error input_gradient_impl(ffi::ThreadPool threads, ffi::AnyBuffer dy,
   return ffi::Error::Success();
 }
 
-ffi::Error weight_gradient_impl(ffi::ThreadPool threads, ffi::AnyBuffer x,
-                                ffi::AnyBuffer dy, Indices begins,
-                                Indices columns, ffi::Result<Gradient> values,
-                                Numbers window, int64_t strip, int64_t isa) {
+ffi::Error weight_gradient_impl(ffi::ThreadPool threads, Any x, Any dy,
+                                Indices begins, Indices columns,
+                                ffi::Result<Gradient> values, Numbers window,
+                                int64_t strip, int64_t isa) {
   if (auto error = check(isa, window, x, dy); error.failure()) return error;
   const int64_t num_inputs = window[0] * window[1] * x.dimensions()[3];
   const auto cells = cells_of(begins, columns, dy.dimensions()[3], num_inputs,
@@ -156,54 +155,48 @@ ffi::Error weight_gradient_impl(ffi::ThreadPool threads, ffi::AnyBuffer x,
   return ffi::Error::Success();
 }
 
-using Mask = ffi::Buffer<ffi::PRED, 2>;
-
-// A weight of [inputs, outputs] and its mask.
-ffi::ErrorOr<MaskedWeight> masked_of(const ffi::AnyBuffer& weight,
-                                     Mask mask, int64_t num_inputs,
-                                     int64_t num_outputs) {
+ffi::ErrorOr<MaskedWeight> masked_of(const Any& weight, Mask mask,
+                                     int64_t num_inputs, int64_t num_outputs) {
   const auto d = mask.dimensions();
   if (!is_number(weight) || d[0] != num_inputs || d[1] != num_outputs ||
       weight.element_count() != mask.element_count()) {
     return ffi::Unexpected(invalid("weight and mask do not match the shapes"));
   }
   if (mask.element_count() > std::numeric_limits<int32_t>::max()) {
-    return ffi::Unexpected(invalid("more entries than 32 bits can count"));
+    return ffi::Unexpected(invalid("expected fewer than 2^31 entries"));
   }
   return MaskedWeight{weight.untyped_data(), type_of(weight),
                       reinterpret_cast<const uint8_t*>(mask.typed_data()),
                       num_inputs, num_outputs};
 }
 
-ffi::Error masked_forward_impl(ffi::ThreadPool threads, ffi::AnyBuffer x,
-                               ffi::AnyBuffer weight, Mask mask,
-                               ffi::Result<ffi::AnyBuffer> y, Numbers window,
+ffi::Error masked_forward_impl(ffi::ThreadPool threads, Any x, Any weight,
+                               Mask mask, ffi::Result<Any> y, Numbers window,
                                int64_t isa) {
   if (auto error = check(isa, window, x, *y); error.failure()) return error;
+  const int64_t num_inputs = window[0] * window[1] * x.dimensions()[3];
   const auto masked =
-      masked_of(weight, mask, window[0] * window[1] * x.dimensions()[3],
-                y->dimensions()[3]);
+      masked_of(weight, mask, num_inputs, y->dimensions()[3]);
   if (masked.has_error()) return masked.error();
   const Pool pool = pool_of(threads);
-  const Listed listed = list_by_output(kernels_of(isa), pool, *masked);
-  forward(kernels_of(isa), pool, image_of(x), listed.all(), listed.cells,
-          window_of(window), image_of(*y));
+  const Listed listed = list(kernels_of(isa), pool, *masked, true);
+  forward(kernels_of(isa), pool, image_of(x), listed.all_values(),
+          listed.cells, window_of(window), image_of(*y));
   return ffi::Error::Success();
 }
 
-ffi::Error masked_input_gradient_impl(ffi::ThreadPool threads,
-                                      ffi::AnyBuffer dy, ffi::AnyBuffer weight,
-                                      Mask mask,
-                                      ffi::Result<ffi::AnyBuffer> dx,
-                                      Numbers window, int64_t isa) {
+ffi::Error masked_input_gradient_impl(ffi::ThreadPool threads, Any dy,
+                                      Any weight, Mask mask,
+                                      ffi::Result<Any> dx, Numbers window,
+                                      int64_t isa) {
   if (auto error = check(isa, window, dy, *dx); error.failure()) return error;
+  const int64_t num_inputs = window[0] * window[1] * dx->dimensions()[3];
   const auto masked =
-      masked_of(weight, mask, window[0] * window[1] * dx->dimensions()[3],
-                dy.dimensions()[3]);
+      masked_of(weight, mask, num_inputs, dy.dimensions()[3]);
   if (masked.has_error()) return masked.error();
   const Pool pool = pool_of(threads);
-  const Listed listed = list_by_input(kernels_of(isa), pool, *masked);
-  input_gradient(kernels_of(isa), pool, image_of(dy), listed.all(),
+  const Listed listed = list(kernels_of(isa), pool, *masked, false);
+  input_gradient(kernels_of(isa), pool, image_of(dy), listed.all_values(),
                  listed.cells, nullptr, window_of(window), image_of(*dx));
   return ffi::Error::Success();
 }
@@ -215,74 +208,37 @@ ffi::Error num_threads_impl(ffi::ThreadPool threads,
 }
 
 }  // namespace
-}  // namespace sparsity
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(sparsity_forward,
-                              sparsity::forward_impl,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<sparsity::Indices>()
-                                  .Arg<sparsity::Indices>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Attr<sparsity::Numbers>("window")
-                                  .Attr<int64_t>("strip")
-                                  .Attr<int64_t>("isa"));
+// Defines `sparsity_NAME`, which XLA calls with these buffers, a window,
+// further attributes, and an instruction set.
+#define SPARSITY_HANDLER(NAME, BUFFERS, ...)                           \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(sparsity_##NAME, NAME##_impl,          \
+                                ffi::Ffi::Bind()                       \
+                                    .Ctx<ffi::ThreadPool>()            \
+                                        BUFFERS.Attr<Numbers>("window") \
+                                    __VA_ARGS__.Attr<int64_t>("isa"))
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(sparsity_input_gradient,
-                              sparsity::input_gradient_impl,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<sparsity::Indices>()
-                                  .Arg<sparsity::Indices>()
-                                  .Arg<sparsity::Indices>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Attr<sparsity::Numbers>("window")
-                                  .Attr<int64_t>("strip")
-                                  .Attr<int64_t>("isa"));
+#define SPARSITY_NUMBERS .Arg<Any>().Arg<Any>()
+#define SPARSITY_CELLS .Arg<Indices>().Arg<Indices>()
+#define SPARSITY_STRIP .Attr<int64_t>("strip")
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(sparsity_weight_gradient,
-                              sparsity::weight_gradient_impl,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<sparsity::Indices>()
-                                  .Arg<sparsity::Indices>()
-                                  .Ret<sparsity::Gradient>()
-                                  .Attr<sparsity::Numbers>("window")
-                                  .Attr<int64_t>("strip")
-                                  .Attr<int64_t>("isa"));
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(sparsity_masked_forward,
-                              sparsity::masked_forward_impl,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<sparsity::Mask>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Attr<sparsity::Numbers>("window")
-                                  .Attr<int64_t>("isa"));
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(sparsity_masked_input_gradient,
-                              sparsity::masked_input_gradient_impl,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<sparsity::Mask>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Attr<sparsity::Numbers>("window")
-                                  .Attr<int64_t>("isa"));
-
+SPARSITY_HANDLER(forward, SPARSITY_NUMBERS SPARSITY_CELLS.Ret<Any>(),
+                 SPARSITY_STRIP);
+SPARSITY_HANDLER(input_gradient,
+                 SPARSITY_NUMBERS SPARSITY_CELLS.Arg<Indices>().Ret<Any>(),
+                 SPARSITY_STRIP);
+SPARSITY_HANDLER(weight_gradient,
+                 SPARSITY_NUMBERS SPARSITY_CELLS.Ret<Gradient>(),
+                 SPARSITY_STRIP);
+SPARSITY_HANDLER(masked_forward, SPARSITY_NUMBERS.Arg<Mask>().Ret<Any>());
+SPARSITY_HANDLER(masked_input_gradient,
+                 SPARSITY_NUMBERS.Arg<Mask>().Ret<Any>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    sparsity_num_threads, sparsity::num_threads_impl,
-    ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Ret<sparsity::Count>());
+    sparsity_num_threads, num_threads_impl,
+    ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Ret<Count>());
 
-// For the loader: what runs here, and what this file was built from.
-extern "C" int sparsity_supports(int isa) { return sparsity::supports(isa); }
+// For the loader: supported instruction sets, and the digest of the sources.
+extern "C" int sparsity_supports(int isa) { return supports(isa); }
 extern "C" const char* sparsity_sources() { return SPARSITY_SOURCES; }
+
+}  // namespace sparsity

@@ -8,11 +8,10 @@ namespace sparsity {
 
 namespace {
 
-constexpr int64_t kMaxSums = 32;       // sums of a gradient that are apart
-constexpr int64_t kSumBlock = 1 << 14;  // entries added up in one task
+constexpr int64_t kMaxSums = 32;        // partial sums of a gradient
+constexpr int64_t kSumBlock = 1 << 14;  // entries reduced by one task
 
-// The gradient of the weights: a panel of x, of all taps, and under it one of
-// dy.
+// The weight gradient: a panel of x for all taps, followed by one of dy.
 struct Correlation {
   const Kernels& kernels;
   const Pool& pool;
@@ -29,7 +28,7 @@ struct Correlation {
     return num_entries * lanes * num_tiles;
   }
 
-  // Packs x of one tap or, after the last of them, dy.
+  // Packs x of one tap or, after the last tap, dy.
   void pack(const Tile& tile, size_t source, float* panel) const {
     const std::vector<Tap>& taps = tile.grid->taps;
     const void* from[kMaxLanes];
@@ -48,7 +47,7 @@ struct Correlation {
 
   int64_t num_blocks() const { return (dy.channels + kBlock - 1) / kBlock; }
 
-  // Sums the entries of a block of outputs.
+  // Computes the entries of a block of outputs.
   void sample(const float* panel, int64_t block, bool add,
               float* values) const {
     const int64_t first = block * kBlock;
@@ -61,12 +60,12 @@ struct Correlation {
   }
 };
 
-// Many tiles, few entries: each task has its tiles and sums of its own.
+// Many tiles, few entries: each task has its own tiles and partial sums.
 void sum_apart(const Correlation& c, int64_t num_tasks, float* values) {
-  float* sums = shared_scratch().get(num_tasks * c.num_entries);
+  float* sums = scratch<Use::kShared>().get(num_tasks * c.num_entries);
   const int64_t num_tiles = c.tiles.size();
   c.pool.run(num_tasks, c.operations(num_tiles), [&](int64_t task) {
-    float* panel = own_scratch().get(c.size());
+    float* panel = scratch<Use::kOwn>().get(c.size());
     const int64_t first = num_tiles * task / num_tasks;
     const int64_t last = num_tiles * (task + 1) / num_tasks;
     for (int64_t i = first; i < last; ++i) {
@@ -93,13 +92,13 @@ void sum_apart(const Correlation& c, int64_t num_tasks, float* values) {
   });
 }
 
-// Few tiles, many entries: the threads pack some tiles together, then divide
-// the rows.
+// Few tiles, many entries: the threads pack a few tiles together, then divide
+// the rows among them.
 void sum_together(const Correlation& c, float* values) {
   const int64_t num_tiles = c.tiles.size(), size = c.size();
   const int64_t at_once = std::min(
       num_tiles, std::max<int64_t>(kSharedBytes / (4 * size), 1));
-  float* panels = shared_scratch().get(at_once * size);
+  float* panels = scratch<Use::kShared>().get(at_once * size);
   const int64_t sources = c.tiles[0].grid->taps.size() + 1;
   for (int64_t start = 0; start < num_tiles; start += at_once) {
     const int64_t count = std::min(at_once, num_tiles - start);

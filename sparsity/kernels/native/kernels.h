@@ -1,13 +1,11 @@
-// What one instruction set has to offer: operations on one panel.
+// Operations on one panel, implemented for each instruction set.
 //
-// A panel is [rows, lanes] float32: the rows are the inputs of a product (or
-// its outputs, for the gradient of the weights), the lanes some examples (or
-// pixels, in a convolution) side by side, so that one weight times a row is a
-// few vector instructions.
+// A panel is [rows, lanes] float32. Rows are the inputs of a product (its
+// outputs, for the weight gradient); lanes are examples or pixels, so that one
+// weight times a row takes a few vector instructions.
 //
-// The files of the instruction sets include nothing of the C++ library: its
-// inline functions, compiled for a new processor, could be the ones the linker
-// keeps for everybody.
+// The instruction sets' files must not include the C++ library: the linker might
+// use its inline functions, compiled for a new processor, everywhere.
 #ifndef SPARSITY_KERNELS_H_
 #define SPARSITY_KERNELS_H_
 
@@ -18,24 +16,24 @@ namespace sparsity {
 
 enum class Type { kFloat32, kBFloat16 };
 
-// Lanes of a panel: one of 16, 32 and 64; 128 for the gradient of weights.
+// A panel has 16, 32 or 64 lanes, or 128 for the weight gradient.
 constexpr int kMaxLanes = 128;
 
-// Rows of a product that go through the strips together; a strip is some rows
-// of a panel that stay in the first-level cache meanwhile. The entries are in
+// Rows of a product that traverse the strips together; a strip is a range of
+// panel rows that stays in the L1 cache meanwhile. The entries are stored in
 // this order; see `structure.py`.
 constexpr int kBlock = 128;
 
-// Writes channels of `lanes` rows as [channels, lanes]; null rows are zero.
+// Transposes channels of `lanes` rows to [channels, lanes]; null rows are zero.
 struct Pack {
   const void* const* rows;  // [lanes]
   Type type;
   int lanes;
   int64_t first_channel, last_channel;
-  float* panel;  // row 0 of it is channel 0
+  float* panel;  // starts at channel 0
 };
 
-// to[i] = values[entries[i]], or values[i] if there are none, as float32.
+// to[i] = values[entries[i]] in float32; values[i] if `entries` is null.
 struct Gather {
   const void* values;
   Type type;
@@ -44,12 +42,12 @@ struct Gather {
   float* to;
 };
 
-// Cells of one strip: some rows of a block, each with entries from begins[row]
-// to begins[row + 1].
+// Cells of one strip for rows of a block; the entries of a row are
+// begins[row], ..., begins[row + 1] - 1.
 struct Piece {
   const int32_t* begins;
   int first_row, num_rows;  // of the block
-  int64_t panel_row;        // what index 0 of the columns means
+  int64_t panel_row;        // panel row of column 0
 };
 
 // outputs[lane][row] = sum over entries of value * panel[column][lane], for the
@@ -63,14 +61,14 @@ struct Product {
   int lanes;
   int64_t first_row;
   int num_rows;
-  void* const* outputs;  // [lanes]; null: nobody wants this lane
+  void* const* outputs;  // [lanes]; null for unused lanes
   Type output_type;
 };
 
 // values[entry] (+)= sum over lanes of inputs[column] * outputs[row], for the
 // rows of one block.
 struct Sample {
-  const int32_t* cells[2];  // [strips, rows] of A, and of B only
+  const int32_t* cells[2];  // [strips, rows] of A, and of B minus A
   int num_strips, num_rows;
   const int32_t* columns;
   const float* inputs;
@@ -80,18 +78,18 @@ struct Sample {
   float* values;
 };
 
-// Some rows and columns of a dense weight and of its mask. They are cells one
-// after the other: the columns are (`by_column`, of at most kBlock) or the rows.
+// A rectangle of a dense weight and its mask, whose columns (at most kBlock, if
+// `by_column`) or rows are consecutive cells.
 struct Patch {
   const uint8_t* mask;  // 0 or 1
   const void* weights;
   Type type;
-  int64_t stride;  // from row to row
+  int64_t stride;  // between rows
   int num_rows, num_columns;
   bool by_column;
-  int32_t first;    // what the first row (or column) of a cell is called
-  int32_t* begins;  // `count` writes how many entries a cell has, `list` reads
-                    // where they begin
+  int32_t first;    // index of a cell's first row (or column)
+  int32_t* begins;  // `count` writes the number of entries of each cell, `list`
+                    // reads their start
   int32_t* columns;
   float* values;
 };

@@ -9,22 +9,22 @@ namespace sparsity {
 
 namespace {
 
-constexpr int64_t kGatherBlock = 1 << 16;  // entries gathered in one task
-constexpr int64_t kPackBlock = 256;        // channels packed in one task
+constexpr int64_t kGatherBlock = 1 << 16;  // entries gathered by one task
+constexpr int64_t kPackBlock = 256;        // channels packed by one task
 
-// What `forward` and `input_gradient` have in common.
+// The arguments of `forward` or `input_gradient`.
 struct Job {
   const Kernels& kernels;
   Image from, to;
   Values values;
   const Cells& cells;
-  const int32_t* places;  // of the entries in the values; null: the same
-  // How far apart the rows of two taps lie; 0 where all taps are in one row.
+  const int32_t* places;  // index of each entry in the values; null: identity
+  // Distance between the rows of two taps; 0 if all taps share a row.
   int64_t rows_per_tap;
   int64_t num_rows;  // of the largest panel
   std::vector<Grid> grids;
   int lanes = 0;
-  const float* ready = nullptr;  // the values as they are read
+  const float* ready = nullptr;  // values in the order of the entries
 
   int64_t num_blocks() const { return (to.channels + kBlock - 1) / kBlock; }
 };
@@ -37,8 +37,8 @@ void pack_tap(const Job& job, const Tile& tile, int64_t tap, int64_t first,
   job.kernels.pack({rows, job.from.type, job.lanes, first, last, to});
 }
 
-// Returns the cells of a block's rows: of all strips and, where each tap has
-// rows of its own, of all taps.
+// Returns the cells of a block's rows in all strips and, if each tap has its
+// own rows, in all taps.
 std::vector<Piece> pieces_of(const Job& job, const Grid& grid, int64_t first,
                              int64_t last) {
   const Cells& cells = job.cells;
@@ -46,7 +46,7 @@ std::vector<Piece> pieces_of(const Job& job, const Grid& grid, int64_t first,
   std::vector<Piece> pieces;
   for (int64_t tap = 0; tap < num_taps; ++tap) {
     const int64_t skip = grid.taps[tap].index * job.rows_per_tap;
-    // The rows of a tap may begin within a block of the structure.
+    // The rows of a tap may start inside a block of the structure.
     for (int64_t row = first, next = first; row < last; row = next) {
       const int64_t block = (skip + row) / kBlock * kBlock;
       const int64_t size = std::min<int64_t>(kBlock, cells.num_rows - block);
@@ -83,12 +83,12 @@ int64_t operations(const Job& job, const std::vector<Tile>& tiles) {
   return job.cells.num_entries() * job.lanes * tiles.size();
 }
 
-// Many tiles: each thread packs and multiplies tiles of its own.
+// Many tiles: each thread packs and multiplies its own tiles.
 void run_tiles(const Job& job, const Pool& pool,
                const std::vector<Tile>& tiles) {
   pool.run(tiles.size(), operations(job, tiles), [&](int64_t i) {
     const Tile& tile = tiles[i];
-    float* panel = own_scratch().get(panel_size(job, *tile.grid));
+    float* panel = scratch<Use::kOwn>().get(panel_size(job, *tile.grid));
     for (size_t tap = 0; tap < tile.grid->taps.size(); ++tap) {
       pack_tap(job, tile, tap, 0, job.from.channels, panel);
     }
@@ -114,7 +114,7 @@ void run_rows(const Job& job, const Pool& pool,
       }
     }
   }
-  float* panels = shared_scratch().get(tiles.size() * size);
+  float* panels = scratch<Use::kShared>().get(tiles.size() * size);
   pool.run(tasks.size(), kMove * tiles.size() * size, [&](int64_t i) {
     const PackTask& task = tasks[i];
     int64_t last = std::min(task.first + kPackBlock, job.from.channels);
@@ -123,20 +123,20 @@ void run_rows(const Job& job, const Pool& pool,
   });
   const int64_t blocks = job.num_blocks();
   pool.run(tiles.size() * blocks, operations(job, tiles), [&](int64_t i) {
-    // The panels one after the other: a block's entries stay in the cache.
+    // Panels innermost, so that a block's entries stay in the cache.
     const int64_t tile = i % tiles.size();
     multiply(job, tiles[tile], i / tiles.size(), panels + tile * size);
   });
 }
 
-// Gathers the values once, or each tile would do it.
+// Gathers the values once for all tiles.
 void gather(Job& job, const Pool& pool) {
   if (job.places == nullptr && job.values.type == Type::kFloat32) {
     job.ready = static_cast<const float*>(job.values.data);
     return;
   }
   const int64_t size = job.cells.num_entries();
-  float* const gathered = value_scratch().get(size);
+  float* const gathered = scratch<Use::kValues>().get(size);
   const int64_t blocks = (size + kGatherBlock - 1) / kGatherBlock;
   pool.run(blocks, kMove * size, [&](int64_t i) {
     const int64_t first = i * kGatherBlock;

@@ -1,7 +1,7 @@
-// The three products of a layer, and how they are cut into panels.
+// The three products of a layer, computed panel by panel.
 //
-// Everything is a convolution of [batch, height, width, channels]: a plain
-// product is one whose image has a single pixel.
+// All are convolutions of [batch, height, width, channels]; a matrix product is
+// one whose image has a single pixel.
 #ifndef SPARSITY_LAYER_H_
 #define SPARSITY_LAYER_H_
 
@@ -29,32 +29,32 @@ struct Values {
   Type type;
 };
 
-// The entries of [rows, columns] in the order of strips: cells by block of
-// kBlock rows, by strip of columns, and by row; see `structure.py`.
+// The entries of a [rows, columns] weight, in cells ordered by block of kBlock
+// rows, then by strip of columns, then by row; see `structure.py`.
 struct Cells {
-  const int32_t* begins;  // of each cell, and the end of the last one
+  const int32_t* begins;  // start of each cell, and end of the last one
   const int32_t* columns;
   int64_t num_rows, num_columns;
-  int64_t strip;  // columns of it
+  int64_t strip;  // columns per strip
 
   int64_t num_strips() const { return (num_columns + strip - 1) / strip; }
   int64_t size() const { return num_rows * num_strips(); }
   int64_t num_entries() const { return begins[size()]; }
 };
 
-// y = x W, by the cells of A.
+// y = x W from the cells of A.
 void forward(const Kernels& kernels, const Pool& pool, const Image& x,
              const Values& values, const Cells& cells, const Window& window,
              const Image& y);
 
-// dx = dy W^T, by the transposed cells; entries[i] is the place of the i-th
-// entry in the values.
+// dx = dy W^T from the transposed cells; entries[i] is the index of the i-th
+// entry in the values, null for the identity.
 void input_gradient(const Kernels& kernels, const Pool& pool, const Image& dy,
                     const Values& values, const Cells& cells,
                     const int32_t* entries, const Window& window,
                     const Image& dx);
 
-// dW at the entries: after the cells of A are as many of B only.
+// dW at the entries; the cells of A are followed by those of B minus A.
 void weight_gradient(const Kernels& kernels, const Pool& pool, const Image& x,
                      const Image& dy, const Cells& cells, const Window& window,
                      float* values);

@@ -7,13 +7,13 @@
 namespace sparsity {
 namespace {
 
-// A strip has so many columns, or twice that and so on until a cell has
-// `kEntriesOfCell` entries on average, or `kLongestStrip`; as in structure.py.
+// The shortest strip has `kShortestStrip` columns; the length doubles until a
+// cell has `kEntriesPerCell` entries on average. As in structure.py.
 constexpr int64_t kShortestStrip = kBlock;
 constexpr int64_t kLongestStrip = 1024;
-constexpr int64_t kEntriesOfCell = 8;
+constexpr int64_t kEntriesPerCell = 8;
 
-// Rows of the mask that tell how full it is.
+// Rows of the mask from which its density is estimated.
 constexpr int64_t kSampledRows = 32;
 
 int64_t choose_strip(const Kernels& kernels, const MaskedWeight& weight) {
@@ -31,7 +31,7 @@ int64_t choose_strip(const Kernels& kernels, const MaskedWeight& weight) {
     size += weight.num_outputs;
   }
   int64_t strip = kShortestStrip;
-  while (strip < kLongestStrip && strip * count < kEntriesOfCell * size) {
+  while (strip < kLongestStrip && strip * count < kEntriesPerCell * size) {
     strip *= 2;
   }
   return strip;
@@ -67,12 +67,14 @@ std::vector<Patch> patches_of(const MaskedWeight& weight, const Cells& cells,
   return patches;
 }
 
+}  // namespace
+
 Listed list(const Kernels& kernels, const Pool& pool,
             const MaskedWeight& weight, bool by_output) {
   Cells cells{nullptr, nullptr, weight.num_inputs, weight.num_outputs,
               choose_strip(kernels, weight)};
   if (by_output) std::swap(cells.num_rows, cells.num_columns);
-  int32_t* begins = begin_scratch().get<int32_t>(cells.size() + 1);
+  int32_t* begins = scratch<Use::kBegins>().get<int32_t>(cells.size() + 1);
   std::vector<Patch> patches = patches_of(weight, cells, by_output, begins);
   const int64_t size = cells.num_rows * cells.num_columns;
   pool.run(patches.size(), kMove * size / 8,
@@ -82,8 +84,8 @@ Listed list(const Kernels& kernels, const Pool& pool,
     total += std::exchange(begins[i], total);
   }
   begins[cells.size()] = total;
-  int32_t* columns = column_scratch().get<int32_t>(total);
-  float* values = value_scratch().get<float>(total);
+  int32_t* columns = scratch<Use::kColumns>().get<int32_t>(total);
+  float* values = scratch<Use::kValues>().get<float>(total);
   pool.run(patches.size(), kMove * size, [&](int64_t i) {
     patches[i].columns = columns;
     patches[i].values = values;
@@ -92,18 +94,6 @@ Listed list(const Kernels& kernels, const Pool& pool,
   cells.begins = begins;
   cells.columns = columns;
   return {cells, values};
-}
-
-}  // namespace
-
-Listed list_by_output(const Kernels& kernels, const Pool& pool,
-                      const MaskedWeight& weight) {
-  return list(kernels, pool, weight, true);
-}
-
-Listed list_by_input(const Kernels& kernels, const Pool& pool,
-                     const MaskedWeight& weight) {
-  return list(kernels, pool, weight, false);
 }
 
 }  // namespace sparsity

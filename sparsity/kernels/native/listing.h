@@ -1,4 +1,4 @@
-// Finds the entries of a mask and lists them as the products read them.
+// Lists the active entries of a masked weight in the order of the products.
 #ifndef SPARSITY_LISTING_H_
 #define SPARSITY_LISTING_H_
 
@@ -9,7 +9,7 @@
 
 namespace sparsity {
 
-// A dense [inputs, outputs] weight, of which only what the mask shows counts.
+// A dense [inputs, outputs] weight and its mask.
 struct MaskedWeight {
   const void* data;
   Type type;
@@ -17,21 +17,18 @@ struct MaskedWeight {
   int64_t num_inputs, num_outputs;
 };
 
-// The entries; they lie in memory of the thread that asked for them, until it
-// asks again.
+// The entries, in scratch memory of the calling thread, valid until its next
+// call.
 struct Listed {
   Cells cells;
   float* values;
 
-  Values all() const { return {values, Type::kFloat32}; }
+  Values all_values() const { return {values, Type::kFloat32}; }
 };
 
-// Lists them by output, as `forward` reads them, or by input, as
-// `input_gradient` does.
-Listed list_by_output(const Kernels& kernels, const Pool& pool,
-                      const MaskedWeight& weight);
-Listed list_by_input(const Kernels& kernels, const Pool& pool,
-                     const MaskedWeight& weight);
+// Lists the entries by output for `forward`, or by input for `input_gradient`.
+Listed list(const Kernels& kernels, const Pool& pool,
+            const MaskedWeight& weight, bool by_output);
 
 }  // namespace sparsity
 

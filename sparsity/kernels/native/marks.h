@@ -1,5 +1,5 @@
-// The operations of `kernels.h` that read masks: they find what is marked, for
-// the instruction set of the including file.
+// The operations of `kernels.h` on masks, in the instruction set of the
+// including file. Marked entries are those whose mask byte is 1.
 #ifndef SPARSITY_MARKS_H_
 #define SPARSITY_MARKS_H_
 
@@ -12,7 +12,7 @@
 namespace sparsity {
 namespace {
 
-constexpr int kMarks = 64;  // read together
+constexpr int kMarks = 64;  // mask bytes read together
 
 #if defined(__AVX512F__)
 SPARSITY_INLINE uint64_t marks_of_64(const uint8_t* mask) {
@@ -21,7 +21,7 @@ SPARSITY_INLINE uint64_t marks_of_64(const uint8_t* mask) {
 }
 #elif defined(__AVX2__)
 SPARSITY_INLINE uint64_t marks_of_64(const uint8_t* mask) {
-  // The sign of a byte is its own mark: 1 becomes 128.
+  // Shift each mark to the sign bit of its byte: 1 becomes 128.
   const auto marks = [](const uint8_t* from) {
     const auto* bytes = reinterpret_cast<const __m256i*>(from);
     const __m256i signs = _mm256_slli_epi16(_mm256_loadu_si256(bytes), 7);
@@ -34,8 +34,7 @@ SPARSITY_INLINE uint64_t marks_of_64(const uint8_t* mask) {
 SPARSITY_INLINE uint64_t marks_of_64(const uint8_t* mask) {
   uint64_t result = 0;
   for (int i = 0; i < 64; i += 8) {
-    // Byte i of eight, at bit 8 i, times the i-th bit of the factor, 56 - 7 i,
-    // is bit 56 + i.
+    // The product moves byte i from bit 8 i by 56 - 7 i to bit 56 + i.
     uint64_t bytes;
     memcpy(&bytes, mask + i, 8);
     result |= (bytes * 0x0102040810204080u) >> 56 << i;
@@ -44,7 +43,7 @@ SPARSITY_INLINE uint64_t marks_of_64(const uint8_t* mask) {
 }
 #endif
 
-// Bit i says whether byte i, 0 or 1, is 1; at most kMarks of them.
+// Returns byte i as bit i, for at most kMarks bytes that are 0 or 1.
 SPARSITY_INLINE uint64_t marks_of(const uint8_t* mask, int count) {
   if (count >= kMarks) return marks_of_64(mask);
   uint8_t part[kMarks] = {};
@@ -52,11 +51,11 @@ SPARSITY_INLINE uint64_t marks_of(const uint8_t* mask, int count) {
   return marks_of_64(part);
 }
 
-// Adds the bytes of some rows to the counts of their columns.
+// Adds the mask bytes of fewer than 256 rows to the counts of their columns.
 SPARSITY_INLINE void count_columns(const uint8_t* mask, int64_t stride,
                                    int num_rows, int num_columns,
                                    int32_t* counts) {
-  uint8_t sums[kBlock] = {};  // of fewer than 256 rows
+  uint8_t sums[kBlock] = {};
   for (int row = 0; row < num_rows; ++row, mask += stride) {
     for (int i = 0; i < num_columns; ++i) sums[i] += mask[i];
   }
@@ -84,7 +83,7 @@ void count(const Patch& a) {
   }
 }
 
-// Lists the marked weights of a row one after the other.
+// Lists the marked weights of a row.
 template <typename T>
 SPARSITY_INLINE int32_t list_row(uint64_t marks, const T* weights,
                                  int32_t column, int32_t entry, int32_t* columns,
@@ -98,7 +97,7 @@ SPARSITY_INLINE int32_t list_row(uint64_t marks, const T* weights,
 }
 
 #if defined(__AVX512F__)
-// The same without a branch for each of them, sixteen by sixteen.
+// Lists sixteen at a time, without a branch for each.
 SPARSITY_INLINE int32_t list_row(uint64_t marks, const float* weights,
                                  int32_t column, int32_t entry, int32_t* columns,
                                  float* values) {

@@ -1,5 +1,5 @@
-// The operations of `kernels.h` that move numbers, in the vectors of the
-// including file.
+// The operations of `kernels.h` that move numbers, in the instruction set of
+// the including file.
 #ifndef SPARSITY_PANEL_H_
 #define SPARSITY_PANEL_H_
 
@@ -8,8 +8,8 @@
 namespace sparsity {
 namespace {
 
-// Channels packed together: some cache lines of a row one after the other, and
-// no more of the panel than the first-level cache holds.
+// Channels packed together: consecutive cache lines of a row, and no more of
+// the panel than fits the L1 cache.
 constexpr int64_t kPackTile = 64;
 
 template <typename T>
@@ -68,8 +68,8 @@ void gather(const Gather& a) {
   return gather_type<BFloat16>(a);
 }
 
-// Writes `count` rows of a [rows, lanes] tile into the lanes' outputs; it has a
-// multiple of eight rows.
+// Transposes `count` rows of a [rows, lanes] tile into the lanes' outputs; the
+// tile is padded to a multiple of eight rows.
 template <typename T>
 void unpack(const float* tile, int lanes, int64_t first_row, int count,
             void* const* outputs) {

@@ -28,29 +28,4 @@ void* Scratch::get_bytes(size_t size) {
   return data_;
 }
 
-Scratch& own_scratch() {
-  static thread_local Scratch scratch;
-  return scratch;
-}
-
-Scratch& shared_scratch() {
-  static thread_local Scratch scratch;
-  return scratch;
-}
-
-Scratch& value_scratch() {
-  static thread_local Scratch scratch;
-  return scratch;
-}
-
-Scratch& begin_scratch() {
-  static thread_local Scratch scratch;
-  return scratch;
-}
-
-Scratch& column_scratch() {
-  static thread_local Scratch scratch;
-  return scratch;
-}
-
 }  // namespace sparsity

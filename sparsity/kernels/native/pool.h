@@ -1,4 +1,4 @@
-// Work shared among XLA's own threads, and memory that is kept between calls.
+// Parallel loops on XLA's threads, and scratch memory kept between calls.
 #ifndef SPARSITY_POOL_H_
 #define SPARSITY_POOL_H_
 
@@ -13,11 +13,11 @@
 
 namespace sparsity {
 
-// To move a number costs about as much as so many multiplications.
+// Cost of moving one number, in multiplications.
 constexpr int64_t kMove = 8;
 
-// Runs a function's calls on several threads. The threads are those that XLA
-// runs this program with: no more than the processor has, and no others.
+// Runs parallel loops on the threads of the XLA program, which never exceed the
+// processor's.
 class Pool {
  public:
   using Schedule = std::function<void(std::function<void()>)>;
@@ -28,11 +28,11 @@ class Pool {
 
   int num_threads() const { return num_threads_; }
 
-  // Calls task(0), ..., task(num_tasks - 1), in about this order, and returns
-  // when all are done. The caller works too, so it never waits for a thread
-  // to become free: helpers that come late find nothing left to do. There are
-  // no more helpers than `operations`, multiplications or the like,
-  // keep busy for longer than it takes to wake them.
+  // Calls task(0), ..., task(num_tasks - 1), roughly in this order, and returns
+  // when all have finished. The caller takes tasks too and never waits for a
+  // free thread: late helpers find no task left. The number of helpers is
+  // limited by `operations` (multiplications), so that each has more work than
+  // waking it costs.
   template <typename Task>
   void run(int64_t num_tasks, int64_t operations, const Task& task) const {
     int64_t helpers = (num_tasks < num_threads_ ? num_tasks : num_threads_) - 1;
@@ -46,7 +46,7 @@ class Pool {
       std::atomic<int64_t> done{0};
     };
     auto state = std::make_shared<State>();
-    const Task* tasks = &task;  // used only while some are not done
+    const Task* tasks = &task;  // not used after the last task
     auto work = [state, num_tasks, tasks] {
       for (;;) {
         int64_t i = state->next.fetch_add(1, std::memory_order_relaxed);
@@ -70,9 +70,8 @@ class Pool {
   Schedule schedule_;
 };
 
-// Memory for panels, on huge pages where the system has them: rows of a panel
-// are read in random order, and with small pages each read would miss the
-// first level of the address cache.
+// Memory for panels, on huge pages if available: rows of a panel are read in
+// random order and would miss the L1 TLB with small pages.
 class Scratch {
  public:
   Scratch() = default;
@@ -80,7 +79,7 @@ class Scratch {
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
-  // Returns room for `size` numbers; what was there before is lost.
+  // Returns memory for `size` numbers; earlier contents are lost.
   template <typename T = float>
   T* get(size_t size) {
     return static_cast<T*>(get_bytes(size * sizeof(T)));
@@ -93,12 +92,20 @@ class Scratch {
   size_t bytes_ = 0;
 };
 
-// Each thread's own, apart because they are in use at the same time.
-Scratch& own_scratch();     // panels it fills for itself
-Scratch& shared_scratch();  // panels it fills with the help of others
-Scratch& value_scratch();   // values in another order
-Scratch& begin_scratch();   // cells, and the columns of their entries, that
-Scratch& column_scratch();  // were made of a mask
+enum class Use {
+  kOwn,      // panels that one thread packs and reads
+  kShared,   // panels that several threads pack and read
+  kValues,   // gathered values
+  kBegins,   // cell boundaries of a listed mask
+  kColumns,  // columns of its entries
+};
+
+// Returns the calling thread's memory for one use.
+template <Use use>
+Scratch& scratch() {
+  static thread_local Scratch scratch;
+  return scratch;
+}
 
 }  // namespace sparsity
 

@@ -5,6 +5,7 @@
 
 namespace sparsity {
 
-extern const Kernels kPortable = {"portable", pack, gather, product, sample, count, list};
+extern const Kernels kPortable = {"portable", pack,   gather, product,
+                                  sample, count,  list};
 
 }  // namespace sparsity

@@ -1,4 +1,4 @@
-// The products of `kernels.h`, in the vectors of the including file.
+// The products of `kernels.h`, in the instruction set of the including file.
 #ifndef SPARSITY_STRIPS_H_
 #define SPARSITY_STRIPS_H_
 
@@ -7,9 +7,9 @@
 namespace sparsity {
 namespace {
 
-// Adds the entries of a cell to its row's sums, for some lanes. With few
-// vectors a row, several entries are summed apart, or each would wait for the
-// one before.
+// Adds the entries of a cell to its row's sums, for kVectors vectors of lanes.
+// With few vectors per row, several entries have separate sums, to break the
+// dependency of each on the last.
 template <int kLanes, int kVectors>
 SPARSITY_INLINE void add_cell(const float* values, const int32_t* columns,
                               int32_t count, const float* panel, float* sums) {
@@ -49,7 +49,7 @@ SPARSITY_INLINE void add_cell(const float* values, const int32_t* columns,
 
 template <int kLanes>
 void product_lanes(const Product& a) {
-  // Eight sums and what is added to them fit the registers of any processor.
+  // Eight sums and their operands fit the registers of any processor.
   constexpr int kVectors = kLanes / kWidth < 8 ? kLanes / kWidth : 8;
   alignas(64) float sums[kBlock * kLanes];
   memset(sums, 0, sizeof(float) * kLanes * ((a.num_rows + 7) / 8 * 8));
@@ -79,7 +79,7 @@ void product(const Product& a) {
   return product_lanes<16>(a);
 }
 
-// Dots that are summed together, lane by lane until then.
+// Dot products whose lanes are reduced together.
 constexpr int kDots = 32;
 
 SPARSITY_INLINE void sum_dots(const float* dots, int count, bool add,
@@ -112,7 +112,7 @@ SPARSITY_INLINE void load_row(const float* row, Wide vectors[kVectors]) {
   for (int i = 0; i < kVectors; ++i) vectors[i] = load<Wide>(row + i * kWide);
 }
 
-// dots[k] (+)= the products of an entry's row of the panel with a row of dy.
+// dots[k] (+)= products of an entry's panel row with a row of dy, per lane.
 template <int kLanes, int kVectors, bool kAdd>
 SPARSITY_INLINE void make_dots(const int32_t* columns, int count,
                                const float* inputs, const Wide dy[kVectors],
@@ -129,7 +129,7 @@ SPARSITY_INLINE void make_dots(const int32_t* columns, int count,
   }
 }
 
-// The dots of successive entries, and where their sums go.
+// Dot products of successive entries, and the destination of their sums.
 struct Dots {
   alignas(64) float dots[kDots * kWide] = {};
   int count = 0;

@@ -10,7 +10,7 @@ char* pixel(const Image& image, int64_t n, int64_t h, int64_t w) {
   return static_cast<char*>(image.data) + index * bytes;
 }
 
-// Walks the pixels of a tile in order.
+// Iterates over the pixels of a tile in order.
 class Walk {
  public:
   explicit Walk(const Tile& tile) : grid_(*tile.grid), index_(tile.first) {
@@ -40,8 +40,7 @@ class Walk {
 
 }  // namespace
 
-// A wide panel uses the registers best, and a narrow one leaves fewer lanes
-// empty at the end of the pixels.
+// Wide panels use the registers best; narrow ones leave fewer lanes empty.
 int choose_lanes(const std::vector<Lanes>& choices, int64_t num_pixels) {
   int best = 0;
   double lowest = 1e300;

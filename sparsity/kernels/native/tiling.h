@@ -1,4 +1,4 @@
-// Which pixels lie side by side in a panel, and what each of them reads.
+// Assignment of pixels to the lanes of panels, and the pixels that they read.
 #ifndef SPARSITY_TILING_H_
 #define SPARSITY_TILING_H_
 
@@ -9,36 +9,35 @@
 
 namespace sparsity {
 
-constexpr int64_t kSharedBytes = 4 << 20;  // of the last-level cache
+constexpr int64_t kSharedBytes = 4 << 20;  // share of the last-level cache
 
-// How many lanes a panel may have, and what one of them costs; measured.
+// A number of lanes, and the measured cost per lane.
 struct Lanes {
   int number;
   double cost;
 };
 const std::vector<Lanes> kProductLanes = {{64, 1.0}, {32, 1.1}, {16, 1.4}};
-// The sum over the lanes costs the same for any number of them.
+// The reduction over lanes costs the same for any number of lanes.
 const std::vector<Lanes> kSampleLanes = {
     {128, 0.95}, {64, 1.0}, {32, 1.6}, {16, 2.8}};
 
-// Returns the best number of lanes for so many pixels in all.
+// Returns the cheapest number of lanes for a total number of pixels.
 int choose_lanes(const std::vector<Lanes>& choices, int64_t num_pixels);
 
-// One place of the kernel's window: where it reads, seen from a pixel.
+// One position of the kernel's window, as an offset from a pixel.
 struct Tap {
   int64_t index;  // height position * window width + width position
   int64_t shift_height, shift_width;
 };
 
-// Pixels that read through the same taps. The output of a convolution has one
-// such grid. Its input gradient has one for each remainder of a position by
-// the stride, since with stride 2 an input met only every other tap; so no
-// product with the zeros in between is ever made.
+// Pixels that read through the same taps. The output of a convolution is one
+// grid. Its input gradient has one grid per position modulo the stride: with
+// stride 2 an input meets every other tap only, and no zeros are multiplied.
 struct Grid {
-  int64_t batch, height, width;         // of the pixels that are computed
-  int64_t first_height, first_width;    // where they are in their image
+  int64_t batch, height, width;         // numbers of computed pixels
+  int64_t first_height, first_width;    // position in their image
   int64_t out_step_height, out_step_width;
-  int64_t in_step_height, in_step_width;  // how the pixels read
+  int64_t in_step_height, in_step_width;  // steps in the image they read
   std::vector<Tap> taps;
 
   int64_t size() const { return batch * height * width; }
@@ -46,7 +45,7 @@ struct Grid {
 
 struct Tile {
   const Grid* grid;
-  int64_t first;  // pixel of the grid
+  int64_t first;  // first pixel of the grid
 };
 
 Grid output_grid(const Image& x, const Window& window, const Image& y);
@@ -54,12 +53,12 @@ std::vector<Grid> input_grids(const Image& dx, const Window& window);
 
 std::vector<Tile> tiles_of(const std::vector<Grid>& grids, int lanes);
 
-// Fills rows[lane] with where the lane's pixel reads through a tap; null where
-// that lies in the padding or the tile has fewer pixels than lanes.
+// Sets rows[lane] to the pixel that the lane's pixel reads through a tap; null
+// in the padding and for lanes without a pixel.
 void read_rows(const Tile& tile, int lanes, const Tap& tap, const Image& from,
                const void** rows);
 
-// Fills rows[lane] with where the lane's pixel is in its own image.
+// Sets rows[lane] to the lane's pixel in its own image; null without a pixel.
 void own_rows(const Tile& tile, int lanes, const Image& image, void** rows);
 
 }  // namespace sparsity

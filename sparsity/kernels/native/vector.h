@@ -1,5 +1,5 @@
-// Vectors of floats: what the compiler's vector extensions make of them is the
-// instruction set of the file that includes this.
+// Float vectors by compiler extensions, in the instruction set of the including
+// file.
 #ifndef SPARSITY_VECTOR_H_
 #define SPARSITY_VECTOR_H_
 
@@ -12,7 +12,7 @@
 namespace sparsity {
 namespace {
 
-// Floats in a register.
+// Floats per register.
 #if defined(__AVX512F__)
 constexpr int kWidth = 16;
 #elif defined(__AVX2__)
@@ -64,7 +64,7 @@ SPARSITY_INLINE Eight load_eight(const BFloat16* from) {
 
 SPARSITY_INLINE void store_eight(Eight x, float* to) { store(x, to); }
 
-// Rounds to nearest, ties to even; not-a-number stays one.
+// Rounds to nearest, ties to even; keeps NaN.
 SPARSITY_INLINE void store_eight(Eight x, BFloat16* to) {
   EightBits bits = (EightBits)x;
   EightBits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
@@ -108,8 +108,8 @@ SPARSITY_INLINE Eight add_pairs(Eight a, Eight b) {
          SPARSITY_SHUFFLE(a, b, 1, 3, 9, 11, 5, 7, 13, 15);
 }
 
-// The sums of eight vectors at the price of two or three: horizontal sums one
-// by one would cost more than the products before them.
+// Returns the horizontal sums of eight vectors at the cost of two or three; one
+// by one they would cost more than the products before them.
 SPARSITY_INLINE Eight sums(const Eight x[8]) {
   Eight low = add_pairs(add_pairs(x[0], x[1]), add_pairs(x[2], x[3]));
   Eight high = add_pairs(add_pairs(x[4], x[5]), add_pairs(x[6], x[7]));

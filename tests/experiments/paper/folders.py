@@ -68,7 +68,7 @@ def write_image(folder, config, accuracy, *, diverged=False, mask_change=0.0):
     folder: of the run.
     config: its config.
     accuracy: in the test; at a pruning level that times the share.
-    diverged: whether its loss was not finite in the end.
+    diverged: True if its loss was not finite in the end.
     mask_change: of the first of its two rows of training.
   """
   if diverged:

@@ -50,6 +50,19 @@ def test_pruning_levels_are_rows_and_alphas_are_columns(tmp_path):
   }  # fmt: skip
 
 
+def test_levels_of_equal_density_count_once(tmp_path):
+  paths = [tmp_path / f'alpha=1,seed={seed}' for seed in (0, 1)]
+  for seed, path in enumerate(paths):
+    folders.write_image(path, folders.powerprop(1.0, seed), 0.8 + seed / 10)
+    file = path / 'metrics.jsonl'
+    file.write_text(
+      file.read_text().replace('"density": 0.1,', '"density": 1.0,')
+    )
+  found, _ = summarize(tmp_path, paths)
+  [level] = found['pruned']
+  assert (level['seeds'], level['accuracy']['num']) == ([0, 1], 2)
+
+
 def test_points_of_a_sweep_are_lines(tmp_path):
   paths = [tmp_path / f'{name},alpha=1,seed=0' for name in ('rigl', 'set')]
   for path in paths:

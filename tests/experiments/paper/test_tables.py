@@ -44,7 +44,7 @@ def value_of(text):
 
 
 def matches(facts, cell):
-  """Whether a network, pruned or not, belongs in a cell: the slow way."""
+  """Returns True if a network belongs in a cell, the slow way."""
   return all(
     facts.get(name) == value
     for name, value in cell.where.items()

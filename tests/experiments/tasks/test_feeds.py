@@ -17,6 +17,7 @@ from experiments.data import order
 from experiments.tasks import base
 from experiments.tasks import classification
 from experiments.tasks import feeds
+from experiments.tasks import training as training_lib
 import sparsity
 from tests.experiments import small
 
@@ -41,7 +42,7 @@ def make_examples(num):
 
 
 ARRAYS = dataset.Arrays(
-  make_examples(50), make_examples(11), make_examples(13), 3, None
+  make_examples(50), make_examples(11), make_examples(13)
 )
 
 
@@ -62,7 +63,7 @@ def stream_of(arrays):
       part = jax.tree.map(lambda x, i=chosen: x[i % num], examples)
       yield part, (chosen < num).astype(np.float32)
 
-  return dataset.Stream(50, 3, (6, 6, 1), train, evaluate, lambda: 1, lambda: 2)
+  return dataset.Stream(50, train, evaluate, lambda: 1, lambda: 2)
 
 
 KINDS = {
@@ -72,7 +73,7 @@ KINDS = {
 
 
 def make_feed(kind, num_devices=1):
-  training = base.make_training(
+  training = training_lib.make_training(
     {**small.image()['train'], 'batch_size': BATCH_SIZE,
      'eval_batch_size': 4, 'num_devices': num_devices},
     ('eval_batch_size',),

@@ -87,11 +87,13 @@ def _train_by_hand(**search):
   network = small.network(norm=False, num_classes=9)
   tx = packnet.freeze(powerprop.powerprop(optax.sgd(0.1), 2.0))
 
+  @jax.jit
   def draw(task):
     key = jax.random.fold_in(jax.random.key(0), task)
     weights, _ = network.init(key, np.zeros((1, small.SIZE), np.float32), True)
     return powerprop.from_weights(weights, 2.0)
 
+  @functools.partial(jax.jit, static_argnums=2)
   def logits_of(weights, inputs, task):
     logits, _ = network.apply(weights, {}, None, inputs, True)
     return logits[:, 3 * task : 3 * (task + 1)]

@@ -1,8 +1,8 @@
-"""Training in which only the active entries exist, from any sparse method.
+"""Compact training with any sparse method: only active entries are stored.
 
-Between refreshes there are vectors of k_B for each sparse layer, parameters,
-gradients and the optimizer's state, and the integers that say where they
-belong. The dense parameters lie on the host, and a refresh alone touches them.
+Between refreshes, each sparse layer is a vector of k_B parameters, gradients
+and optimizer state, plus integer indices. The dense parameters stay on the host
+and only refreshes access them.
 """
 
 from collections.abc import Callable
@@ -18,42 +18,39 @@ import optax
 from sparsity import select
 from sparsity import state as state_lib
 from sparsity.compact import conversion
-from sparsity.compact import layout
-from sparsity.compact import refreshing
+from sparsity.compact import entries as entries_lib
+from sparsity.compact import refresh as refresh_lib
 from sparsity.compact import weights as weights_lib
+from sparsity.compact.conversion import CompactState
+from sparsity.compact.conversion import HostParams
 
 
 class CompactTraining(NamedTuple):
   """Pure functions that train compact parameters; see `compact`."""
 
-  init: Callable[[Any], tuple[Any, conversion.CompactState, conversion.Stored]]
-  update: Callable[..., tuple[Any, conversion.CompactState]]
+  init: Callable[[Any], tuple[Any, CompactState, HostParams]]
+  update: Callable[..., tuple[Any, CompactState]]
   is_due: Callable[[int], bool]
-  refresh: Callable[..., tuple[Any, conversion.CompactState, conversion.Stored]]
-  pack: Callable[
-    [Any, Any], tuple[Any, conversion.CompactState, conversion.Stored]
-  ]
-  unpack: Callable[
-    [Any, conversion.CompactState, conversion.Stored], tuple[Any, Any]
-  ]
-  # Whether a refresh needs the gradient of dense weights, and is an update.
+  refresh: Callable[..., tuple[Any, CompactState, HostParams]]
+  pack: Callable[[Any, Any], tuple[Any, CompactState, HostParams]]
+  unpack: Callable[[Any, CompactState, HostParams], tuple[Any, Any]]
+  # True if a refresh takes the dense gradient and replaces an update (RigL).
   needs_gradients: bool
 
 
 def compact(tx: state_lib.SparseTransformation) -> CompactTraining:
   """Returns `tx` for parameters of which only the entries of B exist.
 
-  Parameters, gradients, updates and the optimizer's state keep their trees; an
-  array of a sparse layer has shape [1, ..., 1, k_B] in place of the dense one.
-  A step is that of masked training, word by word, with `sparsity.grad`, which
-  takes both, for `jax.grad`:
+  Parameters, gradients, updates and optimizer state keep their tree structure;
+  arrays of sparse layers have shape [1, ..., 1, k_B]. A step is written as in
+  masked training, with `sparsity.grad`, which takes both kinds of weights:
 
   Example:
     >>> import sparsity
     >>> tx = sparsity.set_(optax.sgd(0.1), density=0.25, refresh_every=1)
     >>> training = compact(tx)
     >>> params = {'linear': {'w': jnp.ones((4, 4))}}
-    >>> params, state, stored = training.init(params)
+    >>> params, state, host_params = training.init(params)
     >>> params['linear']['w'].shape
     (1, 4)
     >>> loss = lambda w, x: sparsity.matmul(x, w['linear']['w']).sum()
@@ -62,27 +59,28 @@ def compact(tx: state_lib.SparseTransformation) -> CompactTraining:
     >>> updates, state = training.update(gradients, state, params)
     >>> params = optax.apply_updates(params, updates)
     >>> if training.is_due(1):
-    ...   params, state, stored = training.refresh(params, state, stored)
+    ...   params, state, host_params = training.refresh(
+    ...     params, state, host_params)
 
-  - `init(params)` returns what training starts from: parameters, state, and
-    the dense parameters of the sparse layers, which lie on the host as NumPy
-    arrays and are given to nothing but `refresh`.
+  - `init(params)` returns compact parameters, their state, and the host
+    parameters: the dense parameters of the sparse layers as NumPy arrays, an
+    argument of `refresh` and `unpack` only.
   - `update(gradients, state, params)` is Optax's; it never refreshes.
-  - `is_due(n)`: whether to refresh after n updates have been made. Where
-    `needs_gradients` (RigL), the n-th update is the refresh: in place of the
-    step call `refresh(..., gradients)`, the gradients those of the loss at
-    `compact.unpack(weights)`, dense.
-  - `refresh(params, state, stored)` writes the parameters back into the dense
-    ones, has the method choose the next sets, and returns all three for them.
-    The optimizer's state of entries that stay in B moves with them; that of
-    those that enter is as `inner.init` makes it. It works on the host, where a
-    device other than the CPU never holds anything dense, or under jit.
-  - `pack(params, state)` makes compact of masked training, at any moment, and
-    `unpack(params, state, stored)` masked of compact.
+  - `is_due(n)`: bool; True where a refresh follows n completed updates. If
+    `needs_gradients` (RigL), the refresh replaces the n-th update: call
+    `refresh(..., gradients)` instead of the step, with the dense gradients of
+    the loss at `compact.unpack(weights)`.
+  - `refresh(params, state, host_params)` writes the parameters back to the host
+    parameters, lets the method choose the next sets, and returns all three for
+    these sets. The optimizer state of entries that stay in B moves with them;
+    entries that enter have the state that `inner.init` makes. It runs on the
+    host, so that an accelerator never holds dense arrays, or under jit.
+  - `pack(params, state)` converts masked training at any step, and
+    `unpack(params, state, host_params)` converts it back.
 
   Raises:
     ValueError: If `tx` is not one of this package's methods itself, or changes
-      how many entries are active; from `init`, if a layer cannot be compact
+      the number of active entries; from `init`, if a layer cannot be compact
       (names it).
   """
   if not isinstance(tx, state_lib.SparseTransformation):
@@ -95,33 +93,33 @@ def compact(tx: state_lib.SparseTransformation) -> CompactTraining:
   if method.rule.changes == 'numbers':
     raise ValueError(
       'expected a method whose number of active entries never changes, got '
-      'one that prunes on the way: use masked storage, which serves it'
+      'one that prunes during training: use masked storage'
     )
   return CompactTraining(
     init=functools.partial(conversion.init, method),
     update=functools.partial(_update, method),
     is_due=lambda count: bool(method.is_due(np.int32(count))),
-    refresh=refreshing.make_refresh(method),
+    refresh=refresh_lib.make_refresh(method),
     pack=functools.partial(conversion.from_masked, method),
     unpack=functools.partial(conversion.to_masked, method),
     needs_gradients=not method.rule.steps,
   )
 
 
-def compact_state(state: optax.OptState) -> conversion.CompactState | None:
+def compact_state(state: optax.OptState) -> CompactState | None:
   """Returns the `CompactState` in an optimizer's state, or None."""
 
   def is_state(node):
-    return isinstance(node, conversion.CompactState)
+    return isinstance(node, CompactState)
 
   found = filter(is_state, jax.tree.leaves(state, is_leaf=is_state))
   return next(found, None)
 
 
 def forward_weights(params: Any, state: optax.OptState) -> Any:
-  """Returns what the network sees: `params` on A, zero elsewhere.
+  """Returns the weights of the forward pass: `params` on A, zero elsewhere.
 
-  Of a `CompactState`, the sparse layers are `CompactWeights`.
+  With a `CompactState`, the sparse layers are `CompactWeights`.
 
   Shapes:
     params: a tree like the one the optimizer was initialized with, raw or
@@ -144,22 +142,25 @@ def forward_weights(params: Any, state: optax.OptState) -> Any:
 
 
 def active_sets(state: optax.OptState, params: Any | None = None) -> Any:
-  """Returns the sets in force as masks of the dense weights' shapes.
+  """Returns the current sets as masks in the dense weights' shapes.
 
   Args:
     state: of a sparse optimizer, masked or compact.
-    params: compact parameters, needed of a compact state, where the arrays of
-      layers that are not sparse are not known otherwise.
+    params: compact parameters, required with a compact state, which does not
+      hold the shapes of layers that are not sparse.
 
   Raises:
-    ValueError: If `state` is not that of one sparse optimizer, or compact and
-      without parameters.
+    ValueError: If `state` is not that of one sparse optimizer, or is compact
+      and `params` is None.
   """
   found = compact_state(state)
   if found is None:
     return state_lib.active_sets(state)
   if params is None:
-    raise ValueError('expected the parameters of a compact state, got None')
+    raise ValueError(
+      'expected the parameters of a compact state, got None: call '
+      'active_sets(state, params)'
+    )
   return conversion.unpack_sets(params, found.entries)
 
 
@@ -170,9 +171,9 @@ def _update(method, gradients, state, params=None, **extra):
     )
   counts = method.make_counts(conversion.dense_shapes(params, state.entries))
   trues = jax.tree.map(lambda x: jnp.ones(x.shape, bool), params)
-  member = {
+  in_forward = {
     path: weights_lib.row(
-      layout.in_forward(entries.structure), len(entries.shape)
+      entries_lib.in_forward(entries.structure), len(entries.shape)
     )
     for path, entries in state.entries.items()
   }
@@ -180,9 +181,9 @@ def _update(method, gradients, state, params=None, **extra):
     gradients,
     state.inner,
     params,
-    active_sets=state_lib.ActiveSets(select.put(trues, member), trues),
+    active_sets=state_lib.ActiveSets(select.put(trues, in_forward), trues),
     forward_densities=counts.forward_densities,
     **extra,
   )
   count = optax.safe_increment(state.count)
-  return updates, conversion.CompactState(count, state.entries, inner)
+  return updates, CompactState(count, state.entries, inner)

@@ -1,13 +1,15 @@
-"""Boolean masks: the k best entries, exactly k, in each layer or over all.
+"""Boolean masks of the k largest scores: exactly k, per layer or globally.
 
-Ties go to the lowest flat index, and over several layers to the first in the
-order of the tree. NaN is kept only where numbers run out.
+Ties are broken by the lowest flat index, across layers by tree order. NaN ranks
+below every number.
 """
 
+from collections.abc import Iterable
 from collections.abc import Sequence
 import functools
 from typing import Any
 from typing import Literal
+import zlib
 
 import jax
 from jax import lax
@@ -25,7 +27,7 @@ def topk_mask(
 ) -> jax.Array:
   """Returns the boolean mask of the k largest scores, always exactly k.
 
-  To choose only within a set, score NaN outside of it.
+  To choose within a subset, set the scores outside it to NaN.
 
   Example:
     >>> topk_mask(jnp.array([3.0, -9.0, 3.0, 3.0]), 2)
@@ -36,13 +38,13 @@ def topk_mask(
 
   Args:
     scores: float32, bfloat16 or float16.
-    k: How many to keep. If it is an array it cannot be checked, and is clipped
-      to [0, size].
-    magnitude: Whether to rank |scores|, without an array that holds them.
+    k: Number of entries to keep. An array is not checked but clipped to
+      [0, size].
+    magnitude: Rank |scores|, without materializing them.
 
   Raises:
     ValueError: If `k` is an integer outside [0, size].
-    TypeError: If `k` is not an integer, or the scores of another dtype.
+    TypeError: If `k` is not an integer, or the scores have another dtype.
   """
   return topk_masks(scores, k, magnitude=magnitude)
 
@@ -65,13 +67,14 @@ def topk_masks(
 
   Args:
     scores: A tree of arrays, each as in `topk_mask`.
-    k: How many to keep: in each layer, a tree like `scores` (`scope='layer'`),
-      or over all of them together, one number (`scope='global'`).
-    scope: What is ranked together.
-    magnitude: Whether to rank |scores|.
+    k: Number of entries to keep: a tree like `scores` (`scope='layer'`), or one
+      total (`scope='global'`).
+    scope: 'layer' ranks each layer by itself, 'global' all layers together.
+    magnitude: Rank |scores|.
 
   Raises:
-    ValueError: If `k` is not as above, or an integer outside [0, size].
+    ValueError: If `k` does not fit `scores`, or is an integer outside
+      [0, size].
     TypeError: If the scores are not float32, bfloat16 or float16.
   """
   [masks] = nested_topk_masks(scores, [k], scope, magnitude=magnitude)
@@ -85,10 +88,10 @@ def nested_topk_masks(
   *,
   magnitude: bool = False,
 ) -> tuple[Any, ...]:
-  """Returns `topk_masks(scores, k)` for each k, in one search for all.
+  """Returns `topk_masks(scores, k)` for each k, from one shared search.
 
-  The sets are nested: all break ties alike, so that a smaller one is part of a
-  larger one. Two cost little more than one.
+  The masks are nested, because all of them break ties alike. Two cost little
+  more than one.
 
   Example:
     >>> forward, backward = nested_topk_masks(jnp.arange(4.0), [1, 3])
@@ -102,24 +105,22 @@ def nested_topk_masks(
     magnitude: As in `topk_masks`.
 
   Raises:
-    ValueError: If one of `ks` does not fit `scores`.
-    TypeError: If the scores are not float32, bfloat16 or float16.
+    ValueError: As in `topk_masks`.
+    TypeError: As in `topk_masks`.
   """
   leaves, structure = jax.tree.flatten(scores)
   leaves = [jnp.asarray(leaf) for leaf in leaves]
   if scope == 'layer':
     groups = [[leaf] for leaf in leaves]
-    layer_ks = zip(*(_layer_ks(k, structure) for k in ks), strict=True)
+    group_ks = zip(*(_layer_ks(k, structure) for k in ks), strict=True)
   elif scope == 'global':
     groups = [leaves] if leaves else []
-    layer_ks = [ks] if leaves else []
+    group_ks = [ks] if leaves else []
   else:
     raise ValueError(f"expected scope 'layer' or 'global', got {scope!r}")
   kept = [[] for _ in ks]
-  for group, group_ks in zip(groups, layer_ks, strict=True):
-    for masks, more in zip(
-      kept, _topk(group, group_ks, magnitude), strict=True
-    ):
+  for group, own_ks in zip(groups, group_ks, strict=True):
+    for masks, more in zip(kept, _topk(group, own_ks, magnitude), strict=True):
       masks.extend(more)
   return tuple(jax.tree.unflatten(structure, masks) for masks in kept)
 
@@ -127,7 +128,7 @@ def nested_topk_masks(
 def random_mask(
   key: jax.Array, shape: Sequence[int], k: int | jax.Array
 ) -> jax.Array:
-  """Returns a mask with exactly k entries, every such mask as likely.
+  """Returns a mask of exactly k entries, drawn uniformly.
 
   Example:
     >>> random_mask(jax.random.key(0), (2, 3), 4).sum()
@@ -140,17 +141,25 @@ def random_mask(
 
 
 def random_scores(key: jax.Array, shape: Sequence[int]) -> jax.Array:
-  """Returns random float32 numbers whose order alone is of use.
+  """Returns random float32 scores for ranking; only their order is meaningful.
 
-  They are 2^31 numbers, to break ties among millions: `uniform` has 2^23.
+  They take 2^31 values, enough to avoid ties among millions of entries;
+  `jax.random.uniform` has 2^23.
   """
   bits = jax.random.bits(key, tuple(shape), jnp.uint32)
-  # Without the lowest bit of the exponent, none is infinite or NaN.
+  # Clearing the lowest bit of the exponent excludes infinity and NaN.
   return lax.bitcast_convert_type(bits & np.uint32(0xFF7FFFFF), jnp.float32)
 
 
+def layer_keys(key: jax.Array, paths: Iterable[str]) -> dict[str, jax.Array]:
+  """Returns a random key for each layer, derived from its path alone."""
+  return {
+    path: jax.random.fold_in(key, zlib.crc32(path.encode())) for path in paths
+  }
+
+
 def density(masks: Any) -> jax.Array:
-  """Returns the share of entries kept, of a mask or of a tree of them.
+  """Returns the fraction of entries kept, over a mask or a tree of masks.
 
   Example:
     >>> density({'a': jnp.array([True, False]), 'b': jnp.ones(2, bool)})
@@ -166,9 +175,9 @@ def density(masks: Any) -> jax.Array:
 
 
 def overlap(a: Any, b: Any) -> jax.Array:
-  """Returns the share of the entries of `a` that are in `b` too.
+  """Returns the fraction of the entries of `a` that are also in `b`.
 
-  It is symmetric for sets of the same count, and 1 if `a` is empty.
+  Symmetric for sets of equal count; 1 if `a` is empty.
 
   Example:
     >>> overlap(jnp.array([True, True]), jnp.array([True, False]))
@@ -176,7 +185,7 @@ def overlap(a: Any, b: Any) -> jax.Array:
 
   Args:
     a: A mask or a tree of masks.
-    b: One like it.
+    b: The same structure.
   """
   num_both = _num_true(jax.tree.map(jnp.logical_and, a, b))
   num_a = _num_true(a)
@@ -184,14 +193,14 @@ def overlap(a: Any, b: Any) -> jax.Array:
 
 
 def num_kept(density: float, size: int) -> int:
-  """Returns how many of `size` entries a density keeps: at least one.
+  """Returns the number of entries kept at a density: at least one.
 
   Example:
     >>> num_kept(0.1, 235_200), num_kept(0.1, 3)
     (23520, 1)
 
   Raises:
-    ValueError: If `density` is outside (0, 1], or there are no entries.
+    ValueError: If `density` is outside (0, 1], or `size` less than 1.
   """
   if not 0 < density <= 1:
     raise ValueError(f'expected a density in (0, 1], got {density}')
@@ -204,8 +213,8 @@ def _layer_ks(k: Any, structure: Any) -> list[Any]:
   leaves, k_structure = jax.tree.flatten(k)
   if k_structure != structure:
     raise ValueError(
-      "expected k like the tree of scores (for one k of all, scope='global'): "
-      f'{structure}, got {k_structure}'
+      f'expected k like the tree of scores, {structure}, got {k_structure}: '
+      "give one k for each layer, or use scope='global' for one total"
     )
   return leaves
 
@@ -213,15 +222,24 @@ def _layer_ks(k: Any, structure: Any) -> list[Any]:
 def _topk(group, ks, magnitude):
   total = sum(leaf.size for leaf in group)
   for k in ks:
-    threshold.check_k(k, total)
+    _check_k(k, total)
   ks = jnp.stack([jnp.asarray(k, jnp.int32) for k in ks])
-  return _topk_traced(group, ks, magnitude=magnitude)
+  return _jit_topk(group, ks, magnitude=magnitude)
 
 
-# Compiled as a whole also when called outside of jit, and once for all k.
+def _check_k(k: int | jax.Array, size: int) -> None:
+  if not jnp.issubdtype(jnp.result_type(k), jnp.integer):
+    raise TypeError(f'expected an integer k, got {k!r}')
+  if isinstance(k, (int, np.integer)) and not 0 <= k <= size:
+    raise ValueError(
+      f'expected k between 0 and the number of scores, {size}, got {k}'
+    )
+
+
+# One program, also outside jit, and the same one for every k.
 @functools.partial(jax.jit, static_argnames='magnitude')
-def _topk_traced(group, ks, magnitude):
-  """Returns for each k of `ks` [N] the masks of the arrays of `group`."""
+def _jit_topk(group, ks, magnitude):
+  """Returns for each k of `ks` [N] the masks of the arrays in `group`."""
   cuts = threshold.find(group, ks, magnitude)
   return [
     [
@@ -233,6 +251,6 @@ def _topk_traced(group, ks, magnitude):
 
 
 def _num_true(masks: Any) -> jax.Array:
-  """Returns the number of entries kept, as float32 since it may be large."""
+  """Returns the number of entries kept; float32, as it may exceed int32."""
   counts = (jnp.sum(mask, dtype=jnp.int32) for mask in jax.tree.leaves(masks))
   return sum((count.astype(jnp.float32) for count in counts), jnp.float32(0))

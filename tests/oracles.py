@@ -1,0 +1,46 @@
+"""Slow, obvious references that tests compare with."""
+
+import jax
+import numpy as np
+import optax
+
+
+def largest(scores, k, *, among=None, magnitude=True):
+  """Returns the mask of the k largest scores in the mask `among`.
+
+  Ties go to the lowest index, NaN comes last.
+  """
+  with np.errstate(invalid='ignore'):  # signaling NaN
+    scores = np.asarray(scores).astype(np.float64)
+  order = np.argsort(
+    -(np.abs(scores) if magnitude else scores), axis=None, kind='stable'
+  )
+  if among is not None:
+    order = order[np.asarray(among).ravel()[order]]
+  mask = np.zeros(scores.size, bool)
+  mask[order[:k]] = True
+  return mask.reshape(scores.shape)
+
+
+def largest_over(scores, k, **options):
+  """Returns the masks of the k largest over a list of arrays, concatenated."""
+  flat = largest(np.concatenate([np.ravel(x) for x in scores]), k, **options)
+  ends = np.cumsum([x.size for x in scores])[:-1]
+  return [
+    part.reshape(x.shape)
+    for part, x in zip(np.split(flat, ends), scores, strict=True)
+  ]
+
+
+def train(tx, params, gradients):
+  """Returns (params, state) before and after each update, on the host."""
+  found = [(params, jax.jit(tx.init)(params))]
+
+  @jax.jit
+  def step(params, state, gradients):
+    updates, state = tx.update(gradients, state, params)
+    return optax.apply_updates(params, updates), state
+
+  for gradient in gradients:
+    found.append(step(*found[-1], gradient))
+  return jax.device_get(found)

@@ -1,0 +1,175 @@
+import functools
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from powerprop import packnet
+from tests import oracles
+from tests.powerprop import packing
+
+DENSITIES = (0.8, 0.4, 0.2, 0.1)
+
+
+def test_packnet_gives_each_task_its_fraction_of_the_free_entries():
+  params = packing.rounded(0)
+  state = packnet.init(params, num_tasks=3, is_head=packing.IS_HEAD)
+  owned = {path: np.zeros(x.shape, int) for path, x in state.owner.items()}
+  for task in (1, 2, 3):
+    params = packnet.start_task(params, state, packing.rounded(task))
+    masks = packnet.fixed_share(params, state, 0.3)
+    for path, mask in masks.items():
+      weights = np.asarray(params[path.split('/')[0]]['w'])
+      free = np.flatnonzero(owned[path] == 0)
+      chosen = free[oracles.largest(weights.flat[free], round(0.3 * free.size))]
+      owned[path].flat[chosen] = task
+      np.testing.assert_array_equal(mask, owned[path] > 0)
+    state = packnet.claim(params, state, masks)
+    sets = packnet.retraining_sets(params, state)
+    for path, owner in owned.items():
+      np.testing.assert_array_equal(state.owner[path], owner)
+      module = path.split('/')[0]
+      np.testing.assert_array_equal(sets.forward[module]['w'], owner > 0)
+      np.testing.assert_array_equal(sets.backward[module]['w'], owner == task)
+      assert np.all(sets.backward[module]['b']) == (task == 1)
+    assert np.all(sets.backward['logits']['w'])
+
+
+def test_packnet_keeps_at_least_one_entry_and_none_of_a_full_layer():
+  params = {'a': {'w': jnp.ones((1, 3))}, 'b': {'w': jnp.ones((2, 2))}}
+  state = packnet.init(params, num_tasks=2)
+  full = {'a/w': jnp.ones((1, 3), bool), 'b/w': jnp.zeros((2, 2), bool)}
+  state = packnet.claim(params, state, full)
+  masks = packnet.fixed_share(params, state, 0.01)
+  state = packnet.claim(params, state, masks)
+  assert packnet.usage(state)['a/w'].new == 0
+  assert packnet.usage(state)['b/w'].new == 0.25
+
+
+def make_evaluate(accuracy_of_share):
+  """Returns an accuracy that depends on the density, and its inputs."""
+  seen = []
+
+  def evaluate(params):
+    seen.append(jax.tree.map(np.asarray, params))
+    share = np.mean(seen[-1]['hidden']['w'] != 0)
+    return accuracy_of_share(share)
+
+  return evaluate, seen
+
+
+def run_search(params, accuracy_of_share, *, gamma, **options):
+  options = {'densities': DENSITIES, **options}
+  state = packnet.init(params, num_tasks=2, is_head=packing.IS_HEAD)
+  # Owned weights take part like free ones.
+  state = packnet.claim(params, state, packing.random_masks(state, 1))
+  evaluate, seen = make_evaluate(accuracy_of_share)
+  found = packnet.search(evaluate, params, state, gamma=gamma, **options)
+  return found, seen
+
+
+@pytest.mark.parametrize('method', ['linear', 'bisection'])
+@pytest.mark.parametrize('num_passing', [0, 2, 4])
+def test_search_finds_the_lowest_density_with_enough_accuracy(
+  method, num_passing
+):
+  params = packing.draw(3)
+  # Of 96 entries: 77, 38, 19, 10 at the four densities.
+  least = (96, 77, 38, 19, 10)[num_passing] / 96
+  found, seen = run_search(
+    params,
+    lambda share: 0.8 if share >= least else 0.7,
+    gamma=0.9,
+    method=method,
+  )
+  density = (1.0, *DENSITIES)[num_passing]
+  assert found.density == density
+  assert found.accuracy == found.full_accuracy == 0.8
+  for path, mask in found.masks.items():
+    weights = np.asarray(params[path.split('/')[0]]['w'])
+    expected = oracles.largest(weights, round(density * weights.size))
+    np.testing.assert_array_equal(mask, expected)
+  packing.assert_same_bits(seen[0], params)  # first with all weights
+  assert len(found.tried) == len(seen) - 1
+  if method == 'linear':
+    assert len(found.tried) == min(num_passing + 1, 4)
+  else:
+    assert len(found.tried) <= 3
+
+
+def test_every_density_is_tried_with_its_largest_weights_and_all_else():
+  params = packing.rounded(4)
+  found, seen = run_search(params, lambda share: share, gamma=0.0)
+  assert [density for density, _ in found.tried] == list(DENSITIES)
+  for density, tried in zip(DENSITIES, seen[1:], strict=True):
+    for module in ('hidden', 'hidden_1'):
+      weights = np.asarray(params[module]['w'])
+      mask = oracles.largest(weights, round(density * weights.size))
+      np.testing.assert_array_equal(tried[module]['w'], weights * mask)
+      packing.assert_same_bits(tried[module]['b'], params[module]['b'])
+    packing.assert_same_bits(tried['logits'], params['logits'])
+
+
+def test_linear_search_stops_at_the_first_failure_or_nan():
+  found, seen = run_search(
+    packing.draw(3), lambda share: 0.1 if 0.3 < share < 0.5 else 0.8, gamma=1.0
+  )
+  assert found.density == 0.8
+  assert found.tried == ((0.8, 0.8), (0.4, 0.1))
+  assert len(seen) == 3
+  found, _ = run_search(
+    packing.draw(3),
+    lambda share: 0.8 if share > 0.5 else float('nan'),
+    gamma=0.0,
+  )
+  assert found.density == 0.8
+
+
+def test_further_densities_and_searches_do_not_recompile(caplog, monkeypatch):
+  def compiled():
+    return [r for r in caplog.records if 'Compiling' in r.getMessage()]
+
+  params = packing.draw(5)
+  evaluate = jax.jit(lambda params: jnp.mean(params['hidden']['w'] != 0))
+  state = packnet.init(params, num_tasks=2, is_head=packing.IS_HEAD)
+  densities = (0.9, 0.7, 0.5, 0.3, 0.1)  # as many as in no other test
+  find = functools.partial(packnet.search, evaluate, densities=densities)
+  assert len(find(params, state, gamma=0.8).tried) == 2
+  state = packnet.claim(params, state, packing.random_masks(state, 1))
+  monkeypatch.setattr(logging.getLogger('jax'), 'propagate', True)
+  with jax.log_compiles():
+    assert len(find(packing.draw(6), state, gamma=0.0).tried) == 5
+    assert not compiled()
+    jax.jit(lambda x: x + 1)(1)
+    assert len(compiled()) == 1  # the log does record compilations
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'gamma': 1.1}, r'gamma in \[0, 1\], got 1.1'),
+    ({'gamma': float('nan')}, 'gamma'),
+    ({'densities': (0.1, 0.5)}, 'decreasing densities'),
+    ({'densities': (0.5, 0.5)}, 'decreasing densities'),
+    ({'densities': (1.5, 0.5)}, r'densities in \(0, 1\]'),
+    ({'densities': ()}, r'densities in \(0, 1\]'),
+    ({'method': 'random'}, "'linear' or 'bisection'"),
+  ],
+)
+def test_a_bad_argument_of_a_search_is_an_error(options, message):
+  with pytest.raises(ValueError, match=message):
+    run_search(
+      packing.draw(0), lambda share: share, **{'gamma': 0.9, **options}
+    )
+
+
+def test_a_bad_accuracy_or_fraction_is_an_error():
+  for accuracy in (float('nan'), -0.5):
+    with pytest.raises(ValueError, match='accuracy, finite and not negative'):
+      run_search(packing.draw(0), lambda _, value=accuracy: value, gamma=0.9)
+  state = packnet.init(packing.draw(0), num_tasks=1)
+  for density in (0.0, 1.2):
+    with pytest.raises(ValueError, match='density'):
+      packnet.fixed_share(packing.draw(0), state, density)

@@ -1,0 +1,204 @@
+"""Products of traced functions, and the parameters they belong to."""
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import pytest
+
+import powerprop
+import sparsity
+from sparsity import flops
+
+KEY = jax.random.key(0)
+W = jax.ShapeDtypeStruct((3, 5), jnp.float32)
+X = jax.ShapeDtypeStruct((2, 3), jnp.float32)
+
+
+def shape(*axes, dtype=jnp.float32):
+  return jax.ShapeDtypeStruct(axes, dtype)
+
+
+def count(fn, params, *args):
+  """Returns the nonzero FLOPs by path, and those without a parameter."""
+  network = flops.count(fn, params, *args)
+  by_path = {layer.path: layer.flops for layer in network.layers if layer.flops}
+  return by_path, network.other
+
+
+def count_haiku(fn, *args):
+  """Returns `count` of a function of Haiku modules."""
+  network = hk.without_apply_rng(hk.transform(fn))
+  params = jax.eval_shape(network.init, KEY, *args)
+  return count(network.apply, params, *args)
+
+
+@pytest.mark.parametrize(
+  ('make', 'image', 'products'),
+  [
+    (lambda: hk.Conv2D(7, 3), (9, 8, 4), 9 * 8 * 3 * 3 * 4 * 7),
+    (lambda: hk.Conv2D(7, 3, 2), (9, 8, 4), 5 * 4 * 3 * 3 * 4 * 7),
+    (lambda: hk.Conv2D(7, 5, 3), (9, 8, 4), 3 * 3 * 5 * 5 * 4 * 7),
+    (
+      lambda: hk.Conv2D(8, 3, feature_group_count=4),
+      (5, 5, 4),
+      5 * 5 * 9 * 1 * 8,
+    ),
+    (lambda: hk.Conv2DTranspose(6, 2, 2), (5, 5, 4), 5 * 5 * 4 * 2 * 2 * 6),
+  ],
+)
+def test_a_convolution_has_a_product_for_each_window_entry(
+  make, image, products
+):
+  by_path, other = count_haiku(lambda x: make()(x), shape(1, *image))
+  assert list(by_path.values()) == [2 * products]
+  assert other == 0
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    lambda w: w,
+    lambda w: w.astype(jnp.bfloat16).astype(jnp.float32),
+    lambda w: jnp.where(w > 0, w, 0.0),
+    lambda w: w * sparsity.topk_mask(w, 4, magnitude=True),
+    lambda w: powerprop.to_weights(w, 1.375),
+    lambda w: w.T.reshape(5, 3).T,
+    lambda w: jnp.concatenate([w[:1], w[1:]]),
+    lambda w: w / jnp.linalg.norm(w),
+    lambda w: jax.lax.stop_gradient(w),
+    lambda w: jax.checkpoint(jnp.sin)(w),
+    lambda w: w + 0.1 * jax.random.normal(KEY, w.shape),
+    lambda w: jax.lax.optimization_barrier(w),
+    lambda w: jax.jit(lambda w: -w)(w),
+  ],
+)
+def test_a_parameter_is_followed_through(change):
+  by_path, other = count(lambda p, x: x @ change(p['w']), {'w': W}, X)
+  assert by_path == {'w': 2 * 2 * 3 * 5}
+  assert other == 0
+
+
+def test_masks_among_the_arguments_are_not_data():
+  def fn(params, mask, x):
+    return x @ (params['w'] * mask)
+
+  mask = shape(3, 5, dtype=bool)
+  assert count(fn, {'w': W}, mask, X) == ({'w': 60}, 0)
+
+
+@pytest.mark.parametrize('batch', [1, 2])
+def test_biases_and_scales_do_not_turn_activations_into_parameters(batch):
+  def fn(params, x):
+    x = x @ params['a'] + params['b']
+    return (x * params['scale']) @ params['c']
+
+  params = {'a': W, 'b': shape(1, 5), 'c': shape(5, 4), 'scale': shape(1, 5)}
+  by_path, other = count(lambda p, x: fn(p, x), params, shape(batch, 3))
+  assert by_path == {'a': batch * 30, 'c': batch * 40}
+  assert other == 0
+
+
+def test_attention_scores_belong_to_no_parameter():
+  num_heads, size, length = 2, 4, 6
+
+  def forward(x):
+    return hk.MultiHeadAttention(
+      num_heads, size, w_init=hk.initializers.RandomNormal()
+    )(x, x, x)
+
+  by_path, other = count_haiku(forward, shape(1, length, 8))
+  assert by_path == {
+    f'multi_head_attention/{name}/w': 2 * length * 8 * 8
+    for name in ('query', 'key', 'value', 'linear')
+  }
+  assert other == 2 * 2 * num_heads * length * length * size
+
+
+def test_tied_weights_are_counted_at_each_use():
+  def fn(params, tokens):
+    x = params['embed'][tokens]  # a look-up: no product
+    return x @ params['embed'].T
+
+  by_path, other = count(fn, {'embed': shape(9, 4)}, shape(6, dtype=jnp.int32))
+  assert by_path == {'embed': 2 * 6 * 4 * 9}
+  assert other == 0
+
+
+def test_joined_parameters_divide_their_flops():
+  def fn(params, x):
+    return x @ jnp.concatenate([params['a'], params['b']], axis=1)
+
+  by_path, other = count(fn, {'a': W, 'b': shape(3, 2)}, X)
+  assert by_path == {'a': 2 * 2 * 3 * 5, 'b': 2 * 2 * 3 * 2}
+  assert other == 0
+
+
+def test_a_recurrent_network_counts_every_step():
+  def forward(x):
+    core = hk.LSTM(5)
+    return hk.dynamic_unroll(core, x, core.initial_state(2))[0]
+
+  by_path, other = count_haiku(forward, shape(7, 2, 3))
+  assert by_path == {'lstm/linear/w': 7 * 2 * 2 * (3 + 5) * 20}
+  assert other == 0
+
+
+def test_a_loop_of_known_length_counts_every_iteration():
+  def scan(params, x):
+    return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, params['w'])[0]
+
+  def loop(params, x):
+    return jax.lax.fori_loop(0, 4, lambda _, x: x @ params['w'], x)
+
+  assert count(scan, {'w': shape(7, 3, 3)}, X)[0] == {'w': 7 * 2 * 2 * 3 * 3}
+  assert count(loop, {'w': shape(3, 3)}, X)[0] == {'w': 4 * 2 * 2 * 3 * 3}
+
+
+def test_a_loop_of_unknown_length_is_an_error():
+  def fn(params, x):
+    return jax.lax.while_loop(
+      lambda x: jnp.sum(x) < 3, lambda x: x @ params['w'], x
+    )
+
+  with pytest.raises(ValueError, match='loops of a known length'):
+    flops.count(fn, {'w': shape(3, 3)}, X)
+
+
+def test_the_most_expensive_branch_counts():
+  def fn(params, x):
+    return jax.lax.cond(
+      jnp.sum(x) > 0,
+      lambda x: x @ params['w'] @ params['v'],
+      lambda x: x @ params['w'],
+      x,
+    )
+
+  params = {'v': shape(3, 3), 'w': shape(3, 3)}
+  assert count(fn, params, X)[0] == {'v': 36, 'w': 36}
+
+
+def with_own_gradient(fn):
+  wrapped = jax.custom_vjp(fn)
+  wrapped.defvjp(lambda w, x: (fn(w, x), (w, x)), lambda saved, _: saved)
+  return wrapped
+
+
+@pytest.mark.parametrize('wrap', [jax.checkpoint, with_own_gradient])
+def test_products_within_other_functions_are_found(wrap):
+  def fn(params, x):
+    return wrap(lambda w, x: x @ w)(params['w'], x)
+
+  assert count(fn, {'w': W}, X) == ({'w': 60}, 0)
+
+
+def test_products_that_cannot_be_counted_are_an_error():
+  mesh = jax.make_mesh((1,), ('batch',), (jax.sharding.AxisType.Auto,))
+
+  def fn(params, x):
+    product = jax.shard_map(
+      lambda w, x: x @ w, mesh=mesh, in_specs=jax.P(), out_specs=jax.P()
+    )
+    return product(params['w'], x)
+
+  with pytest.raises(ValueError, match="outside of 'shard_map'"):
+    flops.count(fn, {'w': W}, X)
