@@ -1,12 +1,11 @@
 """Trains the networks of a config: --config=FILE[:VARIANT] --workdir=DIR.
 
-Override any value by --config.section.key=value. The same command again goes on
-where it was stopped.
+Override any value by --config.section.key=value. The same command resumes an
+interrupted run.
 
-With several seeds or alphas, or with --sweep=NAME, there are several runs, each
-in a folder below DIR: they are trained one after another, or --jobs=N at a
-time, or as jobs of a cluster with --executor. --list shows them, --watch
-follows them while other processes train.
+Several seeds or alphas, or --sweep=NAME, make several runs, each in a folder
+below DIR. They train one after another, --jobs=N at a time, or as jobs of a
+cluster with --executor. --list shows them, --watch follows them live.
 
 --dry_run checks the config and lowers its training step for CPU, GPU and TPU,
 without data or device; --eval_only evaluates trained networks. With
@@ -67,7 +66,7 @@ USER_ERROR, DIVERGED, MACHINE = (
 
 
 def main(arguments: Sequence[str]) -> int:
-  """Checks everything, then does what the flags say; returns the exit code."""
+  """Runs the command; returns the exit code."""
   logging.set_verbosity(logging.ERROR)  # Orbax reports every save
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
@@ -154,7 +153,7 @@ def _placement() -> multihost.Placement | None:
 def _one(
   plan: plan_lib.Plan, workdir: pathlib.Path
 ) -> tuple[plan_lib.Plan, pathlib.Path]:
-  """Returns the plan of the run that --index chooses, and its folder."""
+  """Returns a plan of the run that --index chooses, and its folder."""
   count = len(plan.runs)
   if not 0 <= FLAGS.index < count:
     raise ValueError(
@@ -167,7 +166,7 @@ def _one(
 
 
 def _list(plan: plan_lib.Plan, workdir: pathlib.Path) -> int:
-  """Prints number and name of each run, and its state if there is a folder."""
+  """Prints number, name and, given a folder, state of each run."""
   width = max(len(run.name) for run in plan.runs)
   for index, run in enumerate(plan.runs):
     line = f'{index:4} {run.name:{width}}'
@@ -180,7 +179,7 @@ def _list(plan: plan_lib.Plan, workdir: pathlib.Path) -> int:
 
 
 def _watch(plan: plan_lib.Plan, workdir: pathlib.Path) -> int:
-  """Shows runs until they end or Ctrl-C, which leaves them alone."""
+  """Shows runs until they end, or until Ctrl-C, which does not stop them."""
   if plan.has_several and not (workdir / points.FILE).exists():
     raise ValueError(f'expected the folder of a sweep, got {workdir}')
   folders = {run.name: workdir / run.name for run in plan.runs}

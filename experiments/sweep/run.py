@@ -1,7 +1,7 @@
 """Trains the runs of a plan one after another in this process.
 
-Runs that are done or diverged are left, interrupted ones go on, failed ones are
-tried again. Runs that differ in seeds share data and compiled code.
+Done and diverged runs are skipped, interrupted ones resumed, failed ones
+retried. Runs that differ only in seeds share data and compiled code.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def check(plan: plan_lib.Plan, workdir: pathlib.Path) -> None:
   """Checks all configs and folders of a plan; reads no data, changes nothing.
 
   Raises:
-    ValueError: If a run cannot begin; names it.
+    ValueError: If a config or folder is wrong; names the run.
   """
   plan_lib.check_folder(plan, workdir)
   for run in plan.runs:
@@ -61,13 +61,13 @@ def check(plan: plan_lib.Plan, workdir: pathlib.Path) -> None:
 
 
 def use_cpu(plan: plan_lib.Plan) -> None:
-  """Leaves accelerators to the processes that train; no effect once JAX runs.
+  """Keeps this process off the accelerators, which its children use.
 
-  There are as many CPU devices as a run asks for.
+  It has as many CPU devices as any run asks for. No effect once JAX runs.
   """
   wanted = [1]
   for run in plan.runs:
-    # None is all devices; `check` names what is wrong.
+    # Wrong values are reported by `check`.
     with contextlib.suppress(KeyError, TypeError, ValueError):
       wanted.append(int(run.config['train']['num_devices']))
   with contextlib.suppress(RuntimeError):
@@ -155,7 +155,7 @@ def states(
   workdir: pathlib.Path,
   endings: Mapping[str, Ending],
 ) -> dict[str, status.State]:
-  """Returns the state of each run by name; failures of this command count."""
+  """Returns the state of each run by name, with this command's failures."""
   found = {run.name: status.read(workdir / run.name) for run in plan.runs}
   for name, (code, message) in endings.items():
     if found[name].status not in status.ENDED and 0 < code < SIGNALLED:
@@ -165,7 +165,7 @@ def states(
 
 
 def say_interrupted(number: int, what: str) -> int:
-  """Prints how to go on after a signal; returns the exit code."""
+  """Prints the command that resumes after a signal; returns the exit code."""
   print(
     f'{signal.Signals(number).name}: {what}. The same command goes on from '
     f'there:\n  {shlex.join(["python", *sys.argv])}'
@@ -174,7 +174,7 @@ def say_interrupted(number: int, what: str) -> int:
 
 
 def ended(workdir: pathlib.Path, run: plan_lib.Run) -> Ending | None:
-  """Returns the ending of a run with nothing left to do; rank 0 decides."""
+  """Returns the ending of a done or diverged run, as rank 0 sees it."""
   state = status.read(workdir / run.name)
   codes = (None, 0, DIVERGED)
   names = ('', 'done', 'diverged')
@@ -197,7 +197,7 @@ def _train_run(
   begin: Callable[[int], None],
   on_progress: Callable[[int, Mapping[str, float]], None],
 ) -> Ending:
-  """Trains a run in its folder; every failure is an ending."""
+  """Trains a run in its folder; turns every failure into an ending."""
   folder = workdir / run.name
   with contextlib.ExitStack() as stack:
     try:
@@ -234,7 +234,7 @@ def _train_run(
 
 
 def _fail(folder: pathlib.Path, error: BaseException) -> Ending:
-  """Writes why a run failed; returns its ending."""
+  """Writes the reason of a failure to status.json; returns the ending."""
   error = multihost.explained(error)
   is_stopped = isinstance(error, KeyboardInterrupt)
   message = '' if is_stopped else f'{type(error).__name__}: {error}'

@@ -1,7 +1,7 @@
 """Runs as jobs through submitit: a Slurm array, or its local executor.
 
-Slurm sends SIGUSR2 before a job is preempted or its time is over: the run saves
-and the job is queued again with the same command.
+Slurm sends SIGUSR2 before it preempts a job or its time is over: the run saves,
+and the job is requeued with the same command.
 """
 
 from collections.abc import Iterator
@@ -103,7 +103,7 @@ def _cluster(
 
 
 class Command:
-  """A command as the function of a job, which saves before it is requeued.
+  """A command as a job's function, which saves before it is requeued.
 
   Example:
     >>> Command(('true',))()

@@ -30,7 +30,7 @@ _TAIL = 64 * 1024  # bytes read at the end of the metrics
 
 
 class State(NamedTuple):
-  """How far a run is."""
+  """Status and progress of a run."""
 
   status: str  # one of `rundir.STATUSES`, or 'waiting'
   step: int = 0
