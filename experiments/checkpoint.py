@@ -1,9 +1,8 @@
 """Checkpoints over Orbax, with checksums.
 
-A checkpoint is a state (any tree of arrays) and metadata (JSON). Orbax commits
-it atomically and deletes old ones. On top of that, a state is restored only
-into the structure it was saved with, bit for bit; if the newest checkpoint is
-unreadable, the one before it is used.
+A checkpoint is a state (any tree of arrays) and metadata (JSON), committed
+atomically. A state is restored only into the structure it was saved with, bit
+for bit; if the newest checkpoint is unreadable, the one before it is used.
 """
 
 from collections.abc import Mapping
@@ -18,7 +17,6 @@ import zlib
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
 
 from experiments import leaves
 from experiments import multihost
@@ -26,6 +24,8 @@ from experiments import rundir
 
 FORMAT = 2  # version of the files; raise it when `save` changes
 
+_ITEM = 'default'  # subfolder of the arrays
+_DELETED = 'deleted-'  # prefix of a checkpoint during its deletion
 _logger = logging.getLogger(__name__)
 
 
@@ -50,49 +50,31 @@ class Checkpoints:
   def __init__(
     self, directory: str | os.PathLike[str], max_to_keep: int | None
   ):
-    """Opens the folder; creates it if absent.
+    """Opens a folder, which has a subfolder named by the step for each.
 
     Args:
-      directory: Each checkpoint is a folder named by its step.
-      max_to_keep: The number of newest checkpoints to keep, beside those saved
+      directory: created by the first `save` if absent.
+      max_to_keep: number of newest checkpoints to keep, beside those saved
         with `keep_always`. None: read-only, even while a run trains there.
 
     Raises:
-      ValueError: If `max_to_keep` < 1, or if Orbax can read no checkpoint.
+      ValueError: If `max_to_keep` < 1.
     """
     if max_to_keep is not None and max_to_keep < 1:
       raise ValueError(f'expected max_to_keep >= 1 or None, got {max_to_keep}')
     self._directory = pathlib.Path(directory).absolute()
-    self._policy = _KeepNewest(max_to_keep or 0)
-    self._read_only = max_to_keep is None
-    self._manager = None  # saves and deletes
-    if self._read_only:
+    self._max_to_keep = max_to_keep
+    self._kept: set[int] = set()  # never deleted; unreadable ones included
+    if max_to_keep is None:
       return
-    failures: dict[int, str] = {}
+    if multihost.is_first():  # remains of a killed process
+      for pattern in ('*.orbax-checkpoint-tmp*', f'{_DELETED}*'):
+        for path in self._directory.glob(pattern):
+          shutil.rmtree(path)
     for step in self.steps():
-      contents = self._attempt(failures, self._describe, step)
+      contents = self._attempt({}, self._describe, step)
       if contents is None or contents['keep_always']:
-        self._policy.kept.add(step)  # Unreadable ones are never deleted either.
-    try:
-      self._manager = self._open()
-    except Exception:  # Orbax raises if it cannot read one's metadata.
-      if not failures:
-        raise
-      if len(failures) == len(self.steps()):
-        raise self._no_readable(failures) from None
-      self._set_aside(failures)
-      self._manager = self._open()
-
-  def _open(self) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(
-      enable_async_checkpointing=False,
-      cleanup_tmp_directories=True,
-      preservation_policy=self._policy,
-    )
-    handler = ocp.PyTreeCheckpointHandler()
-    return ocp.CheckpointManager(
-      self._directory, options=options, item_handlers=handler
-    )
+        self._kept.add(step)
 
   def steps(self) -> list[int]:
     """Returns the saved steps in ascending order."""
@@ -115,9 +97,9 @@ class Checkpoints:
     """Saves a state; the checkpoint is complete on return.
 
     Args:
-      step: Later than every saved step.
-      state: A tree of arrays; other leaves are errors.
-      metadata: Plain data; `restore` returns it, and the step, as JSON has it.
+      step: later than every saved step.
+      state: tree of arrays; other leaves are errors.
+      metadata: plain data; `restore` returns it, and the step, as JSON has it.
       keep_always: True for a checkpoint that is never deleted.
 
     Raises:
@@ -125,7 +107,8 @@ class Checkpoints:
       TypeError: If `metadata` is not plain data.
       SaveError: If it cannot be written.
     """
-    if step <= (latest := max(self.steps(), default=-1)):
+    latest = self.latest()
+    if latest is not None and step <= latest:
       raise ValueError(
         f'expected a step after {latest}, in {self._directory}; got {step}'
       )
@@ -138,22 +121,35 @@ class Checkpoints:
     }
     contents = rundir.to_json(described)
     crc32 = zlib.crc32(contents.encode())
-    if keep_always:
-      self._policy.kept.add(step)
+    handler = ocp.PyTreeCheckpointHandler()
+    saver = ocp.Checkpointer(ocp.CompositeCheckpointHandler(**{_ITEM: handler}))
+    arguments = ocp.args.PyTreeSave(_without_empty(arrays))
     try:
-      self._manager.save(
-        step,
-        args=ocp.args.PyTreeSave(_without_empty(arrays)),
+      saver.save(
+        self._directory / str(step),
+        args=ocp.args.Composite(**{_ITEM: arguments}),
         custom_metadata={
           'format': FORMAT, 'contents': contents, 'crc32': crc32
         },
-        force=True,
       )  # fmt: skip
+      if keep_always:
+        self._kept.add(step)
+      self._rotate()
     except Exception as error:  # Orbax raises many types for a full disk.
       raise SaveError(
         f'expected to write checkpoint {step} in {self._directory}, but: '
         f'{_first_line(error)}; make room there'
       ) from error
+
+  def _rotate(self) -> None:
+    """Deletes all but the newest checkpoints and the kept ones."""
+    if multihost.is_first():
+      rotating = [step for step in self.steps() if step not in self._kept]
+      for step in rotating[: -self._max_to_keep]:
+        deleted = self._directory / f'{_DELETED}{step}'
+        (self._directory / str(step)).rename(deleted)
+        shutil.rmtree(deleted)
+    multihost.wait()
 
   def restore(
     self, like: Any, step: int | None = None
@@ -161,9 +157,9 @@ class Checkpoints:
     """Returns `(state, metadata)`; the state as saved, bit for bit.
 
     Args:
-      like: A tree of arrays or `jax.ShapeDtypeStruct`s: the structure and the
+      like: tree of arrays or `jax.ShapeDtypeStruct`s: the structure and the
         shardings to restore to; without a sharding, the first device.
-      step: The step to restore; None is the newest readable one. Unreadable
+      step: step to restore; None is the newest readable one. Unreadable
         checkpoints that are newer are renamed to `unreadable-STEP` and logged.
 
     Raises:
@@ -189,10 +185,13 @@ class Checkpoints:
       if state is not None:
         self._set_aside(failures)
         return state, contents['metadata']
-    raise self._no_readable(failures)
+    reasons = '\n  '.join(f'step {s}: {why}' for s, why in failures.items())
+    raise rundir.FolderError(
+      f'expected a readable checkpoint in {self._directory}; got\n  {reasons}'
+    )
 
   def _describe(self, step: int) -> dict[str, Any]:
-    """Returns the contents that `save` described beside the arrays."""
+    """Returns the description that `save` wrote beside the arrays."""
     path = self._directory / str(step)
     description = ocp.metadata.get_step_metadata(path).custom_metadata
     if not description or 'format' not in description:
@@ -214,7 +213,7 @@ class Checkpoints:
     """Returns the state of a checkpoint, in the structure of `like`."""
     shapes = leaves.by_path(like)
     target = jax.tree.map(_with_sharding, _without_empty(shapes))
-    path = self._directory / str(step) / 'default'  # Orbax's name
+    path = self._directory / str(step) / _ITEM
     handler = ocp.PyTreeCheckpointHandler()
     leaves.check_sizes(handler.metadata(path).tree, target)
     restored = handler.restore(
@@ -244,43 +243,21 @@ class Checkpoints:
     failures.setdefault(step, 'another process cannot read it')
     return None
 
-  def _no_readable(self, failures: dict[int, str]) -> rundir.FolderError:
-    reasons = '\n  '.join(f'step {s}: {why}' for s, why in failures.items())
-    return rundir.FolderError(
-      f'expected a readable checkpoint in {self._directory}; got\n  {reasons}'
-    )
-
   def _set_aside(self, failures: dict[int, str]) -> None:
     """Renames unreadable checkpoints, so that their steps are free again."""
+    is_read_only = self._max_to_keep is None
     for step, why in failures.items():
       name, aside = self._directory / str(step), f'unreadable-{step}'
-      if not self._read_only and multihost.is_first():
+      if not is_read_only and multihost.is_first():
         shutil.rmtree(self._directory / aside, ignore_errors=True)
         name.rename(self._directory / aside)
-      self._policy.kept.discard(step)
+      self._kept.discard(step)
       _logger.warning(
         'Checkpoint %s cannot be read; %sgoing back to the one before it. (%s)',
-        name, '' if self._read_only else f'renamed to {aside}, ', why,
+        name, '' if is_read_only else f'renamed to {aside}, ', why,
       )  # fmt: skip
-    if failures and not self._read_only:
+    if failures and not is_read_only:
       multihost.wait()
-      if self._manager is not None:
-        self._manager.reload()
-
-
-class _KeepNewest(checkpoint_managers.PreservationPolicy):
-  """Preserves the newest `num` checkpoints, and those of the steps `kept`."""
-
-  def __init__(self, num: int):
-    self.num = num
-    self.kept: set[int] = set()
-
-  def should_preserve(self, checkpoints, *, context):
-    """Returns a flag for each checkpoint; they are in ascending order."""
-    del context
-    steps = [checkpoint.step for checkpoint in checkpoints]
-    newest = [step for step in steps if step not in self.kept][-self.num :]
-    return [step in self.kept or step in newest for step in steps]
 
 
 def _first_line(error: Exception) -> str:

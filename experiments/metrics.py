@@ -16,51 +16,45 @@ import pathlib
 import time
 from typing import Any
 
-import numpy as np
 from tensorboardX import record_writer
 from tensorboardX.proto import event_pb2
 from tensorboardX.proto import summary_pb2
 
-from experiments import multihost
 from experiments import rundir
 
 FILE = 'metrics.jsonl'
-FLUSH_EVERY = 10.0  # seconds of events that TensorBoard is behind
+FLUSH_EVERY = 10.0  # seconds by which TensorBoard's events lag
 
-_EVENTS = 'events.out.tfevents.{}'
 _NOT_FINITE = ('nan', 'inf', '-inf')
 
 
 class Writer:
   """Appends rows to metrics.jsonl and to TensorBoard's events.
 
-  On resume, rows after the restored checkpoint's step are discarded: write the
-  rows of a step before its checkpoint. Of several processes only the first
-  writes.
+  Write the rows of a step before its checkpoint: on resume, rows after the
+  restored step are discarded. Errors are raised in the caller, with no thread
+  in between.
   """
 
-  def __init__(self, workdir: str | os.PathLike[str], resume_from: int | None):
-    """Opens the files.
-
-    Args:
-      workdir: The run folder.
-      resume_from: The restored step; rows of later steps are discarded. None
-        discards all.
+  def __init__(self, workdir: str | os.PathLike[str], resume_from: int):
+    """Opens the files of a run folder, and discards the rows after a step.
 
     Raises:
       ValueError: If a line other than the last is not a row.
       OSError: If a file cannot be written.
     """
-    self._rows = self._events = None
+    path = pathlib.Path(workdir) / FILE
+    if path.exists():
+      _truncate(path, resume_from)
     with contextlib.ExitStack() as files:
-      if multihost.is_first():
-        last_step = -1 if resume_from is None else resume_from
-        path = pathlib.Path(workdir) / FILE
-        if path.exists():
-          _truncate(path, last_step)
-        self._rows = files.enter_context(path.open('a', encoding='utf-8'))
-        self._events = _Events(path.parent / 'tensorboard', last_step + 1)
-        files.callback(self._events.close)
+      self._rows = files.enter_context(path.open('a', encoding='utf-8'))
+      self._events = record_writer.RecordWriter(str(_new_events(path.parent)))
+      files.callback(self._events.close)
+      self._flushed = 0.0
+      self._write_event(file_version='brain.Event:2')
+      # TensorBoard drops the events of earlier sessions from this step on.
+      start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+      self._write_event(step=resume_from + 1, session_log=start)
       self._files = files.pop_all()
 
   def __enter__(self) -> 'Writer':
@@ -73,8 +67,8 @@ class Writer:
     """Writes one row.
 
     Args:
-      step: Of the whole run.
-      row: Numbers, strings and lists; numbers go to TensorBoard too, under
+      step: global step.
+      row: numbers, strings and lists; TensorBoard gets the numbers, under
         `split/name` if there is a split.
 
     Raises:
@@ -83,26 +77,18 @@ class Writer:
     """
     if 'step' in row:
       raise ValueError("expected a row without 'step', got one; leave it out")
-    if self._rows is not None:
-      self._rows.write(rundir.to_json({'step': int(step), **row}) + '\n')
-      self._rows.flush()
-    self.write_scalars(step, row)
-
-  def write_scalars(self, step: int, row: Mapping[str, Any]) -> None:
-    """Writes the numbers of a row to TensorBoard only, such as times.
-
-    Raises:
-      OSError: If they cannot be written.
-    """
-    if self._events is None:
-      return
+    self._rows.write(rundir.to_json({'step': int(step), **row}) + '\n')
+    self._rows.flush()
     prefix = f'{row["split"]}/' if 'split' in row else ''
-    scalars = {
-      prefix + name: float(value)
+    scalars = [
+      summary_pb2.Summary.Value(tag=prefix + name, simple_value=float(value))
       for name, value in row.items()
-      if _is_number(value)
-    }
-    self._events.write(step, scalars)
+      if isinstance(value, int | float) or getattr(value, 'ndim', None) == 0
+    ]
+    self._write_event(step=step, summary=summary_pb2.Summary(value=scalars))
+    if time.monotonic() - self._flushed > FLUSH_EVERY:
+      self._flushed = time.monotonic()
+      self._events.flush()
 
   def close(self) -> None:
     """Flushes and closes the files.
@@ -112,55 +98,28 @@ class Writer:
     """
     self._files.close()
 
-
-class _Events:
-  """Writes an event file in the caller's thread, where its errors are seen."""
-
-  def __init__(self, folder: pathlib.Path, purge_step: int):
-    """Opens a new file, from which on events since `purge_step` count anew."""
-    folder.mkdir(parents=True, exist_ok=True)
-    # TensorBoard reads the files in the order of their names.
-    last = max(folder.glob(_EVENTS.format('[0-9]' * 6)), default=None)
-    session = 0 if last is None else int(last.suffix[1:]) + 1
-    path = folder / _EVENTS.format(f'{session:06d}')
-    self._file = record_writer.RecordWriter(str(path))
-    self._flushed = 0.0
-    self._write(file_version='brain.Event:2')
-    start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-    self._write(step=purge_step, session_log=start)
-
-  def write(self, step: int, scalars: Mapping[str, float]) -> None:
-    """Writes the scalars of a step, as one event."""
-    if not scalars:
-      return
-    value = [
-      summary_pb2.Summary.Value(tag=tag, simple_value=scalar)
-      for tag, scalar in scalars.items()
-    ]
-    self._write(step=step, summary=summary_pb2.Summary(value=value))
-    if time.monotonic() - self._flushed > FLUSH_EVERY:
-      self._flushed = time.monotonic()
-      self._file.flush()
-
-  def close(self) -> None:
-    """Flushes and closes the file."""
-    self._file.close()
-
-  def _write(self, **fields: Any) -> None:
+  def _write_event(self, **fields: Any) -> None:
     event = event_pb2.Event(wall_time=time.time(), **fields)
-    self._file.write(event.SerializeToString())
+    self._events.write(event.SerializeToString())
 
 
 def read(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
   """Returns the rows of a run, without a last line that is half written.
-
-  The strings `'nan'`, `'inf'` and `'-inf'` are returned as floats.
 
   Raises:
     ValueError: If a line other than the last is not a row.
   """
   path = pathlib.Path(workdir) / FILE
   return [_with_floats(row) for _, row in _parse(path)]
+
+
+def _new_events(workdir: pathlib.Path) -> pathlib.Path:
+  """Returns the path of the next event file; TensorBoard sorts by name."""
+  folder = workdir / 'tensorboard'
+  folder.mkdir(exist_ok=True)
+  last = max(folder.glob('events.out.tfevents.*'), default=None)
+  session = 0 if last is None else int(last.suffix[1:]) + 1
+  return folder / f'events.out.tfevents.{session:06d}'
 
 
 def _truncate(path: pathlib.Path, last_step: int) -> None:
@@ -178,8 +137,12 @@ def _parse(path: pathlib.Path) -> list[tuple[bytes, dict[str, Any]]]:
   for number, line in enumerate(lines, 1):
     if not line.endswith(b'\n'):
       break
-    row = _parse_line(line)
-    if row is not None:
+    try:
+      row = json.loads(line)
+      is_row = isinstance(row['step'], int)
+    except (KeyError, TypeError, ValueError):
+      is_row = False
+    if is_row:
       rows.append((line, row))
     elif number < len(lines):
       raise rundir.FolderError(
@@ -187,16 +150,6 @@ def _parse(path: pathlib.Path) -> list[tuple[bytes, dict[str, Any]]]:
         f'{line[:80]!r}'
       )
   return rows
-
-
-def _parse_line(line: bytes) -> dict[str, Any] | None:
-  """Returns the row in a line, None if there is none."""
-  try:
-    row = json.loads(line)
-  except ValueError:
-    return None
-  has_step = isinstance(row, dict) and isinstance(row.get('step'), int)
-  return row if has_step else None
 
 
 def _with_floats(value: Any) -> Any:
@@ -207,10 +160,3 @@ def _with_floats(value: Any) -> Any:
   if isinstance(value, str) and value in _NOT_FINITE:
     return float(value)
   return value
-
-
-def _is_number(value: Any) -> bool:
-  if isinstance(value, (str, list, tuple, dict)) or value is None:
-    return False
-  array = np.asarray(value)
-  return array.ndim == 0 and array.dtype.kind in 'biufV'  # V: bfloat16

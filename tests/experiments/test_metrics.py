@@ -13,7 +13,7 @@ from experiments import metrics
 from experiments import rundir
 
 
-def write(workdir, steps, resume_from=None):
+def write(workdir, steps, resume_from=-1):
   with metrics.Writer(workdir, resume_from) as writer:
     for step in steps:
       writer.write(step, {'split': 'train', 'loss': 1 / (1 + step)})
@@ -50,7 +50,7 @@ def test_rows_are_read_as_they_were_written(tmp_path):
     'accuracy': jnp.bfloat16(0.25),
     'curve': [1, math.nan],
   }
-  with metrics.Writer(tmp_path, None) as writer:
+  with metrics.Writer(tmp_path, -1) as writer:
     writer.write(3, row)
     writer.write(4, {'loss': -math.inf})
     # Flushed: another process reads the rows during the run.
@@ -61,7 +61,7 @@ def test_rows_are_read_as_they_were_written(tmp_path):
 
 
 def test_every_line_is_valid_json(tmp_path):
-  with metrics.Writer(tmp_path, None) as writer:
+  with metrics.Writer(tmp_path, -1) as writer:
     writer.write(0, {'loss': math.nan, 'text': 'two\nlines'})
   (line,) = (tmp_path / metrics.FILE).read_text().splitlines()
   assert line == '{"step": 0, "loss": "nan", "text": "two\\nlines"}'
@@ -101,7 +101,7 @@ def test_a_broken_line_in_the_middle_is_named_and_nothing_is_lost(tmp_path):
 
 def test_a_row_with_a_step_is_an_error(tmp_path):
   with (
-    metrics.Writer(tmp_path, None) as writer,
+    metrics.Writer(tmp_path, -1) as writer,
     pytest.raises(ValueError, match="without 'step'"),
   ):
     writer.write(0, {'step': 1})
@@ -109,15 +109,14 @@ def test_a_row_with_a_step_is_an_error(tmp_path):
 
 
 def test_tensorboard_gets_the_numbers_by_split(tmp_path):
-  with metrics.Writer(tmp_path, None) as writer:
+  with metrics.Writer(tmp_path, -1) as writer:
     writer.write(2, {'split': 'test', 'loss': np.float32(0.5), 'list': [1]})
-    writer.write_scalars(2, {'steps_per_second': 7.0})
+    writer.write(2, {'steps': 7, 'text': 'a'})
   assert events(tmp_path) == [
     ('purge', 0, None),
     ('test/loss', 2, 0.5),
-    ('steps_per_second', 2, 7.0),
+    ('steps', 2, 7.0),
   ]
-  assert len(metrics.read(tmp_path)) == 1
 
 
 def test_tensorboard_forgets_the_steps_that_are_written_again(tmp_path):
@@ -133,7 +132,7 @@ def test_tensorboard_forgets_the_steps_that_are_written_again(tmp_path):
 
 def test_a_nan_reaches_tensorboard_quietly(tmp_path, caplog):
   caplog.set_level(logging.WARNING)
-  with metrics.Writer(tmp_path, None) as writer:
+  with metrics.Writer(tmp_path, -1) as writer:
     writer.write(0, {'loss': math.nan})
   assert not caplog.text
   assert math.isnan(events(tmp_path)[-1][2])
@@ -150,7 +149,7 @@ def limit_files():
 def test_a_full_disk_raises_in_the_caller_and_complete_rows_stay(
   tmp_path, limit_files
 ):
-  writer = metrics.Writer(tmp_path, None)
+  writer = metrics.Writer(tmp_path, -1)
   writer.write(0, {'loss': 0.5})
   limit_files((tmp_path / metrics.FILE).stat().st_size + 5)
   with pytest.raises(OSError, match='File too large'):
@@ -162,10 +161,11 @@ def test_a_full_disk_raises_in_the_caller_and_complete_rows_stay(
 
 def test_a_full_disk_raises_for_events_too(tmp_path, limit_files, monkeypatch):
   monkeypatch.setattr(metrics, 'FLUSH_EVERY', 0.0)
-  writer = metrics.Writer(tmp_path, None)
-  limit_files(100)
+  writer = metrics.Writer(tmp_path, -1)
+  limit_files(100)  # more than the row has, less than the events
   with pytest.raises(OSError, match='File too large'):
-    writer.write_scalars(0, {f'loss_{i}': 0.0 for i in range(100)})
+    writer.write(0, {'loss': 0.5})
+  assert metrics.read(tmp_path) == [{'step': 0, 'loss': 0.5}]
   with pytest.raises(OSError, match='File too large'):
     writer.close()
 
