@@ -1,12 +1,7 @@
-"""Optimizers by name: a config section is the arguments of one of these.
-
-Called directly and not for a config, `learning_rate` and `weight_decay` may be
-traced, so that networks that differ in them are trained side by side.
-"""
+"""Optimizers by name: a config section is the arguments of one of these."""
 
 from collections.abc import Callable
 import math
-import numbers
 from typing import Any
 
 import jax.numpy as jnp
@@ -145,8 +140,7 @@ OPTIMIZERS = {'adam': adam, 'sgd': sgd}
 
 
 def _rate(learning_rate: float, schedule: dict) -> Any:
-  is_known = isinstance(learning_rate, numbers.Real)
-  if is_known and not 0 <= learning_rate < math.inf:
+  if not 0 <= learning_rate < math.inf:
     raise ValueError(
       f'expected a finite learning_rate >= 0, got {learning_rate}'
     )
@@ -166,10 +160,9 @@ def _check_warmup(warmup_steps: int) -> None:
 
 
 def _decay(weight_decay: float) -> optax.GradientTransformation:
-  is_known = isinstance(weight_decay, numbers.Real)
-  if is_known and not 0 <= weight_decay < math.inf:
+  if not 0 <= weight_decay < math.inf:
     raise ValueError(f'expected a finite weight_decay >= 0, got {weight_decay}')
-  if is_known and not weight_decay:
+  if not weight_decay:
     return optax.identity()
   return optax.add_decayed_weights(
     weight_decay,

@@ -41,17 +41,6 @@ class Storage(NamedTuple):
   is_compact: bool = False
 
 
-class Steps(NamedTuple):
-  """The compiled steps of one chunk, without access to `host_params`."""
-
-  # (state, first, last) -> state after steps first to last - 1 of the chunk,
-  # and the sums of their metrics
-  advance: Callable[[Any, int, int], tuple[Any, Any]]
-  # (state, i) -> state after step i with its parameters unchanged, metrics,
-  # and the dense gradients
-  measure: Callable[[Any, int], tuple[Any, Any, Any]]
-
-
 def masked(tx: Optimizer, num_devices: int) -> tuple[Optimizer, Storage]:
   """Returns the optimizer unchanged and its storage.
 
@@ -122,13 +111,21 @@ STORAGES = {'compact': compact, 'masked': masked}
 
 
 def make_steps(
-  storage: Storage, steps: Steps, state: Any, first_step: int, num_steps: int
+  storage: Storage,
+  advance: Callable[[Any, int, int], tuple[Any, Any]],
+  measure: Callable[[Any, int], tuple[Any, Any, Any]],
+  state: Any,
+  first_step: int,
+  num_steps: int,
 ) -> tuple[Any, Any]:
   """Returns the state after a chunk of steps, and the sums of their metrics.
 
   Args:
     storage: of the weights.
-    steps: compiled steps of the chunk.
+    advance: (state, first, last) -> the state after steps first to last - 1 of
+      the chunk, and the sums of their metrics; the state has no `host_params`.
+    measure: (state, i) -> the state after step i with its parameters unchanged,
+      metrics, and the dense gradients.
     state: before the chunk.
     first_step: number of steps before the chunk.
     num_steps: of the chunk.
@@ -139,16 +136,16 @@ def make_steps(
   for end in due:
     last = end - storage.needs_gradients
     if at < last:
-      state, sums = steps.advance(state, at, last)
+      state, sums = advance(state, at, last)
       parts.append(sums)
     gradients = None
     if storage.needs_gradients:
-      state, sums, gradients = steps.measure(state, last)
+      state, sums, gradients = measure(state, last)
       parts.append(sums)
     state, host_params = storage.refresh(state, host_params, gradients)
     at = end
   if at < num_steps:
-    state, sums = steps.advance(state, at, num_steps)
+    state, sums = advance(state, at, num_steps)
     parts.append(sums)
   return state._replace(host_params=host_params), add_all(parts)
 
@@ -166,10 +163,7 @@ def on_device(state: Any) -> Any:
 def shapes(storage: Storage, state: Any, place: Callable[[Any], Any]) -> Any:
   """Returns the shapes of a packed state, as restoring a checkpoint needs them.
 
-  Args:
-    storage: of the weights.
-    state: shapes of the masked state.
-    place: adds shardings to the shapes of the arrays on the device.
+  `place` adds shardings to the shapes of the arrays on the device.
   """
   packed = jax.eval_shape(storage.pack, state)
   # NumPy arrays, so that a checkpoint restores them to the host. They take no
@@ -182,12 +176,7 @@ def shapes(storage: Storage, state: Any, place: Callable[[Any], Any]) -> Any:
 
 
 def check(name: str, storage: str, options: dict[str, Any]) -> None:
-  """Checks that a method can be trained in a storage.
-
-  Args:
-    name: of the method.
-    storage: 'masked' or 'compact'.
-    options: the section `config.method`.
+  """Checks that a method, with its options, can be trained in a storage.
 
   Raises:
     ValueError: If it cannot; names the key.

@@ -6,7 +6,6 @@ all stages.
 
 from collections.abc import Callable
 import contextlib
-import functools
 import itertools
 import math
 import os
@@ -88,7 +87,7 @@ def train(
   Args:
     task: of the run.
     seed: of the network and its batches.
-    workdir: the run folder, opened and locked by the caller.
+    workdir: run folder, created and locked by the caller.
     on_progress: called with the global step and metrics after each chunk.
   """
   workdir = pathlib.Path(workdir)
@@ -123,7 +122,7 @@ def evaluate(
 ) -> list[base.Row]:
   """Returns the final rows of every stage that is trained, and writes nothing.
 
-  A stage that is trained in part reports its newest checkpoint.
+  A partly trained stage reports its newest checkpoint.
 
   Raises:
     ValueError: If there is no checkpoint.
@@ -231,11 +230,17 @@ def train_chunk(
   before = storage.offload(steps.masks(storage_lib.on_device(state)))
   events, parts, step = stage.counters(), [], first_step
   for inputs, num in stage.batches(seed, first_step, num_steps):
-    fixed = (steps, stage, np.uint32(seed), key, inputs)
-    bound = storage_lib.Steps(
-      functools.partial(_advance, *fixed), functools.partial(_measure, *fixed)
+    fixed = (np.uint32(seed), key, inputs)
+
+    def advance(state, first, last, fixed=fixed):
+      return steps.advance(state, *fixed, first, last, stage.is_training)
+
+    def measure(state, i, fixed=fixed):
+      return steps.measure(state, *fixed, i, stage.is_training)
+
+    state, sums = storage_lib.make_steps(
+      storage, advance, measure, state, step, num
     )
-    state, sums = storage_lib.make_steps(storage, bound, state, step, num)
     parts.append(sums)
     step += num
   means = jax.tree.map(lambda x: x / num_steps, storage_lib.add_all(parts))
@@ -247,14 +252,6 @@ def train_chunk(
   for name, count in stage.counters().items():
     metrics[name] = multihost.total(count - events[name])
   return state, metrics | stage.derive(metrics)
-
-
-def _advance(steps, stage, seed, key, inputs, state, first, last):
-  return steps.advance(state, seed, key, inputs, first, last, stage.is_training)
-
-
-def _measure(steps, stage, seed, key, inputs, state, i):
-  return steps.measure(state, seed, key, inputs, i, stage.is_training)
 
 
 def _open_writer(workdir: pathlib.Path, step: int) -> Any:

@@ -250,11 +250,6 @@ def export_last(method, num_steps: int) -> Export:
   return Export({}, num_steps, extract)
 
 
-def on_device(state: State) -> State:
-  """Returns a state without its host parameters."""
-  return storage_lib.on_device(state)
-
-
 def to_floats(metrics: Any) -> dict[str, float]:
   """Returns metrics as numbers on the host."""
   fetched = jax.device_get(metrics)

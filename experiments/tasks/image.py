@@ -16,6 +16,7 @@ from experiments import mesh as mesh_lib
 from experiments import methods
 from experiments import state as state_lib
 from experiments import step as step_lib
+from experiments import storage as storage_lib
 from experiments.data import dataset
 from experiments.data import table as data_table
 from experiments.models import table as model_table
@@ -83,7 +84,7 @@ def image_classification(
     objective=objective,
     training=training,
     init=init,
-    batch=_batch_shapes(spec, training),
+    batch=classification.batch_shapes(spec.example_shape, training),
     batch_at=feeds.streamed_batch if spec.is_stream else feeds.indexed_batch,
     in_loop=not spec.is_stream,
     make_stages=lambda masked: (
@@ -115,15 +116,6 @@ def _check_data(source: Any, training: training_lib.Training) -> None:
     )
 
 
-def _batch_shapes(spec: data_table.Spec, training: training_lib.Training):
-  size = training.batch_size
-  shapes = classification.Batch(
-    jax.ShapeDtypeStruct((size, *spec.example_shape), jnp.float32),
-    jax.ShapeDtypeStruct((size,), jnp.int32),
-  )
-  return mesh_lib.with_sharding(shapes, mesh_lib.over_data(training.mesh))
-
-
 def _make_stage(
   objective, init, masked, training, levels, feed: Callable[[], feeds.Feed]
 ) -> base.Stage:
@@ -149,7 +141,7 @@ def _make_stage(
     return storage.unpack(state)
 
   def evaluate(state):
-    weights = forward_weights(base.on_device(state))
+    weights = forward_weights(storage_lib.on_device(state))
     return feed().evaluate(weights, state.net_state, 'validation')
 
   def report(seed, state):

@@ -22,6 +22,7 @@ from experiments import methods
 from experiments import rundir
 from experiments import state as state_lib
 from experiments import step as step_lib
+from experiments import storage as storage_lib
 from experiments.data import segments
 from experiments.data import text
 from experiments.data import vocabulary as vocabulary_lib
@@ -184,12 +185,12 @@ def _make_stage(
     yield mesh_lib.to_devices(stacked, sharding), num_steps
 
   def evaluate(state):
-    weights = forward_weights(base.on_device(state))
+    weights = forward_weights(storage_lib.on_device(state))
     return metrics_of(loss(weights, corpus().validation))
 
   def report(seed, state):
     del seed
-    state = base.on_device(state)
+    state = storage_lib.on_device(state)
     weights = forward_weights(state)
     test = metrics_of(loss(weights, corpus().test))
     validation = metrics_of(loss(weights, corpus().validation))
