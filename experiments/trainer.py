@@ -99,10 +99,10 @@ def train(
     state, metadata = checkpoints.restore(task.state)
     step, seconds = metadata['step'], metadata['seconds']
   _, storage = task.objective.method.make(seed)
-  with (
-    _open_writer(workdir, step) as writer,
-    interrupt_lib.Interrupt() as interrupt,
-  ):
+  writer = contextlib.nullcontext()
+  if multihost.is_first():
+    writer = metrics_lib.Writer(workdir, step)
+  with writer as writer, interrupt_lib.Interrupt() as interrupt:
     session = _Session(
       task,
       seed,
@@ -177,15 +177,8 @@ def _train_stage(
   training = session.task.training
   while step < stage.num_steps:
     num_steps = min(training.log_every, stage.num_steps - step)
-    state, metrics = train_chunk(
-      session.task,
-      session.storage,
-      stage,
-      session.seed,
-      state,
-      step,
-      num_steps,
-    )
+    of_run = session.task, session.storage, stage, session.seed
+    state, metrics = train_chunk(*of_run, state, step, num_steps)
     if not math.isfinite(metrics['loss']):
       message = f'the loss is {metrics["loss"]} by step {step + num_steps}'
       return state, session.outcome('diverged', start + step, message)
@@ -252,10 +245,3 @@ def train_chunk(
   for name, count in stage.counters().items():
     metrics[name] = multihost.total(count - events[name])
   return state, metrics | stage.derive(metrics)
-
-
-def _open_writer(workdir: pathlib.Path, step: int) -> Any:
-  """Returns a context with the writer of metrics; None except on process 0."""
-  if multihost.is_first():
-    return metrics_lib.Writer(workdir, step)
-  return contextlib.nullcontext()

@@ -105,7 +105,7 @@ def make_task(
   """Returns a task with its compiled steps.
 
   Args:
-    objective: of the training.
+    objective: loss and method.
     training: the section `config.train`.
     init: from a key to theta and the network's state.
     batch: shapes of a training batch, with shardings.
@@ -150,17 +150,7 @@ def state_shapes(
   training: training_lib.Training,
   spec: Any = None,
 ) -> tuple[State, State]:
-  """Returns the shapes of the masked state and of the trained state.
-
-  Args:
-    objective: of the task.
-    init: from a key to theta and the network's state.
-    training: the section `config.train`.
-    spec: sharding of the network's state; None: replicated.
-
-  Raises:
-    ValueError: If the method does not fit the parameters.
-  """
+  """Returns the shapes of the masked state and of the trained state."""
   method, mesh = objective.method, training.mesh
   replicated = mesh_lib.replicated(mesh)
   scores = None
@@ -214,11 +204,8 @@ def make_begin(
 ) -> Callable[[int, Any], State]:
   """Returns the `begin` of a run's only stage.
 
-  Args:
-    objective: of the task.
-    init: from a key to theta and the network's state.
-    masked: shapes of the masked state, with shardings.
-    scores: from a seed to the saliency of theta; None: no scores.
+  `masked` holds the shapes of the masked state; `scores` maps a seed to the
+  saliency of theta.
   """
   shardings = jax.tree.map(lambda x: x.sharding, masked)
   start = jax.jit(

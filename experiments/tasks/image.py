@@ -41,7 +41,7 @@ def image_classification(
   train: dict,
   prune: dict,
 ) -> base.Task:
-  """Returns the task that the sections of a config describe.
+  """Returns the task of a config.
 
   Raises:
     ValueError: If a key is unknown, missing, mistyped or out of range.

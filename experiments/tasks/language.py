@@ -52,7 +52,7 @@ def language_modelling(
   optimizer: dict,
   train: dict,
 ) -> base.Task:
-  """Returns the task that the sections of a config describe.
+  """Returns the task of a config.
 
   Raises:
     ValueError: If a key is unknown, missing, mistyped or out of range.
@@ -108,15 +108,18 @@ def language_modelling(
 
 def _evaluated(model: dict, evaluation: dict, training: training_lib.Training):
   """Returns the model with the evaluation's lengths, and their shape."""
-  shape, clamp_len, same_length = build.call(
-    scoring.make_shape, evaluation, name='config.evaluation'
+  name = 'config.evaluation'
+  shape = build.call(scoring.Shape, evaluation, name=name)
+  build.check_least(
+    name, 1, batch_size=shape.batch_size, segment_len=shape.segment_len
   )
+  build.check_least(name, 2, num_tokens=shape.num_tokens)
   mesh_lib.check_batch_size(shape.batch_size, training.mesh)
-  changed = {**model, 'clamp_len': clamp_len, 'same_length': same_length}
+  changed = {'clamp_len': shape.clamp_len, 'same_length': shape.same_length}
   evaluated = build.call(
-    transformer_xl.transformer_xl, changed, name='config.evaluation'
+    transformer_xl.transformer_xl, model | changed, name=name
   )
-  _check_memory('evaluation', shape.memory_len, same_length)
+  _check_memory('evaluation', shape.memory_len, shape.same_length)
   return evaluated, shape
 
 
@@ -171,13 +174,9 @@ def _make_stage(
 
   def batches(seed, first_step, num_steps):
     del seed  # a text has one order
+    sizes = training.batch_size, training.sizes['segment_len']
     taken = [
-      segments.train_batch(
-        corpus().train,
-        step,
-        training.batch_size,
-        training.sizes['segment_len'],
-      )
+      segments.train_batch(corpus().train, step, *sizes)
       for step in range(first_step, first_step + num_steps)
     ]
     stacked = jax.tree.map(lambda *xs: np.stack(xs), *taken)
@@ -213,9 +212,10 @@ def _make_stage(
 def _batch_shapes(training: training_lib.Training) -> segments.Segments:
   row = (training.batch_size,)
   both = (*row, training.sizes['segment_len'])
+  tokens = jax.ShapeDtypeStruct(both, jnp.int32)
   shapes = segments.Segments(
-    jax.ShapeDtypeStruct(both, jnp.int32),
-    jax.ShapeDtypeStruct(both, jnp.int32),
+    tokens,
+    tokens,
     jax.ShapeDtypeStruct(row, bool),
     jax.ShapeDtypeStruct(both, jnp.float32),
   )

@@ -56,19 +56,7 @@ def continual_learning(
   train: dict,
   test: dict,
 ) -> base.Task:
-  """Returns the task that the sections of a config describe.
-
-  Args:
-    tasks: the section of one of `TASKS`.
-    model: the section of a network.
-    heads: one of `HEADS`, the output layers.
-    powerprop: `alpha` and `optimizer_in`.
-    strategy: the section of one of `STRATEGIES`.
-    optimizer: the section of an optimizer.
-    loss: `label_smoothing`.
-    train: `num_steps` of each task, and the keys that all tasks share.
-    test: `every` how many tasks all learned ones are tested, and whether to
-      `check_forgetting`.
+  """Returns the task of a config.
 
   Raises:
     ValueError: If a key is unknown, missing, mistyped or out of range, or
