@@ -24,18 +24,18 @@ Optimizer = optax.GradientTransformationExtraArgs
 class Storage(NamedTuple):
   """Host-side operations on a `step.TrainState`."""
 
+  # (theta, optimizer state) -> the weights of a training step
+  forward_weights: Callable[[Any, Any], Any]
   # From the masked state to the state that is trained, and back.
-  pack: Callable[[Any], Any]
-  unpack: Callable[[Any], Any]
+  pack: Callable[[Any], Any] = lambda state: state
+  unpack: Callable[[Any], Any] = lambda state: state
   # is_due(counts): bool mask over `counts`; True where the host refreshes the
   # active sets after that many steps.
-  is_due: Callable[[np.ndarray], np.ndarray]
+  is_due: Callable[[np.ndarray], np.ndarray] = lambda counts: counts < 0
   # (state, host_params, dense gradients or None) -> state, host_params
-  refresh: Callable[[Any, Any, Any], tuple[Any, Any]]
-  # (theta, optimizer state) -> the weights of a training step.
-  forward_weights: Callable[[Any, Any], Any]
+  refresh: Callable[..., tuple[Any, Any]] | None = None
   # Moves masks off the device, where they would compete with training.
-  offload: Callable[[Any], Any]
+  offload: Callable[[Any], Any] = lambda masks: masks
   # True if a refresh takes the place of a step and needs dense gradients.
   needs_gradients: bool = False
   is_compact: bool = False
@@ -49,14 +49,7 @@ def masked(tx: Optimizer, num_devices: int) -> tuple[Optimizer, Storage]:
   forward_weights = sparsity.forward_weights
   if num_devices == 1 and hasattr(tx, 'method'):
     forward_weights = functools.partial(sparsity.masked_weights, tx, skip=True)
-  return tx, Storage(
-    pack=lambda state: state,
-    unpack=lambda state: state,
-    is_due=lambda counts: np.zeros(len(counts), bool),
-    refresh=lambda state, host_params, gradients: (state, host_params),
-    forward_weights=forward_weights,
-    offload=lambda masks: masks,
-  )
+  return tx, Storage(forward_weights)
 
 
 def compact(tx: Optimizer, num_devices: int) -> tuple[Optimizer, Storage]:
@@ -93,18 +86,19 @@ def compact(tx: Optimizer, num_devices: int) -> tuple[Optimizer, Storage]:
     )
     return state._replace(params=params, opt_state=opt_state), host_params
 
-  return optax.GradientTransformationExtraArgs(tx.init, training.update), (
-    Storage(
-      pack=pack,
-      unpack=unpack,
-      is_due=lambda counts: np.asarray(tx.method.is_due(counts)),
-      refresh=refresh,
-      forward_weights=sparsity.forward_weights,
-      offload=jax.device_get,
-      needs_gradients=training.needs_gradients,
-      is_compact=True,
-    )
+  storage = Storage(
+    sparsity.forward_weights,
+    pack,
+    unpack,
+    lambda counts: np.asarray(tx.method.is_due(counts)),
+    refresh,
+    offload=jax.device_get,
+    needs_gradients=training.needs_gradients,
+    is_compact=True,
   )
+  return optax.GradientTransformationExtraArgs(
+    tx.init, training.update
+  ), storage
 
 
 STORAGES = {'compact': compact, 'masked': masked}
@@ -121,13 +115,13 @@ def make_steps(
   """Returns the state after a chunk of steps, and the sums of their metrics.
 
   Args:
-    storage: of the weights.
+    storage: masked or compact.
     advance: (state, first, last) -> the state after steps first to last - 1 of
       the chunk, and the sums of their metrics; the state has no `host_params`.
     measure: (state, i) -> the state after step i with its parameters unchanged,
       metrics, and the dense gradients.
     state: before the chunk.
-    first_step: number of steps before the chunk.
+    first_step: of the chunk.
     num_steps: of the chunk.
   """
   counts = np.arange(1, num_steps + 1, dtype=np.int32)

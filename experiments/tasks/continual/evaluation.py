@@ -23,20 +23,12 @@ class Evaluator:
   def __init__(
     self,
     heads: heads_lib.Heads,
+    # (state, task) -> phi and statistics with which the task predicts
     predict: Callable[[Any, Any], tuple[Any, Any]],
-    to_weights: Callable[[Any], Any],
+    to_weights: Callable[[Any], Any],  # phi -> theta
     mesh: jax.sharding.Mesh,
-    data: Callable[[], feed.Data],
+    data: Callable[[], feed.Data],  # reads them at the first call
   ):
-    """Creates an evaluator.
-
-    Args:
-      heads: the network.
-      predict: (state, task) -> phi and statistics with which the task predicts.
-      to_weights: phi -> theta.
-      mesh: of the devices.
-      data: of the stream, read at the first call.
-    """
     self.heads, self.to_weights, self.data = heads, to_weights, data
     jit = functools.partial(jax.jit, out_shardings=mesh_lib.replicated(mesh))
     self._predict = jit(predict)
@@ -64,15 +56,7 @@ class Evaluator:
   ) -> Any:
     """Returns the Fisher diagonal of theta on some examples of a task."""
     data = self.data()
-    chosen = feed.choose_rows(
-      data.rows,
-      seed=seed,
-      task=task,
-      phase=0,
-      batch_size=num_examples,
-      first_step=0,
-      num_steps=1,
-    )
+    chosen = feed.choose_rows(data.rows, task, 0, seed, 0, 1, num_examples)
     inputs = data.examples['train'], data.views, *chosen
     statistics = state.net_state.statistics
     return self._fisher(batch_size, state.params, statistics, task, inputs)

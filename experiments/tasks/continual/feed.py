@@ -72,13 +72,12 @@ def make_parts(rows: list[np.ndarray], batch_size: int) -> list[Part]:
 
 def choose_rows(
   rows: list[np.ndarray],
-  *,
-  seed: int,
   task: int | None,
   phase: int,
-  batch_size: int,
+  seed: int,
   first_step: int,
   num_steps: int,
+  batch_size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the rows of the batches of some steps, and their tasks.
 
@@ -87,12 +86,12 @@ def choose_rows(
 
   Args:
     rows: of each task.
-    seed: of the run; each phase of each task has an order of its own.
     task: from 0; None: batches of all tasks, shuffled together.
-    phase: of the task.
-    batch_size: B.
+    phase: of the task; each has an order of its own.
+    seed: of the run.
     first_step: of the chunk.
     num_steps: S.
+    batch_size: B.
   """
   own = np.concatenate(rows) if task is None else rows[task]
   sequence = np.random.SeedSequence([seed, task or 0, phase])

@@ -97,8 +97,8 @@ def efficient_packnet(
     gamma: share of the validation accuracy to keep.
     densities: shares of all weights to try, decreasing.
     search: 'linear', as in the paper, or 'bisection'.
-    biases: see `packnet_strategy`, likewise the others.
-    when_exhausted: 'continue' or 'stop'.
+    biases: see `packnet_strategy`.
+    when_exhausted: see `packnet_strategy`.
     keep_optimizer: see `strategies.Strategy`.
 
   Raises:
@@ -163,12 +163,12 @@ def _packed(
   finish, biases: str, when_exhausted: str, keep_optimizer: bool
 ) -> strategies.Strategy:
   """Returns a strategy whose first phase trains the free weights."""
-  for name, value, known in (
-    ('biases', biases, BIASES),
-    ('when_exhausted', when_exhausted, WHEN_EXHAUSTED),
-  ):
-    if value not in known:
-      raise ValueError(f'expected {name} out of {known}, got {value!r}')
+  if biases not in BIASES:
+    raise ValueError(f'expected biases out of {BIASES}, got {biases!r}')
+  if when_exhausted not in WHEN_EXHAUSTED:
+    raise ValueError(
+      f'expected when_exhausted out of {WHEN_EXHAUSTED}, got {when_exhausted!r}'
+    )
   is_per_task = biases == 'per_task'
 
   def init(params, statistics, head_paths, num_tasks):

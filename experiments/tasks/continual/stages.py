@@ -108,7 +108,7 @@ class Learner:
   def _start(self) -> Callable[[Any], base.State]:
     """From a seed to the state before the first task."""
     return self._jit(
-      lambda seed: state_lib.init_state(self.method, self.init, seed)
+      functools.partial(state_lib.init_state, self.method, self.init)
     )
 
   @functools.cached_property
@@ -143,15 +143,10 @@ class Learner:
     return jax.random.fold_in(key, number)
 
   def _batches(self, phase: Phase, seed: int, first_step: int, num_steps: int):
-    data = self.evaluator.data()
+    data, batch_size = self.evaluator.data(), self.training.batch_size
+    task = None if self.strategy.is_joint else phase.task
     chosen = feed.choose_rows(
-      data.rows,
-      seed=seed,
-      task=None if self.strategy.is_joint else phase.task,
-      phase=phase.number,
-      batch_size=self.training.batch_size,
-      first_step=first_step,
-      num_steps=num_steps,
+      data.rows, task, phase.number, seed, first_step, num_steps, batch_size
     )
     yield feed.chunk(data, self.training.mesh, *chosen), num_steps
 
