@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
+import functools
 import pathlib
 from typing import Any
 from typing import NamedTuple
@@ -172,27 +173,18 @@ def state_shapes(
 def check_model(
   objective: step_lib.Objective, state: State, batch: Any
 ) -> None:
-  """Checks that the storage can hold each sparse layer of the model.
-
-  Raises:
-    ValueError: If a layer cannot be compact; names it.
-  """
+  """Raises ValueError if a sparse layer does not fit the storage; names it."""
   _, storage = objective.method.make(0)
   if not storage.is_compact:
     return
   weights = jax.eval_shape(
-    lambda state: state_lib.forward_weights(objective.method, state),
+    functools.partial(state_lib.forward_weights, objective.method),
     storage_lib.on_device(state),
   )
   key = jax.eval_shape(lambda: jax.random.key(0))
+  compute = functools.partial(step_lib.compute_gradients, objective)
   try:
-    sparsity.compact.check_model(
-      lambda *args: step_lib.compute_gradients(objective, *args),
-      weights,
-      state.net_state,
-      batch,
-      key,
-    )
+    sparsity.compact.check_model(compute, weights, state.net_state, batch, key)
   except ValueError as error:
     raise ValueError(
       f"config.method.storage: 'compact' cannot serve this model: {error}"
@@ -225,7 +217,7 @@ def make_begin(
 
 
 def export_last(method, num_steps: int) -> Export:
-  """Returns the network at the end of a run of one network and stage."""
+  """Returns the network at the end of a run of one stage."""
 
   def extract(state):
     _, storage = method.make(0)

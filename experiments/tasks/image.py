@@ -72,7 +72,7 @@ def image_classification(
   levels = build.call(
     pruning.make_levels, prune, name='config.prune', params=params
   )
-  # The data are read at the first use.
+  # Reads the data at the first call.
   source = functools.cache(
     lambda: build.build(data_table.DATA, data, name='config.data')
   )

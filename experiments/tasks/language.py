@@ -76,7 +76,7 @@ def language_modelling(
   objective = step_lib.Objective(
     _make_loss(trained), made, training.num_micro, training.skip_nonfinite
   )
-  # The text is read at the first use.
+  # Reads the text at the first call.
   corpus = functools.cache(
     lambda: build.build(text.TEXTS, data, name='config.data')
   )
@@ -278,14 +278,8 @@ def _write_vocabulary(workdir: pathlib.Path, corpus: text.Corpus) -> None:
     rundir.write_bytes(path, vocabulary_lib.to_json(corpus.vocabulary))
 
 
-def _without_reading(source: Callable[..., Any]) -> Callable[..., None]:
-  """Returns a function of the same section that reads no file."""
-
-  @functools.wraps(source)
-  def check(**section):
-    del section
-
-  return check
-
-
-_TEXTS = {name: _without_reading(make) for name, make in text.TEXTS.items()}
+# Check a section without reading a file.
+_TEXTS = {
+  name: functools.wraps(make)(lambda **_: None)
+  for name, make in text.TEXTS.items()
+}

@@ -100,19 +100,11 @@ def fingerprint(values: jax.Array, first: Any, counts: jax.Array) -> jax.Array:
   up, so that the fingerprints of parts add up to that of the whole. Several
   changes cancel out with a probability of about one in four billion.
 
-  Example:
-    >>> values = jnp.array([[1.0, 2.0], [3.0, 4.0]])
-    >>> whole = fingerprint(values, 0, jnp.ones(2))
-    >>> first = fingerprint(values[:1], 0, jnp.ones(1))
-    >>> second = fingerprint(values[1:], 2, jnp.ones(1))
-    >>> bool(whole == first + second)
-    True
-
   Shapes:
     values: float32 [B, C]; counts: [B].
 
   Args:
-    values: part of the values.
+    values: of one part.
     first: index of its first value among the values of all parts.
     counts: 0 for rows that are left out.
   """
@@ -137,7 +129,7 @@ def fisher_diagonal(
 
   Args:
     logits_of: from weights and one input to its logits, [C].
-    weights: point of the parameter space.
+    weights: of the network.
     inputs: [N, ...].
     batch_size: B, a divisor of N; B times C gradients are in memory at once.
 

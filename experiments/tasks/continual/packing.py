@@ -46,9 +46,6 @@ def packnet_strategy(
       with the weights of earlier tasks.
     keep_optimizer: see `strategies.Strategy`.
 
-  Raises:
-    ValueError: If an argument is out of range.
-
   Reference:
     Mallya and Lazebnik, 2018, "PackNet: Adding multiple tasks to a single
     network by iterative pruning". https://arxiv.org/abs/1711.05769
@@ -97,12 +94,9 @@ def efficient_packnet(
     gamma: share of the validation accuracy to keep.
     densities: shares of all weights to try, decreasing.
     search: 'linear', as in the paper, or 'bisection'.
-    biases: see `packnet_strategy`.
-    when_exhausted: see `packnet_strategy`.
-    keep_optimizer: see `strategies.Strategy`.
-
-  Raises:
-    ValueError: If an argument is out of range.
+    biases: see `packnet_strategy`, like the others.
+    when_exhausted: with no free weight.
+    keep_optimizer: from task to task.
 
   Reference:
     Schwarz et al., 2021, "Powerpropagation: A sparsity inducing weight

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from experiments import build
 from experiments import state as state_lib
 import sparsity
 
@@ -103,24 +104,21 @@ def ewc(
   """Returns elastic weight consolidation, with a penalty for each task.
 
   Args:
-    strength: of the penalty; lambda in the paper.
-    num_examples: training examples of a task that estimate the Fisher
-      information.
+    strength: lambda in the paper.
+    num_examples: training examples of a task, for the Fisher information.
     fisher_batch_size: examples in memory at once, a divisor of `num_examples`.
     keep_optimizer: see `Strategy`.
-
-  Raises:
-    ValueError: If an argument is out of range.
 
   Reference:
     Kirkpatrick et al., 2016, "Overcoming catastrophic forgetting in neural
     networks". https://arxiv.org/abs/1612.00796
   """
-  if num_examples < 1 or fisher_batch_size < 1:
-    raise ValueError(
-      'expected num_examples and fisher_batch_size >= 1, got '
-      f'{num_examples} and {fisher_batch_size}'
-    )
+  build.check_least(
+    'config.strategy',
+    1,
+    num_examples=num_examples,
+    fisher_batch_size=fisher_batch_size,
+  )
   if num_examples % fisher_batch_size:
     raise ValueError(
       'expected num_examples as a multiple of fisher_batch_size='
@@ -176,10 +174,7 @@ def add_task(anchor: Anchor, weights: Any, importance: Any) -> Anchor:
     Anchor(precision=Array([4., 1.], dtype=float32), \
 mean=Array([3., 4.], dtype=float32))
 
-  Args:
-    anchor: of the tasks before.
-    weights: at the end of the task.
-    importance: F >= 0, a tree like the weights.
+  `weights` are those at the end of the task, and `importance` is F >= 0.
   """
   precision = jax.tree.map(jnp.add, anchor.precision, importance)
 
@@ -192,13 +187,7 @@ mean=Array([3., 4.], dtype=float32))
 
 
 def penalty(anchor: Anchor, weights: Any, strength: float) -> jax.Array:
-  """Returns strength / 2 times the sum of P (w - m)^2.
-
-  Example:
-    >>> anchor = Anchor(jnp.array([4.0, 1.0]), jnp.array([3.0, 4.0]))
-    >>> penalty(anchor, jnp.array([4.0, 6.0]), strength=0.5)
-    Array(2., dtype=float32)
-  """
+  """Returns strength / 2 times the sum of P (w - m)^2."""
   parts = jax.tree.map(
     lambda p, m, w: jnp.sum(p * jnp.square(w - m)), *anchor, weights
   )
