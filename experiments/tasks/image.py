@@ -16,6 +16,7 @@ from experiments import mesh as mesh_lib
 from experiments import methods
 from experiments import state as state_lib
 from experiments import step as step_lib
+from experiments import storage as storage_lib
 from experiments.data import dataset
 from experiments.data import table as data_table
 from experiments.models import table as model_table
@@ -40,7 +41,7 @@ def image_classification(
   train: dict,
   prune: dict,
 ) -> base.Task:
-  """Returns the task that the sections of a config describe.
+  """Returns the task of a config.
 
   Raises:
     ValueError: If a key is unknown, missing, mistyped or out of range.
@@ -84,7 +85,7 @@ def image_classification(
     objective=objective,
     training=training,
     init=init,
-    batch=_batch_shapes(source, training),
+    batch=classification.batch_shapes(source.example_shape, training),
     batch_at=feeds.streamed_batch if source.is_stream else feeds.indexed_batch,
     in_loop=not source.is_stream,
     make_stages=lambda masked: (
@@ -116,15 +117,6 @@ def _check_data(data: Any, training: training_lib.Training) -> None:
     )
 
 
-def _batch_shapes(source: dataset.Source, training: training_lib.Training):
-  size = training.batch_size
-  shapes = classification.Batch(
-    jax.ShapeDtypeStruct((size, *source.example_shape), jnp.float32),
-    jax.ShapeDtypeStruct((size,), jnp.int32),
-  )
-  return mesh_lib.with_sharding(shapes, mesh_lib.over_data(training.mesh))
-
-
 def _make_stage(
   objective, init, masked, training, levels, feed: Callable[[], feeds.Feed]
 ) -> base.Stage:
@@ -150,7 +142,7 @@ def _make_stage(
     return storage.unpack(state)
 
   def evaluate(state):
-    weights = forward_weights(base.on_device(state))
+    weights = forward_weights(storage_lib.on_device(state))
     return feed().evaluate(weights, state.net_state, 'validation')
 
   def report(seed, state):
