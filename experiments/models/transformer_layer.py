@@ -4,7 +4,6 @@ B: batch; T: queries, the current segment; M: memory; K = M + T: keys, oldest
 first; D: d_model; H: heads; C: d_head.
 """
 
-from typing import Any
 from typing import NamedTuple
 
 import haiku as hk
@@ -17,26 +16,21 @@ INIT = hk.initializers.RandomNormal(0.02)
 MASKED = -1e30  # score; infinity would give NaN gradients
 
 
-class Sizes(NamedTuple):
-  """Sizes of the layers."""
+class Settings(NamedTuple):
+  """Sizes and computation of the layers."""
 
   num_layers: int
   d_model: int
   num_heads: int
   d_head: int
   d_inner: int
-
-
-class Regime(NamedTuple):
-  """Computation of the layers."""
-
   dropout: float
   attention_dropout: float
   pre_norm: bool
   tie_biases: bool
   clamp_len: int | None
   same_length: bool
-  dtype: Any  # of products
+  compute_dtype: str  # of products
   remat: bool
 
 
@@ -47,9 +41,9 @@ class Biases(NamedTuple):
   r_r: jax.Array  # [H, C], for positions
 
 
-def get_biases(sizes: Sizes) -> Biases:
+def get_biases(settings: Settings) -> Biases:
   """Returns the biases as parameters of the current Haiku module."""
-  shape = (sizes.num_heads, sizes.d_head)
+  shape = (settings.num_heads, settings.d_head)
   return Biases(
     hk.get_parameter('r_w_bias', shape, jnp.float32, INIT),
     hk.get_parameter('r_r_bias', shape, jnp.float32, INIT),
@@ -59,17 +53,15 @@ def get_biases(sizes: Sizes) -> Biases:
 class Layer(hk.Module):
   """Attention and a feed-forward network, each with a shortcut."""
 
-  def __init__(self, sizes: Sizes, regime: Regime, name: str):
+  def __init__(self, settings: Settings, name: str):
     super().__init__(name=name)
-    self._sizes, self._regime = sizes, regime
+    self._settings = settings
 
   def __call__(self, x, memory, positions, biases, mask, is_training):
     """Returns [B, T, D]; see `Attention` for the arguments."""
-    attention = Attention(self._sizes, self._regime, 'attention')
+    attention = Attention(self._settings, 'attention')
     x = attention(x, memory, positions, biases, mask, is_training)
-    return _FeedForward(self._sizes, self._regime, 'feed_forward')(
-      x, is_training
-    )
+    return _FeedForward(self._settings, 'feed_forward')(x, is_training)
 
 
 class Attention(hk.Module):
@@ -80,9 +72,9 @@ class Attention(hk.Module):
     fixed-length context". https://arxiv.org/abs/1901.02860
   """
 
-  def __init__(self, sizes: Sizes, regime: Regime, name: str):
+  def __init__(self, settings: Settings, name: str):
     super().__init__(name=name)
-    self._sizes, self._regime = sizes, regime
+    self._settings = settings
 
   def __call__(
     self,
@@ -103,15 +95,15 @@ class Attention(hk.Module):
       mask: bool [B, 1, T, K], see `visible`; True at each query's own key.
       is_training: enables dropout.
     """
-    regime, norm = self._regime, _norm()
+    settings, norm = self._settings, _norm()
     keys = jnp.concatenate([memory.astype(x.dtype), x], axis=1)  # [B, K, D]
-    if regime.pre_norm:
+    if settings.pre_norm:
       keys = norm(keys)
     queries = keys[:, memory.shape[1] :]
-    biases = biases or get_biases(self._sizes)
+    biases = biases or get_biases(self._settings)
     attended = self._attend(queries, keys, positions, biases, mask, is_training)
-    x += drop(attended, regime.dropout, is_training)
-    return x if regime.pre_norm else norm(x)
+    x += drop(attended, settings.dropout, is_training)
+    return x if settings.pre_norm else norm(x)
 
   @hk.name_like('__call__')
   def _attend(self, queries, keys, positions, biases, mask, is_training):
@@ -128,9 +120,9 @@ class Attention(hk.Module):
     scores += relative_shift(
       jnp.einsum('bthc,khc->bhtk', q + w, r, preferred_element_type=jnp.float32)
     )
-    scores = jnp.where(mask, scores * self._sizes.d_head**-0.5, MASKED)
+    scores = jnp.where(mask, scores * self._settings.d_head**-0.5, MASKED)
     weights = jax.nn.softmax(scores)  # float32 [B, H, T, K]
-    weights = drop(weights, self._regime.attention_dropout, is_training)
+    weights = drop(weights, self._settings.attention_dropout, is_training)
     values = jnp.einsum('bhtk,bkhc->bthc', weights.astype(dtype), v)
     values = jnp.reshape(values, (*values.shape[:2], -1))  # [B, T, H * C]
     return _linear(d_model, 'output')(values)
@@ -138,7 +130,7 @@ class Attention(hk.Module):
   @hk.name_like('__call__')
   def _heads(self, x: jax.Array, name: str) -> jax.Array:
     """Returns the heads' projections of x [..., D], [..., H, C]."""
-    num_heads, d_head = self._sizes.num_heads, self._sizes.d_head
+    num_heads, d_head = self._settings.num_heads, self._settings.d_head
     x = _linear(num_heads * d_head, name)(x)
     return jnp.reshape(x, (*x.shape[:-1], num_heads, d_head))
 
@@ -146,18 +138,18 @@ class Attention(hk.Module):
 class _FeedForward(hk.Module):
   """Two linear layers with ReLU, shortcut and normalization."""
 
-  def __init__(self, sizes: Sizes, regime: Regime, name: str):
+  def __init__(self, settings: Settings, name: str):
     super().__init__(name=name)
-    self._sizes, self._regime = sizes, regime
+    self._settings = settings
 
   def __call__(self, x, is_training):
-    sizes, regime, norm = self._sizes, self._regime, _norm()
-    y = norm(x) if regime.pre_norm else x
-    y = jax.nn.relu(_linear(sizes.d_inner, 'linear_0', True)(y))
-    y = drop(y, regime.dropout, is_training)
-    y = _linear(sizes.d_model, 'linear_1', True)(y)
-    x += drop(y, regime.dropout, is_training)
-    return x if regime.pre_norm else norm(x)
+    settings, norm = self._settings, _norm()
+    y = norm(x) if settings.pre_norm else x
+    y = jax.nn.relu(_linear(settings.d_inner, 'linear_0', True)(y))
+    y = drop(y, settings.dropout, is_training)
+    y = _linear(settings.d_model, 'linear_1', True)(y)
+    x += drop(y, settings.dropout, is_training)
+    return x if settings.pre_norm else norm(x)
 
 
 def _linear(width: int, name: str, with_bias: bool = False) -> hk.Module:

@@ -310,7 +310,9 @@ def read_labels(data_dir, split):
   return [example['label'] for example in examples], bad
 
 
-@pytest.mark.parametrize('num_workers', [0, 1])
+@pytest.mark.parametrize(
+  'num_workers', [0, pytest.param(1, marks=pytest.mark.nightly)]
+)
 def test_evaluation_stops_at_the_record_that_does_not_decode(
   damaged_dir, num_workers
 ):

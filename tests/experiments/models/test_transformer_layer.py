@@ -95,9 +95,8 @@ def slow(queries, keys, positions, biases, weights, mask):
   return np.reshape(out, (B, T, H * C)) @ weights['output']
 
 
-SIZES = layer_lib.Sizes(1, D, H, C, d_inner=1)
-REGIME = layer_lib.Regime(
-  0.5, 0.5, False, False, None, False, dtype=jnp.float32, remat=False
+SETTINGS = layer_lib.Settings(
+  1, D, H, C, 1, 0.5, 0.5, False, False, None, False, 'float32', False
 )
 
 
@@ -105,7 +104,7 @@ def transform(is_training, biases):
   """Returns a sub-layer as a function of x, memory, positions and mask."""
 
   def forward(x, memory, positions, mask):
-    attention = layer_lib.Attention(SIZES, REGIME, 'attention')
+    attention = layer_lib.Attention(SETTINGS, 'attention')
     return attention(x, memory, positions, biases, mask, is_training)
 
   return hk.without_apply_rng(hk.transform(forward))
