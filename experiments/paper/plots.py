@@ -256,11 +256,13 @@ def _lines(table, cells: pd.DataFrame, results, runs) -> list[lines_lib.Line]:
   keys = [*table.headings, 'column']
   trained = [where.get('share') is None for where in cells['where']]
   found = results.dropna(subset='run').merge(cells.loc[trained, keys], on=keys)
-  names = found[keys[:-1]].agg(lambda labels: ' '.join(filter(None, labels)), 1)
-  lines = [
-    lines_lib.Line(column, name, runs[int(run)])
-    for column, name, run in zip(found.column, names, found.run, strict=True)
-  ]
+  lines = []
+  for row in found.to_dict('records'):
+    labels = [row[heading] for heading in table.headings if row[heading]]
+    line = lines_lib.Line(
+      row['column'], ' '.join(labels), runs[int(row['run'])]
+    )
+    lines.append(line)
   if len({line.line for line in lines}) == 1:
     lines = [lines_lib.Line('', line.panel, line.run) for line in lines]
   return lines

@@ -1,6 +1,6 @@
 """The page of a sweep, as a browser shows it."""
 
-import os
+import contextlib
 import pathlib
 import shutil
 
@@ -61,12 +61,10 @@ def page_file(tmp_path_factory):
   folder = tmp_path_factory.mktemp('sweep')
   make_sweep(folder)
   path = folder / 'page.html'
-  working = pathlib.Path.cwd()
-  os.chdir(REPOSITORY)
-  try:
+  lock = rundir.lock(folder / 'static,0.1,alpha=1,seed=0')  # it runs
+  with contextlib.chdir(REPOSITORY):
     assert page_lib.main([f'--runs={folder}', f'--out={path}']) == 0
-  finally:
-    os.chdir(working)
+  lock.release()
   return path
 
 
