@@ -42,9 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     runs, left = runs_lib.read(given.runs) if given.runs else ([], [])
     stored = pathlib.Path(given.stored) if given.stored else None
     if stored and not list(stored.glob('*.csv')):
-      raise ValueError(
-        f'expected the CSV files of tables in {stored}, got none'
-      )
+      raise ValueError(f'expected CSV files of tables in {stored}, got none')
   except (ValueError, OSError) as error:
     return _report(error)
   for path, why in left:

@@ -40,10 +40,6 @@ STYLE = {
   'font.size': 9, 'legend.facecolor': 'none', 'savefig.facecolor': 'none',
   'svg.fonttype': 'none',
 }  # fmt: skip
-METRICS = (
-  'accuracy', 'bits_per_character', 'perplexity', 'average_accuracy',
-  'forgetting',
-)  # fmt: skip
 _FACTS = (
   'data', 'model', 'method', 'strategy', 'density', 'backward_density',
   'distribution', 'num_tasks', 'num_steps',
@@ -82,20 +78,17 @@ def make_page(sweep: sweep_lib.Sweep) -> str:
     names = [sweep_lib.group_of(ended[i].name) for i in frame.run]
     frame = frame.assign(group=names)
   statuses = pd.Series([seen.state.status for seen in sweep.seen])
-  title = f'Runs in {sweep.path.resolve().name}'
-  subtitle = f'{len(sweep.seen)} runs'
+  title, of = f'Runs in {sweep.path.resolve().name}', ''
   if sweep.plan is not None:
     title = f'Sweep {sweep.plan["sweep"]}'.strip()
-    subtitle += f' of {sweep.plan["config"]}'
-  notes = list(sweep.notes)
-  num_words, runs_table = _runs_table(sweep, groups, frame)
+    of = f' of {sweep.plan["config"]}'
+  notes, table = list(sweep.notes), _runs_table(sweep, groups, frame)
   return environment.get_template('page.html').render(
     title=title,
-    subtitle=subtitle,
+    subtitle=f'{len(sweep.seen)} runs{of}',
     counts=statuses.value_counts(sort=False).to_dict(),
     rerun=sweep_lib.whole(sweep),
-    num_words=num_words,
-    runs_table=runs_table,
+    runs_table=table,
     tables=_tables(runs, frame, notes),
     notes=notes,
     difference_title=sweep.base_name,
@@ -143,7 +136,7 @@ def _runs_table(
 ) -> tuple[int, pd.DataFrame]:
   """Returns the number of word columns, and a row of texts for each group."""
   words = _varying(sweep, groups)
-  known = [m for m in METRICS if m in frame and frame[m].notna().any()]
+  known = [m for m in render.LABELS if m in frame and frame[m].notna().any()]
   rows = []
   for name, own in groups.items():
     trained = frame[:0]
@@ -154,8 +147,8 @@ def _runs_table(
     alphas = [seen.config['powerprop']['alpha'] for seen in own if seen.config]
     numbers = {'alpha': f'{alphas[0]:g}' if alphas else ''}
     for m in known:
-      label = render.LABELS.get(m, m.replace('_', ' '))
-      numbers[label] = render.text(m, trained[m].mean(), trained[m].std())
+      text = render.text(m, trained[m].mean(), trained[m].std())
+      numbers[render.LABELS[m]] = text
     numbers['seeds'], cost = len(trained), _costs(own)
     for key, (heading, form) in _COSTS.items():
       numbers[heading] = form.format(cost[key]) if key in cost else ''
@@ -254,7 +247,8 @@ def _tables(
 
 def _own_table(frame: pd.DataFrame) -> table_lib.Table:
   """Returns a table of runs that belong to no other."""
-  metric = next((m for m in METRICS if m in frame), 'loss')
+  known = ('accuracy', 'bits_per_character', 'perplexity', 'average_accuracy')
+  metric = next((m for m in known if m in frame), 'loss')
   keys = frame[['group', 'alpha']].drop_duplicates().to_dict('records')
   rows = [table_lib.Row((k['group'], f'{k["alpha"]:g}'), k) for k in keys]
   return table_lib.Table(
@@ -298,13 +292,13 @@ def _details(
 def _facts(seen: sweep_lib.Seen) -> str:
   """Returns a line on how long and on which device a run was trained."""
   summary = seen.run.summary if seen.run else {}
-  found, device = [], summary.get('device') or {}
-  if summary.get('wall_time_s'):
-    found.append(f'{summary["wall_time_s"]:.0f} s of training')
+  device, found = summary.get('device') or {}, summary.get('versions') or {}
+  found = [f'{name} {version}' for name, version in found.items() if version]
   if device:
-    found.append(f'{device.get("count")} x {device.get("kind")}')
-  versions = summary.get('versions') or {}
-  return ', '.join([*found, *(f'{k} {v}' for k, v in versions.items() if v)])
+    found.insert(0, f'{device.get("count")} x {device.get("kind")}')
+  if summary.get('wall_time_s'):
+    found.insert(0, f'{summary["wall_time_s"]:.0f} s of training')
+  return ', '.join(found)
 
 
 if __name__ == '__main__':

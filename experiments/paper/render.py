@@ -19,13 +19,25 @@ FORMATS = {
   'last_loss': (1, 2),
   'loss': (1, 2),
   'perplexity': (1, 2),
+  'validation_bits_per_character': (1, 3),
+  'validation_loss': (1, 2),
+  'validation_perplexity': (1, 2),
 }
 PERCENT = (100, 2)
 LABELS = {
+  'active': 'density [%]',
   'accuracy': 'test accuracy [%]',
-  'average_accuracy': 'average accuracy [%]',
+  'validation_bits_per_character': 'validation, bits per character',
   'bits_per_character': 'bits per character',
+  'validation_perplexity': 'validation perplexity',
   'perplexity': 'perplexity',
+  'loss': 'test loss',
+  'average_accuracy': 'average accuracy [%]',
+  'learning_accuracy': 'when learned [%]',
+  'forgetting': 'forgetting [%]',
+  'forward_transfer': 'forward transfer [%]',
+  'owned': 'weights owned [%]',
+  'reused': 'reused by the last [%]',
 }
 PLOTS = {
   'density': 'Mean and deviation over seeds against the weights remaining.',

@@ -16,30 +16,6 @@ from experiments.paper import plots
 from experiments.paper import render
 from experiments.paper import runs as runs_lib
 
-# Columns of the printed table by experiment: heading, by metric.
-TITLES = {
-  'image_classification': {
-    'active': 'density [%]',
-    'accuracy': 'test accuracy [%]',
-    'loss': 'test loss',
-  },
-  'language_modelling': {
-    'active': 'density [%]',
-    'validation_bits_per_character': 'validation, bits per character',
-    'bits_per_character': 'test, bits per character',
-    'validation_perplexity': 'validation perplexity',
-    'perplexity': 'test perplexity',
-  },
-  'continual_learning': {
-    'average_accuracy': 'average accuracy [%]',
-    'learning_accuracy': 'when learned [%]',
-    'forgetting': 'forgetting [%]',
-    'forward_transfer': 'forward transfer [%]',
-    'owned': 'weights owned [%]',
-    'reused': 'reused by the last [%]',
-  },
-}
-
 
 def summarize(
   folders: Sequence[str | os.PathLike[str]],
@@ -77,7 +53,7 @@ def summarize(
   frame = runs_lib.to_frame(runs)
   frame['line'] = [lines[i].line for i in frame.run]
   trained, pruned = frame[frame.share.isna()], lines_lib.levels_of(lines)
-  console.print(_table(trained, pruned, runs[0].config['experiment']))
+  console.print(_table(trained, pruned))
   paths = plots.save(_plots(lines, pruned), pathlib.Path(out) / 'plots')
   if paths:
     console.print('Plots:', *map(str, paths), sep='\n  ', markup=False)
@@ -111,15 +87,13 @@ def _line(run: runs_lib.Run, has_points: bool) -> lines_lib.Line:
   return lines_lib.Line('', ', '.join(filter(None, (point, alpha))), run)
 
 
-def _table(
-  trained: pd.DataFrame, pruned: pd.DataFrame, experiment: str
-) -> rich.table.Table:
+def _table(trained: pd.DataFrame, pruned: pd.DataFrame) -> rich.table.Table:
   """Returns lines against metrics, or pruning levels against lines."""
   num_seeds = trained.groupby('line').seed.nunique().max()
   title = f'Mean ± deviation of {num_seeds} seed(s)'
   if pruned.empty:
-    found = _texts(trained, ['line'], TITLES[experiment])
-    found = found.rename(columns=TITLES[experiment]).rename_axis(' ')
+    found = _texts(trained, ['line'], render.LABELS)
+    found = found.rename(columns=render.LABELS).rename_axis(' ')
   else:
     title = f'Test accuracy [%], {title.lower()}'
     first = _texts(trained, ['line'], ['accuracy']).T
@@ -144,18 +118,14 @@ def _texts(
   known = [m for m in metrics if m in frame and frame[m].notna().any()]
   found = frame.groupby(by, sort=False)[known].agg(['mean', 'std'])
   columns = {
-    metric: [
-      render.text(metric.removeprefix('validation_'), *values)
-      for values in found[metric].to_numpy()
-    ]
-    for metric in known
+    m: [render.text(m, *values) for values in found[m].to_numpy()]
+    for m in known
   }
   return pd.DataFrame(columns, found.index)
 
 
 def _means(frame: pd.DataFrame, by: list[str]) -> list[dict[str, Any]]:
-  metrics = {name for titles in TITLES.values() for name in titles}
-  metrics |= {'overlap', 'validation_loss'}
+  metrics = {*render.LABELS, 'overlap', 'validation_loss'}
   found = []
   for (line, *density), own in frame.groupby(by, sort=False):
     own = own.sort_values('seed').dropna(axis=1, how='all')

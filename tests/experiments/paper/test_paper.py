@@ -236,7 +236,7 @@ def test_folders_left_out_and_refused_tables_leave_the_others(tmp_path, capsys):
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    (['--stored=nowhere'], 'expected the CSV files of tables in nowhere'),
+    (['--stored=nowhere'], 'expected CSV files of tables in nowhere'),
     (['--runs=nowhere'], 'expected run folders below nowhere'),
     (['--table=mnist_method'], "did you mean 'mnist_methods'?"),
   ],
