@@ -69,9 +69,9 @@ def placement(
   if flags == (None, None, None):
     return None
   if None in flags:
+    missing = Placement._fields[flags.index(None)]
     raise ValueError(
-      'expected --coordinator, --process_count and --process_index together, '
-      f'got {coordinator}, {process_count} and {process_index}'
+      f'expected --{missing} beside the other flags of a process, got none'
     )
   if not 0 <= process_index < process_count:
     raise ValueError(

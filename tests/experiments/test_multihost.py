@@ -25,8 +25,8 @@ def test_flags_say_where_a_process_is(flags, expected):
   ('flags', 'message'),
   [
     (('auto', 'a:1', None, None), 'expected --distributed alone'),
-    ((None, 'a:1', None, None), 'together, got a:1, None and None'),
-    ((None, None, None, 0), 'together, got None, None and 0'),
+    ((None, 'a:1', None, None), 'expected --process_count beside'),
+    ((None, None, None, 0), 'expected --coordinator beside'),
     ((None, 'a:1', 2, 2), 'less than --process_count=2, got 2'),
     ((None, 'a:1', 2, -1), 'from 0'),
   ],
