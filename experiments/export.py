@@ -25,58 +25,38 @@ from safetensors import numpy as safetensors_numpy
 
 from experiments import checkpoint
 from experiments import rundir
-from experiments.tasks import base
 from experiments.tasks import table
 import sparsity
 
 FORMAT = 2
 KINDS = ('weights', 'masks', 'state')
-KEYS = ('format', 'config', 'labels', 'densities')  # of the header
 USER_ERROR = 2  # exit code
 
 Tree = dict[str, dict[str, np.ndarray]]  # by module, then by name
 Flat = dict[str, np.ndarray]  # by path
 
 
-class Exported(NamedTuple):
-  """The content of a file."""
+class Network(NamedTuple):
+  """A trained network; arrays by module and name, as Haiku has them."""
 
-  weights: Tree
-  masks: Tree  # of the sparse layers
-  state: Tree
-  header: dict[str, Any]  # `KEYS`
-
-
-class Extracted(NamedTuple):
-  """A network of a run."""
-
-  task: base.Task
-  config: dict[str, Any]
-  labels: dict[str, int]  # such as {'task': 2}
-  weights: Any  # theta on the forward set
-  masks: Any  # None if dense
-  state: Any  # of the network
+  weights: Any  # theta, zero outside the forward set
+  masks: Any  # forward sets; None or empty if dense
+  state: Any  # such as batch statistics
+  config: dict[str, Any]  # of the run
+  labels: dict[str, int]  # among the networks of the run, such as {'task': 2}
 
 
-def save(
-  path: str | os.PathLike[str],
-  weights: Any,
-  masks: Any,
-  state: Any,
-  *,
-  config: dict[str, Any],
-  labels: dict[str, int],
-) -> None:
-  """Writes a network, atomically; `masks` None if all layers are dense."""
-  flat_masks = _flatten(masks) if masks else {}
-  flat_masks = {path: x for path, x in flat_masks.items() if not x.all()}
+def save(path: str | os.PathLike[str], network: Network) -> None:
+  """Writes a network, atomically; masks without zeros are left out."""
+  masks = _flatten(network.masks or {})
+  masks = {path: x for path, x in masks.items() if not x.all()}
   header = {
     'format': FORMAT,
-    'config': config,
-    'labels': labels,
-    'densities': {path: float(x.mean()) for path, x in flat_masks.items()},
+    'config': network.config,
+    'labels': network.labels,
+    'densities': {path: float(x.mean()) for path, x in masks.items()},
   }
-  parts = (_flatten(weights), flat_masks, _flatten(state))
+  parts = (_flatten(network.weights), masks, _flatten(network.state))
   tensors = {
     f'{kind}/{path}': np.ascontiguousarray(x)
     for kind, part in zip(KINDS, parts, strict=True)
@@ -87,17 +67,31 @@ def save(
   rundir.write_bytes(path, content)
 
 
-def load(path: str | os.PathLike[str]) -> Exported:
+def load(path: str | os.PathLike[str]) -> Network:
   """Returns the network that `save` wrote.
 
   Raises:
     ValueError: If the file is missing, altered or not written by `save`.
   """
   try:
-    header, parts = _read(path)
+    with safetensors.safe_open(os.fspath(path), 'numpy') as file:
+      # `safe_open` has compared the tensors' sizes with the file's.
+      header = json.loads((file.metadata() or {})['sparse-training'])
+      if header['format'] != FORMAT:
+        raise ValueError(
+          f'expected format {FORMAT}, got {header["format"]!r:.80}: export it '
+          'again with this version'
+        )
+      parts: dict[str, Flat] = {kind: {} for kind in KINDS}
+      for name in file.keys():  # noqa: SIM118
+        kind, _, path_in_tree = name.partition('/')
+        parts[kind][path_in_tree] = file.get_tensor(name)
     for name, mask in parts['masks'].items():
       if mask.dtype != bool or mask.shape != parts['weights'][name].shape:
         raise ValueError(f'expected a mask of the shape of its weight {name}')
+    return Network(
+      *map(_unflatten, parts.values()), header['config'], header['labels']
+    )
   except (
     AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError,
     safetensors.SafetensorError,
@@ -106,14 +100,13 @@ def load(path: str | os.PathLike[str]) -> Exported:
       f'expected an exported network in {path}, but: '
       f'{type(error).__name__}: {error}'
     ) from error
-  return Exported(*(_unflatten(parts[kind]) for kind in KINDS), header)
 
 
 def extract(
   workdir: str | os.PathLike[str],
   task: int | None = None,
   step: int | None = None,
-) -> Extracted:
+) -> Network:
   """Returns a network of a run.
 
   Args:
@@ -148,25 +141,7 @@ def extract(
     )
   state, _ = checkpoints.restore(made.state, wanted)
   network = jax.device_get(export.extract(state))
-  return Extracted(made, config, export.labels, *network)
-
-
-def _read(path: str | os.PathLike[str]) -> tuple[dict, dict[str, Flat]]:
-  """Returns the header, and the tensors by kind and path."""
-  with safetensors.safe_open(os.fspath(path), 'numpy') as file:
-    # `safe_open` has compared the tensors' sizes with the file's.
-    header = json.loads((file.metadata() or {})['sparse-training'])
-    if header['format'] != FORMAT:
-      raise ValueError(
-        f'expected format {FORMAT}, got {header["format"]!r:.80}: export it '
-        'again with this version'
-      )
-    header = {key: header[key] for key in KEYS}
-    parts: dict[str, Flat] = {kind: {} for kind in KINDS}
-    for name in file.keys():  # noqa: SIM118
-      kind, _, path_in_tree = name.partition('/')
-      parts[kind][path_in_tree] = file.get_tensor(name)
-  return header, parts
+  return Network(*network, config, export.labels)
 
 
 def _flatten(tree: Any) -> Flat:
@@ -196,15 +171,7 @@ def main(arguments: Sequence[str]) -> int:
   parser.add_argument('--step', type=int, help='global step of a checkpoint')
   given = parser.parse_args(arguments)
   try:
-    network = extract(given.workdir, given.task, given.step)
-    save(
-      given.out,
-      network.weights,
-      network.masks,
-      network.state,
-      config=network.config,
-      labels=network.labels,
-    )
+    save(given.out, extract(given.workdir, given.task, given.step))
   except (ValueError, OSError) as error:
     print(f'experiments.export: {error}', file=sys.stderr)
     return USER_ERROR

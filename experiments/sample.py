@@ -23,6 +23,7 @@ from experiments import export
 from experiments.data import vocabulary as vocabulary_lib
 from experiments.models import transformer_xl
 from experiments.tasks import language
+from experiments.tasks import table
 
 USER_ERROR = 2  # exit code
 
@@ -153,7 +154,7 @@ def main(arguments: Sequence[str]) -> int:
   given = parser.parse_args(arguments)
   try:
     network = export.extract(given.workdir, step=given.step)
-    details = network.task.details
+    details = table.make_task(network.config).details
     if not isinstance(details, language.Language):
       raise ValueError(
         f'expected a run of language_modelling in {given.workdir}, got one of '
