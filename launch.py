@@ -1,12 +1,11 @@
 """Trains the networks of a config: --config=FILE[:VARIANT] --workdir=DIR.
 
-Override any value by --config.section.key=value. The same command again goes on
-where it was stopped.
+Override any value by --config.section.key=value. The same command resumes an
+interrupted run.
 
-With several seeds or alphas, or with --sweep=NAME, there are several runs, each
-in a folder below DIR: they are trained one after another, or --jobs=N at a
-time, or as jobs of a cluster with --executor. --list shows them, --watch
-follows them while other processes train.
+Several seeds or alphas, or --sweep=NAME, make several runs, each in a folder
+below DIR. They train one after another, --jobs=N at a time, or as jobs of a
+cluster with --executor. --list shows them, --watch follows them live.
 
 --dry_run checks the config and lowers its training step for CPU, GPU and TPU,
 without data or device; --eval_only evaluates trained networks. With
@@ -17,6 +16,7 @@ from collections.abc import Sequence
 import functools
 import io
 import pathlib
+import shlex
 import signal
 import sys
 
@@ -66,26 +66,26 @@ USER_ERROR, DIVERGED, MACHINE = (
 
 
 def main(arguments: Sequence[str]) -> int:
-  """Checks everything, then does what the flags say; returns the exit code."""
+  """Runs the command; returns the exit code."""
   logging.set_verbosity(logging.ERROR)  # Orbax reports every save
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors='replace')  # consoles without UTF-8
   interrupt.end_with_parent()
   try:
-    overrides, of_cluster = parse(arguments)
+    overrides, cluster = parse(arguments)
     plan = plan_lib.make(FLAGS.config, overrides, FLAGS.sweep)
     workdir = pathlib.Path(FLAGS.workdir or '.')
     if FLAGS.list:
       return _list(plan, workdir)
     if FLAGS.watch and not FLAGS.executor:
       return _watch(plan, workdir)
+    whole, parent = plan, workdir
     if FLAGS.index is not None:
       plan, workdir = _one(plan, workdir)
-    if FLAGS.executor or (plan.has_several and (FLAGS.jobs or 1) > 1):
-      return _train_apart(plan, workdir, of_cluster)
-    if FLAGS.dry_run and FLAGS.sweep:
-      return _train_apart(plan, workdir, ())
+    has_children = plan.has_several and (FLAGS.jobs or 1) > 1
+    if FLAGS.executor or has_children or (FLAGS.dry_run and FLAGS.sweep):
+      return _train_apart(plan, workdir, cluster)
     if FLAGS.dry_run:
       print(*dryrun.dry_run(plan.runs[0].config), sep='\n')
       return 0
@@ -93,6 +93,8 @@ def main(arguments: Sequence[str]) -> int:
     multihost.together(run_lib.check, plan, workdir)
     if FLAGS.eval_only:
       return _evaluate(plan, workdir)
+    if FLAGS.index is not None:
+      multihost.in_first(plan_lib.write, whole, parent)
     return run_lib.train(plan, workdir)
   except (ValueError, OSError) as error:
     print(f'launch.py: {error}', file=sys.stderr)
@@ -115,8 +117,8 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     rest = FLAGS(['launch.py', *words], known_only=True)[1:]
   except flags.Error as error:
     raise ValueError(str(error)) from error
-  of_cluster = [word for word in rest if word.startswith('--cluster.')]
-  overrides = [word for word in rest if word not in of_cluster]
+  cluster = [word for word in rest if word.startswith('--cluster.')]
+  overrides = [word for word in rest if word not in cluster]
   for word in overrides:
     name = word.partition('=')[0]
     if not word.startswith('-'):
@@ -128,7 +130,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     raise ValueError('expected --config=FILE[:VARIANT], got none')
   if FLAGS.workdir is None and not (FLAGS.list or FLAGS.dry_run):
     raise ValueError('expected --workdir=DIR, the folder of the run, got none')
-  if (of_cluster or FLAGS.cluster) and not FLAGS.executor:
+  if (cluster or FLAGS.cluster) and not FLAGS.executor:
     raise ValueError('expected --executor=local or slurm beside --cluster')
   if FLAGS.eval_only and FLAGS.sweep:
     raise ValueError('expected no --eval_only with --sweep; evaluate one run')
@@ -136,7 +138,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     raise ValueError(
       'expected no --jobs or --executor where several processes train a run'
     )
-  return overrides, of_cluster
+  return overrides, cluster
 
 
 def _placement() -> multihost.Placement | None:
@@ -151,7 +153,7 @@ def _placement() -> multihost.Placement | None:
 def _one(
   plan: plan_lib.Plan, workdir: pathlib.Path
 ) -> tuple[plan_lib.Plan, pathlib.Path]:
-  """Returns the plan of the run that --index chooses, and its folder."""
+  """Returns a plan of the run that --index chooses, and its folder."""
   count = len(plan.runs)
   if not 0 <= FLAGS.index < count:
     raise ValueError(
@@ -164,7 +166,7 @@ def _one(
 
 
 def _list(plan: plan_lib.Plan, workdir: pathlib.Path) -> int:
-  """Prints number and name of each run, and its state if there is a folder."""
+  """Prints number, name and, given a folder, state of each run."""
   width = max(len(run.name) for run in plan.runs)
   for index, run in enumerate(plan.runs):
     line = f'{index:4} {run.name:{width}}'
@@ -176,17 +178,15 @@ def _list(plan: plan_lib.Plan, workdir: pathlib.Path) -> int:
   return 0
 
 
-def _watch(
-  plan: plan_lib.Plan, workdir: pathlib.Path, submitted: Sequence[str] = ()
-) -> int:
-  """Shows runs until they end or Ctrl-C, which leaves them alone."""
+def _watch(plan: plan_lib.Plan, workdir: pathlib.Path) -> int:
+  """Shows runs until they end, or until Ctrl-C, which does not stop them."""
   if plan.has_several and not (workdir / points.FILE).exists():
     raise ValueError(f'expected the folder of a sweep, got {workdir}')
   folders = {run.name: workdir / run.name for run in plan.runs}
-  states, have_ended = status.watch(folders, submitted)
+  states, have_ended = status.watch(folders)
   status.report(states)
   if not have_ended:
-    print('Runs that are left go on; the same command with --watch shows them.')
+    print('The runs go on; the same command with --watch shows them.')
     return run_lib.SIGNALLED + signal.SIGINT
   done = all(state.status == 'done' for state in states.values())
   return 0 if done else run_lib.FAILED
@@ -202,13 +202,14 @@ def _evaluate(plan: plan_lib.Plan, workdir: pathlib.Path) -> int:
     if multihost.is_first():
       rundir.write_json(folder / 'evaluation.json', rows)
       for row in rows:
-        print(run.name, rundir.to_json(row))
+        if row['split'] != 'histogram':
+          print(f'{run.name} {rundir.to_json(row)}'.strip())
       print(f'Written to {folder / "evaluation.json"}')
   return 0
 
 
 def _train_apart(
-  plan: plan_lib.Plan, workdir: pathlib.Path, of_cluster: Sequence[str]
+  plan: plan_lib.Plan, workdir: pathlib.Path, overrides: Sequence[str]
 ) -> int:
   """Trains in child processes or jobs; returns the exit code."""
   if FLAGS.executor and not plan.has_several:
@@ -219,19 +220,20 @@ def _train_apart(
   if FLAGS.executor:
     file = pathlib.Path(FLAGS.config.partition(':')[0])
     path = FLAGS.cluster or str(file.with_name('cluster.py'))
-    section = config_lib.load(path, of_cluster, 'cluster')
+    section = config_lib.load(path, overrides, 'cluster')
     cluster = slurm.make_cluster(FLAGS.executor, section)
   if FLAGS.dry_run:
     lines, more = [], ()
     if cluster:
-      lines, more = slurm.describe(cluster), slurm.flags_of(cluster)
+      lines = [f'{name}: {value}' for name, value in cluster.slurm.items()]
+      more = slurm.flags_of(cluster)
     for run in plan.runs:
-      lines += [f'# {run.name}', ' '.join(jobs.command(run, workdir, *more))]
+      lines += [f'# {run.name}', shlex.join(jobs.command(run, workdir, *more))]
     print(*lines, sep='\n')
     return 0
   if FLAGS.executor == 'slurm':
-    ids = slurm.submit(plan, workdir, cluster, FLAGS.jobs)
-    return _watch(plan, workdir, list(ids)) if FLAGS.watch else 0
+    slurm.submit(plan, workdir, cluster, FLAGS.jobs)
+    return _watch(plan, workdir) if FLAGS.watch else 0
   num_jobs = FLAGS.jobs or 1
   if FLAGS.executor == 'local':
     start = functools.partial(slurm.start_local, workdir, cluster)

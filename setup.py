@@ -16,6 +16,7 @@ EXPERIMENTS = [
   'opencv-python-headless>=4.9,<6',  # decodes the images of tensorflow-datasets
   'orbax-checkpoint>=0.12.8,<0.13',
   'pandas>=2.2,<4',
+  'pillow>=10,<14',
   'rich>=13,<16',
   'safetensors>=0.5,<1',
   'scipy>=1.13,<2',

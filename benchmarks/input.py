@@ -48,7 +48,7 @@ def open_imagenet(data_dir: str, interpolation: str):
     interpolation=interpolation,
     on_bad_record='stop',
     num_workers=0,
-  )
+  ).load()
 
 
 def train(data_dir: str, num_batches: int, interpolation: str):

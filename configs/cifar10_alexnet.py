@@ -4,11 +4,10 @@
   python launch.py --config=configs/cifar10_alexnet.py:METHOD,density=D \
       --config.data.data_dir=DATA --workdir=DIR
 
-METHOD is dense (with the curve of one-shot pruning, as in Powerpropagation),
-static, set, rigl, magnitude (one shot, half way), gradual, snip or topkast.
-Further keys, after a comma each: backward_density of Top-KAST, distribution,
-alpha of Powerpropagation (1 for none), and num_steps, which scales all
-milestones.
+METHOD is one of `methods.NAMES`; dense gives the curve of one-shot pruning, as
+in Powerpropagation. Further keys, after a comma each: backward_density of
+Top-KAST, distribution, alpha of Powerpropagation (1 for none), and num_steps,
+which scales all milestones.
 
 Schwarz et al., 2021, https://arxiv.org/abs/2110.00296, use "a smaller version
 of AlexNet". Its sizes and their recipe are unknown to us; both are this
@@ -62,17 +61,12 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     weight_decay=5e-4,
   )
   config.loss = dict(label_smoothing=0.0)
-  config.train = dict(
+  config.train = sections.train(
     batch_size=128,
     eval_batch_size=500,
-    num_micro=1,
-    num_devices=1,
     num_steps=num_steps,
-    log_every=100,
     eval_every=2_000,
     checkpoint_every=2_000,
-    keep_checkpoints=2,
-    on_not_finite='stop',
   )
   config.prune = sections.prune(num_levels=20)
   return config

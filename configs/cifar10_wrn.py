@@ -21,11 +21,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   """Returns the config."""
   config = cifar10_alexnet.get_config(f'{argument},num_steps={NUM_STEPS}')
   config.model = dict(
-    name='wide_resnet',
-    depth=22,
-    width=2,
-    dropout=0.0,
-    compute_dtype='float32',
+    name='wide_resnet', depth=22, width=2, dropout=0.0, compute_dtype='float32'
   )
   config.optimizer.schedule = sections.piecewise(
     warmup_steps=390, boundaries=(30_000, 60_000, 80_000), factor=0.2

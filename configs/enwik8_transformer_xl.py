@@ -4,14 +4,9 @@
       --config=configs/enwik8_transformer_xl.py:METHOD,size=SIZE,density=D \
       --config.data.path=FOLDER/enwik8.zip --workdir=DIR
 
-METHOD is dense, static, set, rigl, magnitude (gradual, by magnitude), topkast,
-powerprop_magnitude or powerprop_topkast; SIZE is base (12 layers, 41 million
-parameters) or large (24 layers, 277 million). Further keys, after a comma each:
-
-  density=0.2                       of Top-KAST: forward
-  backward_density=0.4              of Top-KAST
-  alpha=1.375                       of the powerprop_ methods; our choice
-  num_steps=0                       scales all milestones; 0: 400,000
+METHOD is one of `methods.LARGE`; SIZE is base (12 layers, 41 million
+parameters) or large (24 layers, 277 million). `num_steps` (400,000) scales all
+milestones; further keys are those of `language.KEYS`.
 
 Sizes, dropout, lengths, batch, learning rate, warm-up and number of steps are
 those of the training scripts of https://github.com/kimiyoung/transformer-xl,
@@ -32,15 +27,10 @@ from configs import language
 
 SIZES = {
   'base': dict(
-    model=dict(
-      num_layers=12,
-      d_model=512,
-      num_heads=8,
-      d_head=64,
-      d_inner=2048,
-      dropout=0.1,
-      attention_dropout=0.0,
-    ),
+    model={
+      'num_layers': 12, 'd_model': 512, 'num_heads': 8, 'd_head': 64,
+      'd_inner': 2048, 'dropout': 0.1, 'attention_dropout': 0.0,
+    },
     length=512,
     evaluation=dict(segment_len=80, memory_len=2100, clamp_len=820),
     batch_size=22,
@@ -49,15 +39,10 @@ SIZES = {
     num_steps=400_000,
   ),
   'large': dict(
-    model=dict(
-      num_layers=24,
-      d_model=1024,
-      num_heads=8,
-      d_head=128,
-      d_inner=3072,
-      dropout=0.15,
-      attention_dropout=0.15,
-    ),
+    model={
+      'num_layers': 24, 'd_model': 1024, 'num_heads': 8, 'd_head': 128,
+      'd_inner': 3072, 'dropout': 0.15, 'attention_dropout': 0.15,
+    },
     length=768,
     evaluation=dict(segment_len=128, memory_len=3800, clamp_len=1000),
     batch_size=64,
@@ -65,7 +50,7 @@ SIZES = {
     warmup_steps=4_000,
     num_steps=400_000,
   ),
-}
+}  # fmt: skip
 
 
 def get_config(argument: str = '') -> ml_collections.ConfigDict:

@@ -5,8 +5,7 @@
   python launch.py --config=configs/imagenet_resnet50.py:METHOD,density=D \
       --config.data.data_dir=DATA --workdir=DIR
 
-METHOD is dense, static, set, rigl, magnitude (gradual, by magnitude), topkast,
-powerprop_magnitude or powerprop_topkast. Further keys, after a comma each:
+METHOD is one of `methods.LARGE`. Further keys, after a comma each:
 
   density=0.1                       of Top-KAST: forward
   backward_density=0.2              of Top-KAST
@@ -44,20 +43,15 @@ from configs import methods
 from configs import sections
 
 NUM_TRAIN = 1_281_167
+KEYS = {
+  'density': 0.1, 'backward_density': 0.2, 'distribution': 'uniform',
+  'length': 1.0, 'batch_size': 4_096, 'alpha': 1.375,
+}  # fmt: skip
 
 
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
   """Returns the config."""
-  variant, given = arguments.parse(
-    argument,
-    methods.LARGE,
-    density=0.1,
-    backward_density=0.2,
-    distribution='uniform',
-    length=1.0,
-    batch_size=4_096,
-    alpha=1.375,
-  )
+  variant, given = arguments.parse(argument, methods.LARGE, **KEYS)
   batch_size = given['batch_size']
   scale = given['length'] * 4_096 / batch_size  # of the recipe's steps
   num_steps = round(32_000 * scale)
@@ -100,17 +94,13 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     weight_decay=1e-4,
   )
   config.loss = dict(label_smoothing=0.1)
-  config.train = dict(
+  config.train = sections.train(
     batch_size=batch_size,
     eval_batch_size=1_000,
-    num_micro=1,
     num_devices=config_dict.placeholder(int),  # None: all
     num_steps=num_steps,
-    log_every=100,
     eval_every=2_500,
     checkpoint_every=1_000,
-    keep_checkpoints=2,
-    on_not_finite='stop',
   )
   config.prune = sections.prune(lowest=0.05)
   return config

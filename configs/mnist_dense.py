@@ -36,17 +36,13 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     momentum=0.0,
   )
   config.loss = dict(label_smoothing=0.0)
-  config.train = dict(
+  config.train = sections.train(
     batch_size=60,
     eval_batch_size=1_000,
-    num_micro=1,
-    num_devices=1,
     num_steps=50_000,
     log_every=500,
     eval_every=2_500,
     checkpoint_every=2_500,
-    keep_checkpoints=2,
-    on_not_finite='stop',
   )
   config.prune = sections.prune(num_levels=20)
   config.prune.update(output_layer='linear_2/w', output_factor=2.0)

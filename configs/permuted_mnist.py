@@ -60,17 +60,13 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     momentum=0.0,
   )
   config.loss = dict(label_smoothing=0.0)
-  config.train = dict(
+  config.train = sections.train(
     batch_size=60,
-    num_micro=1,
-    num_devices=1,
     eval_batch_size=1_000,
     num_steps=num_steps,
     log_every=min(500, num_steps),
     eval_every=num_steps,
     checkpoint_every=num_steps,
-    keep_checkpoints=2,
-    on_not_finite='stop',
   )
   config.test = dict(every=1, check_forgetting=True)
   if variant == 'hundred':

@@ -9,6 +9,8 @@ is trained for all seeds of its config. Densities, strengths and alphas without
 a source are this project's choice.
 """
 
+from configs import methods as method_sections
+
 DENSITIES = (0.2, 0.1, 0.05)
 METHODS = ('static', 'set', 'rigl', 'magnitude', 'gradual', 'snip', 'topkast')
 IMAGENET_DENSITIES = (0.2, 0.1, 0.05, 0.02, 0.01)
@@ -94,10 +96,7 @@ def imagenet_extended(add):
 
 def photographs(add):
   """photographs_resnet50.py: every method, in float32 and in bfloat16."""
-  for name in (
-    'dense', 'static', 'set', 'rigl', 'magnitude', 'topkast',
-    'powerprop_magnitude', 'powerprop_topkast',
-  ):  # fmt: skip
+  for name in method_sections.LARGE:
     for dtype in ('float32', 'bfloat16'):
       add({'config': f':{name}', 'model.compute_dtype': dtype})
 

@@ -4,12 +4,9 @@
       --workdir=DIR
   python -m experiments.sample --workdir=DIR --prompt='In the beginning'
 
-METHOD is dense, static, set, rigl, magnitude (gradual, by magnitude), topkast,
-powerprop_magnitude or powerprop_topkast. Further keys, after a comma each:
+METHOD is one of `methods.LARGE`. Further keys, after a comma each, are those of
+`language.KEYS` and
 
-  density=0.2                       of Top-KAST: forward
-  backward_density=0.4              of Top-KAST
-  alpha=1.375                       of the powerprop_ methods
   num_steps=1500                    scales all milestones
   path=FILE                         another text, also .gz: its last 5% are for
                                     testing, the 5% before for validation
@@ -27,14 +24,34 @@ dense 2.130 ± 0.008, Top-KAST at 20% / 40% 2.407 ± 0.037, static at 20% 2.418 
 0.006.
 """
 
-from typing import Any
-
 import ml_collections
 from ml_collections import config_dict
 
 from configs import arguments
 from configs import language
 from configs import methods
+
+SIZE = {
+  'model': {
+    'num_layers': 4, 'd_model': 224, 'num_heads': 7, 'd_head': 32,
+    'd_inner': 896, 'dropout': 0.0, 'attention_dropout': 0.0,
+  },
+  'length': 64, 'evaluation': {'segment_len': 64, 'memory_len': 128},
+  'batch_size': 8, 'num_devices': 1, 'warmup_steps': 200,
+}  # fmt: skip
+QUICK = {
+  'model': {
+    'num_layers': 1, 'd_model': 32, 'd_embed': 32, 'num_heads': 2, 'd_head': 16,
+    'd_inner': 64,
+  },
+  'train': {
+    'batch_size': 4, 'segment_len': 16, 'memory_len': 16, 'log_every': 10,
+    'eval_every': 10, 'checkpoint_every': 10,
+  },
+  'evaluation': {
+    'batch_size': 4, 'segment_len': 16, 'memory_len': 32, 'num_tokens': 1_000,
+  },
+}  # fmt: skip
 
 
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
@@ -48,59 +65,25 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     quick=0,
   )
   num_steps = 20 if given['quick'] else given['num_steps']
+  data = dict(name='kjv', unit='byte', max_words=config_dict.placeholder(int))
+  if given['path']:
+    data.update(
+      name='file',
+      path=given['path'],
+      held_out=0.05,
+      cache_dir=config_dict.placeholder(str),  # None: beside the file
+    )
   is_topkast = variant.endswith('topkast')
   config = language.make(
     variant,
     given,
-    num_steps=num_steps,
+    SIZE | {'num_steps': num_steps},
+    data=data,
     refresh_every=10 if is_topkast else max(1, num_steps // 60),
-  )
-  config.data = _data(given['path'])
-  config.model = language.model(
-    vocab_size=256,
-    num_layers=4,
-    d_model=224,
-    num_heads=7,
-    d_head=32,
-    d_inner=896,
-    dropout=0.0,
-    attention_dropout=0.0,
-  )
-  config.optimizer = language.adam(
     learning_rate=1e-3,
-    warmup_steps=min(200, num_steps // 10),
-    num_steps=num_steps,
+    vocab_size=256,
   )
-  config.train = language.train(batch_size=8, length=64, num_steps=num_steps)
   config.train.update(log_every=50, eval_every=750, checkpoint_every=250)
-  config.evaluation = language.evaluation(segment_len=64, memory_len=128)
   if given['quick']:
-    _shrink(config)
+    config.update(QUICK)
   return config
-
-
-def _data(path: str) -> dict[str, Any]:
-  content = dict(unit='byte', max_words=config_dict.placeholder(int))
-  if not path:
-    return dict(name='kjv', **content)
-  cache_dir = config_dict.placeholder(str)  # None: beside the file
-  return dict(
-    name='file', path=path, held_out=0.05, cache_dir=cache_dir, **content
-  )
-
-
-def _shrink(config: ml_collections.ConfigDict) -> None:
-  config.model.update(
-    num_layers=1, d_model=32, d_embed=32, num_heads=2, d_head=16, d_inner=64
-  )
-  config.train.update(
-    batch_size=4,
-    segment_len=16,
-    memory_len=16,
-    log_every=10,
-    eval_every=10,
-    checkpoint_every=10,
-  )
-  config.evaluation.update(
-    batch_size=4, segment_len=16, memory_len=32, num_tokens=1_000
-  )

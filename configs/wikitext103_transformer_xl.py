@@ -4,15 +4,9 @@
       --config=configs/wikitext103_transformer_xl.py:METHOD,size=SIZE \
       --config.data.path=FOLDER --workdir=DIR
 
-FOLDER holds wiki.{train,valid,test}.tokens. METHOD is dense, static, set, rigl,
-magnitude (gradual, by magnitude), topkast, powerprop_magnitude or
-powerprop_topkast; SIZE is base or large. Further keys, after a comma each:
-
-  density=0.2                       of Top-KAST: forward
-  backward_density=0.4              of Top-KAST
-  alpha=1.375                       of the powerprop_ methods; our choice
-  num_steps=0                       scales all milestones; 0: 200,000 for base,
-                                    4,000,000 for large
+FOLDER holds wiki.{train,valid,test}.tokens; METHOD is one of `methods.LARGE`,
+SIZE base or large. `num_steps` (200,000 for base, 4,000,000 for large) scales
+all milestones; further keys are those of `language.KEYS`.
 
 Sizes, dropout, lengths, batch, learning rate, warm-up and number of steps are
 those of the training scripts of https://github.com/kimiyoung/transformer-xl,
@@ -34,16 +28,10 @@ from configs import language
 
 SIZES = {
   'base': dict(
-    model=dict(
-      num_layers=16,
-      d_model=410,
-      num_heads=10,
-      d_head=41,
-      d_inner=2100,
-      dropout=0.1,
-      attention_dropout=0.0,
-      div_val=1,
-    ),
+    model={
+      'num_layers': 16, 'd_model': 410, 'num_heads': 10, 'd_head': 41,
+      'd_inner': 2100, 'dropout': 0.1, 'attention_dropout': 0.0, 'div_val': 1,
+    },
     length=150,
     evaluation=dict(segment_len=64, memory_len=640, clamp_len=400),
     batch_size=60,
@@ -52,16 +40,10 @@ SIZES = {
     num_steps=200_000,
   ),
   'large': dict(
-    model=dict(
-      num_layers=18,
-      d_model=1024,
-      num_heads=16,
-      d_head=64,
-      d_inner=4096,
-      dropout=0.2,
-      attention_dropout=0.2,
-      div_val=4,
-    ),
+    model={
+      'num_layers': 18, 'd_model': 1024, 'num_heads': 16, 'd_head': 64,
+      'd_inner': 4096, 'dropout': 0.2, 'attention_dropout': 0.2, 'div_val': 4,
+    },
     length=384,
     evaluation=dict(segment_len=128, memory_len=1600, clamp_len=1000),
     batch_size=128,
@@ -69,7 +51,7 @@ SIZES = {
     warmup_steps=16_000,
     num_steps=4_000_000,
   ),
-}
+}  # fmt: skip
 
 
 def get_config(argument: str = '') -> ml_collections.ConfigDict:

@@ -25,8 +25,10 @@ html_theme_options = {
   'show_toc_level': 2,
   'use_download_button': False,
   'use_fullscreen_button': False,
+  'navbar_persistent': [],
 }
-html_static_path = []
+html_static_path = ['_static']
+html_css_files = ['site.css']
 exclude_patterns = ['_build', 'results/*.md']  # remarks that results.md includes
 
 myst_enable_extensions = ['colon_fence', 'dollarmath']

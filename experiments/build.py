@@ -39,9 +39,9 @@ def build(
 
   Args:
     table: constructors by name.
-    section: one of its keys chooses from the table.
+    section: keys and values of the config.
     name: path of the section, for messages: `'config.optimizer'`.
-    key: the key that chooses.
+    key: the key whose value chooses from the table.
     **more: further keyword arguments, set by the program.
 
   Raises:
@@ -82,13 +82,6 @@ def call(
   return _call(constructor, _plain(section, name), name, label, more)
 
 
-def check_keys(section: Any, expected: Iterable[str], name: str) -> None:
-  """Raises ValueError unless a section has exactly the `expected` keys."""
-  expected = tuple(expected)
-  keys = f'(keys of {name}: {_join(expected)})'
-  _check_keys(_plain(section, name), expected, expected, name, keys)
-
-
 def check_least(name: str, least: int, **values: int | None) -> None:
   """Raises ValueError if one of the values is below `least`; None passes."""
   for key, value in values.items():
@@ -103,41 +96,39 @@ def differences(there: Mapping, now: Mapping) -> list[str]:
     >>> differences({'seed': 0, 'model': {'width': 3}}, {'model': {'width': 4}})
     ['model.width: 3 there, 4 now', 'seed: 0 there, absent now']
   """
-  there, now = dict(_leaves(there)), dict(_leaves(now))
-
-  def shown(flat, path):
-    return repr(flat[path]) if path in flat else 'absent'
-
+  there, now = _flat(there), _flat(now)
   return [
-    f'{path}: {shown(there, path)} there, {shown(now, path)} now'
+    f'{path}: {there.get(path, "absent")} there, {now.get(path, "absent")} now'
     for path in sorted(there.keys() | now.keys())
-    if path not in there
-    or path not in now
-    or _canonical(there[path]) != _canonical(now[path])
+    if there.get(path) != now.get(path)
   ]
 
 
 def did_you_mean(word: Any, words: Iterable[str]) -> str:
-  """Returns `"; did you mean 'x'?"` for the nearest word, or ''."""
+  """Returns `"; did you mean 'x'?"` for the nearest word, '' if none is."""
   close = difflib.get_close_matches(str(word), list(words), n=1)
   return f'; did you mean {close[0]!r}?' if close else ''
 
 
 def _call(constructor, section, name, label, more):
-  for key in section:
-    if key in more:
-      raise ValueError(f'{name}: unexpected key {key!r}, the program sets it')
   try:
     signature = inspect.signature(constructor, eval_str=True)
   except NameError:  # an annotation for type checkers only
     signature = inspect.signature(constructor)
-  parameters = dict(signature.parameters)
+  parameters = signature.parameters
   is_open = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
   known = {k: p for k, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
-  given = {**section, **more}
   keys = f'(keys of {label}: {_join(k for k in known if k not in more)})'
-  required = [key for key, p in known.items() if p.default is p.empty]
-  _check_keys(given, given if is_open else known, required, name, keys)
+  given = {**section, **more}
+  for key in section:
+    if key in more:
+      raise ValueError(f'{name}: unexpected key {key!r}, the program sets it')
+    if key not in known and not is_open:
+      hint = did_you_mean(key, known)
+      raise ValueError(f'{name}: unknown key {key!r}{hint} {keys}')
+  for key, parameter in known.items():
+    if key not in given and parameter.default is parameter.empty:
+      raise ValueError(f'{name}: missing key {key!r} {keys}')
   for key in section.keys() & known.keys():
     annotation = known[key].annotation
     try:
@@ -148,16 +139,6 @@ def _call(constructor, section, name, label, more):
         f'{name}.{key}: expected {expected}, got {section[key]!r}'
       ) from None
   return constructor(**given)
-
-
-def _check_keys(given, known, required, name, keys):
-  for key in given:
-    if key not in known:
-      hint = did_you_mean(key, known)
-      raise ValueError(f'{name}: unknown key {key!r}{hint} {keys}')
-  for key in required:
-    if key not in given:
-      raise ValueError(f'{name}: missing key {key!r} {keys}')
 
 
 def _plain(section: Any, name: str) -> dict[str, Any]:
@@ -198,15 +179,12 @@ def _join(words: Iterable[str]) -> str:
   return ', '.join(map(str, words))
 
 
-def _leaves(tree: Mapping, prefix: str = ''):
-  """Yields (dotted path, value) for each leaf of a nested dict."""
+def _flat(tree: Mapping, prefix: str = '') -> dict[str, str]:
+  """Returns the JSON of each leaf of a nested dict by its dotted path."""
+  leaves = {}
   for key, value in tree.items():
     if isinstance(value, Mapping) and value:
-      yield from _leaves(value, f'{prefix}{key}.')
+      leaves |= _flat(value, f'{prefix}{key}.')
     else:
-      yield f'{prefix}{key}', value
-
-
-def _canonical(value: Any) -> str:
-  """Returns a form in which (1,) equals [1.0], and 1 differs from True."""
-  return json.dumps(json.loads(json.dumps(value), parse_int=float))
+      leaves[f'{prefix}{key}'] = json.dumps(value)
+  return leaves

@@ -76,11 +76,11 @@ def make_method(
   """
   sparse = build.build(METHODS, method, name='config.method')
   inner = build.build(optimizers.OPTIMIZERS, optimizer, name='config.optimizer')
-  alpha, optimizer_in = build.call(
-    _parameterization, powerprop, name='config.powerprop'
-  )
-  inner = parameterize(
-    optax.chain(sparse.link, inner), alpha=alpha, optimizer_in=optimizer_in
+  inner, alpha = build.call(
+    _parameterize,
+    powerprop,
+    name='config.powerprop',
+    inner=optax.chain(sparse.link, inner),
   )
   is_dense = method['name'] == 'dense'
 
@@ -103,19 +103,10 @@ def make_method(
   )
 
 
-def parameterize(
-  inner: Optimizer, *, alpha: float, optimizer_in: str
-) -> optax.GradientTransformation:
-  """Returns the optimizer of phi; `inner` acts on theta or on phi.
-
-  The two are the same for plain SGD without weight decay.
-  """
-  if optimizer_in == 'theta':
-    return powerprop_lib.powerprop(inner, alpha)
-  return optax.chain(powerprop_lib.scale_by_powerprop(alpha), inner)
-
-
-def _parameterization(*, alpha: float, optimizer_in: str) -> tuple[float, str]:
+def _parameterize(
+  *, alpha: float, optimizer_in: str, inner: Optimizer
+) -> tuple[Optimizer, float]:
+  """Returns the optimizer of phi, where `inner` acts on theta or phi; alpha."""
   if not 1 <= alpha < np.inf:
     raise ValueError(
       f'config.powerprop.alpha: expected a finite alpha >= 1, got {alpha}'
@@ -125,7 +116,9 @@ def _parameterization(*, alpha: float, optimizer_in: str) -> tuple[float, str]:
       f'config.powerprop.optimizer_in: expected one of {SPACES}, got '
       f'{optimizer_in!r}'
     )
-  return alpha, optimizer_in
+  if optimizer_in == 'theta':
+    return powerprop_lib.powerprop(inner, alpha), alpha
+  return optax.chain(powerprop_lib.scale_by_powerprop(alpha), inner), alpha
 
 
 def _dense(*, storage: str) -> Sparse:

@@ -1,12 +1,7 @@
-"""Optimizers by name: a config section is the arguments of one of these.
-
-Called directly and not for a config, `learning_rate` and `weight_decay` may be
-traced, so that networks that differ in them are trained side by side.
-"""
+"""Optimizers by name: a config section is the arguments of one of these."""
 
 from collections.abc import Callable
 import math
-import numbers
 from typing import Any
 
 import jax.numpy as jnp
@@ -23,7 +18,7 @@ def constant(*, warmup_steps: int) -> Schedule:
 
   The first step of a warm-up of W steps has the factor 1 / W.
   """
-  _check_warmup(warmup_steps)
+  _check_range(0, math.inf, warmup_steps=warmup_steps)
   return lambda step: _warmup(step, warmup_steps)
 
 
@@ -31,7 +26,7 @@ def piecewise(
   *, warmup_steps: int, boundaries: tuple[int, ...], factor: float
 ) -> Schedule:
   """Returns factors: `factor` times as much from each boundary on."""
-  _check_warmup(warmup_steps)
+  _check_range(0, math.inf, warmup_steps=warmup_steps)
   if list(boundaries) != sorted(set(boundaries)) or min((1, *boundaries)) < 1:
     raise ValueError(f'expected ascending boundaries >= 1, got {boundaries}')
   if not 0 < factor <= 1:
@@ -46,7 +41,7 @@ def piecewise(
 
 def cosine(*, warmup_steps: int, num_steps: int, final: float) -> Schedule:
   """Returns factors from 1 to `final` along half a cosine, after a warm-up."""
-  _check_warmup(warmup_steps)
+  _check_range(0, math.inf, warmup_steps=warmup_steps)
   if not 0 <= final <= 1:
     raise ValueError(f'expected final in [0, 1], got {final}')
   if num_steps <= warmup_steps:
@@ -70,8 +65,7 @@ def inverse_sqrt(*, warmup_steps: int) -> Schedule:
     Vaswani et al., 2017, "Attention is all you need".
     https://arxiv.org/abs/1706.03762
   """
-  if warmup_steps < 1:
-    raise ValueError(f'expected warmup_steps >= 1, got {warmup_steps}')
+  _check_range(1, math.inf, warmup_steps=warmup_steps)
 
   def schedule(step):
     decayed = jnp.sqrt(warmup_steps / jnp.maximum(step + 1, warmup_steps))
@@ -104,8 +98,7 @@ def sgd(
   Raises:
     ValueError: If a value is out of range.
   """
-  if not 0 <= momentum < 1:
-    raise ValueError(f'expected momentum in [0, 1), got {momentum}')
+  _check_range(0, 1, momentum=momentum)
   return optax.chain(
     _clip(clip_norm),
     _decay(weight_decay),
@@ -128,11 +121,8 @@ def adam(
   Raises:
     ValueError: If a value is out of range.
   """
-  for name, value in {'b1': b1, 'b2': b2}.items():
-    if not 0 <= value < 1:
-      raise ValueError(f'expected {name} in [0, 1), got {value}')
-  if not 0 <= eps < math.inf:
-    raise ValueError(f'expected a finite eps >= 0, got {eps}')
+  _check_range(0, 1, b1=b1, b2=b2)
+  _check_range(0, math.inf, eps=eps)
   return optax.chain(
     _clip(clip_norm),
     optax.scale_by_adam(b1, b2, eps),
@@ -145,11 +135,7 @@ OPTIMIZERS = {'adam': adam, 'sgd': sgd}
 
 
 def _rate(learning_rate: float, schedule: dict) -> Any:
-  is_known = isinstance(learning_rate, numbers.Real)
-  if is_known and not 0 <= learning_rate < math.inf:
-    raise ValueError(
-      f'expected a finite learning_rate >= 0, got {learning_rate}'
-    )
+  _check_range(0, math.inf, learning_rate=learning_rate)
   factor = build.build(SCHEDULES, schedule, name='config.optimizer.schedule')
   if schedule['name'] == 'constant' and not schedule['warmup_steps']:
     return learning_rate
@@ -160,16 +146,17 @@ def _warmup(step, warmup_steps: int):
   return jnp.minimum(1.0, (step + 1) / max(1, warmup_steps))
 
 
-def _check_warmup(warmup_steps: int) -> None:
-  if warmup_steps < 0:
-    raise ValueError(f'expected warmup_steps >= 0, got {warmup_steps}')
+def _check_range(least: float, below: float, **values: float) -> None:
+  for name, value in values.items():
+    if not least <= value < below:
+      raise ValueError(
+        f'expected {name} in [{least:g}, {below:g}), got {value}'
+      )
 
 
 def _decay(weight_decay: float) -> optax.GradientTransformation:
-  is_known = isinstance(weight_decay, numbers.Real)
-  if is_known and not 0 <= weight_decay < math.inf:
-    raise ValueError(f'expected a finite weight_decay >= 0, got {weight_decay}')
-  if is_known and not weight_decay:
+  _check_range(0, math.inf, weight_decay=weight_decay)
+  if not weight_decay:
     return optax.identity()
   return optax.add_decayed_weights(
     weight_decay,

@@ -12,7 +12,6 @@ strings 'nan', 'inf' and '-inf', which `float` reads.
 from collections.abc import Mapping
 import datetime
 import fcntl
-import functools
 import importlib.metadata
 import json
 import math
@@ -23,8 +22,8 @@ import re
 import socket
 import subprocess
 import time
-import types
 from typing import Any
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -47,18 +46,16 @@ class FolderError(ValueError):
   """A run cannot use its folder; the message says why."""
 
 
-class Lock:
+class Lock(NamedTuple):
   """Exclusive use of a folder until `release`."""
 
-  def __init__(self, path: pathlib.Path, descriptor: int):
-    self._path, self._descriptor = path, descriptor
+  path: pathlib.Path
+  descriptor: int
 
   def release(self) -> None:
-    """Lets others use the folder."""
-    if self._descriptor is not None:
-      self._path.unlink(missing_ok=True)  # before anyone else can lock it
-      os.close(self._descriptor)
-      self._descriptor = None
+    """Lets others use the folder; called once."""
+    self.path.unlink(missing_ok=True)  # before anyone else can lock it
+    os.close(self.descriptor)
 
 
 def check(workdir: _Path, config: Mapping[str, Any]) -> None:
@@ -90,12 +87,9 @@ def check(workdir: _Path, config: Mapping[str, Any]) -> None:
 
 
 def create(workdir: _Path, config: Mapping[str, Any]) -> None:
-  """Makes a folder this config's, or opens it again.
+  """Writes config.json after `check`; removes killed writers' files.
 
-  The caller holds the lock. Temporary files of killed processes are removed.
-
-  Raises:
-    FolderError: As `check`; nothing is changed then.
+  The caller holds the lock.
   """
   check(workdir, config)
   workdir = pathlib.Path(workdir)
@@ -109,11 +103,7 @@ def create(workdir: _Path, config: Mapping[str, Any]) -> None:
 
 
 def read_config(workdir: _Path) -> dict[str, Any]:
-  """Returns the config of a run.
-
-  Raises:
-    FolderError: If config.json is damaged or of another format.
-  """
+  """Returns the config of a run; FolderError if damaged or too old."""
   path = pathlib.Path(workdir) / 'config.json'
   value = read_json(path)
   if not isinstance(value, dict):
@@ -145,15 +135,30 @@ def read_status(workdir: _Path) -> dict[str, Any] | None:
 
 def write_summary(workdir: _Path, values: Mapping[str, Any]) -> None:
   """Writes summary.json: `values`, device and versions; on rank 0."""
-  if multihost.is_first():
-    value = {**values, 'device': device(), 'versions': versions()}
-    write_json(pathlib.Path(workdir) / 'summary.json', value)
+  if not multihost.is_first():
+    return
+  first = jax.devices()[0]
+  value = {
+    **values,
+    'device': {
+      'platform': first.platform,
+      'kind': first.device_kind,
+      'count': jax.device_count(),
+    },
+    'versions': {
+      'python': platform.python_version(),
+      **{name: importlib.metadata.version(name) for name in _LIBRARIES},
+      'project': VERSION,
+      'git_commit': _git_commit(),
+    },
+  }
+  write_json(pathlib.Path(workdir) / 'summary.json', value)
 
 
 def lock(workdir: _Path) -> Lock:
   """Returns the lock of a folder, which is created if absent.
 
-  The kernel releases the lock of a process that ends, killed or not.
+  The kernel releases the lock of a killed process.
 
   Raises:
     FolderError: If another process holds it; the message names the process.
@@ -190,17 +195,15 @@ def lock(workdir: _Path) -> Lock:
 def is_locked(workdir: _Path) -> bool:
   """Returns whether a process holds the lock of a folder."""
   try:
-    descriptor = os.open(
-      pathlib.Path(workdir) / LOCK, os.O_RDONLY | os.O_NOFOLLOW
-    )
+    path = pathlib.Path(workdir) / LOCK
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
   except OSError:
     return False
-  try:
-    fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-  except BlockingIOError:
-    return True
-  finally:
-    os.close(descriptor)
+  with os.fdopen(descriptor) as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+      return True
   return False
 
 
@@ -210,9 +213,6 @@ def to_json(value: Any, indent: int | None = None) -> str:
   Example:
     >>> to_json({'loss': np.float32(0.5), 'bad': [math.nan, -math.inf]})
     '{"loss": 0.5, "bad": ["nan", "-inf"]}'
-
-  Raises:
-    TypeError: If `value` is not plain data.
   """
   return json.dumps(_to_plain(value), indent=indent, allow_nan=False)
 
@@ -237,35 +237,11 @@ def write_bytes(path: _Path, content: bytes) -> None:
 
 
 def read_json(path: _Path) -> Any:
-  """Returns the content of a JSON file.
-
-  Raises:
-    FolderError: If it is not JSON.
-  """
+  """Returns the content of a JSON file; FolderError if it is not JSON."""
   try:
     return json.loads(pathlib.Path(path).read_text())
   except ValueError as error:  # neither JSON nor text
     raise FolderError(f'expected JSON in {path}, but: {error}') from error
-
-
-def device() -> dict[str, Any]:
-  """Returns platform, kind and number of JAX's devices."""
-  devices = jax.devices()
-  kind = devices[0].device_kind
-  return {'platform': devices[0].platform, 'kind': kind, 'count': len(devices)}
-
-
-@functools.cache
-def versions() -> types.MappingProxyType[str, str | None]:
-  """Returns the versions of Python, libraries and this project."""
-  return types.MappingProxyType(
-    {
-      'python': platform.python_version(),
-      **{name: importlib.metadata.version(name) for name in _LIBRARIES},
-      'project': VERSION,
-      'git_commit': _git_commit(),
-    }
-  )
 
 
 def _now() -> str:

@@ -1,4 +1,4 @@
-"""The training state: its arrays, its beginning, and the weights in it."""
+"""The training state: arrays, first state, and weights."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,11 +29,8 @@ def init_state(
 ) -> TrainState:
   """Returns the masked state before the first step.
 
-  Args:
-    method: of the network.
-    init: from a key to theta and the network's state.
-    seed: of the network, may be traced.
-    scores: saliency of the weights, or None.
+  `init` maps a key to theta and the network's state; `scores` holds the
+  saliency of the weights. The seed may be traced.
   """
   weights, net_state = init(init_key(seed))
   params = method.from_weights(weights)

@@ -43,9 +43,8 @@ class Steps(NamedTuple):
   measure: Callable[..., tuple[state_lib.TrainState, Metrics, Any]]
   # (state, mean metrics, masks before the steps) -> one row of metrics
   summarize: Callable[..., Metrics]
-  masks: Callable[
-    [state_lib.TrainState], Any
-  ]  # a copy, for `advance` donates the state
+  # state -> a copy of its masks, because `advance` donates the state
+  masks: Callable[[state_lib.TrainState], Any]
 
 
 def compile_steps(
@@ -59,12 +58,12 @@ def compile_steps(
   """Returns the compiled functions of a task.
 
   Args:
-    objective: of the training.
+    objective: loss and method.
     batch_at: (inputs of a chunk, number of a step in it) -> batch.
-    state: shapes with shardings, as `storage.shapes` returns them.
+    state: shapes with shardings.
     replicated: sharding of the metrics.
-    in_loop: whether one dispatch makes many steps; otherwise a chunk is one
-      step, and no loop hides it from the compiler's threads.
+    in_loop: one dispatch makes many steps; otherwise a chunk is one step, which
+      XLA parallelizes better outside of a loop.
   """
   shardings = jax.tree.map(lambda x: x.sharding, storage_lib.on_device(state))
   method = objective.method
@@ -144,19 +143,14 @@ def train_step(
 
 
 def train_steps(
-  step: Callable[
-    [state_lib.TrainState, jax.Array], tuple[state_lib.TrainState, Metrics]
-  ],
+  step: Callable[..., tuple[state_lib.TrainState, Metrics]],
   state: state_lib.TrainState,
   first: jax.Array,
   last: jax.Array,
 ) -> tuple[state_lib.TrainState, Metrics]:
-  """Makes the steps from `first` to `last - 1` of a chunk in one loop.
+  """Returns the state after steps `first` to `last - 1`, and metric sums.
 
-  Their number is not part of the program, so that one program serves all.
-
-  Returns:
-    The state after the steps, and the sums of their metrics.
+  The number of steps is not part of the program, so that one serves all.
   """
   step = jax.jit(step, inline=True)  # traced once for the two uses below
 

@@ -24,32 +24,21 @@ Optimizer = optax.GradientTransformationExtraArgs
 class Storage(NamedTuple):
   """Host-side operations on a `step.TrainState`."""
 
+  # (theta, optimizer state) -> the weights of a training step
+  forward_weights: Callable[[Any, Any], Any]
   # From the masked state to the state that is trained, and back.
-  pack: Callable[[Any], Any]
-  unpack: Callable[[Any], Any]
+  pack: Callable[[Any], Any] = lambda state: state
+  unpack: Callable[[Any], Any] = lambda state: state
   # is_due(counts): bool mask over `counts`; True where the host refreshes the
   # active sets after that many steps.
-  is_due: Callable[[np.ndarray], np.ndarray]
+  is_due: Callable[[np.ndarray], np.ndarray] = lambda counts: counts < 0
   # (state, host_params, dense gradients or None) -> state, host_params
-  refresh: Callable[[Any, Any, Any], tuple[Any, Any]]
-  # (theta, optimizer state) -> the weights of a training step.
-  forward_weights: Callable[[Any, Any], Any]
+  refresh: Callable[..., tuple[Any, Any]] | None = None
   # Moves masks off the device, where they would compete with training.
-  offload: Callable[[Any], Any]
+  offload: Callable[[Any], Any] = lambda masks: masks
   # True if a refresh takes the place of a step and needs dense gradients.
   needs_gradients: bool = False
   is_compact: bool = False
-
-
-class Steps(NamedTuple):
-  """The compiled steps of one chunk, without access to `host_params`."""
-
-  # (state, first, last) -> state after steps first to last - 1 of the chunk,
-  # and the sums of their metrics
-  advance: Callable[[Any, int, int], tuple[Any, Any]]
-  # (state, i) -> state after step i with its parameters unchanged, metrics,
-  # and the dense gradients
-  measure: Callable[[Any, int], tuple[Any, Any, Any]]
 
 
 def masked(tx: Optimizer, num_devices: int) -> tuple[Optimizer, Storage]:
@@ -60,14 +49,7 @@ def masked(tx: Optimizer, num_devices: int) -> tuple[Optimizer, Storage]:
   forward_weights = sparsity.forward_weights
   if num_devices == 1 and hasattr(tx, 'method'):
     forward_weights = functools.partial(sparsity.masked_weights, tx, skip=True)
-  return tx, Storage(
-    pack=lambda state: state,
-    unpack=lambda state: state,
-    is_due=lambda counts: np.zeros(len(counts), bool),
-    refresh=lambda state, host_params, gradients: (state, host_params),
-    forward_weights=forward_weights,
-    offload=lambda masks: masks,
-  )
+  return tx, Storage(forward_weights)
 
 
 def compact(tx: Optimizer, num_devices: int) -> tuple[Optimizer, Storage]:
@@ -104,33 +86,42 @@ def compact(tx: Optimizer, num_devices: int) -> tuple[Optimizer, Storage]:
     )
     return state._replace(params=params, opt_state=opt_state), host_params
 
-  return optax.GradientTransformationExtraArgs(tx.init, training.update), (
-    Storage(
-      pack=pack,
-      unpack=unpack,
-      is_due=lambda counts: np.asarray(tx.method.is_due(counts)),
-      refresh=refresh,
-      forward_weights=sparsity.forward_weights,
-      offload=jax.device_get,
-      needs_gradients=training.needs_gradients,
-      is_compact=True,
-    )
+  storage = Storage(
+    sparsity.forward_weights,
+    pack,
+    unpack,
+    lambda counts: np.asarray(tx.method.is_due(counts)),
+    refresh,
+    offload=jax.device_get,
+    needs_gradients=training.needs_gradients,
+    is_compact=True,
   )
+  return optax.GradientTransformationExtraArgs(
+    tx.init, training.update
+  ), storage
 
 
 STORAGES = {'compact': compact, 'masked': masked}
 
 
 def make_steps(
-  storage: Storage, steps: Steps, state: Any, first_step: int, num_steps: int
+  storage: Storage,
+  advance: Callable[[Any, int, int], tuple[Any, Any]],
+  measure: Callable[[Any, int], tuple[Any, Any, Any]],
+  state: Any,
+  first_step: int,
+  num_steps: int,
 ) -> tuple[Any, Any]:
   """Returns the state after a chunk of steps, and the sums of their metrics.
 
   Args:
-    storage: of the weights.
-    steps: compiled steps of the chunk.
+    storage: masked or compact.
+    advance: (state, first, last) -> the state after steps first to last - 1 of
+      the chunk, and the sums of their metrics; the state has no `host_params`.
+    measure: (state, i) -> the state after step i with its parameters unchanged,
+      metrics, and the dense gradients.
     state: before the chunk.
-    first_step: number of steps before the chunk.
+    first_step: of the chunk.
     num_steps: of the chunk.
   """
   counts = np.arange(1, num_steps + 1, dtype=np.int32)
@@ -139,16 +130,16 @@ def make_steps(
   for end in due:
     last = end - storage.needs_gradients
     if at < last:
-      state, sums = steps.advance(state, at, last)
+      state, sums = advance(state, at, last)
       parts.append(sums)
     gradients = None
     if storage.needs_gradients:
-      state, sums, gradients = steps.measure(state, last)
+      state, sums, gradients = measure(state, last)
       parts.append(sums)
     state, host_params = storage.refresh(state, host_params, gradients)
     at = end
   if at < num_steps:
-    state, sums = steps.advance(state, at, num_steps)
+    state, sums = advance(state, at, num_steps)
     parts.append(sums)
   return state._replace(host_params=host_params), add_all(parts)
 
@@ -166,10 +157,7 @@ def on_device(state: Any) -> Any:
 def shapes(storage: Storage, state: Any, place: Callable[[Any], Any]) -> Any:
   """Returns the shapes of a packed state, as restoring a checkpoint needs them.
 
-  Args:
-    storage: of the weights.
-    state: shapes of the masked state.
-    place: adds shardings to the shapes of the arrays on the device.
+  `place` adds shardings to the shapes of the arrays on the device.
   """
   packed = jax.eval_shape(storage.pack, state)
   # NumPy arrays, so that a checkpoint restores them to the host. They take no
@@ -182,12 +170,7 @@ def shapes(storage: Storage, state: Any, place: Callable[[Any], Any]) -> Any:
 
 
 def check(name: str, storage: str, options: dict[str, Any]) -> None:
-  """Checks that a method can be trained in a storage.
-
-  Args:
-    name: of the method.
-    storage: 'masked' or 'compact'.
-    options: the section `config.method`.
+  """Checks that a method, with its options, can be trained in a storage.
 
   Raises:
     ValueError: If it cannot; names the key.

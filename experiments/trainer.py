@@ -6,7 +6,6 @@ all stages.
 
 from collections.abc import Callable
 import contextlib
-import functools
 import itertools
 import math
 import os
@@ -88,7 +87,7 @@ def train(
   Args:
     task: of the run.
     seed: of the network and its batches.
-    workdir: the run folder, opened and locked by the caller.
+    workdir: run folder, created and locked by the caller.
     on_progress: called with the global step and metrics after each chunk.
   """
   workdir = pathlib.Path(workdir)
@@ -100,10 +99,10 @@ def train(
     state, metadata = checkpoints.restore(task.state)
     step, seconds = metadata['step'], metadata['seconds']
   _, storage = task.objective.method.make(seed)
-  with (
-    _open_writer(workdir, step) as writer,
-    interrupt_lib.Interrupt() as interrupt,
-  ):
+  writer = contextlib.nullcontext()
+  if multihost.is_first():
+    writer = metrics_lib.Writer(workdir, step)
+  with writer as writer, interrupt_lib.Interrupt() as interrupt:
     session = _Session(
       task,
       seed,
@@ -123,7 +122,7 @@ def evaluate(
 ) -> list[base.Row]:
   """Returns the final rows of every stage that is trained, and writes nothing.
 
-  A stage that is trained in part reports its newest checkpoint.
+  A partly trained stage reports its newest checkpoint.
 
   Raises:
     ValueError: If there is no checkpoint.
@@ -178,15 +177,8 @@ def _train_stage(
   training = session.task.training
   while step < stage.num_steps:
     num_steps = min(training.log_every, stage.num_steps - step)
-    state, metrics = train_chunk(
-      session.task,
-      session.storage,
-      stage,
-      session.seed,
-      state,
-      step,
-      num_steps,
-    )
+    of_run = session.task, session.storage, stage, session.seed
+    state, metrics = train_chunk(*of_run, state, step, num_steps)
     if not math.isfinite(metrics['loss']):
       message = f'the loss is {metrics["loss"]} by step {step + num_steps}'
       return state, session.outcome('diverged', start + step, message)
@@ -231,11 +223,17 @@ def train_chunk(
   before = storage.offload(steps.masks(storage_lib.on_device(state)))
   events, parts, step = stage.counters(), [], first_step
   for inputs, num in stage.batches(seed, first_step, num_steps):
-    fixed = (steps, stage, np.uint32(seed), key, inputs)
-    bound = storage_lib.Steps(
-      functools.partial(_advance, *fixed), functools.partial(_measure, *fixed)
+    fixed = (np.uint32(seed), key, inputs)
+
+    def advance(state, first, last, fixed=fixed):
+      return steps.advance(state, *fixed, first, last, stage.is_training)
+
+    def measure(state, i, fixed=fixed):
+      return steps.measure(state, *fixed, i, stage.is_training)
+
+    state, sums = storage_lib.make_steps(
+      storage, advance, measure, state, step, num
     )
-    state, sums = storage_lib.make_steps(storage, bound, state, step, num)
     parts.append(sums)
     step += num
   means = jax.tree.map(lambda x: x / num_steps, storage_lib.add_all(parts))
@@ -247,18 +245,3 @@ def train_chunk(
   for name, count in stage.counters().items():
     metrics[name] = multihost.total(count - events[name])
   return state, metrics | stage.derive(metrics)
-
-
-def _advance(steps, stage, seed, key, inputs, state, first, last):
-  return steps.advance(state, seed, key, inputs, first, last, stage.is_training)
-
-
-def _measure(steps, stage, seed, key, inputs, state, i):
-  return steps.measure(state, seed, key, inputs, i, stage.is_training)
-
-
-def _open_writer(workdir: pathlib.Path, step: int) -> Any:
-  """Returns a context with the writer of metrics; None except on process 0."""
-  if multihost.is_first():
-    return metrics_lib.Writer(workdir, step)
-  return contextlib.nullcontext()

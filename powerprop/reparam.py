@@ -51,9 +51,6 @@ def to_weights(
       Layers not listed have alpha 1.
     select: predicate for the leaves of a tree.
 
-  Returns:
-    The same structure, shapes and dtypes.
-
   Raises:
     ValueError: If an alpha is less than 1, not finite or traced; if nothing is
       selected, or a key of `alpha` names nothing selected; if a selected
@@ -84,11 +81,6 @@ def from_weights(
     >>> from_weights(jnp.array([-4.0, 0.0, 9.0]), 2)
     Array([-2.,  0.,  3.], dtype=float32)
 
-  Args:
-    weights: theta, one array or a tree.
-    alpha: as in `to_weights`.
-    select: as in `to_weights`.
-
   Raises:
     ValueError: As in `to_weights`.
   """
@@ -105,23 +97,10 @@ def scale_by_derivative(
   alpha: Alpha,
   select: select_lib.Predicate = select_lib.is_weight,
 ) -> Any:
-  """Returns `updates` times alpha |phi|^(alpha - 1), where selected.
+  """Returns `updates` times alpha |phi|^(alpha - 1), in their own dtype.
 
   In a jitted step XLA computes the power once for this and
   `to_weights(params)`, because both contain the same expression.
-
-  Example:
-    >>> scale_by_derivative(jnp.ones(3), jnp.array([-2.0, 0.0, 3.0]), 2)
-    Array([4., 0., 6.], dtype=float32)
-
-  Args:
-    updates: a tree or array like `params`; dtypes are kept.
-    params: phi, not theta.
-    alpha: as in `to_weights`.
-    select: as in `to_weights`.
-
-  Raises:
-    ValueError: As in `to_weights`.
   """
 
   def scale(a, phi, update):

@@ -24,7 +24,8 @@ def powerprop(
   `inner` is initialized with theta and gets dL/dtheta and theta, so that its
   weight decay and penalties act on theta. Its updates are multiplied by
   alpha |phi|^(alpha - 1). To decay phi itself, chain a decay after it. The
-  state is that of `inner`.
+  state is that of `inner`, which also gets the extra arguments of `update`;
+  `alpha` and `select` are as in `to_weights`.
 
   Example:
     >>> import jax
@@ -37,11 +38,6 @@ def powerprop(
     >>> updates, state = tx.update(grads, state, params)
     >>> updates['linear']['w']
     Array([[-0.2, -0.4]], dtype=float32)
-
-  Args:
-    inner: any optimizer; extra arguments of `update` are passed on to it.
-    alpha: as in `to_weights`.
-    select: as in `to_weights`.
 
   Raises:
     ValueError: As in `to_weights`, for errors in the parameters from `init` and
@@ -84,10 +80,6 @@ def scale_by_powerprop(
     >>> updates, _ = tx.update(grads, tx.init(params), params)
     >>> updates['linear']['w']
     Array([[-1., -3.]], dtype=float32)
-
-  Args:
-    alpha: as in `to_weights`.
-    select: as in `to_weights`.
 
   Raises:
     ValueError: As in `powerprop`.

@@ -46,12 +46,12 @@ def make_counts(
 ) -> Callable[[Any], Counts]:
   """Returns a function from parameters, or their shapes, to `Counts`.
 
+  The densities are fractions of the selected entries in the forward set A and
+  the backward set B, by default the same.
+
   Selected layers that are kept whole are not listed as sparse.
 
   Args:
-    forward_density: fraction of the selected entries in the forward set A.
-    backward_density: fraction in the backward set B; by default the same.
-    distribution: a function of `sparsity.distributions`, or its name.
     scope: 'layer' keeps a number in each layer; 'global' keeps a total, and
       ignores the distribution.
     dense: regular expressions; layers whose path matches one stay dense and

@@ -64,7 +64,6 @@ def count(fn: Callable[..., Any], params: Any, *args: Any) -> Network:
     Layer(path='linear/w', shape=(784, 10), size=7840, flops=15680)
 
   Args:
-    fn: a function of parameters and arrays.
     params: a tree of arrays or shapes.
     *args: trees of arrays or shapes: data, except masks (boolean arrays) and
       random keys.
@@ -159,8 +158,6 @@ def train_pruned(
   """Returns the mean FLOPs of a step of dense-to-sparse training.
 
   Args:
-    network: result of `count`.
-    densities: final densities.
     unpruned: fraction of the eventually pruned entries that is still present,
       as a mean over all steps; see `unpruned_gradual`. For one-shot pruning it
       is the fraction of steps before the pruning.

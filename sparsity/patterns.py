@@ -69,8 +69,6 @@ def n_of_m(n: int, m: int, *, otherwise: str = 'error') -> Pattern:
            [1, 0]], dtype=int32)
 
   Args:
-    n: entries kept, in [1, m].
-    m: entries in a group.
     otherwise: for layers whose axis does not fit: 'error' raises, 'dense' keeps
       them dense and 'unstructured' ranks single entries, both with a warning.
 
@@ -190,12 +188,8 @@ def topk_masks(
 ) -> dict[str, jax.Array]:
   """Returns the masks of the k units of largest |score|, by layer path.
 
-  Args:
-    pattern: division into units.
-    scores: by path, of any sign; NaN ranks below every number.
-    k: number of units, by path or in total (`scope='global'`); may be traced.
-    scope: as in `sparsity.topk_masks`; 'global' requires `UNSTRUCTURED`.
-    given: masks of units already kept, which are not chosen again.
+  Units in the masks `given` are not chosen again. `k` is by path, or a total
+  with `scope='global'`, which requires `UNSTRUCTURED`; it may be traced.
   """
   if scope == 'global':
     return topk_lib.topk_masks(scores, k, scope, magnitude=True)

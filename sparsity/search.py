@@ -51,14 +51,7 @@ def search(
 
   A pass that narrows the bracket too little is followed by one with evenly
   spaced trial values, which bounds the number of passes at twice that of a
-  search by equal parts.
-
-  Args:
-    rank: Maps a leaf to the integers to compare.
-    leaves: Arrays whose entries are counted.
-    ks: [N].
-    bracket: Initial interval.
-    excess: Number to subtract from every count.
+  search by equal parts. `excess` is subtracted from every count.
   """
   # More parts make fewer passes with more comparisons; measured.
   num_parts = 4 if len(ks) == 1 else 3

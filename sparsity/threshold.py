@@ -46,19 +46,8 @@ def order(scores: jax.Array, magnitude: bool = False) -> jax.Array:
   -0.0 equals 0.0, NaN is below every number, and subnormals are distinct even
   where float comparisons flush them to zero.
 
-  Example:
-    >>> order(jnp.array([-2e-45, -0.0, 0.0, 3e-45]))
-    Array([-1,  0,  0,  2], dtype=int32)
-
   Shapes:
     scores: any; the result has the same shape.
-
-  Args:
-    scores: float32, bfloat16 or float16.
-    magnitude: Order |scores|.
-
-  Raises:
-    TypeError: If the scores have another dtype.
   """
   lowest, infinity = _range(scores.dtype, magnitude)
   keys = _raw_order(scores, magnitude)
@@ -83,10 +72,6 @@ def find(
   Shapes:
     leaves: any; ranked together, as if flattened and concatenated.
     ks: [N]; clipped to [0, total size].
-
-  Raises:
-    ValueError: If there are 2^31 scores or more, or several dtypes.
-    TypeError: If the scores are not float32, bfloat16 or float16.
   """
   leaves = [lax.stop_gradient(leaf) for leaf in leaves]
   total = _total_size(leaves)
@@ -111,13 +96,9 @@ def find(
 def keep(
   scores: jax.Array, cut: Cut, offset: int = 0, magnitude: bool = False
 ) -> jax.Array:
-  """Returns the boolean mask of the scores above a cut.
+  """Returns the boolean mask of the scores above a cut of `find`.
 
-  Args:
-    scores: One of the leaves given to `find`.
-    cut: One of its results.
-    offset: The entry of `search.offsets` for this leaf.
-    magnitude: As given to `find`.
+  `offset` is the entry of `search.offsets` for this leaf.
   """
   is_last = _indices(scores.shape, offset) > cut.last
   least = jnp.where(is_last, cut.key + 1, cut.key)

@@ -37,7 +37,6 @@ def topk_mask(
     scores: any; the result has the same shape.
 
   Args:
-    scores: float32, bfloat16 or float16.
     k: Number of entries to keep. An array is not checked but clipped to
       [0, size].
     magnitude: Rank |scores|, without materializing them.
@@ -66,16 +65,12 @@ def topk_masks(
     Array([False, False], dtype=bool)
 
   Args:
-    scores: A tree of arrays, each as in `topk_mask`.
     k: Number of entries to keep: a tree like `scores` (`scope='layer'`), or one
       total (`scope='global'`).
     scope: 'layer' ranks each layer by itself, 'global' all layers together.
-    magnitude: Rank |scores|.
 
   Raises:
-    ValueError: If `k` does not fit `scores`, or is an integer outside
-      [0, size].
-    TypeError: If the scores are not float32, bfloat16 or float16.
+    ValueError, TypeError: As in `topk_mask`, or if `k` does not fit the tree.
   """
   [masks] = nested_topk_masks(scores, [k], scope, magnitude=magnitude)
   return masks
@@ -98,15 +93,8 @@ def nested_topk_masks(
     >>> forward.astype(int), backward.astype(int)
     (Array([0, 0, 0, 1], dtype=int32), Array([0, 1, 1, 1], dtype=int32))
 
-  Args:
-    scores: As in `topk_masks`.
-    ks: Several `k` of `topk_masks`.
-    scope: As in `topk_masks`.
-    magnitude: As in `topk_masks`.
-
   Raises:
-    ValueError: As in `topk_masks`.
-    TypeError: As in `topk_masks`.
+    ValueError, TypeError: As in `topk_masks`.
   """
   leaves, structure = jax.tree.flatten(scores)
   leaves = [jnp.asarray(leaf) for leaf in leaves]
@@ -120,7 +108,11 @@ def nested_topk_masks(
     raise ValueError(f"expected scope 'layer' or 'global', got {scope!r}")
   kept = [[] for _ in ks]
   for group, own_ks in zip(groups, group_ks, strict=True):
-    for masks, more in zip(kept, _topk(group, own_ks, magnitude), strict=True):
+    for k in own_ks:
+      _check_k(k, sum(leaf.size for leaf in group))
+    own_ks = jnp.stack([jnp.asarray(k, jnp.int32) for k in own_ks])
+    found = _jit_topk(group, own_ks, magnitude=magnitude)
+    for masks, more in zip(kept, found, strict=True):
       masks.extend(more)
   return tuple(jax.tree.unflatten(structure, masks) for masks in kept)
 
@@ -177,15 +169,11 @@ def density(masks: Any) -> jax.Array:
 def overlap(a: Any, b: Any) -> jax.Array:
   """Returns the fraction of the entries of `a` that are also in `b`.
 
-  Symmetric for sets of equal count; 1 if `a` is empty.
+  For masks or trees of masks. Symmetric for equal counts; 1 if `a` is empty.
 
   Example:
     >>> overlap(jnp.array([True, True]), jnp.array([True, False]))
     Array(0.5, dtype=float32)
-
-  Args:
-    a: A mask or a tree of masks.
-    b: The same structure.
   """
   num_both = _num_true(jax.tree.map(jnp.logical_and, a, b))
   num_a = _num_true(a)
@@ -217,14 +205,6 @@ def _layer_ks(k: Any, structure: Any) -> list[Any]:
       "give one k for each layer, or use scope='global' for one total"
     )
   return leaves
-
-
-def _topk(group, ks, magnitude):
-  total = sum(leaf.size for leaf in group)
-  for k in ks:
-    _check_k(k, total)
-  ks = jnp.stack([jnp.asarray(k, jnp.int32) for k in ks])
-  return _jit_topk(group, ks, magnitude=magnitude)
 
 
 def _check_k(k: int | jax.Array, size: int) -> None:

@@ -62,10 +62,6 @@ def count(
 ) -> tuple[list[Origin], Flops]:
   """Returns the origins of the results, and the FLOPs of all products.
 
-  Args:
-    jaxpr: the computation.
-    origins: origins of its arguments.
-
   Raises:
     ValueError: If there are products in a loop of unknown length, or in an
       opaque operation.

@@ -47,11 +47,9 @@ def sparsify(
   `forward_densities`, the density of every selected layer by path.
 
   Args:
-    inner: any optimizer.
     rule: the method. With `steps=False` a refresh leaves `inner` untouched.
     make_counts: maps parameters to the number of active entries by layer.
     is_due: event after whose updates the sets are refreshed.
-    seed: seed of the rule's random choices.
 
   Returns:
     A transformation whose state is a `SparseState`; its update needs `params`.
@@ -160,14 +158,15 @@ def _refresh_if(
     lambda carry: carry[0], refresh, (due, state.sets, state.inner, enters)
   )
   if grow:
-    changes = jax.tree.map(_start, enters, grown(), weights, changes)
+    # Entering weights move to their initial value.
+    changes = jax.tree.map(
+      lambda enters, value, weight, change: jnp.where(
+        enters, (value - weight).astype(change.dtype), change
+      ),
+      *(enters, grown(), weights, changes),
+    )
     updates = select.put(updates, changes)
   return updates, SparseState(state.count, sets, inner_state)
-
-
-def _start(enters, value, weight, change):
-  """Returns the update that moves entering weights to their initial value."""
-  return jnp.where(enters, (value - weight).astype(change.dtype), change)
 
 
 def _mask(tree, masks: Masks):

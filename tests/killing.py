@@ -182,7 +182,7 @@ def _launch(arguments, plan: Plan) -> None:
     now = time.time
     time.time = lambda: now() + plan.clock
   if plan.broken is not None:
-    data = table.DATA['mnist'](data_dir=None)
+    data = table.SOURCES['mnist'](data_dir=None).load()
     data.train.inputs[plan.broken] = float('nan')
   watch = _Watch(plan)
   sys.addaudithook(watch.see)
@@ -226,7 +226,8 @@ def _make_fast() -> None:
   for name, size in {'train': 600, 'validation': 200, 'test': 200}.items():
     parts = [x[:size].copy() for x in getattr(small, name)]
     small = small._replace(**{name: dataset.Examples(*parts)})
-  table.DATA['mnist'] = lambda *, data_dir: small
+  source = table.SOURCES['mnist'](data_dir=None)._replace(load=lambda: small)
+  table.SOURCES['mnist'] = lambda *, data_dir: source
 
 
 if os.environ.get('FAST_RUNS'):

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from experiments.common import metrics
+from experiments import metrics
 import launch
 from tests import photographs
 

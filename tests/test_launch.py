@@ -17,40 +17,24 @@ import launch
 REPOSITORY = pathlib.Path(launch.__file__).parent
 DENSE = f'--config={REPOSITORY}/configs/mnist_dense.py:quick'
 SWEEP = f'--sweep={REPOSITORY}/configs/sweeps.py:seeds'
-SMALL = [
-  '--config.model.hidden=(16,8)',
-  '--config.train.num_steps=20',
-  '--config.train.log_every=10',
-  '--config.train.eval_every=20',
-  '--config.train.checkpoint_every=20',
-  '--config.prune.num_levels=0',
-]
 
 
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
     ([f'{DENSE[:-5]}quik'], "expected variant '' or 'quick', got 'quik'"),
-    (['--config=configs/nothing.py'], 'expected a config file, one of'),
+    ([f'{DENSE[:-10]}.py'], "did you mean '/"),
     ([DENSE, '--config.train.num_stps=3'], 'Did you mean "num_steps"'),
     ([DENSE, '--config.trian.num_steps=3'], 'Did you mean "train"'),
     ([DENSE, '--config.train.num_steps=many'], 'num_steps=many'),
     ([DENSE, '--config.train.num_steps=1.5'], 'num_steps=1.5'),
-    ([DENSE, '--config.seeds=(1,1)'], 'config.seeds: expected one or more'),
-    ([DENSE, '--config.powerprop.alphas=(0.9,)'], 'alpha >= 1'),
     ([DENSE, 'more'], "expected flags only, got 'more'"),
-    (
-      [DENSE, '--workdri=x'],
-      "unknown flag --workdri; did you mean '--workdir'",
-    ),
+    ([DENSE, '--workdri=x'], "flag --workdri; did you mean '--workdir'"),
     ([DENSE, '--jobs=0'], 'jobs=0'),
-    ([DENSE, '--jobs=two'], 'jobs=two'),
     ([DENSE, '--executor=k8s'], 'executor=k8s'),
     ([DENSE, '--executor=local'], 'expected several runs with --executor'),
     ([DENSE, '--index=1'], 'expected --index from 0 to 0, got 1'),
-    ([DENSE, '--sweep=nothing'], "got 'nothing'"),
-    ([DENSE, '--sweep=sed'], "did you mean 'seeds'"),
-    ([DENSE, '--sweep'], "got 'sweep'"),
+    ([DENSE, '--sweep=sed'], "got 'sed'; did you mean 'seeds'"),
     ([DENSE, '--sweep', '--list'], "got 'sweep'"),
     ([DENSE, SWEEP, '--config.seeds=(3,)'], 'config.seeds to be set once'),
     ([DENSE, SWEEP, '--eval_only'], 'expected no --eval_only with --sweep'),
@@ -100,13 +84,10 @@ def test_a_missing_folder_is_named(capsys):
 @pytest.mark.parametrize(
   ('arguments', 'expected'),
   [
-    (['--sweep'], 'sweep'),
-    (['--sweep', '--list'], 'sweep'),
-    (['--sweep=a'], 'a'),
-    (['--sweep', 'a'], 'a'),
-    ([], None),
+    (['--sweep'], 'sweep'), (['--sweep', '--list'], 'sweep'),
+    (['--sweep', 'a'], 'a'), ([], None),
   ],
-)
+)  # fmt: skip
 def test_a_sweep_without_a_name_is_called_sweep(arguments, expected):
   launch.parse(['--config=x', '--workdir=y', *arguments])
   assert launch.FLAGS.sweep == expected
@@ -146,7 +127,7 @@ def test_a_dry_run_of_a_sweep_prints_the_command_of_each_run(
   assert launch.main(flags) == 0
   lines = capsys.readouterr().out.splitlines()
   assert lines[0::2] == ['# seeds=0', '# seeds=1', '# seeds=2']
-  assert f'--config.seeds=(2,) --workdir={workdir / "seeds=2"}' in lines[5]
+  assert f"'--config.seeds=(2,)' --workdir={workdir / 'seeds=2'}" in lines[5]
   assert not workdir.exists()
 
 
@@ -156,25 +137,6 @@ def test_a_dry_run_needs_no_folder_and_no_data(capsys, monkeypatch):
   )
   assert launch.main([DENSE, '--dry_run', '--config.seeds=(5,6)']) == 0
   assert capsys.readouterr().out == 'seed 5\n'
-
-
-def start(log, *arguments):
-  with log.open('w') as file:
-    return subprocess.Popen(
-      [sys.executable, 'launch.py', *arguments],
-      cwd=REPOSITORY,
-      stdout=file,
-      stderr=subprocess.STDOUT,
-      env={**os.environ, 'XLA_FLAGS': ''},
-    )
-
-
-def wait_for(condition, process, log, seconds=300):
-  deadline = time.monotonic() + seconds
-  while not condition():
-    assert process.poll() is None, log.read_text()
-    assert time.monotonic() < deadline
-    time.sleep(0.05)
 
 
 def test_help_and_mistakes_in_a_process_of_its_own():
@@ -188,20 +150,38 @@ def test_help_and_mistakes_in_a_process_of_its_own():
   assert wrong.stderr == 'launch.py: unknown flag --nothing\n'
 
 
-@pytest.mark.slow
+def wait_for(condition, process=None, seconds=300):
+  deadline = time.monotonic() + seconds
+  while not condition():
+    assert process is None or process.poll() is None
+    assert time.monotonic() < deadline
+    time.sleep(0.05)
+
+
+@pytest.mark.nightly
 def test_a_sweep_in_children_saves_and_goes_on(tmp_path):
   workdir, log = tmp_path / 'runs', tmp_path / 'log'
-  flags = [
-    DENSE, *SMALL, '--config.seeds=(0,1)', '--config.train.num_steps=4000000',
-    f'--workdir={workdir}', '--jobs=2',
-  ]  # fmt: skip
   folders = [workdir / f'alpha=1,seed={seed}' for seed in (0, 1)]
-  process = start(log, *flags)
-  wait_for(
-    lambda: all((folder / 'metrics.jsonl').exists() for folder in folders),
-    process,
-    log,
-  )
+
+  def start():
+    flags = [
+      DENSE, '--config.model.hidden=(16,8)', '--config.seeds=(0,1)',
+      '--config.train.num_steps=4000000', '--config.train.log_every=10',
+      '--config.train.eval_every=20', '--config.train.checkpoint_every=20',
+      '--config.prune.num_levels=0', f'--workdir={workdir}', '--jobs=2',
+    ]  # fmt: skip
+    with log.open('w') as file:
+      return subprocess.Popen(
+        [sys.executable, 'launch.py', *flags],
+        cwd=REPOSITORY,
+        stdout=file,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, 'XLA_FLAGS': ''},
+      )
+
+  process = start()
+  started = [folder / 'metrics.jsonl' for folder in folders]
+  wait_for(lambda: all(path.exists() for path in started), process)
   process.send_signal(signal.SIGINT)
   assert process.wait(300) == 128 + signal.SIGINT
   output = log.read_text()
@@ -213,11 +193,8 @@ def test_a_sweep_in_children_saves_and_goes_on(tmp_path):
     assert any((folder / 'checkpoints').iterdir())
     assert not rundir.is_locked(folder)
   # Killed outright, the parent takes its children with it.
-  process = start(log, *flags)
-  wait_for(lambda: all(map(rundir.is_locked, folders)), process, log)
+  process = start()
+  wait_for(lambda: all(map(rundir.is_locked, folders)), process)
   process.kill()
   process.wait()
-  deadline = time.monotonic() + 120
-  while any(map(rundir.is_locked, folders)):
-    assert time.monotonic() < deadline
-    time.sleep(0.1)
+  wait_for(lambda: not any(map(rundir.is_locked, folders)))

@@ -65,6 +65,8 @@ def sparsified(
   reparameterization outside, so that theta is masked and ranked:
   `with powerprop.parameterize(alpha), topkast.sparsified(...)`.
 
+  Arguments not listed are those of `topkast.topkast`.
+
   Args:
     forward_density: fraction of each layer in A, in (0, 1], or a mapping from
       path `'module/name'`; layers not listed stay dense.
@@ -72,10 +74,6 @@ def sparsified(
     refresh: True for a training call, which is counted and refreshes the sets
       when due; False uses the stored sets.
     refresh_every: training calls between refreshes.
-    stop_refresh_at: last call that may change the sets; None: no end.
-    exploration: choice of B without A: 'topk' or 'random'.
-    seed: seed of random exploration.
-    select: predicate for the parameters that may be sparse.
 
   Raises:
     ValueError: If an option is invalid, as in `topkast.topkast`; on exit, if no

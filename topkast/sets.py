@@ -19,13 +19,6 @@ def choose(
 
   Within a layer |phi| and |theta| rank alike, because x -> x^alpha is monotone;
   either can be passed.
-
-  Args:
-    weights: sparse layers, by path.
-    counts: number of entries in A and B.
-    key: random key; unused if `exploration` is 'topk'.
-    exploration: choice of B without A: 'topk' takes the largest remaining
-      entries, 'random' any.
   """
   if exploration == 'topk':
     return sparsity.ActiveSets(

@@ -1,7 +1,6 @@
 """Top-KAST as an Optax transformation."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import optax
 
@@ -31,7 +30,8 @@ def topkast(
   on B, a superset of A; entries outside B stay bitwise unchanged, whatever the
   inner optimizer does. Every `refresh_every` updates both sets are chosen anew
   from the parameters of the next step, and entries that leave or enter B get
-  fresh optimizer state.
+  fresh optimizer state. The state is a `sparsity.SparseState`; the
+  transformation must be outermost, see `sparsity.sparsify`.
 
   Example:
     >>> import jax, jax.numpy as jnp, optax, topkast
@@ -48,26 +48,16 @@ def topkast(
     >>> updates, state = tx.update(gradients, state, params)
     >>> params = optax.apply_updates(params, updates)
 
+  Arguments not listed are those of `sparsity.magnitude`.
+
   Args:
-    inner: any optimizer; `powerprop.powerprop(...)` for Powerpropagation too.
     forward_density: D, fraction of the selected entries in A, in (0, 1].
     backward_density: D + M, fraction in B; 1 for a dense backward pass.
     refresh_every: updates between refreshes; the paper refreshes every step.
     stop_refresh_at: last update that may change the sets; None: no end.
-    distribution: 'uniform', 'erdos_renyi' or 'erdos_renyi_kernel'.
-    scope: 'layer' ranks each layer by itself, as in the paper; 'global' all
-      layers together.
-    dense: regular expressions of layers that stay dense, counted in the
-      densities.
     exploration: choice of B without A: 'topk' as in the paper, or 'random', its
       ablation.
     seed: seed of random exploration.
-    select: predicate for the parameters that may be sparse; see
-      `sparsity.is_weight`.
-
-  Returns:
-    A transformation whose state is a `sparsity.SparseState`; it must be the
-    outermost, see `sparsity.sparsify`.
 
   Raises:
     ValueError: If a density is outside (0, 1], the forward density exceeds
@@ -94,29 +84,5 @@ def topkast(
   )
 
 
-def weights(params_or_weights: Any, state: optax.OptState) -> Any:
-  """Returns the weights of the network: those on A, zero elsewhere.
-
-  See `sparsity.masked_weights` for products that skip the zeros.
-
-  Shapes:
-    params_or_weights: a tree like the optimizer's parameters; the result has
-      the same shapes and dtypes.
-
-  Args:
-    params_or_weights: the parameters, or theta from `powerprop.to_weights`.
-    state: state of `topkast.topkast`, also nested in another state.
-
-  Raises:
-    ValueError: If `state` does not hold exactly one `SparseState`.
-  """
-  return sparsity.forward_weights(params_or_weights, state)
-
-
-def active_sets(state: optax.OptState) -> sparsity.ActiveSets:
-  """Returns the current sets A (`forward`) and B (`backward`).
-
-  Raises:
-    ValueError: If `state` does not hold exactly one `SparseState`.
-  """
-  return sparsity.active_sets(state)
+weights = sparsity.forward_weights
+active_sets = sparsity.active_sets

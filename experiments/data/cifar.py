@@ -3,7 +3,6 @@
 B: examples of a batch; H, W: 32, the sides of an image.
 """
 
-from collections.abc import Callable
 import functools
 from typing import Any
 
@@ -19,29 +18,46 @@ from experiments.data import records
 SHAPE = (32, 32, 3)
 
 
-def load(
-  name: str,
+def _cifar(
   num_classes: int,
   *,
   data_dir: str | None,
   num_validation: int,
   pad: int,
   flip: bool,
-) -> dataset.Arrays:
+) -> dataset.Source:
   """Returns CIFAR; each color channel has mean 0 and deviation 1 in training.
 
   Args:
-    name: 'cifar10' | 'cifar100', with its fine labels.
-    num_classes: 10 | 100.
+    num_classes: 10, or 100 for CIFAR-100 with its fine labels.
     data_dir: folder of tensorflow-datasets.
     num_validation: number of training examples, the last, held out for
       validation; at least 1, usually 5,000.
-    pad: see `pad_crop_flip`; usually 4.
-    flip: see there.
+    pad: pixels that `pad_crop_flip` moves an image by at most; usually 4.
+    flip: with probability 1/2.
   """
-  augment = make_augment(pad, flip)
+  if not 0 <= pad <= SHAPE[0]:
+    raise ValueError(f'expected a pad from 0 to {SHAPE[0]}, got {pad}')
   if num_validation < 1:
     raise ValueError(f'expected num_validation >= 1, got {num_validation}')
+  augment = functools.partial(pad_crop_flip, pad=pad, flip=flip)
+  return dataset.Source(
+    SHAPE,
+    num_classes,
+    augment if pad or flip else None,
+    is_stream=False,
+    load=functools.partial(_load, num_classes, data_dir, num_validation),
+  )
+
+
+cifar10 = functools.partial(_cifar, 10)
+cifar100 = functools.partial(_cifar, 100)
+
+
+def _load(
+  num_classes: int, data_dir: str | None, num_validation: int
+) -> dataset.Arrays:
+  name = f'cifar{num_classes}'
   train, test = (
     _read(source, num_classes)
     for source in records.open_splits(
@@ -65,24 +81,7 @@ def load(
     dataset.Examples(train.inputs[:first], train.labels[:first]),
     dataset.Examples(train.inputs[first:], train.labels[first:]),
     test,
-    num_classes,
-    augment,
   )
-
-
-cifar10 = functools.partial(load, 'cifar10', 10)
-cifar100 = functools.partial(load, 'cifar100', 100)
-
-
-def make_augment(
-  pad: int, flip: bool
-) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
-  """Returns `pad_crop_flip` as a function of key and images, or None."""
-  if not 0 <= pad <= SHAPE[0]:
-    raise ValueError(f'expected a pad from 0 to {SHAPE[0]}, got {pad}')
-  if not pad and not flip:
-    return None
-  return functools.partial(pad_crop_flip, pad=pad, flip=flip)
 
 
 def pad_crop_flip(

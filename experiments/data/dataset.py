@@ -30,10 +30,6 @@ class Arrays(NamedTuple):
   train: Examples
   validation: Examples
   test: Examples
-  num_classes: int
-  # augment(key, images) -> images, float32 [B, ...]: random, on the device, in
-  # training only. None: no augmentation.
-  augment: Callable[[jax.Array, jax.Array], jax.Array] | None
 
 
 class Stream(NamedTuple):
@@ -45,8 +41,6 @@ class Stream(NamedTuple):
   """
 
   num_train: int
-  num_classes: int
-  example_shape: tuple[int, ...]  # of one input, float32, normalized
   # train(seed=, first_step=, batch_size=, process_index=, process_count=)
   # yields this process's share of each global batch of `batch_size` examples,
   # from `first_step` on, without end.
@@ -57,6 +51,18 @@ class Stream(NamedTuple):
   evaluate: Callable[..., Iterator[tuple[Examples, np.ndarray]]]
   quarantined: Callable[[], int]  # records that did not decode, so far
   skipped: Callable[[], int] = lambda: 0  # how often one of them was met
+
+
+class Source(NamedTuple):
+  """A data set before it is read: the facts that a dry run needs."""
+
+  example_shape: tuple[int, ...]  # of one input, float32, normalized
+  num_classes: int
+  # augment(key, images) -> images, float32 [B, ...]: random, on the device, in
+  # training only. None: no augmentation.
+  augment: Callable[[jax.Array, jax.Array], jax.Array] | None
+  is_stream: bool
+  load: Callable[[], Arrays | Stream]  # Stream if `is_stream`
 
 
 def read_checked(path: pathlib.Path, sha256: str) -> bytes:

@@ -1,13 +1,12 @@
 """ImageNet (ILSVRC 2012), read during training from array_record files.
 
-A batch is a pure function of the seed and the step, whatever was read before
-and however many workers read.
+A batch depends on the seed and the step alone, not on the number of workers or
+on earlier batches.
 
 B: examples of a batch, of all processes; P: processes; S: image_size.
 """
 
 import collections
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import functools
@@ -35,7 +34,7 @@ ON_BAD_RECORD = ('stop', 'skip')
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-_NUM_EPOCHS = 2**30  # without end; endless batches of 1 overflow in grain
+_NUM_EPOCHS = 2**30  # in effect endless; truly endless ones overflow in grain
 _GRACE = 30  # seconds that a worker lives after SIGTERM
 
 
@@ -46,7 +45,7 @@ class Split(NamedTuple):
   first: int
   num: int
   recipe: images.Recipe
-  skip: bool  # records that do not decode; otherwise they are an error
+  skip: bool  # skip records that do not decode; otherwise an error
 
 
 class Row(NamedTuple):
@@ -60,7 +59,7 @@ class Row(NamedTuple):
 
 def imagenet(
   *,
-  data_dir: str,
+  data_dir: str | None,
   num_validation: int,
   image_size: int,
   resize: int,
@@ -69,24 +68,24 @@ def imagenet(
   interpolation: str,
   on_bad_record: str,
   num_workers: int,
-) -> dataset.Stream:
+) -> dataset.Source:
   """Returns ImageNet; its official validation split is the test split.
 
-  Training sees a random crop, flipped with probability 1/2; evaluation the
-  center crop. If records are skipped, training takes the next one that decodes,
-  and evaluation gives weight 0; each is logged once.
+  Training uses random crops, flipped with probability 1/2; evaluation the
+  center crop. In place of a skipped record, training takes the next one that
+  decodes, and evaluation gives weight 0; each is logged once.
 
   Args:
     data_dir: folder of tensorflow-datasets.
     num_validation: number of training examples, the last, held out; 0 makes
       'validation' the test split, as is common in publications.
-    image_size: usually 224; see `images.Recipe`, likewise the next four.
-    resize: usually 256.
-    area: usually (0.08, 1).
-    ratio: usually (3/4, 4/3).
+    image_size: side of the crop, usually 224.
+    resize: short side before the center crop, usually 256.
+    area: range of the random crop's share of the image, usually (0.08, 1).
+    ratio: range of the random crop's width / height, usually (3/4, 4/3).
     interpolation: 'linear' | 'cubic' | 'area'.
     on_bad_record: 'stop' with an error or 'skip' records that do not decode.
-    num_workers: processes that decode; 0: a thread of this process.
+    num_workers: number of decoding processes; 0: a thread of this process.
   """
   recipe = images.Recipe(image_size, resize, area, ratio, interpolation)
   images.check_recipe(recipe)
@@ -96,9 +95,22 @@ def imagenet(
     )
   if num_workers < 0:
     raise ValueError(f'expected num_workers >= 0, got {num_workers}')
+  skip = on_bad_record == 'skip'
+  return dataset.Source(
+    (image_size, image_size, 3),
+    NUM_CLASSES,
+    augment=None,
+    is_stream=True,
+    load=functools.partial(
+      _load, data_dir, num_validation, recipe, skip, num_workers
+    ),
+  )
+
+
+def _load(data_dir, num_validation, recipe, skip, num_workers):
+  """Returns the stream of a data set that was found to be whole."""
   train, test = (
-    Split(source, 0, len(source), recipe, on_bad_record == 'skip')
-    for source in _open(data_dir)
+    Split(source, 0, len(source), recipe, skip) for source in _open(data_dir)
   )
   if not 0 <= num_validation < train.num:
     raise ValueError(
@@ -111,8 +123,6 @@ def imagenet(
   train, bad = train._replace(num=left), collections.Counter()
   return dataset.Stream(
     num_train=left,
-    num_classes=NUM_CLASSES,
-    example_shape=(image_size, image_size, 3),
     train=functools.partial(_train, train, num_workers, bad),
     evaluate=functools.partial(_evaluate, splits, num_workers, bad),
     quarantined=lambda: len(bad),
@@ -120,7 +130,7 @@ def imagenet(
   )
 
 
-def _open(data_dir: str) -> list[Any]:
+def _open(data_dir: str | None) -> list[Any]:
   """Returns the prepared splits for training and testing, checked."""
   sources = records.open_splits(
     NAME, data_dir, ('train', 'validation'), encoded=('image',)
@@ -138,7 +148,6 @@ def _open(data_dir: str) -> list[Any]:
 def _train(
   split, num_workers, bad, *, seed, first_step, batch_size, **process
 ) -> Iterator[dataset.Examples]:
-  """Returns this process's share of the batches; see `dataset.Stream`."""
   if seed < 0 or first_step < 0 or batch_size > split.num:
     raise ValueError(
       'expected seed >= 0, first_step >= 0 and a batch_size from 1 to '
@@ -146,7 +155,7 @@ def _train(
     )
   rows = grain.MapDataset.range(split.num).seed(seed).shuffle()
   rows = rows.repeat(_NUM_EPOCHS)
-  rows = rows.random_map(functools.partial(_load_train, split))
+  rows = rows.random_map(functools.partial(_train_row, split))
   batches = _batches(rows, batch_size, **process)[first_step:]
   return _read(batches, split, num_workers, bad, is_training=True)
 
@@ -154,13 +163,12 @@ def _train(
 def _evaluate(
   splits, num_workers, bad, *, split, batch_size, **process
 ) -> Iterator[tuple[dataset.Examples, np.ndarray]]:
-  """Returns this process's share of a split; see `dataset.Stream`."""
   if split not in splits:
     raise ValueError(f'expected a split among {(*splits,)}, got {split!r}')
   chosen = splits[split]
   num_padded = -(-chosen.num // max(batch_size, 1)) * batch_size
   rows = grain.MapDataset.range(num_padded)
-  rows = rows.map(functools.partial(_load_evaluation, chosen))
+  rows = rows.map(functools.partial(_evaluation_row, chosen))
   batches = _batches(rows, batch_size, **process)
   num_workers = min(num_workers, len(batches))  # others would be idle
   return _read(batches, chosen, num_workers, bad, is_training=False)
@@ -219,8 +227,8 @@ def _init_worker(worker_index: int, worker_count: int) -> None:
   """Prepares a worker process, which ends with its parent."""
   del worker_index, worker_count
   cv2.setNumThreads(1)  # the workers share the cores
-  # A signal to the whole process group must not end the workers at once: the
-  # main process still finishes and saves a step.
+  # On a signal to the process group the main process finishes and saves its
+  # step, for which it needs the workers.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
   threading.Thread(target=_exit_with_parent, daemon=True).start()
@@ -231,10 +239,10 @@ def _exit_with_parent() -> None:
   os._exit(1)
 
 
-def _load_train(split: Split, index: int, rng: np.random.Generator) -> Row:
+def _train_row(split: Split, index: int, rng: np.random.Generator) -> Row:
   """Returns a random view of a record, or of the next that decodes."""
   view = functools.partial(images.train_view, rng=rng, recipe=split.recipe)
-  row = _load(split, index, view, split.num)
+  row = _make_row(split, index, view, split.num)
   if not row.weight:
     raise dataset.DataError(
       f'expected records that decode in the split {split.source.split!r}, got '
@@ -243,19 +251,14 @@ def _load_train(split: Split, index: int, rng: np.random.Generator) -> Row:
   return row
 
 
-def _load_evaluation(split: Split, index: int) -> Row:
+def _evaluation_row(split: Split, index: int) -> Row:
   """Returns the center of a record; weight 0 if skipped or past the end."""
   view = functools.partial(images.evaluation_view, recipe=split.recipe)
-  return _load(split, index, view, 1 if index < split.num else 0)
+  return _make_row(split, index, view, 1 if index < split.num else 0)
 
 
-def _load(
-  split: Split,
-  index: int,
-  view: Callable[[bytes], np.ndarray | None],
-  num_attempts: int,
-) -> Row:
-  """Returns the first of some records that decodes; weight 0 if none does."""
+def _make_row(split: Split, index: int, view, num_attempts: int) -> Row:
+  """Returns the first record from `index` that decodes; else weight 0."""
   skipped = []
   for attempt in range(num_attempts):
     at = split.first + (index + attempt) % split.num
@@ -263,9 +266,8 @@ def _load(
       image, label = records.load(split.source, at, NUM_CLASSES, view)
     except records.DecodeError as error:
       if not split.skip:
-        raise dataset.DataError(
-          f"{error}, or set on_bad_record to 'skip'"
-        ) from error
+        message = f"{error}, or set on_bad_record to 'skip'"
+        raise dataset.DataError(message) from error
       skipped.append(at)
     else:
       return Row(image, label, 1.0, tuple(skipped))

@@ -1,7 +1,6 @@
 """Images from bytes to pixels: decode, crop, resize, normalize.
 
-OpenCV does the work, most of it decoding; so an image is decoded only as large
-as its crop needs.
+Decoding dominates, so an image is decoded only as large as its crop needs.
 
 S: image_size, the side of the network's input.
 """
@@ -22,18 +21,17 @@ _INTERPOLATIONS = {
 
 _ATTEMPTS = 10  # to draw a crop that fits
 
-# By the factor that a JPEG decoder shrinks by, at no cost. Orientation is
-# ignored, as is usual for ImageNet, so sizes are those of the header.
+# Factors by which a JPEG decoder shrinks at no cost.
 _FLAGS = {
-  1: cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
-  2: cv2.IMREAD_REDUCED_COLOR_2 | cv2.IMREAD_IGNORE_ORIENTATION,
-  4: cv2.IMREAD_REDUCED_COLOR_4 | cv2.IMREAD_IGNORE_ORIENTATION,
-  8: cv2.IMREAD_REDUCED_COLOR_8 | cv2.IMREAD_IGNORE_ORIENTATION,
+  1: cv2.IMREAD_COLOR,
+  2: cv2.IMREAD_REDUCED_COLOR_2,
+  4: cv2.IMREAD_REDUCED_COLOR_4,
+  8: cv2.IMREAD_REDUCED_COLOR_8,
 }
 
 
 class Recipe(NamedTuple):
-  """How images are cropped and resized."""
+  """Cropping and resizing of images."""
 
   image_size: int  # S
   resize: int  # short side before the center crop of evaluation
@@ -148,13 +146,15 @@ def random_crop(
 def decode(content: bytes, shrink: float = 1.0) -> np.ndarray | None:
   """Returns an image, uint8 BGR, or None if `content` does not decode.
 
-  It has 1/2, 1/4 or 1/8 of its size if `shrink` allows.
+  Its sides are divided by 1, 2, 4 or 8, the largest that is at most `shrink`.
   """
   if not content:
     return None
   factor = max(factor for factor in _FLAGS if factor <= max(shrink, 1))
+  # As is usual for ImageNet; sizes are then those of the header.
+  flags = _FLAGS[factor] | cv2.IMREAD_IGNORE_ORIENTATION
   try:
-    return cv2.imdecode(np.frombuffer(content, np.uint8), _FLAGS[factor])
+    return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
   except cv2.error:  # such as a header with too many pixels
     return None
 

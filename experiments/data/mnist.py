@@ -1,9 +1,10 @@
 """MNIST: 55,000 training, 5,000 validation and 10,000 test examples.
 
-The four official files are part of this package. A data set prepared by
-tensorflow-datasets is read too, without TensorFlow.
+This package has the four official files. A data set prepared by
+tensorflow-datasets is read without TensorFlow.
 """
 
+import functools
 import gzip
 import pathlib
 import struct
@@ -37,11 +38,17 @@ NUM_VALIDATION = 5_000
 NUM_TEST = 10_000
 
 
+def mnist(*, data_dir: str | None) -> dataset.Source:
+  """Returns MNIST before it is read; see `load`."""
+  read = functools.partial(load, data_dir=data_dir)
+  return dataset.Source(SHAPE, NUM_CLASSES, None, is_stream=False, load=read)
+
+
 def load(*, data_dir: str | None) -> dataset.Arrays:
   """Returns MNIST; the last 5,000 training examples are for validation.
 
   Args:
-    data_dir: folder of tensorflow-datasets, whose order is another; None: the
+    data_dir: folder of tensorflow-datasets, which has another order; None: the
       files of this package.
   """
   if data_dir is None:
@@ -57,7 +64,7 @@ def load(*, data_dir: str | None) -> dataset.Arrays:
 
 
 def read_files(prefix: str) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the images and labels, uint8, of the prefix 'train' or 't10k'."""
+  """Returns images and labels, uint8, of the files 'train-*' or 't10k-*'."""
   return (
     _read_idx(FILES / f'{prefix}-images-idx3-ubyte.gz'),
     _read_idx(FILES / f'{prefix}-labels-idx1-ubyte.gz'),
@@ -67,7 +74,7 @@ def read_files(prefix: str) -> tuple[np.ndarray, np.ndarray]:
 def make_splits(
   train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]
 ) -> dataset.Arrays:
-  """Returns the splits of images in 0 ... 255 and their labels, checked."""
+  """Returns the splits of images and labels, uint8, after checking them."""
   train = _to_examples('train', *train, NUM_TRAIN)
   test = _to_examples('test', *test, NUM_TEST)
   first = NUM_TRAIN - NUM_VALIDATION
@@ -75,8 +82,6 @@ def make_splits(
     dataset.Examples(train.inputs[:first], train.labels[:first]),
     dataset.Examples(train.inputs[first:], train.labels[first:]),
     test,
-    NUM_CLASSES,
-    augment=None,
   )
 
 

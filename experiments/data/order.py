@@ -1,7 +1,4 @@
-"""The order of examples: a pure function of the seed and the step.
-
-There is no iterator state to save.
-"""
+"""The order of examples: a pure function of the seed and the step."""
 
 import functools
 
@@ -9,13 +6,9 @@ import numpy as np
 
 
 def batch_indices(
-  seed: int,
-  first_step: int,
-  num_steps: int,
-  batch_size: int,
-  num_examples: int,
+  seed: int, first_step: int, num_steps: int, batch_size: int, num_examples: int
 ) -> np.ndarray:
-  """Returns the indices of the examples of consecutive batches.
+  """Returns the indices of consecutive batches, `(num_steps, batch_size)`.
 
   Each epoch is a new permutation of all examples. A batch may span two epochs,
   so all have the same size and no example is dropped.
@@ -26,18 +19,15 @@ def batch_indices(
     array([[4, 1, 2],
            [0, 3, 0]], dtype=int32)
 
-  Shapes:
-    returned: `(num_steps, batch_size)`.
-
   Raises:
     ValueError: If a number is negative, or `batch_size` is not between 1 and
       `num_examples`.
   """
-  for name, value in {
-    'seed': seed, 'first_step': first_step, 'num_steps': num_steps,
-  }.items():  # fmt: skip
-    if value < 0:
-      raise ValueError(f'expected {name} >= 0, got {value}')
+  if min(seed, first_step, num_steps) < 0:
+    raise ValueError(
+      'expected seed >= 0, first_step >= 0 and num_steps >= 0, got '
+      f'{seed}, {first_step} and {num_steps}'
+    )
   if not 1 <= batch_size <= num_examples:
     raise ValueError(
       f'expected a batch_size from 1 to {num_examples}, the number of '

@@ -27,10 +27,10 @@ def open_splits(
   `encoded` are the bytes of a file.
 
   Raises:
-    ValueError: If the data set or a split is absent or in another format, or a
-      file is missing, damaged or does not hold as many records as were written.
+    ValueError: If the data set, a split or a file is absent, damaged, in
+      another format or without all of its records.
   """
-  import tensorflow_datasets as tfds  # slow to import, and seldom needed
+  import tensorflow_datasets as tfds  # slow
 
   if data_dir is None:
     raise ValueError(
@@ -59,7 +59,9 @@ def open_splits(
   infos = builder.info.splits
   for split in splits:
     if split not in infos or not infos[split].num_examples:
-      got = ', '.join(f'{key} ({infos[key].num_examples})' for key in infos)
+      got = ', '.join(
+        f'{key} ({info.num_examples})' for key, info in infos.items()
+      )
       raise ValueError(
         f'expected examples in the split {split!r} of {newest}, got the splits '
         f'{got or "(none)"}; {again}'
@@ -78,7 +80,7 @@ def load(
   """Returns `view` of the image of an example, and its label.
 
   Raises:
-    DecodeError: If the image does not decode, so that `view` returns None.
+    DecodeError: If the record is damaged or `view` returns None.
     DataError: If the label is out of range.
   """
   image, reason = None, 'the image does not decode'

@@ -1,7 +1,7 @@
 """Batches of consecutive segments of a text, for a model with a memory.
 
 Row b of a batch continues row b of the previous batch. A batch is a pure
-function of the step, so there is no iterator state to save.
+function of the step.
 
 B: batch; T: tokens of a segment; N: tokens of a split.
 """
@@ -60,7 +60,7 @@ def train_batch(
            [8, 9]], dtype=int32)
 
   Raises:
-    ValueError: If the text is too short, see `steps_per_epoch`.
+    ValueError: As `steps_per_epoch`.
   """
   num_steps = steps_per_epoch(len(tokens), batch_size, segment_len)
   first = step % num_steps * segment_len
@@ -93,8 +93,7 @@ def evaluation_batches(
   num_targets = len(tokens) - 1
   num_segments = -(-num_targets // segment_len)
   part = -(-num_segments // batch_size)
-  if batch_size == 1:
-    num_warm_up = 0
+  num_warm_up = num_warm_up if batch_size > 1 else 0
   begin = np.arange(batch_size) * part
   end = np.minimum(begin + part, num_segments)
   for step in range(-num_warm_up, part):

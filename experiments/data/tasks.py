@@ -1,8 +1,6 @@
 """Streams of tasks: views of one data set, learned one after another.
 
-All tasks share the examples of the data set, see `views`: a hundred
-permutations of MNIST take the memory of one. A stream depends on its arguments
-alone, `seed` among them.
+A stream depends on its arguments alone.
 
 T: number of tasks.
 """
@@ -54,7 +52,7 @@ def permuted_mnist(
 
   Args:
     num_tasks: T, any number.
-    seed: of the orders, at least 0; the order of a task does not depend on T.
+    seed: of the orders, which do not depend on T; at least 0.
     data_dir: as in `mnist.load`.
 
   Reference:
@@ -82,7 +80,7 @@ def split_mnist(
 
   Args:
     num_tasks: T.
-    classes_per_task: number of classes of each.
+    classes_per_task: at least 2.
     seed: of the order of the classes; None for 0, 1, 2, ...
     data_dir: as in `mnist.load`.
 
@@ -120,14 +118,8 @@ def cifar(
   """Returns CIFAR-10, then the classes of CIFAR-100 ten by ten.
 
   Usually six tasks: CIFAR-10 and the first 50 classes of CIFAR-100. Each of the
-  two data sets is normalized by itself.
-
-  Args:
-    num_tasks: T, from 1 to 11.
-    data_dir: as in `cifar.load`, likewise the others, for each data set.
-    num_validation: see there.
-    pad: see there.
-    flip: see there.
+  two data sets is normalized by itself; T is from 1 to 11. The other arguments
+  are those of `cifar.cifar10`, for each data set.
 
   Reference:
     Zenke et al., 2017, "Continual learning through synaptic intelligence".
@@ -143,25 +135,19 @@ def cifar(
     'pad': pad, 'flip': flip,
   }  # fmt: skip
 
+  ten = cifar_lib.cifar10(**options)
+  hundred = cifar_lib.cifar100(**options)
+
   def load():
-    first = cifar_lib.cifar10(**options)
     if num_tasks == 1:
-      return first
-    second = cifar_lib.cifar100(**options)
-
-    def join(name):
-      a, b = getattr(first, name), getattr(second, name)
-      labels = np.concatenate([a.labels, b.labels + 10])
-      return dataset.Examples(np.concatenate([a.inputs, b.inputs]), labels)
-
-    return dataset.Arrays(*map(join, SPLITS), 110, first.augment)
+      return ten.load()
+    return dataset.Arrays(*map(_join, ten.load(), hundred.load()))
 
   tasks = tuple(
     views.Task(tuple(range(10 * i, 10 * i + 10)), None)
     for i in range(num_tasks)
   )
-  augment = cifar_lib.make_augment(pad, flip)
-  return Stream(tasks, 110, cifar_lib.SHAPE, augment, load)
+  return Stream(tasks, 110, cifar_lib.SHAPE, ten.augment, load)
 
 
 def read(stream: Stream) -> Tasks:
@@ -183,6 +169,14 @@ def read(stream: Stream) -> Tasks:
 def make_views(stream: Stream) -> views.Views:
   """Returns the views of all tasks of a stream."""
   return views.make_views(stream.tasks, stream.num_base_classes)
+
+
+def _join(ten: dataset.Examples, hundred: dataset.Examples):
+  """Returns the examples of both; labels of the second begin at 10."""
+  return dataset.Examples(
+    np.concatenate([ten.inputs, hundred.inputs]),
+    np.concatenate([ten.labels, hundred.labels + 10]),
+  )
 
 
 def _mnist(data_dir: str | None, tasks: Sequence[views.Task]) -> Stream:

@@ -1,8 +1,7 @@
 """Texts as tokens: three long arrays, memory-mapped where they are large.
 
-Each constructor takes one section of a config. Computed tokens are cached in
-files named after the digest of their source, so a changed text or vocabulary
-never meets old tokens.
+Each constructor takes one section of a config. Tokens are cached in files named
+after the digest of their source, so those of a changed text are never read.
 """
 
 from collections.abc import Iterator
@@ -60,7 +59,7 @@ def enwik8(*, path: str, cache_dir: str | None) -> Corpus:
 
   Args:
     path: `enwik8` or `enwik8.zip`.
-    cache_dir: where an archive is unpacked, once; None: beside it.
+    cache_dir: folder for the unpacked archive; None: `.tokens` beside it.
   """
   text = _map(_existing(path), cache_dir)
   if len(text) != ENWIK8_BYTES:
@@ -76,16 +75,14 @@ def wikitext103(*, path: str, cache_dir: str | None) -> Corpus:
 
   Args:
     path: the folder of `wiki.{train,valid,test}.tokens`.
-    cache_dir: where tokens are cached; None: in that folder.
+    cache_dir: folder for tokens; None: `.tokens` in that folder.
   """
-  folder = pathlib.Path(path).expanduser()
   files = [
-    _existing(folder / f'wiki.{name}.tokens')
+    _existing(pathlib.Path(path, f'wiki.{name}.tokens'))
     for name in ('train', 'valid', 'test')
   ]
-  texts = [_map(file) for file in files]
   prefix = _cache_path(files, cache_dir, 'wikitext103')
-  return _encode(texts, 'space', None, prefix)
+  return _encode([_map(file) for file in files], 'space', None, prefix)
 
 
 def file(
@@ -103,7 +100,7 @@ def file(
     unit: 'byte' | 'word'.
     max_words: see `vocabulary.count`; None for bytes.
     held_out: share of the bytes, at the end, for each of validation and test.
-    cache_dir: where tokens are cached; None: beside the file.
+    cache_dir: folder for tokens; None: `.tokens` beside the file.
   """
   if not 0 < held_out < 0.5:
     raise ValueError(f'expected held_out in (0, 0.5), got {held_out}')
@@ -122,11 +119,8 @@ def file(
 
 
 TEXTS = {
-  'enwik8': enwik8,
-  'file': file,
-  'kjv': kjv,
-  'wikitext103': wikitext103,
-}
+  'enwik8': enwik8, 'file': file, 'kjv': kjv, 'wikitext103': wikitext103,
+}  # fmt: skip
 
 
 def _split(
@@ -136,10 +130,7 @@ def _split(
   max_words: int | None,
   prefix: pathlib.Path | None = None,
 ) -> Corpus:
-  """Returns a text, about `num` bytes in validation and in test.
-
-  Words are cut at the end of a line.
-  """
+  """Returns a text with `num` bytes in validation and test, or whole lines."""
   if unit not in vocabulary_lib.UNITS:
     raise ValueError(
       f'expected unit, one of {vocabulary_lib.UNITS}, got {unit!r}'
@@ -235,7 +226,7 @@ def _unpack(source: pathlib.Path, path: pathlib.Path) -> None:
 def _cache_path(
   sources: Sequence[pathlib.Path], cache_dir: str | None, name: str
 ) -> pathlib.Path:
-  """Returns the path for what is computed from files: theirs is the name."""
+  """Returns the path of a cache, named after the digest of its sources."""
   digest = hashlib.sha256()
   for source in sources:
     with source.open('rb') as stream:

@@ -1,7 +1,7 @@
 """Tasks as views of one data set: some of its classes, its pixels reordered.
 
-A view is a few small arrays: a hundred tasks take the memory of one, and one
-compiled step serves all.
+A view is a few small arrays, so tasks share the examples in memory and one
+compiled step.
 
 T: number of tasks; B: examples of a batch; D: entries of one input.
 """

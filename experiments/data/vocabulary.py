@@ -1,8 +1,4 @@
-"""Tokens: the bytes of a text, or its words.
-
-A vocabulary depends on the text alone. It is saved in the run folder, because
-the embeddings mean nothing without it.
-"""
+"""Tokens: the bytes of a text, or its words."""
 
 import collections
 from collections.abc import Iterable
@@ -58,17 +54,17 @@ def count(
 
   Args:
     lines: the training text.
-    split: 'space' for text tokenized already, such as WikiText; 'punctuation'
-      also separates punctuation from words.
-    max_words: size limit, `<eos>` and `<unk>` included; None for no limit.
+    split: 'space' for tokenized text, such as WikiText; 'punctuation' also
+      separates punctuation from words.
+    max_words: limit, `<eos>` and `<unk>` included; None for no limit.
   """
   if split not in SPLITS:
     raise ValueError(f'expected split, one of {SPLITS}, got {split!r}')
   if max_words is not None and max_words < 3:
     raise ValueError(f'expected max_words >= 3 or None, got {max_words}')
-  counter = collections.Counter()
-  for line in lines:
-    counter.update(pieces(line, split))
+  counter = collections.Counter(
+    word for line in lines for word in pieces(line, split)
+  )
   counter.pop(END, None)
   words = [END] if UNKNOWN in counter else [END, UNKNOWN]
   words = (words + [word for word, _ in counter.most_common()])[:max_words]
@@ -123,12 +119,12 @@ def decode(vocabulary: Vocabulary, tokens: Iterable[int]) -> str:
 
 
 def to_json(vocabulary: Vocabulary) -> bytes:
-  """Returns a vocabulary as JSON, for `read`."""
+  """Returns a vocabulary as `read` reads it."""
   return json.dumps(vocabulary._asdict(), ensure_ascii=False).encode('utf-8')
 
 
 def read(path: str | os.PathLike[str]) -> Vocabulary:
-  """Returns the vocabulary in a file written from `to_json`."""
+  """Returns the vocabulary in a file; ValueError if it has none."""
   try:
     fields = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
     vocabulary = Vocabulary(**{**fields, 'words': tuple(fields['words'])})

@@ -17,6 +17,8 @@ COSTS = (
   'train_share', 'num_bytes',
 )  # fmt: skip
 
+_report = functools.cache(lambda text: flops.report(json.loads(text)))
+
 
 def of_network(
   config: Mapping[str, Any], share: float | None = None
@@ -34,54 +36,41 @@ def of_network(
   Raises:
     ValueError: If the config does not build.
   """
-  is_sparse = config.get('method', {'name': ''})['name'] != 'dense'
-  if config['experiment'] == 'continual_learning' or (share and is_sparse):
+  if config['experiment'] == 'continual_learning':
     return {}
-  text = json.dumps({**config, 'seed': 0}, sort_keys=True)
-  report = _report(text)
-  found = (
-    report.active_entries / report.entries, report.sparse_flops,
-    report.inference_share, report.total_train_flops, report.train_share,
-    report.sparse_bytes,
+  if share and config['method']['name'] != 'dense':
+    return {}
+  found = _report(json.dumps({**config, 'seed': 0}, sort_keys=True))
+  costs = (
+    found.active_entries / found.entries, found.sparse_flops,
+    found.inference_share, found.total_train_flops, found.train_share,
+    found.sparse_bytes,
   )  # fmt: skip
-  costs = dict(zip(COSTS, map(float, found), strict=True))
-  return costs | _pruned(report, config['prune'], share) if share else costs
+  if share:
+    kept = _kept(found, config['prune'], share)
+    inference = found.other_flops + sum(
+      row.flops * kept[row.path] / row.entries for row in found.rows
+    )
+    num_bytes = sum(
+      flops_lib.num_bytes(row.entries, kept[row.path]) for row in found.rows
+    )
+    costs = (
+      sum(kept.values()) / found.entries, inference, inference / found.flops,
+      *costs[3:5], num_bytes,
+    )  # fmt: skip
+  return dict(zip(COSTS, map(float, costs), strict=True))
 
 
-def _pruned(
-  report: Any, section: Mapping[str, Any], share: float
-) -> dict[str, float]:
-  """Returns the costs of inference with a dense network after pruning."""
+def _kept(
+  found: flops.Report, section: Mapping[str, Any], share: float
+) -> dict[str, int]:
+  """Returns the entries of each parameter after pruning to a level."""
   params: dict[str, dict[str, Any]] = {}
-  for row in report.rows:
+  for row in found.rows:
     module, name = row.path.rsplit('/', 1)
     shape = jax.ShapeDtypeStruct(row.shape, jnp.float32)
     params.setdefault(module, {})[name] = shape
-  levels = pruning.make_levels(
-    params,
-    lowest=share,
-    highest=share,
-    num_levels=1,
-    output_layer=section['output_layer'],
-    output_factor=section['output_factor'],
-  )
-  kept = {row.path: row.entries for row in report.rows}
-  kept |= {path: int(numbers[0]) for path, numbers in levels.kept.items()}
-  inference = report.other_flops + sum(
-    row.flops * kept[row.path] / row.entries for row in report.rows
-  )
-  return {
-    'density': sum(kept.values()) / report.entries,
-    'inference_flops': float(inference),
-    'inference_share': inference / report.flops,
-    'num_bytes': float(
-      sum(
-        flops_lib.num_bytes(row.entries, kept[row.path]) for row in report.rows
-      )
-    ),
-  }
-
-
-@functools.cache
-def _report(text: str) -> Any:
-  return flops.report(json.loads(text))
+  one = {'lowest': share, 'highest': share, 'num_levels': 1}
+  levels = pruning.make_levels(params, **{**section, **one})
+  kept = {row.path: row.entries for row in found.rows}
+  return kept | {path: int(numbers[0]) for path, numbers in levels.kept.items()}

@@ -4,7 +4,9 @@ Results are tidy: one row for each network of a cell, the form of the stored CSV
 files.
 """
 
+from collections.abc import Iterator
 from collections.abc import Sequence
+import itertools
 import pathlib
 
 import numpy as np
@@ -30,9 +32,9 @@ _DENSITIES = (
 )  # fmt: skip
 _ROWS = ('method.', 'strategy.')
 _FIELDS = [
-  'column', 'metric', 'seed', 'value', 'status', 'message', *costs.COSTS,
-  'seconds',
+  'metric', 'seed', 'value', 'status', 'message', *costs.COSTS, 'seconds',
 ]  # fmt: skip
+_NETWORK = ['run', 'seed', 'status', 'message', 'seconds', 'level']
 CONFIDENCE = 0.95
 
 
@@ -50,41 +52,41 @@ def fill(
     ValueError: If two networks are the same network of one cell, or networks
       differ in a config key that is neither row nor column; names the key.
   """
-  own = runs_lib.select(frame, table.where)
-  chosen = [
-    (cell, runs_lib.select(own, cell.where).sort_values('seed'))
-    for cell in table_lib.cells(table)
-    if cell.command and len(own)
-  ]
-  for cell, networks in chosen:
-    _check_once(table, cell, networks, runs)
-  _check_alike(table, chosen, runs)
-  rows, notes = [], {}
-  for cell, networks in chosen:
-    for _, network in networks.iterrows():
-      rows.append(_result(table, cell, network, runs, notes))
-  columns = [*table.headings, *_FIELDS, 'run']
-  return pd.DataFrame(rows, columns=columns), list(notes)
+  own, keys = runs_lib.select(frame, table.where), [*table.headings, 'column']
+  names, found, notes = [*keys, *_FIELDS, 'run'], [], {}
+  cells = table_lib.cells(table)
+  for cell in cells[cells.command != ''].to_dict('records') if len(own) else ():
+    networks = runs_lib.select(own, cell['where']).sort_values('seed')
+    same = {name: cell[name] for name in (*keys, 'metric')}
+    value = networks.get(cell['metric'], np.nan)
+    found.append(networks[_NETWORK].assign(value=value, **same))
+  if not any(map(len, found)):
+    return pd.DataFrame(columns=names), []
+  results = pd.concat(found, ignore_index=True)
+  _check_once(table, results, runs)
+  _check_alike(table, results, runs)
+
+  def cost(network: pd.Series) -> dict[str, float]:
+    run, level = runs[network.run], network.level
+    try:
+      return costs.of_network(run.config, None if level != level else level)
+    except ValueError as error:
+      notes[f'{run.path}: unknown costs: {error}'] = None
+      return {}
+
+  known = pd.DataFrame(list(results.apply(cost, axis=1)), columns=costs.COSTS)
+  return results.join(known)[names], list(notes)
 
 
 def summarize(table: table_lib.Table, results: pd.DataFrame) -> pd.DataFrame:
-  """Returns a row for each cell of a table, in its order.
+  """Returns the cells of a table with their estimates.
 
-  Columns: headings, those of `table.Cell`, panel and line of its plots, status
-  ('done', 'diverged', 'empty', or 'absent' for networks without the metric),
-  mean, deviation (of the sample), num, low, high (Student's interval), seconds
-  (the mean), costs.
+  Adds to `table.cells`: status ('done', 'diverged', 'empty', or 'absent' for
+  networks without the metric), mean, deviation (of the sample), num, low, high
+  (Student's interval), seconds (the mean), costs.
   """
   keys = [*table.headings, 'column']
-  cells = pd.DataFrame(
-    [
-      (*cell.labels, *cell[1:], *table_lib.line(table, cell))
-      for cell in table_lib.cells(table)
-    ],
-    columns=[*keys, 'metric', 'where', 'command', 'panel', 'line'],
-  )
-  by_cell = results.groupby(keys, sort=False)
-  found = by_cell.agg(
+  found = results.groupby(keys, sort=False).agg(
     mean=('value', 'mean'),
     deviation=('value', 'std'),
     num=('value', 'count'),
@@ -92,22 +94,18 @@ def summarize(table: table_lib.Table, results: pd.DataFrame) -> pd.DataFrame:
     seconds=('seconds', 'mean'),
     **{name: (name, 'first') for name in costs.COSTS},
   )
-  cells = cells.merge(found, 'left', on=keys)
+  cells = table_lib.cells(table).merge(found, 'left', on=keys)
   cells['num'] = cells.num.fillna(0).astype(int)
-  has_diverged = cells.has_diverged.eq(True)
+  has_diverged = cells.pop('has_diverged')
   cells['status'] = np.select(
-    [cells.has_diverged.isna(), has_diverged, cells.num == 0],
+    [has_diverged.isna(), has_diverged.eq(True), cells.num == 0],
     ['empty', 'diverged', 'absent'],
     'done',
   )
-  cells.loc[has_diverged, ['mean', 'deviation']] = np.nan
-  low, high = stats.t.interval(CONFIDENCE, np.maximum(cells.num - 1, 1))
-  error = cells.deviation / np.sqrt(cells.num.clip(1))  # NaN for one seed
-  cells['low'], cells['high'] = (
-    cells['mean'] + low * error,
-    cells['mean'] + high * error,
-  )
-  return cells.drop(columns='has_diverged')
+  cells.loc[cells.status == 'diverged', ['mean', 'deviation']] = np.nan
+  high = stats.t.ppf((1 + CONFIDENCE) / 2, np.maximum(cells.num - 1, 1))
+  half = high * cells.deviation / np.sqrt(cells.num.clip(1))  # NaN for one seed
+  return cells.assign(low=cells['mean'] - half, high=cells['mean'] + half)
 
 
 def paired_tests(
@@ -118,26 +116,19 @@ def paired_tests(
   Columns: `cell` and `reference` (indices into `cells`), difference, num, p
   (two-sided; NaN for one pair or equal differences), corrected (Holm's).
   """
-  keys = [*table.headings, 'column']
-  done = cells[cells.status == 'done']
-  groups = dict(list(results.groupby(keys)))
-  by_seed = {
-    i: groups[key].set_index('seed').value.dropna()
-    for i, *key in done[keys].itertuples(name=None)
-    for key in [tuple(key)]
-  }
-  rows = []
-  for i in done.index:
-    for reference in _references(table, done, i):
-      pair = pd.concat([by_seed[i], by_seed[reference]], axis=1).dropna()
-      if len(pair):
-        a, b = pair.to_numpy().T
-        p = stats.ttest_rel(a, b).pvalue if np.ptp(a - b) > 0 else np.nan
-        rows.append((i, reference, (a - b).mean(), len(pair), p))
+  keys, done = [*table.headings, 'column'], cells[cells.status == 'done']
+  values = results.pivot(index='seed', columns=keys, values='value')
+  values = values[list(done[keys].itertuples(index=False, name=None))]
+  values.columns, rows = done.index, []
+  for i, reference in _pairs(table, done):
+    difference = (values[i] - values[reference]).dropna()
+    if len(difference):
+      pair = values.loc[difference.index, [i, reference]].to_numpy().T
+      p = stats.ttest_rel(*pair).pvalue if np.ptp(difference) > 0 else np.nan
+      rows.append((i, reference, difference.mean(), len(difference), p))
   names = ['cell', 'reference', 'difference', 'num', 'p']
   tests = pd.DataFrame(rows, columns=names).sort_values('p')
-  tests['corrected'] = holm(tests.p.to_numpy(float))
-  return tests
+  return tests.assign(corrected=holm(tests.p.to_numpy(float)))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -166,23 +157,21 @@ def read(table: table_lib.Table, path: pathlib.Path) -> pd.DataFrame:
   Raises:
     ValueError: If the file is of another table or form.
   """
+  keys = [*table.headings, 'column']
   results = pd.read_csv(path, dtype=str, keep_default_na=False)
-  expected = [*table.headings, *_FIELDS]
-  if list(results) != expected:
+  if list(results) != [*keys, *_FIELDS]:
     raise ValueError(
-      f'expected the columns {expected} in {path}, got {list(results)}; write '
-      'the table again from its runs'
+      f'expected the columns {[*keys, *_FIELDS]} in {path}, got '
+      f'{list(results)}; write the table again from its runs'
     )
-  for name in ('seed', 'value', *costs.COSTS, 'seconds'):
-    numbers = results[name].replace('', 'nan')
-    results[name] = numbers.map(int if name == 'seed' else float)
-  known = {(*cell.labels, cell.column) for cell in table_lib.cells(table)}
-  keys = results[[*table.headings, 'column']].itertuples(index=False, name=None)
-  unknown = [key for key in keys if key not in known]
-  if unknown:
+  numbers = ['value', *costs.COSTS, 'seconds']
+  results[numbers] = results[numbers].replace('', 'nan').astype(float)
+  results['seed'] = results.seed.astype(int)
+  unknown = results[~_is_in(keys, results, table_lib.cells(table))]
+  if len(unknown):
     raise ValueError(
       f'expected the cells of table {table.name} in {path}, got '
-      f'{" ".join(unknown[0])}; write the table again from its runs'
+      f'{" ".join(unknown[keys].iloc[0])}; write the table again from its runs'
     )
   return results.assign(run=np.nan)
 
@@ -191,71 +180,47 @@ def complete(
   table: table_lib.Table, results: pd.DataFrame, stored: pd.DataFrame
 ) -> pd.DataFrame:
   """Returns results with the stored ones in the cells that have none."""
-  keys = [*table.headings, 'column']
-  filled = set(results[keys].itertuples(index=False, name=None))
-  rest = [
-    key not in filled for key in stored[keys].itertuples(index=False, name=None)
-  ]
-  parts = [part for part in (results, stored[rest]) if len(part)]
+  rest = stored[~_is_in([*table.headings, 'column'], stored, results)]
+  parts = [part for part in (results, rest) if len(part)]
   return pd.concat(parts, ignore_index=True) if parts else results
 
 
-def _result(table, cell: table_lib.Cell, network, runs, notes) -> dict:
-  run = runs[network.run]
-  level = network.level if network.share == network.share else None
-  try:
-    found = costs.of_network(run.config, level)
-  except ValueError as error:
-    notes[f'{run.path}: unknown costs: {error}'] = None
-    found = {}
-  return {
-    **dict(zip(table.headings, cell.labels, strict=True)),
-    **found,
-    **network[['seed', 'status', 'message', 'seconds', 'run']],
-    'column': cell.column,
-    'metric': cell.metric,
-    'value': network.get(cell.metric, np.nan),
-  }
+def _is_in(keys: list[str], frame: pd.DataFrame, other: pd.DataFrame):
+  """Returns True for each row of a frame with the keys of a row of another."""
+  index = pd.MultiIndex.from_frame(other[keys])
+  return pd.MultiIndex.from_frame(frame[keys]).isin(index)
 
 
-def _check_once(table, cell: table_lib.Cell, networks, runs) -> None:
-  twice = networks[networks.seed.duplicated(keep=False)]
+def _check_once(table: table_lib.Table, results: pd.DataFrame, runs) -> None:
+  keys = [*table.headings, 'column']
+  twice = results[results.duplicated([*keys, 'seed'], keep=False)]
   if twice.empty:
     return
-  first, second = (runs[i] for i in twice.run.iloc[:2])
-  keys = runs_lib.differing([first.config, second.config]).drop(
-    columns=list(FREE), errors='ignore'
-  )
-  differences = [f'{k} ({a!r} and {b!r})' for k, (a, b) in keys.items()]
-  why = (
-    f'which differ in {", ".join(differences)}'
-    if differences
-    else ('of the same config')
-  )
+  one = twice.iloc[0]
+  same = (twice[[*keys, 'seed']] == one[[*keys, 'seed']]).all(axis=1)
+  first, second = (runs[i] for i in twice[same].run.iloc[:2])
+  found = runs_lib.differing([first.config, second.config])
+  found = found.drop(columns=list(FREE), errors='ignore')
+  keys = [f'{key} ({a!r} and {b!r})' for key, (a, b) in found.items()]
+  why = f'which differ in {", ".join(keys)}' if keys else 'of the same config'
   raise ValueError(
-    f'table {table.name}, {" ".join(cell.labels)}, {cell.column}: expected one '
-    f'network of seed {twice.seed.iloc[0]}, got those of {first.path} and '
+    f'table {table.name}, {" ".join(one[[*table.headings]])}, {one.column}: '
+    f'expected one network of seed {one.seed}, got those of {first.path} and '
     f'{second.path}, {why}; move one of the folders away'
   )
 
 
-def _check_alike(table, chosen, runs) -> None:
+def _check_alike(table: table_lib.Table, results: pd.DataFrame, runs) -> None:
   """Checks that the networks of each row, and of the table, are alike."""
-  by_row: dict[tuple[str, ...], set[int]] = {}
-  for cell, networks in chosen:
-    by_row.setdefault(cell.labels, set()).update(networks.run)
-  for labels, indices in by_row.items():
-    place = f'table {table.name}, row {" ".join(labels)}'
-    ignored = (*FREE, *_DENSITIES, *table.across)
-    _check_configs(place, [runs[i] for i in sorted(indices)], ignored)
-  every = sorted(set().union(*by_row.values()))
-  ignored = (*FREE, *_ROWS, *table.varies, *table.across)
-  _check_configs(f'table {table.name}', [runs[i] for i in every], ignored)
+  place, across = f'table {table.name}', (*FREE, *table.across)
+  for labels, own in results.groupby([*table.headings], sort=False):
+    row = f'{place}, row {" ".join(labels)}'
+    _check_configs(row, runs, own.run, (*across, *_DENSITIES))
+  _check_configs(place, runs, results.run, (*across, *_ROWS, *table.varies))
 
 
-def _check_configs(place: str, found, ignored: tuple[str, ...]) -> None:
-  if len(found) < 2:
-    return
+def _check_configs(place: str, runs, indices, ignored: tuple[str, ...]) -> None:
+  found = [runs[i] for i in sorted({*indices})]
   keys = runs_lib.differing([run.config for run in found])
   keys = keys.loc[:, [key for key in keys if not key.startswith(ignored)]]
   if keys.empty:
@@ -271,20 +236,19 @@ def _check_configs(place: str, found, ignored: tuple[str, ...]) -> None:
   )
 
 
-def _references(table, cells: pd.DataFrame, i: int) -> list[int]:
-  """Returns the cells that cell `i` is tested against."""
-  where, found = cells['where'][i], []
-  for against in table.against:
-    wanted = {**where, **against}
-    free = set()
+def _pairs(
+  table: table_lib.Table, cells: pd.DataFrame
+) -> Iterator[tuple[int, int]]:
+  """Yields each cell with the cells that it is tested against."""
+  for (i, cell), against in itertools.product(cells.iterrows(), table.against):
+    wanted, free = {**cell['where'], **against}, set()
     if {'method', 'strategy'} & against.keys():
       free = {'backward_ratio', 'backward_density'}
-    for j, other in cells['where'].items():
-      keys = (wanted.keys() | other.keys()) - free
+    for j, other in cells.iterrows():
+      keys = (wanted.keys() | other['where'].keys()) - free
       if (
-        wanted != where
-        and cells.metric[i] == cells.metric[j]
-        and all(wanted.get(key) == other.get(key) for key in keys)
+        wanted != cell['where']
+        and cell.metric == other.metric
+        and all(wanted.get(key) == other['where'].get(key) for key in keys)
       ):
-        found.append(j)
-  return found
+        yield i, j

@@ -3,6 +3,7 @@
 Folders are only read, never changed.
 """
 
+import collections
 from collections.abc import Mapping
 from collections.abc import Sequence
 import os
@@ -18,9 +19,11 @@ from experiments import rundir
 from experiments.paper import measures
 from experiments.paper import table as table_lib
 
-EXPERIMENTS = frozenset(
-  {'continual_learning', 'image_classification', 'language_modelling'}
-)
+_SECTIONS = {  # that a config has, by experiment
+  'continual_learning': ('strategy', 'tasks'),
+  'image_classification': ('method', 'data'),
+  'language_modelling': ('method', 'data'),
+}
 _NUMBERS = (
   'accuracy', 'bits_per_character', 'density', 'loss', 'mask_change', 'overlap',
   'perplexity', 'share', 'task', 'tested',
@@ -39,15 +42,10 @@ class Run(NamedTuple):
   rows: list[dict[str, Any]]  # of metrics.jsonl
 
 
-class Left(NamedTuple):
-  """A folder left out, with the reason."""
-
-  path: pathlib.Path
-  why: str
-
-
-def read(directory: str | os.PathLike[str]) -> tuple[list[Run], list[Left]]:
-  """Returns the runs below a folder by path, and the folders left out.
+def read(
+  directory: str | os.PathLike[str],
+) -> tuple[list[Run], list[tuple[pathlib.Path, str]]]:
+  """Returns the runs below a folder by path, and others with the reason.
 
   Raises:
     ValueError: If no folder below has a config.json.
@@ -57,7 +55,7 @@ def read(directory: str | os.PathLike[str]) -> tuple[list[Run], list[Left]]:
     try:
       found.append(read_run(path.parent))
     except (ValueError, OSError) as error:
-      left.append(Left(path.parent, str(error)))
+      left.append((path.parent, str(error)))
   if not found and not left:
     raise ValueError(f'expected run folders below {directory}, got none')
   return found, left
@@ -71,17 +69,15 @@ def read_run(folder: pathlib.Path) -> Run:
     OSError: If a file is missing.
   """
   config = read_config(folder)
-  status = _read_object(folder / 'status.json')
+  status, summary = _read_object(folder / 'status.json'), {}
   state, message = status.get('status'), str(status.get('message', ''))
-  if state not in ('done', 'diverged'):
-    step = (status.get('step'), status.get('total_steps'))
-    raise ValueError(
-      f'not done: {state} at step {step[0]} of {step[1]}'
-      + (f' ({message})' if message else '')
-    )
-  summary = {}
   if state == 'done':
     summary = _read_object(folder / 'summary.json')
+  elif state != 'diverged':
+    raise ValueError(
+      f'not done: {state} at step {status.get("step")} of '
+      f'{status.get("total_steps")}' + (f' ({message})' if message else '')
+    )
   rows = metrics.read(folder)
   _check_rows(rows, is_done=state == 'done')
   run = Run(folder, config, state, message, summary, rows)
@@ -101,23 +97,19 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
   config = rundir.read_config(folder)
   if not isinstance(config, dict) or 'experiment' not in config:
     raise ValueError(f"expected a config with 'experiment', got {config!r:.80}")
-  if str(config['experiment']) not in EXPERIMENTS:
+  experiment = str(config['experiment'])
+  if experiment not in _SECTIONS:
     raise ValueError(
-      f'expected an experiment of {sorted(EXPERIMENTS)}, got '
-      f'{config["experiment"]!r}'
+      f'expected an experiment of {sorted(_SECTIONS)}, got {experiment!r}'
     )
-  is_continual = config['experiment'] == 'continual_learning'
-  sections = ('strategy', 'tasks') if is_continual else ('method', 'data')
-  for name in ('powerprop', 'train', 'model', *sections):
-    if not isinstance(config.get(name), dict):
+  sections = collections.defaultdict(lambda: None, config)
+  for name in ('powerprop', 'train', 'model', *_SECTIONS[experiment]):
+    if not isinstance(sections[name], dict):
       raise ValueError(
-        f'expected a section {name!r} in its config, got {config.get(name)!r}'
+        f'expected a section {name!r} in its config, got {sections[name]!r}'
       )
-  for name, value in (
-    ('seed', config.get('seed')),
-    ('powerprop.alpha', config['powerprop'].get('alpha')),
-  ):
-    if not _is_number(value):
+  for section, name in ((sections, 'seed'), (config['powerprop'], 'alpha')):
+    if not _is_number(value := section.get(name)):
       raise ValueError(f'expected a number as {name}, got {value!r}')
   return config
 
@@ -161,10 +153,9 @@ def select(frame: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
   for name, value in where.items():
     if name not in frame:
       frame = frame if value is None else frame.iloc[:0]
-    elif value is None:
-      frame = frame[frame[name].isna()]
     else:
-      frame = frame[frame[name] == value]
+      column = frame[name]
+      frame = frame[column.isna() if value is None else column == value]
   return frame
 
 
@@ -192,14 +183,14 @@ def flatten(configs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
   return flat.where(flat.notna(), None)
 
 
-def of_split(run: Run, split: str, **fields: Any) -> list[dict[str, Any]]:
-  """Returns the metrics rows of a split, and of some other fields."""
-  fields = {'split': split, **fields}
-  return [
-    row
-    for row in run.rows
-    if all(row.get(name) == value for name, value in fields.items())
-  ]
+def matrix_of(run: Run) -> np.ndarray:
+  """Returns the accuracy matrix [T, T] of a run of continual learning."""
+  return measures.accuracy_matrix(run.rows, run.config['tasks']['num_tasks'])
+
+
+def of_split(run: Run, split: str) -> list[dict[str, Any]]:
+  """Returns the metrics rows of a split."""
+  return [row for row in run.rows if row['split'] == split]
 
 
 def _levels(run: Run) -> dict[float | None, dict[str, float]]:
@@ -210,18 +201,15 @@ def _levels(run: Run) -> dict[float | None, dict[str, float]]:
   losses = [row['loss'] for row in of_split(run, 'train') if 'loss' in row]
   ends = {'first_loss': losses[0], 'last_loss': losses[-1]} if losses else {}
   found = {None: of_split(run, 'test')[0]}
-  for row in of_split(run, 'pruned'):
-    found[row['share']] = row
-  return {
-    share: ends
-    | {
-      name: float(value)
-      for name, value in row.items()
-      if _is_number(value) and name not in _NO_METRICS
-    }
-    | ({'active': row['density']} if 'density' in row else {})
-    for share, row in found.items()
-  }
+  found |= {row['share']: row for row in of_split(run, 'pruned')}
+  levels = {}
+  for share, row in found.items():
+    values = {k: float(v) for k, v in row.items() if _is_number(v)}
+    active = {'active': row['density']} if 'density' in row else {}
+    for name in _NO_METRICS:
+      values.pop(name, None)
+    levels[share] = ends | values | active
+  return levels
 
 
 def _compare_with_alone(frame: pd.DataFrame, found: Sequence[Run]) -> None:
@@ -230,11 +218,10 @@ def _compare_with_alone(frame: pd.DataFrame, found: Sequence[Run]) -> None:
   matrices, alone = {}, {}
   for network in done.sort_values('alpha').itertuples():
     run = found[network.run]
-    tasks = run.config['tasks']
-    matrix = measures.accuracy_matrix(run.rows, tasks['num_tasks'])
-    matrices[network.Index] = (str(tasks), network.seed), matrix
+    stream = str(run.config['tasks']), network.seed
+    matrices[network.Index] = stream, matrix_of(run)
     if network.strategy == 'alone':
-      alone.setdefault((str(tasks), network.seed), np.diag(matrix))
+      alone.setdefault(stream, np.diag(matrix_of(run)))
   for index, (stream, matrix) in matrices.items():
     if stream in alone:
       compared = measures.against_alone(matrix, alone[stream])
@@ -242,15 +229,12 @@ def _compare_with_alone(frame: pd.DataFrame, found: Sequence[Run]) -> None:
         frame.loc[index, name] = value
 
 
-def _check_rows(rows, is_done: bool) -> None:
+def _check_rows(rows: Sequence[Mapping[str, Any]], is_done: bool) -> None:
   """Checks that metrics are numbers, and that each final row is there once."""
   keys = set()
   for row in rows:
-    split, names = row.get('split'), [name for name in _NUMBERS if name in row]
-    is_sound = isinstance(split, str) and all(
-      _is_number(row[name]) for name in names
-    )
-    if not is_sound:
+    split, numbers = row.get('split'), [row[k] for k in _NUMBERS if k in row]
+    if not isinstance(split, str) or not all(map(_is_number, numbers)):
       raise ValueError(
         f"expected 'split' and numbers in {metrics.FILE}, got {row!r:.80}"
       )

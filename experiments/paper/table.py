@@ -5,11 +5,14 @@ config) include those of the table, the row and the column. The fact `share` is
 the pruning level; None stands for the network as trained.
 """
 
-from collections.abc import Iterator
+import collections
 from collections.abc import Mapping
+import itertools
 import re
 from typing import Any
 from typing import NamedTuple
+
+import pandas as pd
 
 Facts = dict[str, Any]
 
@@ -54,38 +57,37 @@ class Table(NamedTuple):
   has_plots: bool = True
 
 
-class Cell(NamedTuple):
-  """A place in a table."""
+def launch(config: str, out: str, options: str = '') -> str:
+  """Returns a command of launch.py.
 
-  labels: tuple[str, ...]
-  column: str
-  metric: str
-  where: Facts
-  command: str  # '' where no network can belong
-
-
-def cells(table: Table) -> Iterator[Cell]:
-  """Yields the cells of a table, row by row."""
-  for row in table.rows:
-    for column in table.columns:
-      where = {**table.where, **row.where, **column.where}
-      command = ''
-      if _is_possible(where):
-        command = table.command.format_map(_words(row, column, where))
-      yield Cell(row.labels, column.label, column.metric, where, command)
+  Example:
+    >>> launch('my.py', 'mine')
+    'python launch.py --config=configs/my.py --workdir=runs/paper/mine'
+  """
+  words = f'python launch.py --config=configs/{config} {options}'.rstrip()
+  return f'{words} --workdir=runs/paper/{out}'
 
 
-def line(table: Table, cell: Cell) -> tuple[str, str]:
-  """Returns the plot panel of a cell and its line in it."""
-  if table.lines == 'columns':
-    return '', cell.column
-  labels = list(cell.labels)
-  if len(table.columns) == 1:
-    return '', labels[0]
-  panel = ''
-  if table.panel is not None:
-    panel = f'{table.headings[table.panel]} {labels.pop(table.panel)}'
-  return panel, ' '.join(filter(None, labels))
+def cells(table: Table) -> pd.DataFrame:
+  """Returns a row for each cell of a table, row by row.
+
+  Columns: the headings, column, metric, where, command ('' where no network can
+  belong), and panel and line of its plots.
+  """
+  found = []
+  for row, column in itertools.product(table.rows, table.columns):
+    where = {**table.where, **row.where, **column.where}
+    found.append(
+      {
+        **dict(zip(table.headings, row.labels, strict=True)),
+        'column': column.label,
+        'metric': column.metric,
+        'where': where,
+        'command': _command(table, row, column, where),
+        **_place(table, row, column),
+      }
+    )
+  return pd.DataFrame(found)
 
 
 def facts(config: Mapping[str, Any]) -> Facts:
@@ -94,15 +96,14 @@ def facts(config: Mapping[str, Any]) -> Facts:
   `density` is the forward density, `examples` the number of steps times the
   batch size. Facts that a config does not have are absent.
   """
-  method, model, train = (
-    config.get(name, {}) for name in ('method', 'model', 'train')
-  )
-  tasks = config.get('tasks', {})
+  sections = collections.defaultdict(dict, config)
+  method, model, train = (sections[k] for k in ('method', 'model', 'train'))
+  tasks = sections['tasks']
   found = {
     'experiment': config['experiment'],
     'alpha': float(config['powerprop']['alpha']),
     'seed': config['seed'],
-    'data': config.get('data', tasks).get('name'),
+    'data': (sections['data'] or tasks).get('name'),
     'num_tasks': tasks.get('num_tasks'),
     'model': model.get('name'),
     'd_model': model.get('d_model'),
@@ -111,7 +112,7 @@ def facts(config: Mapping[str, Any]) -> Facts:
     'density': method.get('density', method.get('forward_density')),
     'backward_density': method.get('backward_density'),
     'distribution': method.get('distribution'),
-    'strategy': config.get('strategy', {}).get('name'),
+    'strategy': sections['strategy'].get('name'),
     'num_steps': train.get('num_steps'),
   }
   if method.get('name') == 'dense':
@@ -124,21 +125,30 @@ def facts(config: Mapping[str, Any]) -> Facts:
   return {name: value for name, value in found.items() if value is not None}
 
 
-def _is_possible(where: Facts) -> bool:
-  """Returns False for a dense network below density 1, and the reverse."""
-  if 'density' not in where or 'method' not in where:
-    return True
-  return (where['density'] == 1.0) == (where['method'] == 'dense')
-
-
-def _words(row: Row, column: Column, where: Facts) -> Facts:
-  """Returns the values for the braces of a command."""
-  words = {
-    name: f'{value:g}' if isinstance(value, float) else value
-    for name, value in where.items()
-  }
-  if 'density' in where:
-    words['twice'] = f'{min(1.0, 2 * where["density"]):g}'
+def _command(table: Table, row: Row, column: Column, where: Facts) -> str:
+  """Returns the command of a cell, '' for a dense network below density 1."""
+  density = where.get('density', 1.0)
+  is_dense = where.get('method') == 'dense'
+  if {'density', 'method'} <= where.keys() and (density == 1.0) != is_dense:
+    return ''
   text = ' '.join([*row.labels, column.label]).lower()
-  name = re.sub(r'[^a-z0-9.]+', '_', text).strip('_')
-  return {**words, 'variant': row.variant, 'name': name}
+  words = {**where, 'twice': min(1.0, 2 * density), 'variant': row.variant}
+  words['name'] = re.sub(r'[^a-z0-9.]+', '_', text).strip('_')
+  return table.command.format_map(
+    {
+      name: f'{value:g}' if isinstance(value, float) else value
+      for name, value in words.items()
+    }
+  )
+
+
+def _place(table: Table, row: Row, column: Column) -> dict[str, str]:
+  """Returns the plot panel of a cell and its line in it."""
+  labels, panel = list(row.labels), ''
+  if table.lines == 'columns':
+    labels = [column.label]
+  elif len(table.columns) == 1:
+    labels = labels[:1]
+  elif table.panel is not None:
+    panel = f'{table.headings[table.panel]} {labels.pop(table.panel)}'
+  return {'panel': panel, 'line': ' '.join(filter(None, labels))}

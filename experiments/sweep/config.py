@@ -9,6 +9,8 @@ from absl import flags
 import ml_collections
 from ml_collections import config_flags
 
+from experiments import build
+
 
 def load(
   config: str, overrides: Sequence[str], name: str = 'config'
@@ -17,12 +19,11 @@ def load(
 
   Args:
     config: the file and the argument of its `get_config`.
-    overrides: such as `--config.section.key=value`.
-    name: of the flag, in place of 'config'.
+    overrides: flags such as `--config.section.key=value`.
+    name: of these flags, in place of 'config'.
 
   Raises:
-    ValueError: If the file is missing or does not return a config, or an
-      override has an unknown key or another type.
+    ValueError: If the file returns no config, or an override does not fit it.
   """
   file, _, argument = config.partition(':')
   get_config = getattr(module_of(pathlib.Path(file)), 'get_config', None)
@@ -52,14 +53,11 @@ def load(
 
 
 def module_of(file: pathlib.Path) -> types.ModuleType:
-  """Returns a file as a module.
-
-  Raises:
-    ValueError: If it is missing or cannot be imported.
-  """
+  """Returns a file as a module; ValueError if it cannot be imported."""
   if not file.is_file():
     known = sorted(str(path) for path in file.parent.glob('*.py'))
-    raise ValueError(f'expected a config file, one of {known}, got {file}')
+    hint = build.did_you_mean(file, known)
+    raise ValueError(f'expected a config file, got {file}{hint}')
   spec = importlib.util.spec_from_file_location(f'_config_{file.stem}', file)
   module = importlib.util.module_from_spec(spec)
   try:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Protocol
+from typing import Any
 
 from experiments import interrupt as interrupt_lib
 from experiments import rundir
@@ -24,46 +24,31 @@ _LAUNCH = pathlib.Path(__file__).parent.parent.parent / 'launch.py'
 _POLL_S = 0.3
 
 
-class Process(Protocol):
-  """A started run: `subprocess.Popen` or a job."""
-
-  def poll(self) -> int | None:
-    """Returns the exit code, None while it runs."""
-
-  def terminate(self) -> None:
-    """Asks it to save and end."""
-
-  def kill(self) -> None:
-    """Ends it at once."""
-
-
 def train(
   plan: plan_lib.Plan,
   workdir: pathlib.Path,
   jobs: int,
-  start: Callable[[plan_lib.Run, int], Process],
+  start: Callable[[plan_lib.Run, int], Any],
 ) -> int:
   """Trains the runs in processes, `jobs` at a time; returns the exit code.
 
-  SIGINT and SIGTERM ask them to save and end, a further SIGINT kills them.
+  SIGINT and SIGTERM terminate the processes, which save; a second SIGINT kills
+  them.
 
   Args:
     plan: checked.
     workdir: folder of the plan.
     jobs: processes at a time.
-    start: starts a run; its second argument is below `jobs` and no other
-      running process has it.
+    start: starts a run in a slot below `jobs` and returns its process, with
+      `poll`, `terminate` and `kill` as of `subprocess.Popen`.
 
   Raises:
     ValueError: If the folder is in use.
   """
-  endings = {
-    run.name: ending
-    for run in plan.runs
-    if (ending := run_lib.ended(workdir, run))
-  }
+  found = {run.name: run_lib.ended(workdir, run) for run in plan.runs}
+  endings = {name: ending for name, ending in found.items() if ending}
   waiting = collections.deque(r for r in plan.runs if r.name not in endings)
-  running: dict[str, tuple[int, Process]] = {}
+  running: dict[str, tuple[int, Any]] = {}
   with contextlib.ExitStack() as stack:
     stack.callback(rundir.lock(workdir).release)
     plan_lib.write(plan, workdir)
@@ -102,29 +87,26 @@ def train(
 @contextlib.contextmanager
 def children(
   workdir: pathlib.Path, jobs: int
-) -> Iterator[Callable[[plan_lib.Run, int], Process]]:
-  """A context with a function that starts a run as a child process.
+) -> Iterator[Callable[[plan_lib.Run, int], subprocess.Popen]]:
+  """Yields a function that starts a run as a child process.
 
   Children print to `logs`, end with this process, and divide the GPUs of
-  CUDA_VISIBLE_DEVICES if there are at least `jobs`. They are in sessions of
-  their own: Ctrl-C reaches them once, through this process.
+  CUDA_VISIBLE_DEVICES if there are at least `jobs`. They have sessions of their
+  own, so that Ctrl-C reaches them once, through this process.
   """
   reader, writer = os.pipe()
 
   def start(run: plan_lib.Run, slot: int) -> subprocess.Popen:
     log = _log(workdir, run.name)
     log.parent.mkdir(exist_ok=True)
+    devices = visible_devices(os.environ, slot, jobs)
     with log.open('ab') as file:
       return subprocess.Popen(
         command(run, workdir),
         stdin=reader,
         stdout=file,
         stderr=subprocess.STDOUT,
-        env={
-          **os.environ,
-          **visible_devices(os.environ, slot, jobs),
-          interrupt_lib.CHILD: '1',
-        },
+        env={**os.environ, **devices, interrupt_lib.CHILD: '1'},
         start_new_session=True,
       )
 

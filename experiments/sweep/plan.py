@@ -60,28 +60,17 @@ def make(
     ValueError: If a config cannot be loaded or expanded, or two runs have one
       name or config; names the run.
   """
-  runs: list[Run] = []
   if sweep is None:
     runs = _expand('', {}, points.arguments(config, {}, shared))
-    overrides = []
-  else:
-    overrides = points.collect(points.find(sweep, config))
-  for point in overrides:
+    return Plan(config, sweep, _distinct(runs))
+  runs = []
+  for point in points.collect(points.find(sweep, config)):
     name = points.name_of(point)
     try:
       runs += _expand(name, point, points.arguments(config, point, shared))
     except ValueError as error:
       raise ValueError(f'run {name!r}: {error}') from error
-  seen: dict[str, str] = {}
-  for run in runs:
-    for content in (run.name, json.dumps(run.config, sort_keys=True)):
-      if content in seen:
-        raise ValueError(
-          'expected runs that differ in name and config, got '
-          f'{seen[content]!r} and {run.name!r}'
-        )
-      seen[content] = run.name
-  return Plan(config, sweep, tuple(runs))
+  return Plan(config, sweep, _distinct(runs))
 
 
 def check_folder(plan: Plan, workdir: pathlib.Path) -> None:
@@ -119,12 +108,26 @@ def write(plan: Plan, workdir: pathlib.Path) -> None:
   rundir.write_json(path, value)
 
 
+def _distinct(runs: Sequence[Run]) -> tuple[Run, ...]:
+  """Returns runs that differ in name and config; ValueError if they do not."""
+  seen: dict[str, str] = {}
+  for run in runs:
+    for content in (run.name, json.dumps(run.config, sort_keys=True)):
+      if content in seen:
+        raise ValueError(
+          'expected runs that differ in name and config, got '
+          f'{seen[content]!r} and {run.name!r}'
+        )
+      seen[content] = run.name
+  return tuple(runs)
+
+
 def _expand(
   name: str, overrides: points.Overrides, arguments: tuple[str, ...]
 ) -> list[Run]:
   """Returns the runs of a point, one for each alpha and seed."""
-  file = arguments[0].removeprefix('--config=')
-  config = config_lib.load(file, arguments[1:])
+  file, flags = arguments[0].removeprefix('--config='), arguments[1:]
+  config = config_lib.load(file, flags)
   try:
     plain = json.loads(json.dumps(config.to_dict()))
   except (TypeError, config_dict.RequiredValueError) as error:
@@ -138,23 +141,16 @@ def _expand(
   )
   runs = []
   for alpha, seed in itertools.product(map(float, alphas), seeds):
-    network = {
-      **plain,
-      'seed': seed,
-      'powerprop': {**powerprop, 'alpha': alpha},
-    }
+    network = plain | {'seed': seed, 'powerprop': powerprop | {'alpha': alpha}}
     if len(alphas) * len(seeds) == 1:
       return [Run(name, overrides, arguments, network)]
     own = {'powerprop.alphas': (alpha,), 'seeds': (seed,)}
     # Repeated flags of tuples add up.
-    kept = [
-      word
-      for word in arguments[1:]
-      if word.partition('=')[0].removeprefix('--config.') not in own
-    ]
+    replaced = tuple(f'--config.{key}=' for key in own)
+    kept = [word for word in flags if not word.startswith(replaced)]
     full_name = ','.join(filter(None, (name, f'alpha={alpha:g},seed={seed}')))
     words = points.arguments(file, own, kept)
-    runs.append(Run(full_name, {**overrides, **own}, words, network))
+    runs.append(Run(full_name, overrides | own, words, network))
   return runs
 
 
@@ -166,12 +162,12 @@ def _take(section, name, key, kinds, least, limit) -> list[Any]:
   if key not in section:
     raise ValueError(f'{name}: missing key {key!r}')
   values = section.pop(key)
-  if (
-    not isinstance(values, list)
-    or not values
-    or not all(type(x) in kinds and least <= x < limit for x in values)
-    or len(set(values)) < len(values)
-  ):
+  is_fine = (
+    isinstance(values, list)
+    and values
+    and all(type(x) in kinds and least <= x < limit for x in values)
+  )
+  if not is_fine or len(set(values)) < len(values):
     raise ValueError(
       f'{name}.{key}: expected one or more different numbers, each {single} >= '
       f'{least} and < {limit}, got {values}'

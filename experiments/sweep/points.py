@@ -34,10 +34,10 @@ _UNSAFE = re.compile(r'[^A-Za-z0-9._=,+-]')
 
 
 def find(name: str, config: str) -> Callable[[Callable], None]:
-  """Returns the sweep of a name.
+  """Returns a sweep.
 
   Args:
-    name: a function of the config's file or of `sweeps.py` beside it, or
+    name: of a function in the config's file or in `sweeps.py` beside it, or
       'FILE:NAME'.
     config: 'FILE' or 'FILE:VARIANT'.
 
@@ -45,14 +45,13 @@ def find(name: str, config: str) -> Callable[[Callable], None]:
     ValueError: If there is none; lists the existing ones.
   """
   file, _, function = name.rpartition(':')
-  of_config = pathlib.Path(config.partition(':')[0])
-  files = [pathlib.Path(file)] if file else [of_config]
-  beside = of_config.with_name('sweeps.py')
-  if not file and beside.is_file():
-    files.append(beside)
+  own = pathlib.Path(config.partition(':')[0])
+  beside = own.with_name('sweeps.py')
+  files = [own, beside] if beside.is_file() else [own]
+  files = [pathlib.Path(file)] if file else files
   known: dict[str, Callable] = {}
   for path in files:
-    known = {**_sweeps_of(path), **known}
+    known = {**_sweeps_in(path), **known}
   if function not in known:
     raise ValueError(
       f'expected --sweep as one of {", ".join(known) or "(none)"}, the '
@@ -94,9 +93,7 @@ def collect(sweep: Callable[[Callable], None]) -> list[Overrides]:
 def name_of(overrides: Overrides) -> str:
   """Returns the folder name of a point: its overrides.
 
-  It depends on the overrides alone, so points added to a sweep later leave the
-  others in place. Characters unfit for file names are replaced; a name changed
-  so ends with a checksum.
+  Characters unfit for file names are replaced; a checksum then follows.
 
   Example:
     >>> name_of({'seeds': (0, 1), 'method.density': 0.1})
@@ -124,9 +121,9 @@ def name_of(overrides: Overrides) -> str:
 def arguments(
   config: str, point: Overrides, shared: Sequence[str] = ()
 ) -> tuple[str, ...]:
-  """Returns the flags of launch.py that train a point; --config comes first.
+  """Returns the flags of launch.py that train a point, --config first.
 
-  Keys after the colon of `config` hold for every variant.
+  Keys after the colon of `config` apply to every variant.
 
   Example:
     >>> arguments('a.py:quick=1', {'config': ':rigl', 'seeds': (0,)})
@@ -135,34 +132,30 @@ def arguments(
   Raises:
     ValueError: If `shared` sets a key of the point.
   """
-  given = {argument.partition('=')[0] for argument in shared}
   for key in point:
-    if f'--config.{key}' in given:
+    if any(word.partition('=')[0] == f'--config.{key}' for word in shared):
       raise ValueError(
         f'expected --config.{key} to be set once, but the sweep sets it too; '
         'remove it from the command'
       )
-  file, _, words = config.partition(':')
+  file, _, keys = config.partition(':')
   own_file, _, variant = str(point.get('config', '')).partition(':')
-  words = [word for word in f'{variant},{words}'.split(',') if word]
-  words.sort(key=lambda word: '=' in word)  # the variant itself goes first
+  words = [word for word in f'{variant},{keys}'.split(',') if word]
+  words.sort(key=lambda word: '=' in word)  # variant first
   chosen = ':'.join(filter(None, (own_file or file, ','.join(words))))
-  own = [
-    f'--config.{key}={_text(value)}'
-    for key, value in point.items()
-    if key != 'config'
-  ]
-  return (f'--config={chosen}', *own, *shared)
+  own = {key: value for key, value in point.items() if key != 'config'}
+  flags = [f'--config.{key}={_text(value)}' for key, value in own.items()]
+  return (f'--config={chosen}', *flags, *shared)
 
 
-def _sweeps_of(file: pathlib.Path) -> dict[str, Callable]:
+def _sweeps_in(file: pathlib.Path) -> dict[str, Callable]:
   """Returns the public functions of a file whose one parameter is `add`."""
   return {
     name: function
     for name, function in vars(config_lib.module_of(file)).items()
-    if inspect.isfunction(function)
+    if not name.startswith('_')
+    and inspect.isfunction(function)
     and list(inspect.signature(function).parameters) == ['add']
-    and not name.startswith('_')
   }
 
 

@@ -1,7 +1,7 @@
 """Trains the runs of a plan one after another in this process.
 
-Runs that are done or diverged are left, interrupted ones go on, failed ones are
-tried again. Runs that differ in seeds share data and compiled code.
+Done and diverged runs are skipped, interrupted ones resumed, failed ones
+retried. Runs that differ only in seeds share data and compiled code.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import contextlib
 import functools
 import pathlib
+import shlex
 import signal
 import sys
 import traceback
@@ -36,7 +37,7 @@ SIGNALLED = 128
 
 
 class Ending(NamedTuple):
-  """How a run ended."""
+  """Exit code of a run, and the reason."""
 
   code: int
   message: str = ''
@@ -46,7 +47,7 @@ def check(plan: plan_lib.Plan, workdir: pathlib.Path) -> None:
   """Checks all configs and folders of a plan; reads no data, changes nothing.
 
   Raises:
-    ValueError: If a run cannot begin; names it.
+    ValueError: If a config or folder is wrong; names the run.
   """
   plan_lib.check_folder(plan, workdir)
   for run in plan.runs:
@@ -60,23 +61,25 @@ def check(plan: plan_lib.Plan, workdir: pathlib.Path) -> None:
 
 
 def use_cpu(plan: plan_lib.Plan) -> None:
-  """Leaves accelerators to the processes that train; no effect once JAX runs.
+  """Keeps this process off the accelerators, which its children use.
 
-  There are as many CPU devices as a run asks for.
+  It has as many CPU devices as any run asks for. No effect once JAX runs.
   """
-  sections = [run.config.get('train') for run in plan.runs]
-  wanted = [s.get('num_devices') for s in sections if isinstance(s, dict)]
+  wanted = [1]
+  for run in plan.runs:
+    # Wrong values are reported by `check`.
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+      wanted.append(int(run.config['train']['num_devices']))
   with contextlib.suppress(RuntimeError):
     jax.config.update('jax_platforms', 'cpu')
-    count = max([1, *(n for n in wanted if isinstance(n, int))])
-    jax.config.update('jax_num_cpu_devices', count)
+    jax.config.update('jax_num_cpu_devices', max(wanted))
 
 
 def train(plan: plan_lib.Plan, workdir: pathlib.Path) -> int:
   """Trains the runs of a checked plan in this process; returns the exit code.
 
-  Of several processes all call this. A full disk or a signal ends the plan, any
-  other failure only its run.
+  All processes of a distributed run call this. A full disk or a signal ends the
+  plan, any other failure its run alone.
 
   Raises:
     ValueError: If the data of the first run do not fit or the folder is in use;
@@ -109,9 +112,7 @@ def train(plan: plan_lib.Plan, workdir: pathlib.Path) -> int:
 
 
 def conclude(
-  plan: plan_lib.Plan,
-  workdir: pathlib.Path,
-  endings: Mapping[str, Ending],
+  plan: plan_lib.Plan, workdir: pathlib.Path, endings: Mapping[str, Ending]
 ) -> int:
   """Prints and draws the results, or the failures; returns the exit code.
 
@@ -123,7 +124,9 @@ def conclude(
     try:
       if multihost.is_first():
         folders = [workdir / run.name for run in plan.runs]
-        results = summary.summarize(folders, workdir, console())
+        width = None if sys.stdout.isatty() else 120
+        console = rich.console.Console(width=width)
+        results = summary.summarize(folders, workdir, console)
         if plan.has_several:
           rundir.write_json(workdir / 'summary.json', results)
     except OSError as error:  # a full disk
@@ -150,11 +153,11 @@ def conclude(
 def states(
   plan: plan_lib.Plan,
   workdir: pathlib.Path,
-  endings: Mapping[str, Ending] | None = None,
+  endings: Mapping[str, Ending],
 ) -> dict[str, status.State]:
-  """Returns the state of each run by name; failures of this command count."""
+  """Returns the state of each run by name, with this command's failures."""
   found = {run.name: status.read(workdir / run.name) for run in plan.runs}
-  for name, (code, message) in (endings or {}).items():
+  for name, (code, message) in endings.items():
     if found[name].status not in status.ENDED and 0 < code < SIGNALLED:
       message = message or found[name].message
       found[name] = found[name]._replace(status='failed', message=message)
@@ -162,27 +165,22 @@ def states(
 
 
 def say_interrupted(number: int, what: str) -> int:
-  """Prints how to go on after a signal; returns the exit code."""
+  """Prints the command that resumes after a signal; returns the exit code."""
   print(
     f'{signal.Signals(number).name}: {what}. The same command goes on from '
-    f'there:\n  python {" ".join(sys.argv)}'
+    f'there:\n  {shlex.join(["python", *sys.argv])}'
   )
   return SIGNALLED + number
 
 
 def ended(workdir: pathlib.Path, run: plan_lib.Run) -> Ending | None:
-  """Returns the ending of a run with nothing left to do; rank 0 decides."""
+  """Returns the ending of a done or diverged run, as rank 0 sees it."""
   state = status.read(workdir / run.name)
-  number = 0
-  if multihost.is_first() and state.status in status.ENDED:
-    number = 1 + status.ENDED.index(state.status)
-  number = multihost.largest(number)
-  return Ending((0, DIVERGED)[number - 1], state.message) if number else None
-
-
-def console() -> rich.console.Console:
-  """Returns the console for tables, 120 columns wide off a terminal."""
-  return rich.console.Console(width=None if sys.stdout.isatty() else 120)
+  codes = (None, 0, DIVERGED)
+  names = ('', 'done', 'diverged')
+  is_ended = multihost.is_first() and state.status in names
+  number = multihost.largest(names.index(state.status) if is_ended else 0)
+  return Ending(codes[number], state.message) if number else None
 
 
 def _prepare(run: plan_lib.Run, folder: pathlib.Path) -> Any:
@@ -199,7 +197,7 @@ def _train_run(
   begin: Callable[[int], None],
   on_progress: Callable[[int, Mapping[str, float]], None],
 ) -> Ending:
-  """Trains a run in its folder; every failure is an ending."""
+  """Trains a run in its folder; turns every failure into an ending."""
   folder = workdir / run.name
   with contextlib.ExitStack() as stack:
     try:
@@ -236,7 +234,7 @@ def _train_run(
 
 
 def _fail(folder: pathlib.Path, error: BaseException) -> Ending:
-  """Writes why a run failed; returns its ending."""
+  """Writes the reason of a failure to status.json; returns the ending."""
   error = multihost.explained(error)
   is_stopped = isinstance(error, KeyboardInterrupt)
   message = '' if is_stopped else f'{type(error).__name__}: {error}'

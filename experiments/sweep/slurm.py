@@ -1,7 +1,7 @@
 """Runs as jobs through submitit: a Slurm array, or its local executor.
 
-Slurm sends SIGUSR2 before a job is preempted or its time is over: the run saves
-and the job is queued again with the same command.
+Slurm sends SIGUSR2 before it preempts a job or its time is over: the run saves,
+and the job is requeued with the same command.
 """
 
 from collections.abc import Iterator
@@ -69,15 +69,17 @@ def _cluster(
   mem_gb: int | None,
   gpus_per_node: int | None,
   cpus_per_task: int | None,
-  partition: str | None,
-  account: str | None,
-  qos: str | None,
-  constraint: str | None,
   setup: tuple[str, ...],
+  **names: str | None,  # partition, account, ...
 ) -> Cluster:
-  least = {'nodes': nodes, 'tasks_per_node': tasks_per_node}
-  build.check_least('cluster', 1, time_min=time_min, **least)
-  build.check_least('cluster', 1, signal_delay_s=signal_delay_s)
+  build.check_least(
+    'cluster',
+    1,
+    time_min=time_min,
+    nodes=nodes,
+    tasks_per_node=tasks_per_node,
+    signal_delay_s=signal_delay_s,
+  )
   build.check_least('cluster', 0, num_requeues=num_requeues)
   if signal_delay_s >= 60 * time_min:
     raise ValueError(
@@ -92,19 +94,16 @@ def _cluster(
     'gpus_per_node': gpus_per_node,
     'cpus_per_task': cpus_per_task,
     'mem': None if mem_gb is None else f'{mem_gb}GB',
-    'partition': partition,
-    'account': account,
-    'qos': qos,
-    'constraint': constraint,
     'signal_delay_s': signal_delay_s,
     'setup': [f'{path}${{PYTHONPATH:+:$PYTHONPATH}}', *setup],
+    **names,
   }
   slurm = {name: value for name, value in slurm.items() if value is not None}
   return Cluster(slurm, nodes * tasks_per_node, num_requeues)
 
 
 class Command:
-  """A command as the function of a job, which saves before it is requeued.
+  """A command as a job's function, which saves before it is requeued.
 
   Example:
     >>> Command(('true',))()
@@ -145,11 +144,10 @@ class Command:
     return {'command': self.command, '_process': None}
 
 
-class LocalJob:
+class LocalJob(NamedTuple):
   """A job of submitit on this machine, with the interface of a process."""
 
-  def __init__(self, job: submitit.LocalJob):
-    self.job = job
+  job: submitit.LocalJob
 
   def poll(self) -> int | None:
     """Returns the exit code, None while the job runs."""
@@ -165,7 +163,7 @@ class LocalJob:
     os.kill(int(self.job.job_id), signal.SIGTERM)
 
   def kill(self) -> None:
-    """Asks as well, then ends the process that started the run."""
+    """Terminates the run and kills the process that started it."""
     self.terminate()
     os.kill(int(self.job.job_id), signal.SIGKILL)
 
@@ -192,13 +190,8 @@ def start_local(
     return LocalJob(executor.submit(Command(jobs.command(run, workdir))))
 
 
-def describe(cluster: Cluster) -> list[str]:
-  """Returns the parameters of each job, a line each."""
-  return [f'{name}: {value}' for name, value in cluster.slurm.items()]
-
-
 def flags_of(cluster: Cluster) -> tuple[str, ...]:
-  """Returns the flags of a run with several processes."""
+  """Returns the flag of runs with several processes."""
   return ('--distributed=slurm',) if cluster.num_tasks > 1 else ()
 
 
@@ -209,6 +202,8 @@ def submit(
   parallel: int | None,
 ) -> dict[str, str]:
   """Submits runs that are neither ended nor queued as one Slurm array.
+
+  Failed runs become interrupted, so that --watch waits for them.
 
   Args:
     plan: checked.
@@ -225,12 +220,17 @@ def submit(
   path = workdir / points.JOBS / _SUBMITTED
   submitted = rundir.read_json(path) if path.exists() else {}
   queued = _queued()
-  commands = {
-    run.name: Command(jobs.command(run, workdir, *flags_of(cluster)))
-    for run in plan.runs
-    if status.read(workdir / run.name).status not in status.ENDED
-    and submitted.get(run.name) not in queued
-  }
+  commands = {}
+  for run in plan.runs:
+    folder = workdir / run.name
+    state = status.read(folder)
+    if state.status in status.ENDED or submitted.get(run.name) in queued:
+      continue
+    command = jobs.command(run, workdir, *flags_of(cluster))
+    commands[run.name] = Command(command)
+    if state.status == 'failed':
+      fields = {'step': state.step, 'total_steps': state.total_steps}
+      rundir.write_status(folder, 'interrupted', **fields)
   ids: dict[str, str] = {}
   if commands:
     plan_lib.write(plan, workdir)
@@ -248,10 +248,8 @@ def submit(
       raise ValueError(
         f'expected sbatch to accept the jobs: {error}'
       ) from error
-    ids = {
-      name: job.job_id
-      for name, job in zip(commands, submitted_jobs, strict=True)
-    }
+    new = [job.job_id for job in submitted_jobs]
+    ids = dict(zip(commands, new, strict=True))
     rundir.write_json(path, {**submitted, **ids})
   for name, job_id in ids.items():
     print(f'{job_id} {name}')

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from collections.abc import Mapping
-from collections.abc import Sequence
+import contextlib
 import datetime
 import json
 import os
@@ -30,7 +30,7 @@ _TAIL = 64 * 1024  # bytes read at the end of the metrics
 
 
 class State(NamedTuple):
-  """How far a run is."""
+  """Status and progress of a run."""
 
   status: str  # one of `rundir.STATUSES`, or 'waiting'
   step: int = 0
@@ -42,8 +42,8 @@ class State(NamedTuple):
 def read(folder: str | os.PathLike[str]) -> State:
   """Returns the state of a run.
 
-  A run whose process has ended without saying so is 'interrupted', a folder
-  that cannot be read 'failed'.
+  A run is 'interrupted' if its process was killed, and 'failed' if its folder
+  cannot be read.
   """
   folder = pathlib.Path(folder)
   try:
@@ -97,37 +97,27 @@ def steps_of(state: State) -> str:
 
 
 def make_table(
-  states: Mapping[str, State],
-  left: Mapping[str, float | None],
-  *,
-  max_rows: int | None = None,
+  states: Mapping[str, State], left: Mapping[str, float | None]
 ) -> rich.table.Table:
-  """Returns a table with a row for each run.
+  """Returns a table with a row for each run; those that run come first.
 
   Args:
     states: by name.
     left: seconds until the end, where known.
-    max_rows: how many runs to show; those that run or failed come first.
   """
-  names = list(states)
-  if max_rows is not None and len(names) > max_rows:
-    order = list(STYLES)
-    names.sort(key=lambda name: order.index(states[name].status))
-    names = names[:max_rows]
-  table = rich.table.Table(caption=counts(states.values()))
+  table = rich.table.Table(title=counts(states.values()))
   for header in ('run', 'state', 'step', 'metric', 'time left'):
     justify = 'right' if header in ('step', 'time left') else 'left'
     table.add_column(header, justify=justify, overflow='fold')
-  for name in names:
+  order = list(STYLES)
+  for name in sorted(states, key=lambda name: order.index(states[name].status)):
     state, seconds = states[name], left.get(name)
     table.add_row(
       rich.text.Text(name),
       rich.text.Text(state.status, STYLES[state.status]),
       steps_of(state),
       state.metric,
-      ''
-      if seconds is None
-      else str(datetime.timedelta(seconds=round(seconds))),
+      str(datetime.timedelta(seconds=round(seconds))) if seconds else '',
     )
   return table
 
@@ -153,8 +143,7 @@ class Live:
     """Shows the states; without a terminal, those that changed."""
     if self._console.is_terminal:
       left = {name: self._left(name, state) for name, state in states.items()}
-      rows = max(3, self._console.height - 6)
-      self._live.update(make_table(states, left, max_rows=rows), refresh=True)
+      self._live.update(make_table(states, left), refresh=True)
       return
     ended = sum(state.status in ENDED for state in states.values())
     for name, state in states.items():
@@ -178,59 +167,36 @@ class Live:
 
 
 def watch(
-  folders: Mapping[str, pathlib.Path],
-  submitted: Sequence[str] = (),
-  *,
-  every_s: float = 1.0,
+  folders: Mapping[str, pathlib.Path], every_s: float = 1.0
 ) -> tuple[dict[str, State], bool]:
   """Shows runs that other processes train until all have ended, or Ctrl-C.
 
   Args:
     folders: of the runs, by name.
-    submitted: runs just submitted to a cluster; until one begins, the status in
-      its folder is stale.
     every_s: seconds between two looks at the folders.
 
   Returns:
     The last state of each run, and whether all have ended.
   """
-  stale = {name: _modified(folders[name]) for name in submitted}
-
-  def look() -> dict[str, State]:
-    states = {name: read(folder) for name, folder in folders.items()}
-    for name, before in stale.items():
-      if states[name].status not in ENDED and (
-        _modified(folders[name]) == before
-      ):
-        states[name] = states[name]._replace(status='waiting')
-    return states
-
+  states: dict[str, State] = {}
   with Live() as shown:
     try:
       while True:
-        states = look()
+        states = {name: read(folder) for name, folder in folders.items()}
         shown.update(states)
         if all(s.status in (*ENDED, 'failed') for s in states.values()):
           return states, True
         time.sleep(every_s)
     except KeyboardInterrupt:
-      return look(), False
-
-
-def _modified(folder: pathlib.Path) -> int:
-  path = folder / 'status.json'
-  return path.stat().st_mtime_ns if path.exists() else 0
+      return states, False
 
 
 def _last_rows(path: pathlib.Path) -> list[dict[str, Any]]:
   """Returns the last rows of metrics, without lines cut at either end."""
-  try:
-    with path.open('rb') as file:
-      file.seek(max(0, path.stat().st_size - _TAIL))
-      lines = file.read().splitlines()
-  except OSError:
-    return []
-  rows = []
+  rows, lines = [], []
+  with contextlib.suppress(OSError), path.open('rb') as file:
+    file.seek(max(0, path.stat().st_size - _TAIL))
+    lines = file.read().splitlines()
   for line in lines:
     try:
       row = json.loads(line)

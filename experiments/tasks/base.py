@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
+import functools
 import pathlib
 from typing import Any
 from typing import NamedTuple
@@ -105,7 +106,7 @@ def make_task(
   """Returns a task with its compiled steps.
 
   Args:
-    objective: of the training.
+    objective: loss and method.
     training: the section `config.train`.
     init: from a key to theta and the network's state.
     batch: shapes of a training batch, with shardings.
@@ -150,17 +151,7 @@ def state_shapes(
   training: training_lib.Training,
   spec: Any = None,
 ) -> tuple[State, State]:
-  """Returns the shapes of the masked state and of the trained state.
-
-  Args:
-    objective: of the task.
-    init: from a key to theta and the network's state.
-    training: the section `config.train`.
-    spec: sharding of the network's state; None: replicated.
-
-  Raises:
-    ValueError: If the method does not fit the parameters.
-  """
+  """Returns the shapes of the masked state and of the trained state."""
   method, mesh = objective.method, training.mesh
   replicated = mesh_lib.replicated(mesh)
   scores = None
@@ -182,27 +173,18 @@ def state_shapes(
 def check_model(
   objective: step_lib.Objective, state: State, batch: Any
 ) -> None:
-  """Checks that the storage can hold each sparse layer of the model.
-
-  Raises:
-    ValueError: If a layer cannot be compact; names it.
-  """
+  """Raises ValueError if a sparse layer does not fit the storage; names it."""
   _, storage = objective.method.make(0)
   if not storage.is_compact:
     return
   weights = jax.eval_shape(
-    lambda state: state_lib.forward_weights(objective.method, state),
+    functools.partial(state_lib.forward_weights, objective.method),
     storage_lib.on_device(state),
   )
   key = jax.eval_shape(lambda: jax.random.key(0))
+  compute = functools.partial(step_lib.compute_gradients, objective)
   try:
-    sparsity.compact.check_model(
-      lambda *args: step_lib.compute_gradients(objective, *args),
-      weights,
-      state.net_state,
-      batch,
-      key,
-    )
+    sparsity.compact.check_model(compute, weights, state.net_state, batch, key)
   except ValueError as error:
     raise ValueError(
       f"config.method.storage: 'compact' cannot serve this model: {error}"
@@ -214,11 +196,8 @@ def make_begin(
 ) -> Callable[[int, Any], State]:
   """Returns the `begin` of a run's only stage.
 
-  Args:
-    objective: of the task.
-    init: from a key to theta and the network's state.
-    masked: shapes of the masked state, with shardings.
-    scores: from a seed to the saliency of theta; None: no scores.
+  `masked` holds the shapes of the masked state; `scores` maps a seed to the
+  saliency of theta.
   """
   shardings = jax.tree.map(lambda x: x.sharding, masked)
   start = jax.jit(
@@ -238,7 +217,7 @@ def make_begin(
 
 
 def export_last(method, num_steps: int) -> Export:
-  """Returns the network at the end of a run of one network and stage."""
+  """Returns the network at the end of a run of one stage."""
 
   def extract(state):
     _, storage = method.make(0)
@@ -248,11 +227,6 @@ def export_last(method, num_steps: int) -> Export:
     return weights, masks, state.net_state
 
   return Export({}, num_steps, extract)
-
-
-def on_device(state: State) -> State:
-  """Returns a state without its host parameters."""
-  return storage_lib.on_device(state)
 
 
 def to_floats(metrics: Any) -> dict[str, float]:

@@ -12,6 +12,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from experiments import mesh as mesh_lib
+from experiments.tasks import training as training_lib
+
 Metrics = dict[str, jax.Array]
 
 
@@ -20,6 +23,19 @@ class Batch(NamedTuple):
 
   inputs: jax.Array  # [B, ...]
   labels: jax.Array  # int32 [B]
+  task: jax.Array | None = None  # int32 [B] from 0, in continual learning
+
+
+def batch_shapes(
+  example_shape: tuple[int, ...], training: training_lib.Training
+) -> Batch:
+  """Returns the shapes of a training batch, sharded over the devices."""
+  size = training.batch_size
+  shapes = Batch(
+    jax.ShapeDtypeStruct((size, *example_shape), jnp.float32),
+    jax.ShapeDtypeStruct((size,), jnp.int32),
+  )
+  return mesh_lib.with_sharding(shapes, mesh_lib.over_data(training.mesh))
 
 
 def make_loss(
@@ -58,35 +74,23 @@ def make_loss(
   return loss_fn
 
 
-def totals(
-  network: hk.TransformedWithState,
-  weights,
-  net_state,
-  batch: Batch,
-  counts: jax.Array,
-) -> Metrics:
+def totals(logits: jax.Array, labels: jax.Array, counts: jax.Array) -> Metrics:
   """Returns sums over a batch, to be added up over batches.
 
   Shapes:
     counts: float32 [B], 1 for an example and 0 for padding.
   """
-  logits, _ = network.apply(weights, net_state, None, batch.inputs, False)
-  losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
-  is_right = jnp.argmax(logits, -1) == batch.labels
+  losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
   return {
     'loss': jnp.sum(counts * losses),
-    'accuracy': jnp.sum(counts * is_right),
+    'accuracy': jnp.sum(counts * (jnp.argmax(logits, -1) == labels)),
     'count': jnp.sum(counts),
   }
 
 
 def means(sums: Metrics) -> Metrics:
-  """Returns the loss and accuracy of sums that `totals` gave."""
-  return {
-    name: value / sums['count']
-    for name, value in sums.items()
-    if name != 'count'
-  }
+  """Returns the mean loss and accuracy, from the sums of `totals`."""
+  return {name: sums[name] / sums['count'] for name in ('loss', 'accuracy')}
 
 
 def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -65,8 +65,7 @@ def array_feed(
   @functools.partial(jax.jit, out_shardings=replicated)
   def evaluate(weights, net_state, split):
     sums = jax.lax.map(
-      lambda part: classification.totals(network, weights, net_state, *part),
-      split,
+      lambda part: _totals(network, weights, net_state, *part), split
     )
     return classification.means(jax.tree.map(lambda x: jnp.sum(x, 0), sums))
 
@@ -110,7 +109,7 @@ def stream_feed(
     'process_count': jax.process_count(),
   }
   totals = jax.jit(
-    functools.partial(classification.totals, network),
+    functools.partial(_totals, network),
     out_shardings=mesh_lib.replicated(training.mesh),
   )
   reader = _Reader(stream, training.batch_size, processes)
@@ -166,6 +165,11 @@ class _Reader:
       examples = next(self._iterator)
       self._next = (seed, step + 1)
       yield examples
+
+
+def _totals(network, weights, net_state, batch, counts):
+  logits, _ = network.apply(weights, net_state, None, batch.inputs, False)
+  return classification.totals(logits, batch.labels, counts)
 
 
 def _batch(examples: dataset.Examples) -> classification.Batch:

@@ -16,6 +16,7 @@ from experiments import mesh as mesh_lib
 from experiments import methods
 from experiments import state as state_lib
 from experiments import step as step_lib
+from experiments import storage as storage_lib
 from experiments.data import dataset
 from experiments.data import table as data_table
 from experiments.models import table as model_table
@@ -40,16 +41,19 @@ def image_classification(
   train: dict,
   prune: dict,
 ) -> base.Task:
-  """Returns the task that the sections of a config describe.
+  """Returns the task of a config.
 
   Raises:
     ValueError: If a key is unknown, missing, mistyped or out of range.
   """
-  spec = build.build(data_table.SPECS, data, name='config.data')
+  source = build.build(data_table.SOURCES, data, name='config.data')
   training = training_lib.make_training(train, ('eval_batch_size',))
   mesh_lib.check_batch_size(training.sizes['eval_batch_size'], training.mesh)
   network = build.build(
-    model_table.MODELS, model, name='config.model', num_classes=spec.num_classes
+    model_table.MODELS,
+    model,
+    name='config.model',
+    num_classes=source.num_classes,
   )
   objective = step_lib.Objective(
     build.call(
@@ -57,7 +61,7 @@ def image_classification(
       loss,
       name='config.loss',
       network=network,
-      augment=spec.augment,
+      augment=source.augment,
     ),
     methods.make_method(method, powerprop, optimizer, training.mesh.size),
     training.num_micro,
@@ -65,38 +69,36 @@ def image_classification(
   )
 
   def init(key):
-    return network.init(key, jnp.zeros((1, *spec.example_shape)), True)
+    return network.init(key, jnp.zeros((1, *source.example_shape)), True)
 
   params, net_state = jax.eval_shape(init, jax.random.key(0))
   levels = build.call(
     pruning.make_levels, prune, name='config.prune', params=params
   )
   # The data are read at the first use.
-  source = functools.cache(
-    lambda: build.build(data_table.DATA, data, name='config.data')
-  )
-  make_feed = feeds.stream_feed if spec.is_stream else feeds.array_feed
-  feed = functools.cache(lambda: make_feed(network, source(), training))
+  load = functools.cache(source.load)
+  make_feed = feeds.stream_feed if source.is_stream else feeds.array_feed
+  feed = functools.cache(lambda: make_feed(network, load(), training))
   return base.make_task(
     title=f'{model["name"]} on {data["name"]}, batch of '
     f'{training.batch_size} on {training.mesh.size} device(s)',
     objective=objective,
     training=training,
     init=init,
-    batch=_batch_shapes(spec, training),
-    batch_at=feeds.streamed_batch if spec.is_stream else feeds.indexed_batch,
-    in_loop=not spec.is_stream,
+    batch=classification.batch_shapes(source.example_shape, training),
+    batch_at=feeds.streamed_batch if source.is_stream else feeds.indexed_batch,
+    in_loop=not source.is_stream,
     make_stages=lambda masked: (
       _make_stage(objective, init, masked, training, levels, feed),
     ),
-    example=_example(network, spec, net_state),
-    check_data=lambda: _check_data(source(), training),
+    example=_example(network, source, net_state),
+    check_data=lambda: _check_data(load(), training),
   )
 
 
-def _example(network, spec: data_table.Spec, net_state) -> base.Example:
+def _example(network, source: dataset.Source, net_state) -> base.Example:
   """Returns the inference of one image."""
-  image = jax.ShapeDtypeStruct((1, *spec.example_shape), jnp.float32)
+  image = jax.ShapeDtypeStruct((1, *source.example_shape), jnp.float32)
   return base.Example(
     lambda params, net_state, images: network.apply(
       params, net_state, None, images, False
@@ -105,23 +107,14 @@ def _example(network, spec: data_table.Spec, net_state) -> base.Example:
   )
 
 
-def _check_data(source: Any, training: training_lib.Training) -> None:
-  is_stream = isinstance(source, dataset.Stream)
-  num = source.num_train if is_stream else len(source.train.labels)
+def _check_data(data: Any, training: training_lib.Training) -> None:
+  is_stream = isinstance(data, dataset.Stream)
+  num = data.num_train if is_stream else len(data.train.labels)
   if training.batch_size > num:
     raise ValueError(
       f'config.train.batch_size: expected 1 to {num}, the number of training '
       f'examples, got {training.batch_size}'
     )
-
-
-def _batch_shapes(spec: data_table.Spec, training: training_lib.Training):
-  size = training.batch_size
-  shapes = classification.Batch(
-    jax.ShapeDtypeStruct((size, *spec.example_shape), jnp.float32),
-    jax.ShapeDtypeStruct((size,), jnp.int32),
-  )
-  return mesh_lib.with_sharding(shapes, mesh_lib.over_data(training.mesh))
 
 
 def _make_stage(
@@ -149,7 +142,7 @@ def _make_stage(
     return storage.unpack(state)
 
   def evaluate(state):
-    weights = forward_weights(base.on_device(state))
+    weights = forward_weights(storage_lib.on_device(state))
     return feed().evaluate(weights, state.net_state, 'validation')
 
   def report(seed, state):

@@ -22,6 +22,7 @@ from experiments import methods
 from experiments import rundir
 from experiments import state as state_lib
 from experiments import step as step_lib
+from experiments import storage as storage_lib
 from experiments.data import segments
 from experiments.data import text
 from experiments.data import vocabulary as vocabulary_lib
@@ -51,7 +52,7 @@ def language_modelling(
   optimizer: dict,
   train: dict,
 ) -> base.Task:
-  """Returns the task that the sections of a config describe.
+  """Returns the task of a config.
 
   Raises:
     ValueError: If a key is unknown, missing, mistyped or out of range.
@@ -75,7 +76,7 @@ def language_modelling(
   objective = step_lib.Objective(
     _make_loss(trained), made, training.num_micro, training.skip_nonfinite
   )
-  # The text is read at the first use.
+  # Reads the text at the first call.
   corpus = functools.cache(
     lambda: build.build(text.TEXTS, data, name='config.data')
   )
@@ -107,15 +108,18 @@ def language_modelling(
 
 def _evaluated(model: dict, evaluation: dict, training: training_lib.Training):
   """Returns the model with the evaluation's lengths, and their shape."""
-  shape, clamp_len, same_length = build.call(
-    scoring.make_shape, evaluation, name='config.evaluation'
+  name = 'config.evaluation'
+  shape = build.call(scoring.Shape, evaluation, name=name)
+  build.check_least(
+    name, 1, batch_size=shape.batch_size, segment_len=shape.segment_len
   )
+  build.check_least(name, 2, num_tokens=shape.num_tokens)
   mesh_lib.check_batch_size(shape.batch_size, training.mesh)
-  changed = {**model, 'clamp_len': clamp_len, 'same_length': same_length}
+  changed = {'clamp_len': shape.clamp_len, 'same_length': shape.same_length}
   evaluated = build.call(
-    transformer_xl.transformer_xl, changed, name='config.evaluation'
+    transformer_xl.transformer_xl, model | changed, name=name
   )
-  _check_memory('evaluation', shape.memory_len, same_length)
+  _check_memory('evaluation', shape.memory_len, shape.same_length)
   return evaluated, shape
 
 
@@ -170,13 +174,9 @@ def _make_stage(
 
   def batches(seed, first_step, num_steps):
     del seed  # a text has one order
+    sizes = training.batch_size, training.sizes['segment_len']
     taken = [
-      segments.train_batch(
-        corpus().train,
-        step,
-        training.batch_size,
-        training.sizes['segment_len'],
-      )
+      segments.train_batch(corpus().train, step, *sizes)
       for step in range(first_step, first_step + num_steps)
     ]
     stacked = jax.tree.map(lambda *xs: np.stack(xs), *taken)
@@ -184,12 +184,12 @@ def _make_stage(
     yield mesh_lib.to_devices(stacked, sharding), num_steps
 
   def evaluate(state):
-    weights = forward_weights(base.on_device(state))
+    weights = forward_weights(storage_lib.on_device(state))
     return metrics_of(loss(weights, corpus().validation))
 
   def report(seed, state):
     del seed
-    state = base.on_device(state)
+    state = storage_lib.on_device(state)
     weights = forward_weights(state)
     test = metrics_of(loss(weights, corpus().test))
     validation = metrics_of(loss(weights, corpus().validation))
@@ -212,9 +212,10 @@ def _make_stage(
 def _batch_shapes(training: training_lib.Training) -> segments.Segments:
   row = (training.batch_size,)
   both = (*row, training.sizes['segment_len'])
+  tokens = jax.ShapeDtypeStruct(both, jnp.int32)
   shapes = segments.Segments(
-    jax.ShapeDtypeStruct(both, jnp.int32),
-    jax.ShapeDtypeStruct(both, jnp.int32),
+    tokens,
+    tokens,
     jax.ShapeDtypeStruct(row, bool),
     jax.ShapeDtypeStruct(both, jnp.float32),
   )
@@ -277,14 +278,8 @@ def _write_vocabulary(workdir: pathlib.Path, corpus: text.Corpus) -> None:
     rundir.write_bytes(path, vocabulary_lib.to_json(corpus.vocabulary))
 
 
-def _without_reading(source: Callable[..., Any]) -> Callable[..., None]:
-  """Returns a function of the same section that reads no file."""
-
-  @functools.wraps(source)
-  def check(**section):
-    del section
-
-  return check
-
-
-_TEXTS = {name: _without_reading(make) for name, make in text.TEXTS.items()}
+# Check a section without reading a file.
+_TEXTS = {
+  name: functools.wraps(make)(lambda **_: None)
+  for name, make in text.TEXTS.items()
+}

@@ -42,16 +42,15 @@ def make_levels(
 
   Args:
     params: the network's, or their shapes.
-    lowest: the smallest share p kept, over 0.
-    highest: the largest, at most 1.
+    lowest: the smallest share p kept.
+    highest: the largest.
     num_levels: number of levels; 0 for no pruning.
-    output_layer: its path, 'module/name'; None: no layer is special.
-    output_factor: how many times the share it keeps.
+    output_layer: its path, 'module/name'; None: all layers keep the same share.
+    output_factor: of the output layer's share.
 
   Raises:
-    ValueError: If the shares are not 0 < lowest <= highest <= 1, a value is
-      out of range, the output layer does not exist, or a layer would keep
-      nothing (names it).
+    ValueError: If a value is out of range, the output layer does not exist, or
+      a layer would keep nothing (names it).
   """
   if not 0 < lowest <= highest <= 1:
     raise ValueError(
@@ -99,37 +98,35 @@ def masks_at(weights: Mapping[str, Array], kept: Mapping[str, Any]) -> dict:
 def at_level(
   weights: Any, initial: Any, kept: Mapping[str, Any]
 ) -> tuple[Any, dict[str, Array]]:
-  """Returns pruned weights, and figures of them.
+  """Returns pruned weights, and their metrics.
 
   Args:
     weights: after training.
     initial: before it.
-    kept: how many of each layer, by path.
+    kept: number of weights kept in each layer, by path.
 
   Returns:
-    The weights; and `density`: the share of weights that remain, which is less
-    than asked for where a sparse network has no more; and `overlap`: the share
-    of the weights kept that would have been kept before training.
+    The weights; `density`, the share of weights that remain, less than asked
+    for where a sparse network has no more; and `overlap`, the share of the kept
+    weights that would have been kept before training.
   """
-  now = masks_at(select.pick(weights, kept), kept)
-  before = masks_at(select.pick(initial, kept), kept)
   layers = select.pick(weights, kept)
+  now = masks_at(layers, kept)
+  before = masks_at(select.pick(initial, kept), kept)
   pruned = {path: jnp.where(now[path], x, 0) for path, x in layers.items()}
-  figures = {
+  metrics = {
     'density': sparsity.density(jax.tree.map(lambda x: x != 0, pruned)),
     'overlap': sparsity.overlap(now, before),
   }
-  return select.put(weights, pruned), figures
+  return select.put(weights, pruned), metrics
 
 
 def histogram(
   weights: Any, num_bins: int, limit: float
 ) -> dict[str, list[float]]:
-  """Returns how the weights of all sparse layers together are distributed.
+  """Returns `edges` and `counts` of the weights of all layers together.
 
-  Returns:
-    `edges` [num_bins + 1] from -limit to limit and `counts` [num_bins];
-    weights beyond the limit count in the outermost bins.
+  Weights beyond the limit count in the outermost bins.
   """
   layers = select.selected_paths(weights, sparsity.is_weight).values()
   values = np.concatenate([np.asarray(x, np.float64).ravel() for x in layers])

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import build
 from experiments import mesh as mesh_lib
 from experiments.data import segments
 from experiments.models import transformer_xl
@@ -22,34 +21,14 @@ FETCH_EVERY = 64  # segments queued on the device at most
 
 
 class Shape(NamedTuple):
-  """Sizes of the evaluation."""
+  """The section `config.evaluation`."""
 
   batch_size: int
   segment_len: int
   memory_len: int
+  clamp_len: int | None
+  same_length: bool
   num_tokens: int | None  # the first tokens of a split; None: all
-
-
-def make_shape(
-  *,
-  batch_size: int,
-  segment_len: int,
-  memory_len: int,
-  clamp_len: int | None,
-  same_length: bool,
-  num_tokens: int | None,
-) -> tuple[Shape, int | None, bool]:
-  """Returns the sizes, and `clamp_len` and `same_length` of the model.
-
-  Raises:
-    ValueError: If a number is too small.
-  """
-  build.check_least(
-    'config.evaluation', 1, batch_size=batch_size, segment_len=segment_len
-  )
-  build.check_least('config.evaluation', 2, num_tokens=num_tokens)
-  shape = Shape(batch_size, segment_len, memory_len, num_tokens)
-  return shape, clamp_len, same_length
 
 
 def forget(

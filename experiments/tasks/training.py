@@ -15,21 +15,27 @@ class Training(NamedTuple):
 
   batch_size: int
   num_micro: int
+  num_devices: int | None
   num_steps: int  # of a stage
-  mesh: jax.sharding.Mesh
   log_every: int  # steps of a chunk
   eval_every: int
   checkpoint_every: int
   keep_checkpoints: int
-  skip_nonfinite: bool
+  on_not_finite: str
+  mesh: jax.sharding.Mesh
   sizes: dict[str, int]  # further keys, such as 'eval_batch_size'
+
+  @property
+  def skip_nonfinite(self) -> bool:
+    """Skips steps whose loss or gradient is not finite."""
+    return self.on_not_finite == 'skip'
 
 
 def make_training(section: dict, sizes: Sequence[str] = ()) -> Training:
   """Returns the section `config.train`, checked.
 
   Args:
-    section: the keys of `_training`, and `sizes`.
+    section: the keys of `Training` without `mesh`, and `sizes`.
     sizes: names of further integers, such as 'eval_batch_size'.
 
   Raises:
@@ -43,57 +49,27 @@ def make_training(section: dict, sizes: Sequence[str] = ()) -> Training:
       raise ValueError(f'config.train: missing key {name!r}')
     if not isinstance(own[name], int) or isinstance(own[name], bool):
       raise ValueError(f'config.train.{name}: expected int, got {own[name]!r}')
-  training = build.call(_training, shared, name='config.train')
-  return training._replace(sizes=own)
-
-
-def _training(
-  *,
-  batch_size: int,
-  num_micro: int,
-  num_devices: int | None,
-  num_steps: int,
-  log_every: int,
-  eval_every: int,
-  checkpoint_every: int,
-  keep_checkpoints: int,
-  on_not_finite: str,
-) -> Training:
-  build.check_least(
-    'config.train',
-    1,
-    batch_size=batch_size,
-    num_micro=num_micro,
-    num_steps=num_steps,
-    log_every=log_every,
-    eval_every=eval_every,
-    checkpoint_every=checkpoint_every,
-    keep_checkpoints=keep_checkpoints,
+  training = build.call(
+    Training, shared, name='config.train', mesh=None, sizes=own
   )
-  for name, value in (
-    ('eval_every', eval_every), ('checkpoint_every', checkpoint_every),
-  ):  # fmt: skip
-    if value % log_every:
+  fields = training._asdict()
+  least_one = {
+    name: fields[name]
+    for name in fields
+    if Training.__annotations__[name] is int
+  }
+  build.check_least('config.train', 1, **least_one)
+  for name in ('eval_every', 'checkpoint_every'):
+    if fields[name] % training.log_every:
       raise ValueError(
-        f'config.train.{name}: expected a multiple of log_every={log_every}, '
-        f'got {value}'
+        f'config.train.{name}: expected a multiple of '
+        f'log_every={training.log_every}, got {fields[name]}'
       )
-  if on_not_finite not in step_lib.ON_NOT_FINITE:
+  if training.on_not_finite not in step_lib.ON_NOT_FINITE:
     raise ValueError(
       'config.train.on_not_finite: expected one of '
-      f'{step_lib.ON_NOT_FINITE}, got {on_not_finite!r}'
+      f'{step_lib.ON_NOT_FINITE}, got {training.on_not_finite!r}'
     )
-  mesh = mesh_lib.make_mesh(num_devices)
-  mesh_lib.check_batch_size(batch_size, mesh, num_micro)
-  return Training(
-    batch_size,
-    num_micro,
-    num_steps,
-    mesh,
-    log_every,
-    eval_every,
-    checkpoint_every,
-    keep_checkpoints,
-    on_not_finite == 'skip',
-    {},
-  )
+  mesh = mesh_lib.make_mesh(training.num_devices)
+  mesh_lib.check_batch_size(training.batch_size, mesh, training.num_micro)
+  return training._replace(mesh=mesh)

@@ -29,8 +29,6 @@ def start_task(
   bitwise unchanged.
 
   Args:
-    params: parameters at the end of the last task.
-    state: ownership so far.
     fresh: newly initialized parameters, raw like `params`:
       `from_weights(net.init(...), alpha)`. Zeros continue from the pruned
       network, except with Powerpropagation, where zero is a fixed point.
@@ -51,6 +49,8 @@ def usage(
 ) -> dict[str, Usage]:
   """Returns the usage of each packed layer by path, and in total as `'all'`.
 
+  After `task`, by default the last one.
+
   Example:
     >>> params = {'linear': {'w': jnp.ones((2, 2))}}
     >>> state = ownership.init(params, num_tasks=2)
@@ -59,10 +59,6 @@ def usage(
     ...   state = ownership.claim(params, state, masks)
     >>> usage(state)['linear/w']
     Usage(owned=0.5, free=0.5, new=0.25, reused=0.25)
-
-  Args:
-    state: ownership so far.
-    task: usage after this task; by default the last one.
 
   Raises:
     ValueError: If there is no such task.

@@ -38,18 +38,14 @@ def fixed_share(
   """Returns PackNet's masks for the next task.
 
   They include all owned entries and a fraction `density` of the free entries of
-  each layer: the largest, at least one if any is free.
+  each layer: the largest, at least one if any is free. 1 / (T - t + 1) gives
+  each of T tasks the same number.
 
   Example:
     >>> params = {'linear': {'w': jnp.array([[1.0, -4.0, 3.0, 2.0]])}}
     >>> state = ownership.init(params, num_tasks=2)
     >>> fixed_share(params, state, 0.5)['linear/w']
     Array([[False,  True,  True, False]], dtype=bool)
-
-  Args:
-    params: parameters at the end of the task's training.
-    state: ownership so far.
-    density: in (0, 1]; 1 / (T - t + 1) gives each of T tasks the same number.
 
   Raises:
     ValueError: If the density is outside (0, 1].
@@ -91,8 +87,6 @@ def search(
   Args:
     evaluate: maps parameters, with packed layers masked, to the validation
       accuracy; compiled by the caller.
-    params: parameters at the end of the task's training.
-    state: ownership so far.
     densities: candidates, decreasing, each in (0, 1].
     gamma: fraction of the accuracy with all weights to retain, in [0, 1].
     method: 'linear' tries one density after another and stops at the first with
@@ -111,7 +105,13 @@ def search(
       f'{full_accuracy} with all weights'
     )
   layers = select_lib.pick(params, state.owner)
-  cuts = _cuts(layers, _all_ks(layers, densities))
+  cuts = _cuts(
+    layers,
+    {
+      path: jnp.int32([topk.num_kept(density, x.size) for density in densities])
+      for path, x in layers.items()
+    },
+  )
   tried = {}
 
   def is_enough(level):
@@ -150,22 +150,11 @@ def check_search(densities: Sequence[float], gamma: float, method: str) -> None:
     raise ValueError(f"expected method 'linear' or 'bisection', got {method!r}")
 
 
-def _all_ks(layers, densities) -> ownership.Layers:
-  """Returns the number to keep at each density by path, int32 [N]."""
-  return {
-    path: jnp.array(
-      [topk.num_kept(density, layer.size) for density in densities],
-      jnp.int32,
-    )
-    for path, layer in layers.items()
-  }
-
-
 # One cut after another: finding all N together takes fewer passes, but the
 # program grows with N, and compiling it takes longer than a search.
 @jax.jit
 def _cuts(layers, ks):
-  """Returns a `threshold.Cut` with arrays [N], by path."""
+  """Returns a `threshold.Cut` with arrays [N] by path, for ks [N] by path."""
 
   def find(layer, k):
     [cut] = threshold.find([layer], k[None], magnitude=True)

@@ -25,7 +25,7 @@ def freeze(
   drawn anew. Without `with_sets` everything is trained.
 
   The state is a `sparsity.SparseState`. Its sets are arrays, so that a compiled
-  step accepts others.
+  step accepts others. It must be outermost, see `sparsity.sparsify`.
 
   Example:
     >>> params = {'linear': {'w': jnp.array([[1.0, 2.0]])}}
@@ -36,12 +36,6 @@ def freeze(
     >>> state = with_sets(tx.init(params), training_sets(params, packed))
     >>> tx.update(params, state, params)[0]['linear']['w']
     Array([[ 0., -2.]], dtype=float32)
-
-  Args:
-    inner: any optimizer; `powerprop.powerprop(...)` for Powerpropagation too.
-
-  Returns:
-    A transformation that must be the outermost, see `sparsity.sparsify`.
   """
   return wrapper.sparsify(
     inner,
@@ -92,11 +86,7 @@ def retraining_sets(
 def with_sets(
   opt_state: optax.OptState, sets: state_lib.ActiveSets
 ) -> optax.OptState:
-  """Returns an optimizer state with its active sets replaced.
-
-  Args:
-    opt_state: state of `freeze`, also nested in another state.
-    sets: sets with the same structure and shapes.
+  """Returns a state of `freeze`, also a nested one, with its sets replaced.
 
   Raises:
     ValueError: If `opt_state` does not hold exactly one `SparseState`, or the

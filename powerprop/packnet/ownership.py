@@ -55,8 +55,6 @@ def init(
     (dtype('uint8'), (10, 2))
 
   Args:
-    params: parameters of the network; only paths, shapes and dtypes matter.
-    num_tasks: T, the maximum number of tasks.
     select: predicate for the packed parameters, heads excepted.
     is_head: predicate for heads; None for no heads.
     per_task_heads: give each task its own heads.
@@ -104,11 +102,6 @@ def claim(params: Any, state: PackState, masks: Mapping[str, Any]) -> PackState:
   The task becomes the owner of the free ones among them. Its copies of the
   per-task parameters are taken from `params`.
 
-  Args:
-    params: parameters at the end of the task.
-    state: ownership so far.
-    masks: boolean mask of each packed layer, by path.
-
   Raises:
     ValueError: If there is no room for another task, or the masks do not fit.
   """
@@ -143,10 +136,7 @@ def store_copies(params: Any, state: PackState) -> PackState:
 def task_masks(state: PackState, task: int | jax.Array) -> Layers:
   """Returns the boolean masks of the entries a task uses, by path.
 
-  Args:
-    state: ownership so far.
-    task: from 1 to the number of tasks so far. A traced task is not checked; a
-      later one uses nothing.
+  A traced task is not checked; a later one than claimed uses nothing.
 
   Raises:
     ValueError: If there is no such task.
@@ -165,11 +155,6 @@ def task_params(params: Any, state: PackState, task: int | jax.Array) -> Any:
 
   They are bitwise independent of the training of later tasks. Raw parameters
   give raw parameters: masks and Powerpropagation commute.
-
-  Args:
-    params: current parameters.
-    state: ownership so far.
-    task: as in `task_masks`.
 
   Raises:
     ValueError: If there is no such task.

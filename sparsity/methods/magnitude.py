@@ -50,7 +50,7 @@ def magnitude(
            [ True, False]], dtype=bool)
 
   Args:
-    inner: any optimizer.
+    inner: any optimizer; `powerprop.powerprop(...)` for Powerpropagation too.
     density: fraction of the selected entries that is kept, in (0, 1].
     at: update after which all others are pruned, at least 1.
     distribution: 'uniform', 'erdos_renyi' or 'erdos_renyi_kernel'.
@@ -121,19 +121,15 @@ def gradual(
     4
     4
 
+  Arguments not listed are those of `magnitude`; `distribution` gives the
+  densities at the end.
+
   Args:
-    inner: any optimizer.
     density: fraction of the selected entries kept at the end, in (0, 1].
     start: update until which training is dense.
     end: update of the last pruning.
     prune_every: updates between prunings; the first is `prune_every` updates
       after `start`.
-    distribution: as in `magnitude`, for the densities at the end.
-    scope: as in `magnitude`.
-    dense: as in `magnitude`.
-    pattern: as in `magnitude`.
-    score: as in `magnitude`.
-    select: which parameters may be sparse.
 
   Raises:
     ValueError: If `density` is outside (0, 1], not 0 <= start < end,

@@ -40,24 +40,8 @@ def rewire(
   A refresh drops a fraction of the smallest active units in each layer and
   grows as many among all that are not kept, including those just dropped. A
   unit that is dropped and grown at once has never left: it keeps its value and
-  its optimizer state.
-
-  Args:
-    inner: any optimizer.
-    grow: chooses the units to grow.
-    initial_values: as `grow` in `sparsity.Rule`.
-    steps: as in `sparsity.Rule`.
-    density: fraction of the selected entries that is active.
-    refresh_every: updates between refreshes.
-    stop_refresh_at: last update that may refresh.
-    drop_fraction: fraction of the active units to drop, initially.
-    anneal: schedule of the fraction, 'constant' or 'cosine'.
-    pattern: entries dropped and grown together.
-    seed: seed of the initial sets and of `grow`.
-    **options: further options of `sparsity.make_counts`.
-
-  Raises:
-    ValueError: If an option is out of range or unknown.
+  its optimizer state. `initial_values` is the `grow` of `sparsity.Rule`;
+  `options` are further ones of `sparsity.make_counts`.
   """
   fraction = _make_fraction(drop_fraction, anneal, stop_refresh_at)
   if stop_refresh_at is not None:

@@ -56,9 +56,9 @@ def rigl(
     ...   state.sets.forward['linear']['w'].sum())
     (0.0, 4)
 
+  Arguments not listed are those of `sparsity.magnitude`.
+
   Args:
-    inner: any optimizer; `powerprop.powerprop(...)` for Powerpropagation too.
-    density: fraction of the selected entries that is active, in (0, 1].
     refresh_every: updates between refreshes of the sets.
     stop_refresh_at: T_end, the update at which `anneal` reaches zero; the sets
       stay from then on.
@@ -66,11 +66,8 @@ def rigl(
     anneal: 'cosine' as in the paper, or 'constant' (refreshes at
       `stop_refresh_at` too).
     grow_at: initial |parameter| of grown entries.
-    distribution: 'uniform', 'erdos_renyi' or 'erdos_renyi_kernel'.
-    dense: regular expressions of layers that stay dense, counted in `density`.
     pattern: entries dropped and grown together; see `sparsity.patterns`.
     seed: seed of the initial sets.
-    select: predicate for the parameters that may be sparse.
 
   Raises:
     ValueError: If `density` or `drop_fraction` is outside (0, 1], an interval

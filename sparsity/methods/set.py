@@ -49,25 +49,17 @@ def set_(
     >>> int(state.sets.forward['linear']['w'].sum())
     4
 
+  Arguments not listed are those of `sparsity.rigl`.
+
   Args:
-    inner: any optimizer; `powerprop.powerprop(...)` for Powerpropagation too.
-    density: fraction of the selected entries that is active, in (0, 1].
-    refresh_every: updates between refreshes of the sets.
     stop_refresh_at: last update that may change the sets; None: no end.
-    drop_fraction: fraction of the active entries to drop, initially.
     anneal: 'constant' as in the paper, or 'cosine' as in `sparsity.rigl`: the
       fraction reaches zero at `stop_refresh_at`.
-    grow_at: initial |parameter| of grown entries.
-    distribution: 'uniform', 'erdos_renyi' (the paper's) or
-      'erdos_renyi_kernel'.
-    dense: regular expressions of layers that stay dense, counted in `density`.
-    pattern: entries dropped and grown together; see `sparsity.patterns`.
+    distribution: 'erdos_renyi' in the paper.
     seed: seed of the initial sets and of growing.
-    select: predicate for the parameters that may be sparse.
 
   Raises:
-    ValueError: If `density` or `drop_fraction` is outside (0, 1], an interval
-      is less than 1, or an option is unknown.
+    ValueError: As in `sparsity.rigl`.
 
   Reference:
     Mocanu et al., 2018, "Scalable training of artificial neural networks with

@@ -22,6 +22,8 @@ def saliency(
 ) -> Any:
   """Returns |weight * gradient|, with the gradient averaged over batches.
 
+  `loss(weights, batch)` is a mean over a batch; batches have equal sizes.
+
   This is |dL / dc| at c = 1 where each weight has its own factor c. The paper
   normalizes it to sum to one, which does not change the ranking.
 
@@ -36,11 +38,6 @@ def saliency(
 
   Shapes:
     weights: any; the result has the same shapes, in float32.
-
-  Args:
-    loss: mean loss, a function of weights and a batch.
-    weights: weights of the network.
-    batches: one or more batches of equal size.
 
   Raises:
     ValueError: If there is no batch.
@@ -89,26 +86,17 @@ def snip(
     Array([[ True,  True],
            [False, False]], dtype=bool)
 
+  Arguments not listed are those of `sparsity.magnitude`.
+
   Args:
-    inner: any optimizer.
     scores: a tree that includes the sparse parameters, from `saliency` or any
       other source; read by `init` only.
-    density: fraction of the selected entries that is kept, in (0, 1].
-    distribution: 'uniform', 'erdos_renyi' or 'erdos_renyi_kernel'.
     scope: 'global' ranks all layers together, as in the paper, 'layer' each
-      layer by itself.
-    dense: regular expressions of layers that stay dense, counted in `density`;
-      with scope 'layer' only.
-    pattern: entries kept together, with scope 'layer'; see `sparsity.patterns`.
-    select: predicate for the parameters that may be sparse.
+      layer by itself; `dense` and `pattern` require 'layer'.
 
   Raises:
     ValueError: If `density` is outside (0, 1] or an option is unknown; from
       `init`, if a sparse parameter has no score of its shape.
-
-  Reference:
-    Lee et al., 2019, "SNIP: Single-shot network pruning based on connection
-    sensitivity". https://arxiv.org/abs/1810.02340
   """
 
   def init(weights, counts, key):

@@ -33,14 +33,10 @@ def static(
     >>> int(state.sets.forward['linear']['w'].sum())
     4
 
+  Arguments not listed are those of `sparsity.magnitude`.
+
   Args:
-    inner: any optimizer.
-    density: fraction of the selected entries that is active, in (0, 1].
-    distribution: 'uniform', 'erdos_renyi' or 'erdos_renyi_kernel'.
     scope: 'layer' draws within each layer, 'global' over all layers.
-    dense: regular expressions of layers that stay dense, counted in `density`.
-    seed: seed of the draw.
-    select: predicate for the parameters that may be sparse.
 
   Raises:
     ValueError: If `density` is outside (0, 1] or an option is unknown.

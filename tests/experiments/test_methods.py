@@ -79,9 +79,11 @@ def take_steps(method, num_steps=3):
   measure = jax.jit(
     lambda state, i: step_lib.measure_step(objective, state, key, batch)
   )
-  bound, losses = storage_lib.Steps(advance, measure), []
+  losses = []
   for step in range(num_steps):
-    state, sums = storage_lib.make_steps(storage, bound, state, step, 1)
+    state, sums = storage_lib.make_steps(
+      storage, advance, measure, state, step, 1
+    )
     losses.append(float(sums['loss']))
   return storage.unpack(state), losses
 

@@ -51,17 +51,17 @@ def make(name='sgd', **changes):
   ('name', 'changes', 'message'),
   [
     ('sgd', {'momentum': 1.0}, r'momentum in \[0, 1\), got 1'),
-    ('sgd', {'learning_rate': math.nan}, 'learning_rate >= 0, got nan'),
-    ('sgd', {'weight_decay': -1.0}, 'weight_decay >= 0, got -1'),
+    ('sgd', {'learning_rate': math.nan}, r'learning_rate in .*, got nan'),
+    ('sgd', {'weight_decay': -1.0}, r'weight_decay in \[0, inf\), got -1'),
     ('sgd', {'clip_norm': 0.0}, 'clip_norm over 0, got 0'),
     ('sgd', {'nesterof': True}, "did you mean 'nesterov'"),
     ('adam', {'b2': 1.0}, r'b2 in \[0, 1\), got 1'),
-    ('adam', {'eps': math.inf}, 'eps >= 0, got inf'),
+    ('adam', {'eps': math.inf}, r'eps in \[0, inf\), got inf'),
     ('sgd', {'schedule': {'name': 'linear'}}, 'optimizer.schedule.name'),
     (
       'sgd',
       {'schedule': {'name': 'constant', 'warmup_steps': -1}},
-      'warmup_steps >= 0, got -1',
+      r'warmup_steps in \[0, inf\), got -1',
     ),
     (
       'sgd',

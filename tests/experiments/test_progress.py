@@ -1,7 +1,5 @@
 import io
-import itertools
 import re
-import types
 
 import pytest
 import rich.console
@@ -31,11 +29,8 @@ def test_without_a_terminal_there_are_plain_lines(every_s, steps):
   lines = show(False, every_s).splitlines()
   assert [line[len('[bold]alpha=2 ')] for line in lines] == steps
   for line in lines[1:]:
-    parts = line.split(', ')
-    assert parts[0].endswith('/4')
-    assert parts[1:3] == ['loss 0.5', 'density 0.1']
-    assert parts[3].endswith(' steps/s')
-    assert parts[4].endswith(' left')
+    pattern = r'.*/4, loss 0.5, density 0.1, [\d.e+]+ steps/s, [\d:]+ left'
+    assert re.fullmatch(pattern, line)
 
 
 def test_a_line_says_which_of_several_runs_it_is_of():
@@ -46,18 +41,11 @@ def test_a_line_says_which_of_several_runs_it_is_of():
   ]  # fmt: skip
 
 
-def test_lines_are_flushed_and_not_wrapped():
-  class File(io.StringIO):
-    flushed = ''
-
-    def flush(self):
-      self.flushed = self.getvalue()
-
-  console = rich.console.Console(file=File(), width=20)
+def test_lines_are_not_wrapped():
+  console = rich.console.Console(file=io.StringIO(), width=20)
   with progress_lib.Progress(1, console=console) as shown:
     shown.start(0, '', 4)
     shown.update(1, {'a_rather_long_name': 1.0, 'another_long_name': 2.0})
-    assert console.file.flushed.startswith('1/4, a_rather')
   assert console.file.getvalue().count('\n') == 1
 
 
@@ -77,15 +65,14 @@ def test_nothing_is_shown_if_disabled(capsys):
   assert capsys.readouterr().out == ''
 
 
-def test_the_rate_is_recent_and_of_this_run(capsys, monkeypatch):
-  clock = itertools.chain([0.0, 10.0], itertools.count(11.0))
-  time = types.SimpleNamespace(monotonic=lambda: next(clock))
-  monkeypatch.setattr(progress_lib, 'time', time)
-  with progress_lib.Progress(1, every_s=0) as shown:
+def test_the_rate_is_that_of_this_command():
+  file, now = io.StringIO(), 0.0
+  console = rich.console.Console(file=file, get_time=lambda: now)
+  with progress_lib.Progress(1, every_s=0, console=console) as shown:
     shown.start(0, '', 1000)
-    for step in (800, 802, *range(804, 850, 2)):
+    for step in (800, 802):  # resumed before 800
+      now += 10.0
       shown.update(step, {'loss': float('nan')})
-  lines = capsys.readouterr().out.splitlines()
-  assert lines[0] == '800/1000, loss nan'
-  assert lines[1] == '802/1000, loss nan, 0.2 steps/s, 0:16:30 left'
-  assert lines[-1] == '848/1000, loss nan, 2 steps/s, 0:01:16 left'
+  assert file.getvalue().splitlines() == [
+    '800/1000, loss nan', '802/1000, loss nan, 0.2 steps/s, 0:16:30 left',
+  ]  # fmt: skip

@@ -78,17 +78,17 @@ def test_the_same_config_resumes_and_removes_temporary_files(tmp_path):
   assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize('function', [rundir.create, rundir.check])
-def test_another_config_is_an_error_that_lists_what_differs(tmp_path, function):
+def test_another_config_is_an_error_that_lists_what_differs(tmp_path):
   rundir.create(tmp_path, CONFIG)
   before = contents(tmp_path)
   other = {'seed': 1, 'model': {'sizes': (300,), 'scale': math.inf}}
-  with pytest.raises(rundir.FolderError, match='to another config') as error:
-    function(tmp_path, other)
-  assert str(error.value).splitlines()[1:] == [
-    '  model.sizes: [300, 100] there, [300] now',
-    '  seed: 0 there, 1 now',
-  ]
+  for function in (rundir.create, rundir.check):
+    with pytest.raises(rundir.FolderError, match='another config') as error:
+      function(tmp_path, other)
+    assert str(error.value).splitlines()[1:] == [
+      '  model.sizes: [300, 100] there, [300] now',
+      '  seed: 0 there, 1 now',
+    ]
   assert contents(tmp_path) == before
 
 
@@ -123,7 +123,7 @@ def test_a_file_is_not_a_folder_and_checking_creates_none(tmp_path):
   assert contents(tmp_path) == {'file': b'mine'}
 
 
-def test_the_status_is_read_as_it_was_written(tmp_path):
+def test_status_and_summary_are_read_as_they_were_written(tmp_path):
   assert rundir.read_status(tmp_path) is None
   rundir.write_status(tmp_path, 'diverged', step=2, loss=jnp.float32(np.nan))
   status = rundir.read_status(tmp_path)
@@ -132,17 +132,11 @@ def test_the_status_is_read_as_it_was_written(tmp_path):
   assert re.fullmatch(r'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00', updated)
   with pytest.raises(ValueError, match="got 'finished'"):
     rundir.write_status(tmp_path, 'finished')
-
-
-def test_the_summary_names_device_and_versions(tmp_path):
   rundir.write_summary(tmp_path, {'wall_time_s': 2.0})
   summary = rundir.read_json(tmp_path / 'summary.json')
   assert summary['wall_time_s'] == 2.0
-  assert summary['device'] == {
-    'platform': 'cpu',
-    'kind': jax.devices()[0].device_kind,
-    'count': jax.device_count(),
-  }
+  assert summary['device']['platform'] == 'cpu'
+  assert summary['device']['count'] == jax.device_count()
   assert summary['versions']['jax'] == jax.__version__
   assert summary['versions']['project'] == rundir.VERSION
   assert {'python', 'optax', 'git_commit'} < summary['versions'].keys()
@@ -180,18 +174,12 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
   assert contents(tmp_path) == {'a.json': b'1\n'}
 
 
-def test_a_second_process_is_refused_by_name(tmp_path, holder):
+def test_a_lock_names_its_process_and_ends_with_it(tmp_path, holder):
   assert rundir.is_locked(tmp_path)
   with pytest.raises(rundir.FolderError, match='no other run') as error:
     rundir.lock(tmp_path)
-  message = str(error.value)
-  assert f'process {holder.pid} on {socket.gethostname()} since 20' in message
-  assert str(tmp_path) in message
-
-
-def test_the_lock_of_a_killed_process_does_not_count(
-  tmp_path, holder, monkeypatch
-):
+  who = f'process {holder.pid} on {socket.gethostname()} since 20'
+  assert who in str(error.value)
   holder.send_signal(signal.SIGKILL)
   holder.wait()
   assert (tmp_path / rundir.LOCK).exists()
@@ -205,7 +193,6 @@ def test_a_second_lock_of_one_process_is_refused(tmp_path):
   held = rundir.lock(tmp_path / 'run')
   with pytest.raises(rundir.FolderError, match=f'process {os.getpid()} on'):
     rundir.lock(tmp_path / 'run')
-  held.release()
   held.release()
   assert contents(tmp_path / 'run') == {}
   rundir.lock(tmp_path / 'run').release()

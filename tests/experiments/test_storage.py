@@ -86,7 +86,6 @@ class Trace:
       refresh=self.refresh,
       needs_gradients=needs_gradients,
     )
-    self.steps = storage_lib.Steps(self.advance, self.measure)
 
   def advance(self, state, first, last):
     self.calls.append(('advance', first, last))
@@ -124,7 +123,7 @@ def test_a_chunk_is_cut_where_sets_are_refreshed(needs_gradients, calls):
   state = table.make_task(small.image()).state._replace(host_params=0)
   trace = Trace(due=[11, 14, 17], needs_gradients=needs_gradients)
   state, num_steps = storage_lib.make_steps(
-    trace.storage, trace.steps, state, 10, 6
+    trace.storage, trace.advance, trace.measure, state, 10, 6
   )
   assert trace.calls == calls
   assert num_steps == 6

@@ -4,31 +4,38 @@ N: examples; B: examples of a batch; C: classes of a task.
 """
 
 from collections.abc import Callable
-import dataclasses
 import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from experiments import mesh as mesh_lib
 from experiments.data import views as views_lib
 from experiments.models import heads as heads_lib
+from experiments.tasks import classification
 from experiments.tasks.continual import feed
-from experiments.tasks.continual import strategies
 
 
-@dataclasses.dataclass(frozen=True)
 class Evaluator:
   """Measurements of networks on tasks; one program serves all tasks."""
 
-  heads: heads_lib.Heads
-  # (network, task) -> phi and statistics with which the task predicts
-  predict: Callable[[strategies.Network, Any], tuple[Any, Any]]
-  to_weights: Callable[[Any], Any]  # phi -> theta
-  mesh: jax.sharding.Mesh
-  data: Callable[[], feed.Data]  # of the stream; reads them at the first call
+  def __init__(
+    self,
+    heads: heads_lib.Heads,
+    # (state, task) -> phi and statistics with which the task predicts
+    predict: Callable[[Any, Any], tuple[Any, Any]],
+    to_weights: Callable[[Any], Any],  # phi -> theta
+    mesh: jax.sharding.Mesh,
+    data: Callable[[], feed.Data],  # reads them at the first call
+  ):
+    self.heads, self.to_weights, self.data = heads, to_weights, data
+    jit = functools.partial(jax.jit, out_shardings=mesh_lib.replicated(mesh))
+    self._predict = jit(predict)
+    self._evaluate = jit(functools.partial(_evaluate, heads, to_weights))
+    self._fisher = jit(
+      functools.partial(_fisher, heads, to_weights), static_argnums=0
+    )
 
   def evaluate(
     self, params: Any, statistics: Any, task: int, split: str
@@ -40,91 +47,50 @@ class Evaluator:
       params, statistics, task, data.views, data.examples[split], part
     )
 
-  def test(self, network: strategies.Network, task: int):
+  def test(self, state: Any, task: int) -> dict[str, jax.Array]:
     """Returns `evaluate` on a task's test data, as the strategy predicts."""
-    return self.evaluate(*self._predict(network, task), task, 'test')
+    return self.evaluate(*self._predict(state, task), task, 'test')
 
   def fisher(
-    self,
-    network: strategies.Network,
-    num: int,
-    batch_size: int,
-    *,
-    seed: int,
-    task: int,
+    self, state: Any, seed: int, task: int, num_examples: int, batch_size: int
   ) -> Any:
-    """Returns the Fisher diagonal of theta on `num` examples of a task."""
-    data, (params, statistics, _) = self.data(), network
-    chosen = feed.choose_rows(
-      data.rows,
-      seed=seed,
-      task=task,
-      phase=0,
-      batch_size=num,
-      first_step=0,
-      num_steps=1,
-    )
+    """Returns the Fisher diagonal of theta on some examples of a task."""
+    data = self.data()
+    chosen = feed.choose_rows(data.rows, task, 0, seed, 0, 1, num_examples)
     inputs = data.examples['train'], data.views, *chosen
-    return self._fisher(batch_size, params, statistics, task, inputs)
-
-  @functools.cached_property
-  def _predict(self):
-    return self._jit(self.predict)
-
-  @functools.cached_property
-  def _evaluate(self):
-    def evaluate(params, statistics, task, views, examples, part):
-      weights = self.to_weights(params)
-
-      def body(n, totals):
-        batch = jax.tree.map(lambda x: x[part.rows[n]], examples)
-        images, labels = views_lib.see(views, task, batch)
-        logits, _ = self.heads.apply(
-          weights, statistics, None, images, False, task
-        )
-        found = _totals(logits, labels, n, part.counts[n])
-        return jax.tree.map(jnp.add, totals, found)
-
-      zeros = {
-        'loss': jnp.zeros([]),
-        'accuracy': jnp.zeros([]),
-        'fingerprint': jnp.zeros([], jnp.uint32),
-      }
-      totals = jax.lax.fori_loop(0, part.num, body, zeros)
-      means = {name: totals[name] for name in ('loss', 'accuracy')}
-      num = jnp.sum(part.counts)
-      return totals | jax.tree.map(lambda x: x / num, means)
-
-    return self._jit(evaluate)
-
-  @functools.cached_property
-  def _fisher(self):
-    def fisher(batch_size, params, statistics, task, inputs):
-      def logits_of(weights, image):
-        return self.heads.apply(
-          weights, statistics, None, image[None], False, task
-        )[0][0]
-
-      images = feed.batch_at(inputs, 0).inputs
-      return fisher_diagonal(
-        logits_of, self.to_weights(params), images, batch_size=batch_size
-      )
-
-    return self._jit(fisher, static_argnums=0)
-
-  def _jit(self, fn, **options):
-    replicated = mesh_lib.replicated(self.mesh)
-    return jax.jit(fn, out_shardings=replicated, **options)
+    statistics = state.net_state.statistics
+    return self._fisher(batch_size, state.params, statistics, task, inputs)
 
 
-def _totals(logits, labels, n, counts):
-  """Returns sums over batch `n`, to be added up over batches."""
-  losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-  return {
-    'loss': jnp.sum(counts * losses),
-    'accuracy': jnp.sum(counts * (jnp.argmax(logits, -1) == labels)),
-    'fingerprint': fingerprint(logits, n * logits.size, counts),
-  }
+def _evaluate(
+  heads, to_weights, params, statistics, task, views, examples, part
+):
+  weights = to_weights(params)
+
+  def body(n, totals):
+    batch = jax.tree.map(lambda x: x[part.rows[n]], examples)
+    images, labels = views_lib.see(views, task, batch)
+    logits, _ = heads.apply(weights, statistics, None, images, False, task)
+    found = classification.totals(logits, labels, part.counts[n])
+    found['fingerprint'] = fingerprint(logits, n * logits.size, part.counts[n])
+    return jax.tree.map(jnp.add, totals, found)
+
+  zeros = dict.fromkeys(('loss', 'accuracy', 'count'), jnp.zeros([]))
+  zeros['fingerprint'] = jnp.zeros([], jnp.uint32)
+  totals = jax.lax.fori_loop(0, part.num, body, zeros)
+  return totals | classification.means(totals)
+
+
+def _fisher(heads, to_weights, batch_size, params, statistics, task, inputs):
+  def logits_of(weights, image):
+    return heads.apply(weights, statistics, None, image[None], False, task)[0][
+      0
+    ]
+
+  images = feed.batch_at(inputs, 0).inputs
+  return fisher_diagonal(
+    logits_of, to_weights(params), images, batch_size=batch_size
+  )
 
 
 def fingerprint(values: jax.Array, first: Any, counts: jax.Array) -> jax.Array:
@@ -134,19 +100,11 @@ def fingerprint(values: jax.Array, first: Any, counts: jax.Array) -> jax.Array:
   up, so that the fingerprints of parts add up to that of the whole. Several
   changes cancel out with a probability of about one in four billion.
 
-  Example:
-    >>> values = jnp.array([[1.0, 2.0], [3.0, 4.0]])
-    >>> whole = fingerprint(values, 0, jnp.ones(2))
-    >>> first = fingerprint(values[:1], 0, jnp.ones(1))
-    >>> second = fingerprint(values[1:], 2, jnp.ones(1))
-    >>> bool(whole == first + second)
-    True
-
   Shapes:
     values: float32 [B, C]; counts: [B].
 
   Args:
-    values: part of the values.
+    values: of one part.
     first: index of its first value among the values of all parts.
     counts: 0 for rows that are left out.
   """
@@ -171,7 +129,7 @@ def fisher_diagonal(
 
   Args:
     logits_of: from weights and one input to its logits, [C].
-    weights: point of the parameter space.
+    weights: of the network.
     inputs: [N, ...].
     batch_size: B, a divisor of N; B times C gradients are in memory at once.
 

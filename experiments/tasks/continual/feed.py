@@ -15,15 +15,8 @@ from experiments.data import dataset
 from experiments.data import order
 from experiments.data import tasks as tasks_lib
 from experiments.data import views as views_lib
+from experiments.tasks import classification
 from experiments.tasks import training as training_lib
-
-
-class Batch(NamedTuple):
-  """Some examples, each in the view of its task."""
-
-  inputs: jax.Array  # [B, ...]
-  labels: jax.Array  # int32 [B]
-  task: jax.Array  # int32 [B], from 0
 
 
 class Part(NamedTuple):
@@ -64,7 +57,7 @@ def load(stream: tasks_lib.Stream, training: training_lib.Training) -> Data:
 
 
 def make_parts(rows: list[np.ndarray], batch_size: int) -> list[Part]:
-  """Returns the part of each task, from its rows."""
+  """Returns the part of each task."""
   length = -(-max(map(len, rows)) // batch_size) * batch_size
 
   def pad(own):
@@ -79,13 +72,12 @@ def make_parts(rows: list[np.ndarray], batch_size: int) -> list[Part]:
 
 def choose_rows(
   rows: list[np.ndarray],
-  *,
-  seed: int,
   task: int | None,
   phase: int,
-  batch_size: int,
+  seed: int,
   first_step: int,
   num_steps: int,
+  batch_size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the rows of the batches of some steps, and their tasks.
 
@@ -94,12 +86,12 @@ def choose_rows(
 
   Args:
     rows: of each task.
-    seed: of the run; each phase of each task has an order of its own.
     task: from 0; None: batches of all tasks, shuffled together.
-    phase: of the task.
-    batch_size: B.
+    phase: of the task; each has an order of its own.
+    seed: of the run.
     first_step: of the chunk.
     num_steps: S.
+    batch_size: B.
   """
   own = np.concatenate(rows) if task is None else rows[task]
   sequence = np.random.SeedSequence([seed, task or 0, phase])
@@ -123,22 +115,10 @@ def chunk(
   return data.examples['train'], data.views, *placed
 
 
-def batch_at(inputs: Any, i: jax.Array) -> Batch:
+def batch_at(inputs: Any, i: jax.Array) -> classification.Batch:
   """Returns batch `i` of a chunk."""
   examples, views, rows, tasks = inputs
   chosen = jax.tree.map(lambda x: x[rows[i]], examples)
   images, labels = views_lib.see(views, tasks[i], chosen)
-  return Batch(images, labels, jnp.broadcast_to(tasks[i], labels.shape))
-
-
-def batch_shapes(
-  shape: tuple[int, ...], training: training_lib.Training
-) -> Batch:
-  """Returns the shapes of a training batch of examples of a shape."""
-  size = training.batch_size
-  shapes = Batch(
-    jax.ShapeDtypeStruct((size, *shape), jnp.float32),
-    jax.ShapeDtypeStruct((size,), jnp.int32),
-    jax.ShapeDtypeStruct((size,), jnp.int32),
-  )
-  return mesh_lib.with_sharding(shapes, mesh_lib.over_data(training.mesh))
+  task = jnp.broadcast_to(tasks[i], labels.shape)
+  return classification.Batch(images, labels, task)

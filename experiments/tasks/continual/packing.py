@@ -44,10 +44,7 @@ def packnet_strategy(
       statistics, or 'per_task'.
     when_exhausted: 'stop' with an error if no weight is free, or 'continue'
       with the weights of earlier tasks.
-    keep_optimizer: whether the optimizer's state is kept from task to task.
-
-  Raises:
-    ValueError: If an argument is out of range.
+    keep_optimizer: see `strategies.Strategy`.
 
   Reference:
     Mallya and Lazebnik, 2018, "PackNet: Adding multiple tasks to a single
@@ -58,19 +55,22 @@ def packnet_strategy(
   if retrain_steps < 1:
     raise ValueError(f'expected retrain_steps >= 1, got {retrain_steps}')
 
-  def finish(network, probe, task, phase):
-    params, _, (pack, _) = network
+  def finish(state, evaluator, seed, task, phase):
+    del seed
+    params, pack = state.params, state.net_state.memory.pack
     if phase == 0:
       num_tasks = len(next(iter(pack.masks.values())))
       share = density or 1 / (num_tasks - task)
       masks = packnet.fixed_share(params, pack, share)
-      return _remember(network, packnet.claim(params, pack, masks), task), None
+      return _remember(state, packnet.claim(params, pack, masks), task), None
     pack = packnet.store_copies(params, pack)
-    network = _remember(network, pack, task)
+    state = _remember(state, pack, task)
     shares = packnet.usage(pack, task + 1)['all']
-    return network, {
+    network = predict(state, jnp.int32(task))
+    metrics = evaluator.evaluate(*network, task, 'validation')
+    return state, {
       'density': shares.new + shares.reused,
-      'accuracy': float(probe.accuracy(*predict(network, jnp.int32(task)))),
+      'accuracy': float(metrics['accuracy']),
     }
 
   strategy = _packed(finish, biases, when_exhausted, keep_optimizer)
@@ -94,12 +94,9 @@ def efficient_packnet(
     gamma: share of the validation accuracy to keep.
     densities: shares of all weights to try, decreasing.
     search: 'linear', as in the paper, or 'bisection'.
-    biases: see `packnet_strategy`, likewise the others.
-    when_exhausted: see there.
-    keep_optimizer: see there.
-
-  Raises:
-    ValueError: If an argument is out of range.
+    biases: see `packnet_strategy`, like the others.
+    when_exhausted: with no free weight.
+    keep_optimizer: from task to task.
 
   Reference:
     Schwarz et al., 2021, "Powerpropagation: A sparsity inducing weight
@@ -107,11 +104,17 @@ def efficient_packnet(
   """
   packnet.check_search(densities, gamma, search)
 
-  def finish(network, probe, task, phase):
-    del phase
-    params, statistics, (pack, _) = network
+  def finish(state, evaluator, seed, task, phase):
+    del seed, phase
+    params, pack = state.params, state.net_state.memory.pack
+
+    def accuracy(params):
+      statistics = state.net_state.statistics
+      metrics = evaluator.evaluate(params, statistics, task, 'validation')
+      return metrics['accuracy']
+
     found = packnet.search(
-      lambda params: probe.accuracy(params, statistics),
+      accuracy,
       params,
       pack,
       densities=densities,
@@ -119,7 +122,7 @@ def efficient_packnet(
       method=search,
     )
     pack = packnet.claim(params, pack, found.masks)
-    return _remember(network, pack, task), {
+    return _remember(state, pack, task), {
       'density': found.density,
       'accuracy': found.accuracy,
       'full_accuracy': found.full_accuracy,
@@ -129,13 +132,12 @@ def efficient_packnet(
   return _packed(finish, biases, when_exhausted, keep_optimizer)
 
 
-def predict(network: strategies.Network, task: Any) -> tuple[Any, Any]:
+def predict(state: base.State, task: Any) -> tuple[Any, Any]:
   """Returns the parameters and statistics with which a task predicts.
 
   A task that owns nothing yet predicts with the current ones.
   """
-  params, statistics, memory = network
-  is_known = task < memory.pack.num_tasks
+  params, (statistics, memory, _) = state.params, state.net_state
   # A traced task number is not checked against the number of tasks.
   own = packnet.task_params(params, memory.pack, jnp.asarray(task) + 1)
   own_statistics = statistics
@@ -145,7 +147,7 @@ def predict(network: strategies.Network, task: Any) -> tuple[Any, Any]:
       memory.statistics,
     )
   return jax.tree.map(
-    lambda a, b: jnp.where(is_known, a, b),
+    lambda a, b: jnp.where(task < memory.pack.num_tasks, a, b),
     (own, own_statistics),
     (params, statistics),
   )
@@ -155,12 +157,12 @@ def _packed(
   finish, biases: str, when_exhausted: str, keep_optimizer: bool
 ) -> strategies.Strategy:
   """Returns a strategy whose first phase trains the free weights."""
-  for name, value, known in (
-    ('biases', biases, BIASES),
-    ('when_exhausted', when_exhausted, WHEN_EXHAUSTED),
-  ):
-    if value not in known:
-      raise ValueError(f'expected {name} out of {known}, got {value!r}')
+  if biases not in BIASES:
+    raise ValueError(f'expected biases out of {BIASES}, got {biases!r}')
+  if when_exhausted not in WHEN_EXHAUSTED:
+    raise ValueError(
+      f'expected when_exhausted out of {WHEN_EXHAUSTED}, got {when_exhausted!r}'
+    )
   is_per_task = biases == 'per_task'
 
   def init(params, statistics, head_paths, num_tasks):
@@ -178,20 +180,21 @@ def _packed(
     )
     return Memory(pack, room if is_per_task else None)
 
-  def start(network, fresh, task, phase):
-    params, statistics, (pack, _) = network
+  def start(state, fresh, task, phase):
+    params, pack = state.params, state.net_state.memory.pack
     if phase:
-      return network, packnet.retraining_sets(params, pack)
+      return state, packnet.retraining_sets(params, pack)
     if when_exhausted == 'stop':
       try:
         packnet.check_capacity(pack)
       except ValueError as error:
         raise base.StageError(str(error)) from error
-    params = packnet.start_task(params, pack, fresh.params, min_free=0)
+    params = packnet.start_task(params, pack, fresh[0], min_free=0)
+    statistics = state.net_state.statistics
     if is_per_task or task == 0:
-      statistics = fresh.statistics
-    network = network._replace(params=params, statistics=statistics)
-    return network, packnet.training_sets(params, pack)
+      statistics = fresh[1]
+    state = strategies.replace(state, params, statistics=statistics)
+    return state, packnet.training_sets(params, pack)
 
   return strategies.Strategy(
     init=init,
@@ -204,11 +207,13 @@ def _packed(
   )
 
 
-def _remember(network, pack, task) -> strategies.Network:
-  """Returns the network with the pack and statistics of a task in memory."""
-  statistics = network.memory.statistics
+def _remember(state, pack, task) -> base.State:
+  """Returns the state with the pack and statistics of a task in memory."""
+  own, memory, _ = state.net_state
+  statistics = memory.statistics
   if statistics is not None:
     statistics = jax.tree.map(
-      lambda all_, x: all_.at[task].set(x), statistics, network.statistics
+      lambda all_, x: all_.at[task].set(x), statistics, own
     )
-  return network._replace(memory=Memory(pack, statistics))
+  memory = Memory(pack, statistics)
+  return strategies.replace(state, state.params, memory=memory)

@@ -38,14 +38,6 @@ class ForgettingError(RuntimeError):
   """The logits of an earlier task have changed in spite of the strategy."""
 
 
-class NetState(NamedTuple):
-  """The part of the training state without gradients."""
-
-  statistics: Any  # of normalization
-  memory: Any  # of the strategy
-  fingerprints: jax.Array  # uint32 [T], of the test logits of learned tasks
-
-
 class Testing(NamedTuple):
   """The section `config.test`."""
 
@@ -69,15 +61,17 @@ class Learner:
 
   strategy: strategies.Strategy
   method: methods.Method
-  # From a key to theta and the rest of the network's state.
-  init: Callable[[jax.Array], tuple[Any, NetState]]
+  # From a key to theta and the network's state.
+  init: Callable[[jax.Array], tuple[Any, strategies.NetState]]
   training: training_lib.Training
   testing: Testing
   num_tasks: int
   evaluator: evaluation.Evaluator
 
-  def stages(self, has_statistics: bool) -> tuple[base.Stage, ...]:
-    """Returns the stages; `has_statistics`: the network normalizes batches."""
+  def stages(self) -> tuple[base.Stage, ...]:
+    """Returns the stages."""
+    _, net_state = jax.eval_shape(self.init, jax.random.key(0))
+    has_statistics = bool(jax.tree.leaves(net_state.statistics))
     is_frozen = self.strategy.keep_statistics and has_statistics
     has_phases = len(self.strategy.num_steps) > 1
     return tuple(
@@ -114,18 +108,17 @@ class Learner:
   def _start(self) -> Callable[[Any], base.State]:
     """From a seed to the state before the first task."""
     return self._jit(
-      lambda seed: state_lib.init_state(self.method, self.init, seed)
+      functools.partial(state_lib.init_state, self.method, self.init)
     )
 
   @functools.cached_property
-  def _draw(self) -> Callable[[Any, Any], strategies.Network]:
-    """From a seed and a task to a new network without memory."""
+  def _draw(self) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """From a seed and a task to new parameters and statistics."""
 
     def draw(seed, task):
       key = jax.random.fold_in(jax.random.key(seed), task)
       weights, net_state = self.init(key)
-      params = self.method.from_weights(weights)
-      return strategies.Network(params, net_state.statistics, None)
+      return self.method.from_weights(weights), net_state.statistics
 
     return self._jit(draw)
 
@@ -150,15 +143,10 @@ class Learner:
     return jax.random.fold_in(key, number)
 
   def _batches(self, phase: Phase, seed: int, first_step: int, num_steps: int):
-    data = self.evaluator.data()
+    data, batch_size = self.evaluator.data(), self.training.batch_size
+    task = None if self.strategy.is_joint else phase.task
     chosen = feed.choose_rows(
-      data.rows,
-      seed=seed,
-      task=None if self.strategy.is_joint else phase.task,
-      phase=phase.number,
-      batch_size=self.training.batch_size,
-      first_step=first_step,
-      num_steps=num_steps,
+      data.rows, task, phase.number, seed, first_step, num_steps, batch_size
     )
     yield feed.chunk(data, self.training.mesh, *chosen), num_steps
 
@@ -167,23 +155,17 @@ class Learner:
     strategy, task = self.strategy, phase.task
     if task == phase.number == 0:
       last = self._start(np.uint32(seed))
-    network = _network(last)
-    fresh = self._draw(np.uint32(seed), task)._replace(memory=network.memory)
-    network, sets = strategy.start(network, fresh, task, phase.number)
-    params, statistics, memory = network
+    fresh = self._draw(np.uint32(seed), task)
+    state, sets = strategy.start(last, fresh, task, phase.number)
     if self.evaluator.heads.are_per_task and not strategy.is_joint:
-      own = self.evaluator.heads.masks(params, task)
+      own = self.evaluator.heads.masks(state.params, task)
       sets = sets._replace(backward=select_lib.put(sets.backward, own))
-    opt_state = last.opt_state
+    opt_state = state.opt_state
     if not strategy.keep_optimizer:
-      opt_state = self.method.make(seed)[0].init(params)
+      opt_state = self.method.make(seed)[0].init(state.params)
+    opt_state = packnet.with_sets(opt_state, sets)
     return self._place(
-      base.State(
-        jnp.zeros([], jnp.int32),
-        params,
-        NetState(statistics, memory, last.net_state.fingerprints),
-        packnet.with_sets(opt_state, sets),
-      )
+      state._replace(step=jnp.zeros([], jnp.int32), opt_state=opt_state)
     )
 
   def _finish(
@@ -191,19 +173,11 @@ class Learner:
   ) -> tuple[base.State, list[base.Row]]:
     """Returns the state at the end of a stage, and the strategy's row."""
     strategy, evaluator, task = self.strategy, self.evaluator, phase.task
-    probe = strategies.Probe(
-      self.method.to_weights,
-      lambda *args: evaluator.evaluate(*args, task, 'validation')['accuracy'],
-      functools.partial(evaluator.fisher, seed=seed, task=task),
-      sparsity.active_sets(state.opt_state).backward,
-    )
-    network, row = strategy.finish(_network(state), probe, task, phase.number)
-    fingerprints = state.net_state.fingerprints
+    state, row = strategy.finish(state, evaluator, seed, task, phase.number)
     if strategy.is_packed and phase.is_last_phase:
-      found = self.evaluator.test(network, task)['fingerprint']
-      fingerprints = fingerprints.at[task].set(found)
-    net_state = NetState(network.statistics, network.memory, fingerprints)
-    state = state._replace(params=network.params, net_state=net_state)
+      found = evaluator.test(state, task)['fingerprint']
+      fingerprints = state.net_state.fingerprints.at[task].set(found)
+      state = strategies.replace(state, state.params, fingerprints=fingerprints)
     return self._place(state), [{'split': 'learned', **row}] if row else []
 
   def _validate(self, phase: Phase, state: base.State) -> dict[str, jax.Array]:
@@ -223,19 +197,19 @@ class Learner:
     """
     if not phase.is_last_phase:
       return []
-    rows, network = [], _network(state)
+    rows = []
     if phase.task == 0:
-      params, statistics, _ = self._draw(np.uint32(seed), 0)
+      network = self._draw(np.uint32(seed), 0)
       for task in range(self.num_tasks):
-        metrics = self.evaluator.evaluate(params, statistics, task, 'test')
+        metrics = self.evaluator.evaluate(*network, task, 'test')
         rows.append(_row('untrained', task, metrics))
     for task in self._tested(phase.learned):
-      metrics = self.evaluator.test(network, task)
+      metrics = self.evaluator.test(state, task)
       rows.append(_row('test', task, metrics))
       if task < phase.learned and self.strategy.is_packed:
         self._check(task, state.net_state.fingerprints[task], metrics)
     if self.strategy.is_packed:
-      for layer, shares in packnet.usage(network.memory.pack).items():
+      for layer, shares in packnet.usage(state.net_state.memory.pack).items():
         rows.append({'split': 'usage', 'layer': layer, **shares._asdict()})
     return rows
 
@@ -261,21 +235,15 @@ class Learner:
 
   def _extract(self, task: int, state: base.State):
     """Returns theta, masks or None, and the statistics of a task."""
-    network = _network(state)
-    params, statistics = self.strategy.predict(network, task)
+    params, statistics = self.strategy.predict(state, task)
     masks = None
     if self.strategy.is_packed:
-      masks = packnet.task_masks(network.memory.pack, task + 1)
+      masks = packnet.task_masks(state.net_state.memory.pack, task + 1)
     return self.method.to_weights(params), masks, statistics
 
   def _place(self, state: base.State) -> base.State:
     """Returns a state placed as the compiled steps expect it."""
     return jax.device_put(state, mesh_lib.replicated(self.training.mesh))
-
-
-def _network(state: base.State) -> strategies.Network:
-  statistics, memory, _ = state.net_state
-  return strategies.Network(state.params, statistics, memory)
 
 
 def _row(split: str, task: int, metrics: dict[str, Any]) -> base.Row:

@@ -1,7 +1,8 @@
 """Strategies against forgetting: how a network goes from task to task.
 
-The section `config.strategy` holds the keywords of one constructor. Tasks count
-from 0 here and from 1 in `powerprop.packnet`.
+Tasks count from 0 here and from 1 in `powerprop.packnet`.
+
+T: number of tasks.
 """
 
 from collections.abc import Callable
@@ -12,25 +13,25 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from experiments import build
+from experiments import state as state_lib
 import sparsity
 
 
-class Network(NamedTuple):
-  """A network between two phases of its training."""
+class NetState(NamedTuple):
+  """The part of the training state without gradients."""
 
-  params: Any  # phi
   statistics: Any  # of normalization
   memory: Any  # of the strategy
+  fingerprints: jax.Array  # uint32 [T], of the test logits of learned tasks
 
 
-class Probe(NamedTuple):
-  """Measurements on the current task, at the end of a phase."""
-
-  to_weights: Callable[[Any], Any]  # phi -> theta
-  accuracy: Callable[[Any, Any], Any]  # (phi, statistics), on validation data
-  # (network, number of examples, batch size) -> a tree like theta
-  fisher: Callable[[Network, int, int], Any]
-  trained: Any  # masks of the trained parameters
+def replace(
+  state: state_lib.TrainState, params: Any, **net_state: Any
+) -> state_lib.TrainState:
+  """Returns a state with other parameters and parts of its `NetState`."""
+  net_state = state.net_state._replace(**net_state)
+  return state._replace(params=params, net_state=net_state)
 
 
 def train_all(params: Any) -> sparsity.ActiveSets:
@@ -45,21 +46,23 @@ class Strategy(NamedTuple):
 
   # (params, statistics, paths of the heads, number of tasks) -> memory
   init: Callable[..., Any] = lambda *_: ()
-  # (network, newly drawn network with its memory, task, phase) -> network, sets
-  start: Callable[..., tuple[Network, sparsity.ActiveSets]] = (
-    lambda network, *_: (network, train_all(network.params))
+  # (state, newly drawn parameters and statistics, task, phase) -> state, sets
+  start: Callable[..., tuple[Any, sparsity.ActiveSets]] = lambda state, *_: (
+    state,
+    train_all(state.params),
   )
-  # (network, probe, task, phase) -> network, row of metrics or None
-  finish: Callable[..., tuple[Network, dict | None]] = lambda network, *_: (
-    network,
+  # (state, evaluator, seed, task, phase) -> state, row of metrics or None
+  finish: Callable[..., tuple[Any, dict | None]] = lambda state, *_: (
+    state,
     None,
   )
   # Steps of each phase; None: config.train.num_steps.
   num_steps: tuple[int | None, ...] = (None,)
-  # (network, task) -> params and statistics with which the task predicts; the
+  # (state, task) -> params and statistics with which the task predicts; the
   # current ones for a task that is not learned yet
-  predict: Callable[[Network, Any], tuple[Any, Any]] = lambda network, task: (
-    network[:2]
+  predict: Callable[[Any, Any], tuple[Any, Any]] = lambda state, task: (
+    state.params,
+    state.net_state.statistics,
   )
   penalty: Callable[[Any, Any], jax.Array] | None = None  # (theta, memory)
   is_packed: bool = False  # memory.pack; the logits stay the same bit for bit
@@ -71,18 +74,17 @@ class Strategy(NamedTuple):
 
 
 def fine_tuning(*, keep_optimizer: bool) -> Strategy:
-  """Returns plain training on one task after another.
-
-  Args:
-    keep_optimizer: whether the optimizer's state is kept from task to task.
-  """
+  """Returns plain training on one task after another."""
   return Strategy(keep_optimizer=keep_optimizer)
 
 
 def alone() -> Strategy:
   """Returns one newly drawn network a task; nothing is shared."""
   return Strategy(
-    start=lambda network, fresh, *_: (fresh, train_all(fresh.params)),
+    start=lambda state, fresh, *_: (
+      replace(state, fresh[0], statistics=fresh[1]),
+      train_all(fresh[0]),
+    ),
     is_alone=True,
   )
 
@@ -102,24 +104,21 @@ def ewc(
   """Returns elastic weight consolidation, with a penalty for each task.
 
   Args:
-    strength: of the penalty; lambda in the paper.
-    num_examples: training examples of a task that estimate the Fisher
-      information.
+    strength: lambda in the paper.
+    num_examples: training examples of a task, for the Fisher information.
     fisher_batch_size: examples in memory at once, a divisor of `num_examples`.
-    keep_optimizer: whether the optimizer's state is kept from task to task.
-
-  Raises:
-    ValueError: If an argument is out of range.
+    keep_optimizer: see `Strategy`.
 
   Reference:
     Kirkpatrick et al., 2016, "Overcoming catastrophic forgetting in neural
     networks". https://arxiv.org/abs/1612.00796
   """
-  if num_examples < 1 or fisher_batch_size < 1:
-    raise ValueError(
-      'expected num_examples and fisher_batch_size >= 1, got '
-      f'{num_examples} and {fisher_batch_size}'
-    )
+  build.check_least(
+    'config.strategy',
+    1,
+    num_examples=num_examples,
+    fisher_batch_size=fisher_batch_size,
+  )
   if num_examples % fisher_batch_size:
     raise ValueError(
       'expected num_examples as a multiple of fisher_batch_size='
@@ -127,8 +126,8 @@ def ewc(
     )
   strategy = _anchored(
     strength,
-    lambda network, probe: probe.fisher(
-      network, num_examples, fisher_batch_size
+    lambda state, evaluator, seed, task: evaluator.fisher(
+      state, seed, task, num_examples, fisher_batch_size
     ),
   )
   return strategy._replace(
@@ -137,18 +136,13 @@ def ewc(
 
 
 def l2(*, strength: float, keep_optimizer: bool) -> Strategy:
-  """Returns a penalty on the squared distance from the end of each task.
+  """Returns a penalty on the squared distance from the end of each task."""
 
-  Args:
-    strength: of the penalty.
-    keep_optimizer: whether the optimizer's state is kept from task to task.
-  """
-  strategy = _anchored(
-    strength,
-    lambda _, probe: jax.tree.map(
-      lambda x: x.astype(jnp.float32), probe.trained
-    ),
-  )
+  def importance(state, *_):
+    trained = sparsity.active_sets(state.opt_state).backward
+    return jax.tree.map(lambda x: x.astype(jnp.float32), trained)
+
+  strategy = _anchored(strength, importance)
   return strategy._replace(keep_optimizer=keep_optimizer)
 
 
@@ -180,10 +174,7 @@ def add_task(anchor: Anchor, weights: Any, importance: Any) -> Anchor:
     Anchor(precision=Array([4., 1.], dtype=float32), \
 mean=Array([3., 4.], dtype=float32))
 
-  Args:
-    anchor: of the tasks before.
-    weights: at the end of the task.
-    importance: F >= 0, a tree like the weights.
+  `weights` are those at the end of the task, and `importance` is F >= 0.
   """
   precision = jax.tree.map(jnp.add, anchor.precision, importance)
 
@@ -196,13 +187,7 @@ mean=Array([3., 4.], dtype=float32))
 
 
 def penalty(anchor: Anchor, weights: Any, strength: float) -> jax.Array:
-  """Returns strength / 2 times the sum of P (w - m)^2.
-
-  Example:
-    >>> anchor = Anchor(jnp.array([4.0, 1.0]), jnp.array([3.0, 4.0]))
-    >>> penalty(anchor, jnp.array([4.0, 6.0]), strength=0.5)
-    Array(2., dtype=float32)
-  """
+  """Returns strength / 2 times the sum of P (w - m)^2."""
   parts = jax.tree.map(
     lambda p, m, w: jnp.sum(p * jnp.square(w - m)), *anchor, weights
   )
@@ -210,15 +195,16 @@ def penalty(anchor: Anchor, weights: Any, strength: float) -> jax.Array:
 
 
 def _anchored(strength: float, importance: Callable[..., Any]) -> Strategy:
-  """Returns a quadratic penalty; `importance`: (network, probe) -> F."""
+  """Returns a penalty; `importance`: (state, evaluator, seed, task) -> F."""
   if not 0 <= strength < math.inf:
     raise ValueError(f'expected a finite strength >= 0, got {strength}')
 
-  def finish(network, probe, task, phase):
-    del task, phase
-    weights = probe.to_weights(network.params)
-    memory = add_task(network.memory, weights, importance(network, probe))
-    return network._replace(memory=memory), None
+  def finish(state, evaluator, seed, task, phase):
+    del phase
+    weights = evaluator.to_weights(state.params)
+    found = importance(state, evaluator, seed, task)
+    memory = add_task(state.net_state.memory, weights, found)
+    return replace(state, state.params, memory=memory), None
 
   return Strategy(
     init=lambda params, *_: init_anchor(params),

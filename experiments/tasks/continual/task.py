@@ -56,19 +56,7 @@ def continual_learning(
   train: dict,
   test: dict,
 ) -> base.Task:
-  """Returns the task that the sections of a config describe.
-
-  Args:
-    tasks: the section of one of `TASKS`.
-    model: the section of a network.
-    heads: one of `HEADS`, the output layers.
-    powerprop: `alpha` and `optimizer_in`.
-    strategy: the section of one of `STRATEGIES`.
-    optimizer: the section of an optimizer.
-    loss: `label_smoothing`.
-    train: `num_steps` of each task, and the keys that all tasks share.
-    test: `every` how many tasks all learned ones are tested, and whether to
-      `check_forgetting`.
+  """Returns the task of a config.
 
   Raises:
     ValueError: If a key is unknown, missing, mistyped or out of range, or
@@ -89,7 +77,6 @@ def continual_learning(
   )
   num_tasks = len(stream.tasks)
   init = _make_init(network, made, stream)
-  _, net_state = jax.eval_shape(init, jax.random.key(0))
   evaluator = evaluation.Evaluator(
     network,
     made.predict,
@@ -100,16 +87,16 @@ def continual_learning(
   learner = stages_lib.Learner(
     made, objective.method, init, training, testing, num_tasks, evaluator
   )
-  has_statistics = bool(jax.tree.leaves(net_state.statistics))
+  batch = classification.batch_shapes(stream.example_shape, training)
   return base.make_task(
     title=f'{num_tasks} tasks of {tasks["name"]}, {strategy["name"]}, '
     f'batch of {training.batch_size} on {training.mesh.size} device(s)',
     objective=objective,
     training=training,
     init=init,
-    batch=feed.batch_shapes(stream.example_shape, training),
+    batch=batch._replace(task=batch.labels),
     batch_at=feed.batch_at,
-    make_stages=lambda _: learner.stages(has_statistics),
+    make_stages=lambda _: learner.stages(),
     exports=learner.exports(),
     example=None,
     check_data=lambda: _check_data(
@@ -135,7 +122,7 @@ def _make_init(heads: heads_lib.Heads, strategy, stream):
     weights, statistics = heads.init(key, images)
     memory = strategy.init(weights, statistics, heads.paths, num_tasks)
     fingerprints = jnp.zeros(num_tasks, jnp.uint32)
-    return weights, stages_lib.NetState(statistics, memory, fingerprints)
+    return weights, strategies.NetState(statistics, memory, fingerprints)
 
   return init
 

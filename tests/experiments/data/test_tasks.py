@@ -160,8 +160,8 @@ def test_cifar_10_comes_first_then_tens_of_cifar_100(data_dir):
   found = tasks.read(cifar_stream(data_dir))
   assert found.stream.num_classes == 10
   assert found.stream.augment is not None
-  ten = cifar.cifar10(data_dir=data_dir, **OPTIONS)
-  hundred = cifar.cifar100(data_dir=data_dir, **OPTIONS)
+  ten = cifar.cifar10(data_dir=data_dir, **OPTIONS).load()
+  hundred = cifar.cifar100(data_dir=data_dir, **OPTIONS).load()
   for task in range(6):
     for name in tasks.SPLITS:
       base = getattr(hundred if task else ten, name)

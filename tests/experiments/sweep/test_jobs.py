@@ -111,14 +111,6 @@ def test_a_second_interrupt_kills(plan, tmp_path):
   assert not rundir.is_locked(tmp_path)
 
 
-def test_a_folder_in_use_is_refused(plan, tmp_path, monkeypatch):
-  monkeypatch.setattr(rundir, 'PATIENCE', 0.0)
-  held = rundir.lock(tmp_path)
-  with pytest.raises(rundir.FolderError, match='expected no other run'):
-    jobs.train(plan, tmp_path, 1, pytest.fail)
-  held.release()
-
-
 def test_the_command_of_a_run_trains_it_alone(plan, tmp_path):
   python, launch, *flags = jobs.command(plan.runs[1], tmp_path, '--more')
   assert (python, os.path.basename(launch)) == (sys.executable, 'launch.py')

@@ -6,7 +6,6 @@ import pathlib
 import pytest
 
 from experiments import rundir
-from experiments.sweep import config as config_lib
 from experiments.sweep import plan
 import launch
 
@@ -14,9 +13,11 @@ ROOT = pathlib.Path(launch.__file__).parent
 DENSE = f'{ROOT}/configs/mnist_dense.py:quick'
 
 
-def one(*shared):
-  [run] = plan.make(DENSE, shared).runs
-  return run
+def alone(run):
+  """Returns the config that the arguments of a run make."""
+  config, *shared = run.arguments
+  [made] = plan.make(config.removeprefix('--config='), shared).runs
+  return made.config
 
 
 def write_sweep(folder, text):
@@ -26,7 +27,8 @@ def write_sweep(folder, text):
 
 
 def test_a_config_with_one_network_is_a_run_without_a_name():
-  run = one('--config.seeds=(7,)', '--config.powerprop.alphas=(2,)')
+  shared = ['--config.seeds=(7,)', '--config.powerprop.alphas=(2,)']
+  [run] = plan.make(DENSE, shared).runs
   assert run.name == ''
   assert run.config['seed'] == 7
   assert 'seeds' not in run.config
@@ -42,42 +44,26 @@ def test_a_config_expands_to_its_alphas_and_seeds():
   ]  # fmt: skip
   assert [run.config['train']['num_steps'] for run in runs] == [900] * 4
   assert runs[3].overrides == {'powerprop.alphas': (1.375,), 'seeds': (4,)}
-  # The arguments of a run give its config alone.
-  config, *shared = runs[3].arguments
-  [alone] = plan.make(config.removeprefix('--config='), shared).runs
-  assert alone.config == runs[3].config
+  assert alone(runs[3]) == runs[3].config
 
 
 def test_a_point_of_a_sweep_expands_too(tmp_path):
-  sweep = write_sweep(
-    tmp_path, "add({'train.batch_size': 50}); add({'seeds': (0, 1)})"
-  )
-  runs = plan.make(DENSE, (), sweep).runs
-  assert [run.name for run in runs] == [
-    'train.batch_size=50', 'seeds=0+1,alpha=1,seed=0',
-    'seeds=0+1,alpha=1,seed=1',
-  ]  # fmt: skip
-  config, *shared = runs[2].arguments
-  [alone] = plan.make(config.removeprefix('--config='), shared).runs
-  assert alone.config == runs[2].config
-
-
-def test_values_come_through_the_command_line_as_they_are(tmp_path):
   overrides = {
-    'optimizer.nesterov': True,
-    'optimizer.learning_rate': 1e-5,
-    'train.num_steps': 700,
-    'seeds': (3,),
-    'powerprop.optimizer_in': 'phi',
+    'optimizer.nesterov': True, 'optimizer.learning_rate': 1e-5,
+    'train.num_steps': 700, 'powerprop.optimizer_in': 'phi', 'seeds': (3, 4),
     'config': ':quick',
-  }
-  sweep = write_sweep(tmp_path, f'add({overrides})')
-  [run] = plan.make(DENSE.removesuffix(':quick'), (), sweep).runs
-  assert run.config['optimizer']['nesterov'] is True
-  assert run.config['optimizer']['learning_rate'] == 1e-5
-  assert run.config['train']['num_steps'] == 700
-  assert run.config['seed'] == 3
-  assert run.config['powerprop']['optimizer_in'] == 'phi'
+  }  # fmt: skip
+  sweep = write_sweep(tmp_path, f"add({overrides}); add({{'seeds': (1,)}})")
+  runs = plan.make(DENSE.removesuffix(':quick'), (), sweep).runs
+  assert [run.name for run in runs][1:] == [
+    runs[0].name.removesuffix('3') + '4', 'seeds=1',
+  ]  # fmt: skip
+  config = alone(runs[1])
+  assert config == runs[1].config
+  assert config['optimizer']['nesterov'] is True
+  assert config['optimizer']['learning_rate'] == 1e-5
+  assert config['train']['num_steps'] == 700
+  assert (config['seed'], config['powerprop']['optimizer_in']) == (4, 'phi')
 
 
 @pytest.mark.parametrize(
@@ -86,25 +72,18 @@ def test_values_come_through_the_command_line_as_they_are(tmp_path):
     ('seeds=()', r'config\.seeds: expected one or more .* got \[\]'),
     ('seeds=(1,1)', r'config\.seeds: .* got \[1, 1\]'),
     ('seeds=(-1,)', r'each seed >= 0 and < 4294967296, got \[-1\]'),
-    ('seeds=(4294967296,)', r'< 4294967296, got \[4294967296\]'),
+    ('seeds=(4294967296,)', r'got \[4294967296\]'),
     ('seeds=(0.5,)', r'got \[0\.5\]'),
-    ('seeds=(True,)', r'got \[True\]'),
-    ('powerprop.alphas=()', r'config\.powerprop\.alphas: expected one or'),
-    ('powerprop.alphas=(0.9,)', r'each alpha >= 1 .* got \[0\.9\]'),
-    ('powerprop.alphas=(2,2.0)', r'got \[2, 2\.0\]'),
+    ('powerprop.alphas=(0.9,)', r'powerprop\.alphas: .* got \[0\.9\]'),
     ('powerprop.alphas=(1e999,)', r'got \[inf\]'),
     ('powerprop.alphas=("x",)', r"got \['x'\]"),
+    # The names of their folders would be one.
+    ('powerprop.alphas=(2.0,2.0000001)', "'alpha=2,seed=0' and 'alpha=2,"),
   ],
 )
 def test_seeds_and_alphas_out_of_range_are_refused(override, message):
   with pytest.raises(ValueError, match=message):
     plan.make(DENSE, [f'--config.{override}'])
-
-
-def test_alphas_that_share_a_name_are_refused():
-  flag = '--config.powerprop.alphas=(2.0,2.0000001)'
-  with pytest.raises(ValueError, match="'alpha=2,seed=0' and 'alpha=2,seed=0'"):
-    plan.make(DENSE, [flag])
 
 
 @pytest.mark.parametrize(
@@ -134,6 +113,11 @@ def test_mistakes_name_the_run(tmp_path, text, message):
     ('def get_config(:', 'SyntaxError: invalid syntax'),
     ('import absent_module', "ModuleNotFoundError: No module named 'absent"),
     ('def get_config(): return 1 / 0', 'ZeroDivisionError: division by zero'),
+    (
+      'import ml_collections\n'
+      'def get_config(): return ml_collections.ConfigDict(dict(f=print))',
+      'config: expected plain data',
+    ),
     ('def get_config(): return None', 'return a ConfigDict, got None'),
     ('x = 1', 'expected a function get_config, got none'),
     ('def get_config(size): pass', 'missing 1 required positional argument'),
@@ -144,19 +128,8 @@ def test_a_config_file_that_fails_is_named(tmp_path, text, message):
   path = tmp_path / 'my.py'
   path.write_text(text)
   with pytest.raises(ValueError, match=message) as error:
-    config_lib.load(str(path), ())
-  assert str(path) in str(error.value)
-  assert 'Traceback' not in str(error.value)
-
-
-def test_a_config_of_other_than_plain_data_is_refused(tmp_path):
-  path = tmp_path / 'my.py'
-  path.write_text(
-    'import ml_collections\n'
-    'def get_config(): return ml_collections.ConfigDict(dict(f=print))\n'
-  )
-  with pytest.raises(ValueError, match='expected plain data'):
     plan.make(str(path))
+  assert 'Traceback' not in str(error.value)
 
 
 def test_the_file_of_a_sweep_says_what_it_is(tmp_path):

@@ -35,34 +35,19 @@ def write_config(folder, text):
     ({'powerprop.alphas': (1.0, 2.0)}, 'powerprop.alphas=1.0+2.0'),
     ({'config': 'configs/mnist_methods.py:rigl,alpha=2', 'seeds': (3,)},
      'mnist_methods,rigl,alpha=2,seeds=3'),
-    ({'method.penalty': 1e-05}, 'method.penalty=1e-05'),
   ],
 )  # fmt: skip
 def test_a_run_is_named_by_what_differs(overrides, name):
   assert points.name_of(overrides) == name
+  assert points.name_of(dict(reversed(overrides.items()))) == name
 
 
-def test_a_name_does_not_depend_on_the_order():
-  assert points.name_of({'a': 1, 'b': 2}) == points.name_of({'b': 2, 'a': 1})
-
-
-def test_what_is_no_file_name_is_replaced_and_told_apart():
-  names = {
-    points.name_of({'data.path': path})
-    for path in ('/a b', '/a_b', '/a/b', '..')
-  }
-  assert len(names) == 4
-  assert all(re.fullmatch(r'[A-Za-z0-9._=,+-]+', name) for name in names)
-  names = {points.name_of({'model.name': 'x' * 300 + end}) for end in 'ab'}
-  assert len(names) == 2
-  assert max(map(len, names)) < 140
-  assert not points.name_of({'config': ':../..'}).startswith('.')
-
-
-@pytest.mark.parametrize('name', points.TAKEN)
-def test_no_run_is_named_as_an_entry_of_the_sweeps_folder(name):
-  assert points.name_of({'config': f'{name}.py'}) not in points.TAKEN
-  assert points.name_of({'config': f':{name}'}) not in points.TAKEN
+def test_overrides_unfit_for_file_names_are_replaced_and_told_apart():
+  paths = ('/a b', '/a_b', '/a/b', '..', 'x' * 300 + 'a', 'x' * 300 + 'b')
+  names = {points.name_of({'data.path': path}) for path in paths}
+  assert len(names) == len(paths)
+  for name in points.TAKEN:
+    assert points.name_of({'config': f':{name}'}) not in points.TAKEN
 
 
 OVERRIDES = strategies.dictionaries(
@@ -76,7 +61,7 @@ OVERRIDES = strategies.dictionaries(
 )
 
 
-@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.settings(max_examples=100, deadline=None)
 @hypothesis.given(
   OVERRIDES, strategies.none() | strategies.text('./\\:a~\0 ', max_size=9)
 )
@@ -120,12 +105,6 @@ def test_a_sweep_that_is_not_there_is_named_with_the_nearest(name, message):
     points.find(name, DENSE)
 
 
-def test_a_file_that_cannot_be_loaded_is_named(tmp_path):
-  config = write_config(tmp_path, 'import nothing_of_this_name')
-  with pytest.raises(ValueError, match=r'small.py: ModuleNotFoundError'):
-    points.find('x', config)
-
-
 @pytest.mark.parametrize(
   ('overrides', 'message'),
   [
@@ -137,9 +116,6 @@ def test_a_file_that_cannot_be_loaded_is_named(tmp_path):
 def test_overrides_that_are_not_flat_are_refused(overrides, message):
   with pytest.raises(ValueError, match=message):
     points.collect(lambda add: add(overrides))
-
-
-def test_a_sweep_without_runs_is_refused():
   with pytest.raises(ValueError, match='expected a sweep that adds runs'):
     points.collect(lambda add: None)
 
@@ -160,23 +136,9 @@ def test_a_point_chooses_the_variant_of_its_config(config, chosen, expected):
   assert points.arguments(config, point) == (f'--config={expected}',)
 
 
-def test_what_a_point_overrides_cannot_be_given_too():
-  with pytest.raises(ValueError, match=r'--config\.seeds to be set once'):
-    points.arguments('a.py', {'seeds': (1,)}, ['--config.seeds=(2,)'])
-
-
 @pytest.mark.parametrize('name', SWEEPS)
 def test_every_sweep_fits_the_configs_it_is_for(name):
-  function = getattr(sweeps, name)
-  first_line = function.__doc__.partition(':')[0]
-  files = [
-    path
-    for path in sorted((ROOT / 'configs').glob('*.py'))
-    if path.name in re.findall(r'\w+\.py', first_line)
-    or (first_line == 'Any config' and path.name == 'mnist_dense.py')
-  ]
-  assert files
-  for file in files:
-    runs = plan.make(str(file), (), name).runs
+  first_line = getattr(sweeps, name).__doc__.partition(':')[0]
+  for file in re.findall(r'\w+\.py', first_line) or ['mnist_dense.py']:
+    runs = plan.make(f'{ROOT}/configs/{file}', (), name).runs
     assert len(runs) > 1
-    assert len({run.name for run in runs}) == len(runs)

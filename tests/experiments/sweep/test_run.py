@@ -45,7 +45,7 @@ def test_one_network_is_trained_in_the_folder_itself(command, capsys):
   assert '20/20, loss 0.1' in capsys.readouterr().out
 
 
-def test_several_networks_have_folders_and_one_summary(command, capsys):
+def test_several_networks_have_folders_and_are_trained_once(command, capsys):
   run, workdir = command
   assert run(*NETWORKS) == 0
   assert [path.name for path in fakes.Task.trained] == NAMES
@@ -53,11 +53,6 @@ def test_several_networks_have_folders_and_one_summary(command, capsys):
   assert (config['seed'], config['powerprop']['alpha']) == (1, 2.0)
   assert (workdir / 'summary.json').exists()
   assert '[4/4] alpha=2,seed=1 20/20' in capsys.readouterr().out
-
-
-def test_the_same_command_again_trains_nothing(command, capsys):
-  run, workdir = command
-  assert run(*NETWORKS) == 0
   before = {p: p.stat().st_mtime_ns for p in workdir.glob('*/*')}
   assert run(*NETWORKS) == 0
   assert len(fakes.Task.trained) == 4
@@ -146,13 +141,20 @@ def test_a_folder_in_use_is_refused(command, capsys, monkeypatch):
   assert not fakes.Task.trained
 
 
-def test_one_run_is_trained_by_its_number(command, capsys):
-  run, _ = command
-  assert run(*NETWORKS, '--index=2') == 0
-  assert [path.name for path in fakes.Task.trained] == [NAMES[2]]
-  assert 'Run 2 of 4: alpha=2,seed=0' in capsys.readouterr().out
-  assert run(*NETWORKS, '--index=4') == run_lib.USER_ERROR
+def test_one_run_is_trained_by_its_number(command, config, capsys):
+  run, workdir = command
+  flags = ['--sweep=seeds', '--config.powerprop.alphas=(1.0,2.0)']
+  assert run(*flags, '--index=2') == 0
+  names = [
+    f'seeds={i},alpha={alpha},seed={i}' for i in (0, 1) for alpha in '12'
+  ]
+  assert [path.name for path in fakes.Task.trained] == [names[2]]
+  assert f'Run 2 of 4: {names[2]}' in capsys.readouterr().out
+  assert run(*flags, '--index=4') == run_lib.USER_ERROR
   assert '--index from 0 to 3, got 4' in capsys.readouterr().err
+  written = json.loads((workdir / 'sweep.json').read_text())
+  assert (written['config'], written['sweep']) == (config, 'seeds')
+  assert [r['name'] for r in written['runs']] == names
 
 
 def test_runs_are_listed_with_their_states(command, config, capsys):
@@ -175,28 +177,17 @@ def test_several_runs_do_not_share_the_folder_of_one(command, capsys):
   assert {path.name for path in workdir.iterdir() if path.is_dir()} == set()
 
 
-def test_the_file_of_a_sweep_has_its_runs(command, config):
-  run, workdir = command
-  assert run('--sweep=seeds', '--config.powerprop.alphas=(1.0,2.0)') == 0
-  written = json.loads((workdir / 'sweep.json').read_text())
-  assert (written['config'], written['sweep']) == (config, 'seeds')
-  assert [r['name'] for r in written['runs']] == [
-    'seeds=0,alpha=1,seed=0', 'seeds=0,alpha=2,seed=0',
-    'seeds=1,alpha=1,seed=1', 'seeds=1,alpha=2,seed=1',
-  ]  # fmt: skip
-
-
 def test_an_evaluation_is_written_beside_each_run(command, capsys, monkeypatch):
   run, workdir = command
   assert run(*NETWORKS) == 0
-  rows = [{'step': 20, 'split': 'test', 'accuracy': 0.75}]
-  monkeypatch.setattr(
-    launch.trainer, 'evaluate', lambda task, seed, workdir: rows
-  )
+  rows = [{'split': 'test', 'accuracy': 0.75}, {'split': 'histogram'}]
+  monkeypatch.setattr(launch.trainer, 'evaluate', lambda *_: rows)
   capsys.readouterr()
   assert run(*NETWORKS, '--eval_only') == 0
   assert rundir.read_json(workdir / NAMES[1] / 'evaluation.json') == rows
-  assert 'alpha=1,seed=1 {"step": 20' in capsys.readouterr().out
+  output = capsys.readouterr().out
+  assert 'alpha=1,seed=1 {"split": "test", "accuracy": 0.75}' in output
+  assert 'histogram' not in output
 
 
 def test_a_signal_between_runs_starts_no_more(command, capsys):

@@ -11,6 +11,7 @@ import pytest
 import submitit
 
 from configs import cluster as cluster_config
+from experiments import rundir
 from experiments.sweep import jobs
 from experiments.sweep import plan as plan_lib
 from experiments.sweep import slurm as slurm_lib
@@ -49,15 +50,6 @@ def children_of(pid):
   """Returns the processes that a process has started."""
   path = pathlib.Path(f'/proc/{pid}/task/{pid}/children')
   return [int(word) for word in path.read_text().split()]
-
-
-# submitit leaves its logs open.
-@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
-@pytest.mark.parametrize('code', [0, 3])
-def test_a_job_of_the_debug_executor_has_the_exit_code(tmp_path, code):
-  command = (sys.executable, '-c', f'import sys; sys.exit({code})')
-  job = submitit.DebugExecutor(tmp_path).submit(slurm_lib.Command(command))
-  assert job.result() == code
 
 
 @pytest.fixture
@@ -154,19 +146,22 @@ def test_queued_runs_are_not_submitted_again(plan, tmp_path, slurm):
   (slurm / 'queue').write_text('7\n42_0\n42_1\n')
   assert slurm_lib.submit(plan, tmp_path, make_cluster(), 2) == {}
   (slurm / 'queue').write_text('42_0\n')
+  failed = tmp_path / 'seeds=1'
+  failed.mkdir()
+  rundir.write_status(failed, 'failed', step=3)
   ids = slurm_lib.submit(plan, tmp_path, make_cluster(), 2)
   assert set(ids) == {'seeds=1'}
   kept = json.loads((tmp_path / 'jobs' / 'submitted.json').read_text())
   assert kept == {'seeds=0': '42_0', 'seeds=1': ids['seeds=1']}
+  assert rundir.read_status(failed)['status'] == 'interrupted'
 
 
-def test_a_queue_that_refuses_is_a_clear_error(plan, tmp_path, slurm):
+def test_without_slurm_or_with_one_that_refuses_there_is_a_clear_error(
+  plan, tmp_path, slurm, monkeypatch
+):
   (slurm / 'sbatch').write_text('#!/bin/sh\necho invalid partition >&2\nexit 1')
   with pytest.raises(ValueError, match=r'sbatch to accept.*\n?.*invalid part'):
     slurm_lib.submit(plan, tmp_path, make_cluster(), 1)
-
-
-def test_without_slurm_there_is_a_clear_error(plan, tmp_path, monkeypatch):
   monkeypatch.setenv('PATH', str(tmp_path))
   with pytest.raises(ValueError, match='expected Slurm on this machine'):
     slurm_lib.submit(plan, tmp_path, make_cluster(), 1)

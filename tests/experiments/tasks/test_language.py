@@ -162,7 +162,7 @@ def tokens():
 
 
 NUM_LAYERS = 2
-SHAPE = scoring.Shape(4, 3, 4, None)
+SHAPE = scoring.Shape(4, 3, 4, None, False, None)
 
 
 @pytest.fixture(scope='module', params=[False, True])

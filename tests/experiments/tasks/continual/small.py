@@ -70,7 +70,7 @@ def make_arrays():
     inputs = (centers[labels] + 0.5 * noise).astype(np.float32)
     return dataset.Examples(inputs, labels)
 
-  return dataset.Arrays(draw(270), draw(91), draw(112), num_classes, None)
+  return dataset.Arrays(draw(270), draw(91), draw(112))
 
 
 def make_stream():

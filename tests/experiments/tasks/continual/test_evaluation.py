@@ -71,22 +71,14 @@ def test_parts_hold_every_row_once():
     assert part.num == -(-len(own) // 2)
 
 
-def choose(task, **options):
-  options = {
-    'seed': 3, 'phase': 0, 'batch_size': 3, 'first_step': 0, 'num_steps': 4,
-    **options,
-  }  # fmt: skip
-  return feed.choose_rows(ROWS, task=task, **options)
-
-
 def test_an_epoch_of_all_tasks_has_each_example_of_each_once():
-  rows, tasks = choose(None)  # 12 examples
+  rows, tasks = feed.choose_rows(ROWS, None, 0, 3, 0, 4, 3)
   seen = sorted(zip(tasks.ravel(), rows.ravel(), strict=True))
   assert seen == [(t, r) for t, own in enumerate(ROWS) for r in own]
 
 
 def test_an_epoch_of_a_task_has_its_examples_and_no_others():
-  rows, tasks = choose(2, batch_size=5, num_steps=2)
+  rows, tasks = feed.choose_rows(ROWS, 2, 0, 3, 0, 2, 5)
   assert tasks.tolist() == [2, 2]
   for batch in rows:
     assert sorted(batch) == ROWS[2].tolist()
@@ -96,12 +88,9 @@ def test_an_epoch_of_a_task_has_its_examples_and_no_others():
 def test_seeds_tasks_and_phases_have_orders_of_their_own():
   rows = [np.arange(1000)] * 3
   orders = {
-    feed.choose_rows(
-      rows, seed=seed, task=task, phase=phase, batch_size=20, first_step=0,
-      num_steps=1,
-    )[0].tobytes()
+    feed.choose_rows(rows, task, phase, seed, 0, 1, 20)[0].tobytes()
     for seed in range(3)
     for task in range(3)
     for phase in range(2)
-  }  # fmt: skip
+  }
   assert len(orders) == 18

@@ -1,0 +1,56 @@
+"""The documentation: its example runs, pages are current, no link is dead."""
+
+import pathlib
+import re
+
+import jax
+import pytest
+
+from benchmarks import page
+
+ROOT = pathlib.Path(__file__).parent.parent
+PAGES = [
+  *ROOT.glob('*.md'),
+  *(p for p in (ROOT / 'docs').rglob('*.md') if '_build' not in p.parts),
+]
+
+
+def test_the_example_of_the_libraries_trains():
+  text = (ROOT / 'docs' / 'library.md').read_text()
+  [block] = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+  names = {}
+  exec(block, names)
+  loss, batch = names['loss'], names['batch']
+  before = names['topkast'].weights(
+    names['powerprop'].to_weights(names['params'], 2.0), names['state']
+  )
+  for _ in range(20):
+    names['params'], names['state'] = names['step'](
+      names['params'], names['state'], batch
+    )
+  after = names['topkast'].weights(
+    names['powerprop'].to_weights(names['params'], 2.0), names['state']
+  )
+  assert loss(after, batch) < loss(before, batch)
+  weights = [x for x in jax.tree.leaves(after) if x.ndim == 2]
+  assert all((x != 0).mean() <= 0.101 for x in weights)
+
+
+def test_the_page_of_benchmarks_is_that_of_the_records():
+  assert page.PAGE.read_text() == page.render()
+
+
+def test_the_readme_is_a_page():
+  lines = (ROOT / 'README.md').read_text().splitlines()
+  assert len(lines) <= 150
+  assert not any('_OUTPUT' in line or '_TABLE' in line for line in lines)
+
+
+@pytest.mark.parametrize('path', PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_link_is_dead(path):
+  folder = path.parent
+  if path.parent.name == 'results':  # a remark, included in results.md
+    folder = path.parent.parent
+  for target in re.findall(r'\]\(([^)#\s]+)', path.read_text()):
+    if not re.match(r'https?:', target):
+      assert (folder / target).exists(), target
