@@ -1,4 +1,4 @@
-"""Parameters, bytes and FLOPs of a config's network, dense and sparse.
+"""Parameters, bytes and FLOPs of a config's first network, dense and sparse.
 
   python -m experiments.flops --config=FILE[:VARIANT] [--json] \
       [--config.section.key=value ...]
@@ -21,13 +21,12 @@ import rich.table
 
 from experiments import build
 from experiments import methods
-from experiments.sweep import config as config_lib
+from experiments.sweep import plan
 from experiments.tasks import table as task_table
 import sparsity
 from sparsity import flops
 
 USER_ERROR = 2  # exit code
-_SINGULAR = {'seeds': 'seed', 'alphas': 'alpha'}
 _COLUMNS = (
   'entries', 'density', 'bytes, dense', 'sparse', 'FLOPs, dense', 'sparse ',
 )  # fmt: skip
@@ -65,14 +64,13 @@ class Report(NamedTuple):
 
 
 def report(config: Mapping[str, Any]) -> Report:
-  """Returns the costs of a config's (first) network, dense and sparse.
+  """Returns the costs of a run's network, dense and sparse.
 
   With `scope='global'` every layer is taken to have the overall density.
 
   Raises:
     ValueError: If the config is wrong, or its task has no example to count.
   """
-  config = first_network(config)
   task = task_table.make_task(config)
   if task.example is None:
     raise ValueError(
@@ -100,25 +98,6 @@ def report(config: Mapping[str, Any]) -> Report:
     train_share=train / flops.train(network),
     total_train_flops=train * num_steps * task.training.batch_size,
   )
-
-
-def first_network(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the config of the first network of a config file.
-
-  Values of another type are left for the task to refuse.
-
-  Example:
-    >>> first_network({'seeds': (3, 4), 'powerprop': {'alphas': (2.0, 3.0)}})
-    {'seed': 3, 'powerprop': {'alpha': 2.0}}
-  """
-  first = {}
-  for name, value in config.items():
-    if name in _SINGULAR and isinstance(value, list | tuple):
-      first[_SINGULAR[name]] = value[0] if value else None
-    else:
-      is_section = name == 'powerprop' and isinstance(value, Mapping)
-      first[name] = first_network(value) if is_section else value
-  return first
 
 
 def densities(
@@ -255,7 +234,7 @@ def main(arguments: Sequence[str]) -> int:
   parser.add_argument('--json', action='store_true', help='print JSON')
   known, overrides = parser.parse_known_args(arguments)
   try:
-    found = report(config_lib.load(known.config, overrides).to_dict())
+    found = report(plan.make(known.config, overrides).runs[0].config)
   except ValueError as error:
     print(f'experiments.flops: {error}', file=sys.stderr)
     return USER_ERROR
