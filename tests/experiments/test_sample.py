@@ -5,24 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import language
 from experiments import sample
 from experiments.data import vocabulary as vocabulary_lib
 from experiments.models import transformer_xl
 from tests.experiments import small
 
-V, D = 11, 8
-MODEL = language.model(
-  vocab_size=V,
-  num_layers=2,
-  d_model=D,
-  num_heads=2,
-  d_head=3,
-  d_inner=10,
-  dropout=0.0,
-  attention_dropout=0.0,
-  clamp_len=None,
-)
+V = 11
+MODEL = {**small.language('/nowhere')['model'], 'vocab_size': V}
 PROMPT = np.array([3, 1, 4, 1, 5])
 
 

@@ -41,7 +41,9 @@ def make_examples(num):
   )
 
 
-ARRAYS = dataset.Arrays(make_examples(50), make_examples(11), make_examples(13))
+ARRAYS = dataset.Arrays(
+  make_examples(50), make_examples(11), make_examples(13)
+)
 
 
 def stream_of(arrays):
