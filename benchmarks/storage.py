@@ -14,7 +14,6 @@ import jax
 
 from benchmarks import record
 from benchmarks import timing
-from experiments import flops
 from experiments import storage as storage_lib
 from experiments import trainer
 from experiments.sweep import plan
@@ -30,8 +29,8 @@ CONFIGS = (
 
 def make_steps(name: str, storage: str, num_steps: int):
   """Returns a function that makes `num_steps` more steps each time."""
-  config = plan.load(name, [f'--config.method.storage={storage}'])
-  task = tasks.make_task(flops.first_network(config))
+  runs = plan.make(name, [f'--config.method.storage={storage}']).runs
+  task = tasks.make_task(runs[0].config)
   stage, (_, store) = task.stages[0], task.objective.method.make(0)
   held, step = [stage.begin(0, None)], [0]
 

@@ -54,8 +54,8 @@ class Checkpoints:
 
     Args:
       directory: created by the first `save` if absent.
-      max_to_keep: number of newest checkpoints to keep, beside those saved
-        with `keep_always`. None: read-only, even while a run trains there.
+      max_to_keep: number of newest checkpoints to keep; older ones saved with
+        `keep_always` stay too. None: read-only, even while a run trains there.
 
     Raises:
       ValueError: If `max_to_keep` < 1.
@@ -144,8 +144,8 @@ class Checkpoints:
   def _rotate(self) -> None:
     """Deletes all but the newest checkpoints and the kept ones."""
     if multihost.is_first():
-      rotating = [step for step in self.steps() if step not in self._kept]
-      for step in rotating[: -self._max_to_keep]:
+      older = set(self.steps()[: -self._max_to_keep])
+      for step in older - self._kept:
         deleted = self._directory / f'{_DELETED}{step}'
         (self._directory / str(step)).rename(deleted)
         shutil.rmtree(deleted)

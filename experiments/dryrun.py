@@ -16,17 +16,13 @@ PLATFORMS = ('cpu', 'cuda', 'tpu')
 
 
 def dry_run(config: Mapping[str, Any]) -> list[str]:
-  """Returns lines about the network of a config, without data or training.
+  """Returns lines about the network of a run, without data or training.
 
   Neither the platforms nor memory for the arrays are needed.
-
-  Args:
-    config: of one network; of several, the first.
 
   Raises:
     ValueError: If the config is wrong.
   """
-  config = flops.first_network(config)
   task = table.make_task(config)
   state = storage_lib.on_device(task.state)
   key = jax.eval_shape(lambda: jax.random.key(0))

@@ -1,4 +1,4 @@
-"""Parameters, bytes and FLOPs of a config's network, dense and sparse.
+"""Parameters, bytes and FLOPs of a config's first network, dense and sparse.
 
   python -m experiments.flops --config=FILE[:VARIANT] [--json] \
       [--config.section.key=value ...]
@@ -21,12 +21,15 @@ import rich.table
 
 from experiments import build
 from experiments import methods
-from experiments.sweep import config as config_lib
+from experiments.sweep import plan
 from experiments.tasks import table as task_table
 import sparsity
 from sparsity import flops
 
 USER_ERROR = 2  # exit code
+_COLUMNS = (
+  'entries', 'density', 'bytes, dense', 'sparse', 'FLOPs, dense', 'sparse ',
+)  # fmt: skip
 
 
 class Row(NamedTuple):
@@ -61,17 +64,13 @@ class Report(NamedTuple):
 
 
 def report(config: Mapping[str, Any]) -> Report:
-  """Returns the costs of a config's network, dense and with its method.
+  """Returns the costs of a run's network, dense and sparse.
 
   With `scope='global'` every layer is taken to have the overall density.
-
-  Args:
-    config: of one network; of several, the first.
 
   Raises:
     ValueError: If the config is wrong, or its task has no example to count.
   """
-  config = first_network(config)
   task = task_table.make_task(config)
   if task.example is None:
     raise ValueError(
@@ -101,39 +100,14 @@ def report(config: Mapping[str, Any]) -> Report:
   )
 
 
-def first_network(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the config of the first network of a config file.
-
-  Example:
-    >>> first_network({'seeds': (3, 4), 'powerprop': {'alphas': (2.0, 3.0)}})
-    {'powerprop': {'alpha': 2.0}, 'seed': 3}
-  """
-  sections = dict(config)
-  powerprop = sections.get('powerprop')
-  if isinstance(powerprop, Mapping):
-    sections['powerprop'] = powerprop = dict(powerprop)
-  for section, plural, singular in (
-    (sections, 'seeds', 'seed'), (powerprop, 'alphas', 'alpha'),
-  ):  # fmt: skip
-    # Other values are errors where the task is made.
-    if isinstance(section, dict) and isinstance(
-      section.get(plural), list | tuple
-    ):
-      section[singular] = (*section.pop(plural), None)[0]
-  return sections
-
-
 def densities(
   section: Mapping[str, Any], params: Any
 ) -> tuple[dict[str, float], dict[str, float]]:
-  """Returns the exact densities k / n of sparse layers by path.
+  """Returns the exact densities k / n of the forward and the backward sets.
 
   Args:
     section: `config.method`.
-    params: a tree of arrays or shapes.
-
-  Returns:
-    The densities of the forward sets, and of the backward sets.
+    params: tree of arrays or shapes.
   """
   if section['name'] == 'dense':
     return {}, {}
@@ -141,26 +115,15 @@ def densities(
     sparsity.is_weight,
     sparsity.none_of(*map(sparsity.matching, section['exclude'])),
   )
-  shared = {
-    'distribution': section['distribution'],
-    'scope': section.get('scope', 'layer'),
-    'dense': section['dense'],
-    'select': select,
-  }
-  if section['name'] == 'topkast':
-    make = sparsity.make_counts(
-      forward_density=section['forward_density'],
-      backward_density=section['backward_density'],
-      **shared,
-    )
-  else:
-    pattern = build.build(
-      methods.PATTERNS, section.get('pattern', {'name': 'unstructured'})
-    )
-    make = sparsity.make_counts(
-      forward_density=section['density'], pattern=pattern, **shared
-    )
-  counts = make(params)
+  names = (
+    'forward_density', 'backward_density', 'distribution', 'scope', 'dense',
+  )  # fmt: skip
+  options = {name: section[name] for name in names if name in section}
+  if 'density' in section:
+    options['forward_density'] = section['density']
+  if 'pattern' in section:
+    options['pattern'] = build.build(methods.PATTERNS, section['pattern'])
+  counts = sparsity.make_counts(select=select, **options)(params)
   return _shares(counts.forward, counts), _shares(counts.backward, counts)
 
 
@@ -213,23 +176,20 @@ def _train(network, section, num_steps, forward, backward) -> float:
 
 def show(found: Report, console: rich.console.Console) -> None:
   """Prints a row for each layer, and the totals."""
-  table = rich.table.Table(
-    'layer', 'shape', box=rich.table.box.SIMPLE_HEAD, show_footer=True
-  )
-  table.columns[0].footer = 'all'
+  table = rich.table.Table(box=rich.table.box.SIMPLE_HEAD, show_footer=True)
   density = found.active_entries / found.entries
-  names = (
-    'entries', 'density', 'bytes, dense', 'sparse', 'FLOPs, dense', 'sparse',
-  )  # fmt: skip
-  for name, footer in zip(names, _cells(found, density), strict=True):
-    table.add_column(name, footer, justify='right')
-  rest = []
+  for name, footer in (
+    ('layer', 'all'),
+    ('shape', ''),
+    *zip(_COLUMNS, _cells(found, density), strict=True),
+  ):
+    justify = 'right' if name in _COLUMNS else 'left'
+    table.add_column(name, footer, justify=justify)
+  rest = [row[2:] for row in found.rows if not row.flops]
   for row in found.rows:
     if row.flops:
       shape = ' x '.join(map(str, row.shape))
       table.add_row(row.path, shape, *_cells(row, row.density))
-    else:
-      rest.append(row[2:])  # numbers
   if rest:
     sums = Row('', (), *map(sum, zip(*rest, strict=True)))
     table.add_row('(in no product)', '', *_cells(sums, 1.0))
@@ -274,7 +234,7 @@ def main(arguments: Sequence[str]) -> int:
   parser.add_argument('--json', action='store_true', help='print JSON')
   known, overrides = parser.parse_known_args(arguments)
   try:
-    found = report(config_lib.load(known.config, overrides).to_dict())
+    found = report(plan.make(known.config, overrides).runs[0].config)
   except ValueError as error:
     print(f'experiments.flops: {error}', file=sys.stderr)
     return USER_ERROR

@@ -40,11 +40,7 @@ def types(arrays: Mapping[str, Any]) -> dict[str, str]:
 
 
 def check_types(saved: Mapping, expected: Mapping, name: os.PathLike) -> None:
-  """Raises on the first difference between types.
-
-  Raises:
-    ValueError: With the path, and the saved and the expected type.
-  """
+  """Raises a `FolderError` on the first difference between types."""
   for path in [*expected, *saved]:
     there, here = saved.get(path, 'absent'), expected.get(path, 'absent')
     if there != here:
@@ -55,16 +51,12 @@ def check_types(saved: Mapping, expected: Mapping, name: os.PathLike) -> None:
 
 
 def check_sizes(saved: Mapping[str, Any], like: Mapping[str, Any]) -> None:
-  """Raises unless the array files have the expected shapes and chunks.
+  """Raises unless Orbax's metadata of the files fit the expected arrays.
 
   Orbax allocates by the sizes in these files before any checksum is compared.
 
-  Args:
-    saved: Orbax's metadata of the arrays in the files, by path.
-    like: The expected arrays or shapes, by path.
-
   Raises:
-    ValueError: If one is missing, or of another size.
+    ValueError: If an array is missing, or of another shape or chunk size.
   """
   for path, leaf in like.items():
     shape, there = leaf.shape, saved.get(path)

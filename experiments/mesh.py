@@ -1,7 +1,6 @@
 """A mesh of devices: batches are divided among them, the rest is replicated.
 
-Programs are written as for one device. Under `jit`, with the batch sharded over
-the axis `data`, the compiler inserts the reductions over devices: gradients and
+Under `jit` the compiler inserts the reductions over devices: gradients and
 batch-norm statistics are those of the whole batch.
 """
 
@@ -17,10 +16,7 @@ DATA = 'data'
 
 
 def make_mesh(num_devices: int | None) -> Mesh:
-  """Returns a mesh with the single axis `data`.
-
-  Args:
-    num_devices: The number of devices to use; None is all of them.
+  """Returns a mesh with the single axis `data`; None takes all devices.
 
   Raises:
     ValueError: If there are fewer; or, with several processes, if it is not all
@@ -54,11 +50,7 @@ def over_data(mesh: Mesh, axis: int = 0) -> NamedSharding:
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, num_micro: int = 1) -> None:
-  """Raises unless a batch divides evenly.
-
-  Raises:
-    ValueError: If `batch_size` is no multiple of devices times micro-batches.
-  """
+  """Raises a ValueError unless a batch divides evenly."""
   parts = mesh.size * num_micro
   if batch_size % parts:
     raise ValueError(
@@ -71,11 +63,9 @@ def to_devices(tree: Any, sharding: NamedSharding) -> Any:
   """Returns global arrays, from arrays that every process has whole."""
   if jax.process_count() == 1:
     return jax.device_put(tree, sharding)
+  make = jax.make_array_from_callback
   return jax.tree.map(
-    lambda x: jax.make_array_from_callback(
-      np.shape(x), sharding, lambda index: x[index]
-    ),
-    tree,
+    lambda x: make(np.shape(x), sharding, x.__getitem__), tree
   )
 
 
@@ -83,10 +73,8 @@ def from_shares(tree: Any, sharding: NamedSharding) -> Any:
   """Returns global arrays, from this process's share of each."""
   if jax.process_count() == 1:
     return jax.device_put(tree, sharding)
-  return jax.tree.map(
-    lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)),
-    tree,
-  )
+  make = jax.make_array_from_process_local_data
+  return jax.tree.map(lambda x: make(sharding, np.asarray(x)), tree)
 
 
 def with_sharding(tree: Any, sharding: NamedSharding) -> Any:

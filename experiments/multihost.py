@@ -1,8 +1,8 @@
 """A run of several processes, each with its devices and its share of a batch.
 
-All processes run the same program in the same order; only the first writes
-files. State that could differ between them (a signal, an error in a file, the
-bits of an array) is exchanged before any process acts on it.
+All processes run the same program; only the first writes files. State that
+could differ between them (a signal, an error in a file, the bits of an array)
+is exchanged before any process acts on it.
 
 P: processes; D: devices of a process; L: arrays.
 """
@@ -55,38 +55,30 @@ def placement(
 ) -> Placement | None:
   """Returns the placement that the flags ask for; None for a single process.
 
-  Args:
-    distributed: A key of `CLUSTERS`, or None.
-    coordinator: 'host:port' of the first process, or None.
-    process_count: With `coordinator`.
-    process_index: With `coordinator`.
-
   Raises:
     ValueError: If flags contradict each other, or one is missing.
   """
-  flags = {
-    'coordinator': coordinator,
-    'process_count': process_count,
-    'process_index': process_index,
-  }
-  given = [name for name, value in flags.items() if value is not None]
-  if distributed is not None and given:
-    raise ValueError(
-      'expected --distributed or --coordinator, got --distributed and '
-      f'--{given[0]}; leave one out'
-    )
+  flags = (coordinator, process_count, process_index)
   if distributed is not None:
+    if flags != (None, None, None):
+      raise ValueError(
+        'expected --distributed alone or --coordinator, --process_count and '
+        '--process_index, got both'
+      )
     return Placement(None, None, None, CLUSTERS[distributed])
-  if not given:
+  if flags == (None, None, None):
     return None
-  if missing := flags.keys() - given:
-    raise ValueError(f'expected --{min(missing)} beside --{given[0]}, got none')
+  if None in flags:
+    missing = Placement._fields[flags.index(None)]
+    raise ValueError(
+      f'expected --{missing} beside the other flags of a process, got none'
+    )
   if not 0 <= process_index < process_count:
     raise ValueError(
       'expected --process_index from 0 and less than --process_count='
       f'{process_count}, got {process_index}'
     )
-  return Placement(coordinator, process_count, process_index, 'deactivate')
+  return Placement(*flags, 'deactivate')
 
 
 def start(place: Placement | None) -> None:
@@ -189,8 +181,7 @@ def explained(error: BaseException) -> BaseException:
 def leave(code: int) -> int:
   """Returns `code`; one of several processes exits with it at once.
 
-  For errors that other processes may not share: a regular exit waits for all
-  of them.
+  A regular exit would wait for processes that may not share the error.
   """
   if jax.process_count() > 1:
     sys.stdout.flush()
@@ -208,8 +199,7 @@ def crash() -> None:
 
 def wait() -> None:
   """Blocks until every process gets here."""
-  # The coordinator's barrier has a timeout of its own; collectives between
-  # devices give up earlier.
+  # Collectives between devices would give up earlier.
   multihost.get_barrier_sync_fn()(
     key=f'sparse-training-{next(_barriers)}', timeout_ms=1000 * _PREPARE
   )
@@ -218,9 +208,8 @@ def wait() -> None:
 def check_same(tree: Any) -> None:
   """Checks that all devices of all processes hold the same replicated arrays.
 
-  A mask that differs on one device would show in no metric. Arrays divided
-  among devices are skipped. Different arrays have the same 32-bit hash with
-  probability 2^-32.
+  A mask that differs on one device would show in no metric. Arrays are compared
+  by 32-bit hashes; those divided among devices are skipped.
 
   Raises:
     LostError: In every process, if an array differs.

@@ -3,8 +3,8 @@
   python -m experiments.sample --workdir=DIR --prompt=TEXT [--length=N] \
       [--temperature=X] [--top_p=X] [--seed=N] [--step=N]
 
-Continues the prompt token by token (bytes or words), with the memory length of
-the evaluation. No data are needed.
+Continues the prompt token by token (bytes or words), with the evaluation's
+memory length. No data are needed.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from experiments import export
 from experiments.data import vocabulary as vocabulary_lib
 from experiments.models import transformer_xl
 from experiments.tasks import language
+from experiments.tasks import table
 
 USER_ERROR = 2  # exit code
 
@@ -42,7 +43,7 @@ def sample(
   """Returns the tokens that follow a prompt, int32 [length].
 
   Args:
-    model: the evaluated model.
+    model: evaluated model.
     weights: theta on the forward set.
     prompt: int [P], at least one token.
     length: number of tokens to draw.
@@ -53,9 +54,16 @@ def sample(
     seed: of the draws.
 
   Raises:
-    ValueError: If the prompt is empty, or a number is out of range.
+    ValueError: If a number is out of range.
   """
-  _check(prompt, length, temperature, top_p, seed)
+  for expected, value, is_right in (
+    ('length >= 1', length, length >= 1),
+    ('temperature >= 0', temperature, 0 <= temperature < np.inf),
+    ('top_p in (0, 1]', top_p, 0 < top_p <= 1),
+    ('seed from 0 to 2^32 - 1', seed, 0 <= seed < 2**32),
+  ):
+    if not is_right:
+      raise ValueError(f'expected {expected}, got {value}')
   predict = jax.jit(model.predict)
   memory = model.memory(1, memory_len)
   prompt = np.asarray(prompt, np.int32)
@@ -63,21 +71,17 @@ def sample(
     piece = prompt[None, start : start + segment_len]
     log_probs, memory = predict(weights, memory, piece)
 
-  def continue_text(weights, memory, log_probs, key):
-    draw = functools.partial(draw_token, temperature=temperature, top_p=top_p)
+  draw = functools.partial(draw_token, temperature=temperature, top_p=top_p)
 
-    def body(carry, key):
-      memory, log_probs = carry
-      token = draw(key, log_probs[0])
-      log_probs, memory = model.predict(weights, memory, token[None, None])
-      return (memory, log_probs), token
+  def body(carry, key):
+    weights, memory, log_probs = carry
+    token = draw(key, log_probs[0])
+    log_probs, memory = model.predict(weights, memory, token[None, None])
+    return (weights, memory, log_probs), token
 
-    return jax.lax.scan(
-      body, (memory, log_probs), jax.random.split(key, length)
-    )[1]
-
-  key = jax.random.key(seed)
-  return np.asarray(jax.jit(continue_text)(weights, memory, log_probs, key))
+  keys = jax.random.split(jax.random.key(seed), length)
+  continue_text = jax.jit(functools.partial(jax.lax.scan, body))
+  return np.asarray(continue_text((weights, memory, log_probs), keys)[1])
 
 
 def draw_token(
@@ -103,18 +107,14 @@ def is_likely(log_probs: jax.Array, top_p: float) -> jax.Array:
     >>> is_likely(jnp.log(jnp.array([0.2, 0.5, 0.3])), 0.6)
     Array([False,  True,  True], dtype=bool)
 
-  Args:
-    log_probs: [V].
-    top_p: over 0; the likeliest token is always in the set, at 1 all are.
-
-  Returns:
-    bool [V].
+  Shapes:
+    log_probs: [V]; the result is bool [V].
   """
   if top_p >= 1:
     return jnp.full(log_probs.shape, True)
   order = jnp.argsort(-log_probs)
   probs = jnp.exp(log_probs[order])
-  before = jnp.cumsum(probs) - probs  # of all likelier tokens
+  before = jnp.cumsum(probs) - probs  # sum over likelier tokens
   is_kept = (before < top_p).at[0].set(True)
   return jnp.zeros(log_probs.shape, bool).at[order].set(is_kept)
 
@@ -136,18 +136,6 @@ def encode(vocabulary: vocabulary_lib.Vocabulary, prompt: str) -> np.ndarray:
   return tokens
 
 
-def _check(prompt, length, temperature, top_p, seed) -> None:
-  for expected, value, is_right in (
-    ('a prompt of at least one token', len(prompt), len(prompt) > 0),
-    ('length >= 1', length, length >= 1),
-    ('temperature >= 0', temperature, 0 <= temperature < np.inf),
-    ('top_p in (0, 1]', top_p, 0 < top_p <= 1),
-    ('seed from 0 to 2^32 - 1', seed, 0 <= seed < 2**32),
-  ):
-    if not is_right:
-      raise ValueError(f'expected {expected}, got {value}')
-
-
 def main(arguments: Sequence[str]) -> int:
   """Prints the prompt and what follows, and returns the exit code."""
   logging.set_verbosity(logging.ERROR)
@@ -166,7 +154,7 @@ def main(arguments: Sequence[str]) -> int:
   given = parser.parse_args(arguments)
   try:
     network = export.extract(given.workdir, step=given.step)
-    details = network.task.details
+    details = table.make_task(network.config).details
     if not isinstance(details, language.Language):
       raise ValueError(
         f'expected a run of language_modelling in {given.workdir}, got one of '

@@ -97,8 +97,7 @@ def server(cache: pathlib.Path):
 
 def start(workdir: pathlib.Path, arguments=(), plan: Plan = Plan()):  # noqa: B008
   """Returns a process that runs launch.py, and the pipe of its output."""
-  arguments = [*SMALL, *arguments, f'--workdir={workdir}']
-  return call(_launch, arguments, plan)
+  return call(_launch, [*SMALL, *arguments, f'--workdir={workdir}'], plan)
 
 
 def start_several(workdir: pathlib.Path, num: int, arguments=()):
@@ -132,7 +131,7 @@ def call(function, *args):
 
 
 def finish(started) -> Ended:
-  """Returns how a run that was started ended; kills it if it does not."""
+  """Returns how a started run ended; kills it if it does not."""
   process, here = started
   process.join(BOUND)
   if process.exitcode is None:

@@ -94,10 +94,10 @@ def make_plan(seed, counts):
   return killing.Plan(kill_at_file=rng.randint(1, counts['file']))
 
 
-NIGHTLY = [pytest.param(i, marks=pytest.mark.nightly) for i in range(6, 20)]
+NIGHTLY = [pytest.param(i, marks=pytest.mark.nightly) for i in range(4, 20)]
 
 
-@pytest.mark.parametrize('seed', [*range(6), *NIGHTLY])
+@pytest.mark.parametrize('seed', [*range(4), *NIGHTLY])
 def test_killed_anywhere_and_started_again_equals_undisturbed(
   tmp_path, whole, seed
 ):
@@ -146,15 +146,11 @@ def test_a_full_disk_stops_the_run_and_the_same_command_goes_on(
   assert_equals_whole(workdir, whole[0])
 
 
-@pytest.mark.parametrize(
-  'plan',
-  [
-    killing.Plan(clock=-1e8, environment={'TZ': 'UTC-5:45', 'LC_ALL': 'POSIX'}),
-    killing.Plan(clock=1e9, environment={'TZ': 'America/St_Johns'}),
-  ],
-)
-def test_clock_time_zone_and_locale_change_nothing(copy, whole, plan):
-  ended = killing.run(copy, plan=plan)
+def test_clock_time_zone_and_locale_change_nothing(copy, whole):
+  environment = {'TZ': 'UTC-5:45', 'LC_ALL': 'POSIX'}
+  ended = killing.run(
+    copy, plan=killing.Plan(clock=-1e8, environment=environment)
+  )
   assert ended.code == 0, ended.output
   assert_equals_whole(copy, whole[0])
 
@@ -181,29 +177,12 @@ def test_nonfinite_steps_are_skipped_and_counted_if_configured(tmp_path):
   assert all(np.isfinite(row['loss']) for row in rows)
 
 
-def damage(folder, how):
-  """Damages a checkpoint."""
-  if how == 'other version':
-    path = folder / '_CHECKPOINT_METADATA'
-    text = path.read_text()
-    old = f'"format": {checkpoint.FORMAT}'
-    assert old in text
-    path.write_text(text.replace(old, '"format": 999'))
-    return
-  path = max(folder.glob('default/**/*'), key=lambda p: p.stat().st_size)
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(copy, whole):
+  files = (copy / 'checkpoints' / '20' / 'default').rglob('*')
+  path = max(files, key=lambda path: path.stat().st_size)
   content = bytearray(path.read_bytes())
-  if how == 'truncated':
-    content = content[: len(content) // 2]
-  else:
-    content[len(content) // 2] ^= 4
+  content[len(content) // 2] ^= 4
   path.write_bytes(content)
-
-
-@pytest.mark.parametrize('how', ['truncated', 'flipped', 'other version'])
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
-  copy, whole, how
-):
-  damage(copy / 'checkpoints' / '20', how)
   ended = killing.run(copy)
   assert ended.code == 0, ended.output
   assert 'checkpoints/20 cannot be read' in ended.output

@@ -2,6 +2,7 @@ import gc
 import json
 import logging
 import pathlib
+import re
 import resource
 import shutil
 from typing import Any
@@ -148,11 +149,6 @@ def test_the_newest_are_kept_and_some_always(tmp_path):
   assert {path.name for path in tmp_path.iterdir()} == {'2', '6', '7', '8'}
 
 
-def test_an_earlier_step_can_be_restored(tmp_path):
-  save(tmp_path, 1, 2)
-  assert restore(tmp_path, step=1) == 1
-
-
 @pytest.mark.parametrize('step', [None, 3])
 def test_an_absent_checkpoint_is_an_error(tmp_path, step):
   with pytest.raises(rundir.FolderError, match='expected a checkpoint'):
@@ -170,19 +166,10 @@ def test_a_step_that_is_not_later_is_an_error(tmp_path, step):
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    (
-      {'w': jnp.zeros((2, 4))},
-      r"\['a'\]\['w'\] is float32\[2,3\] there, float32\[2,4\] expected",
-    ),
-    (
-      {'w': jnp.zeros((2, 3), jnp.bfloat16)},
-      r"\['a'\]\['w'\] is float32\[2,3\] there, bfloat16\[2,3\] expected",
-    ),
-    (
-      {'c': jnp.zeros(1)},
-      r"\['a'\]\['c'\] is absent there, float32\[1\] expected",
-    ),
-    ({'b': None}, r"\['a'\]\['b'\] is float32\[3\] there, absent expected"),
+    ({'w': jnp.zeros((2, 4))}, "w'] is float32[2,3] there, float32[2,4] exp"),
+    ({'w': jnp.zeros((2, 3), bool)}, "w'] is float32[2,3] there, bool[2,3] e"),
+    ({'c': jnp.zeros(1)}, "c'] is absent there, float32[1] expected"),
+    ({'b': None}, "b'] is float32[3] there, absent expected"),
   ],
 )
 def test_another_structure_is_an_error_that_names_it(
@@ -191,6 +178,7 @@ def test_another_structure_is_an_error_that_names_it(
   like = {'w': jnp.zeros((2, 3)), 'b': jnp.zeros(3)}
   save(tmp_path, 1, state={'a': like})
   checkpoints = checkpoint.Checkpoints(tmp_path, 2)
+  message = re.escape(f"['a']['{message}")
   with pytest.raises(rundir.FolderError, match=message):
     checkpoints.restore({'a': {**like, **changes}})
   assert checkpoints.steps() == [1]
@@ -215,10 +203,6 @@ def change_format(folder: pathlib.Path):
   path.write_text(text.replace('"format": 2', '"format": 1'))
 
 
-def remove_data(folder: pathlib.Path):
-  shutil.rmtree(folder / 'default/d')
-
-
 def truncate_data(folder: pathlib.Path):
   file = max(folder.glob('default/d/*'), key=lambda path: path.stat().st_size)
   file.write_bytes(file.read_bytes()[:-20])
@@ -240,7 +224,6 @@ DAMAGES = {
   truncate_description: 'metadata not found',
   edit_description: 'description of its contents is altered',
   change_format: 'expected format 2, got 1',
-  remove_data: '',
   truncate_data: '',
   exchange_data: 'checksum of its arrays differs',
   exchange_all: 'was saved at step 1',
@@ -259,6 +242,7 @@ def test_an_unreadable_checkpoint_is_set_aside_for_the_one_before(
   tmp_path, two_saved, damage, caplog
 ):
   shutil.copytree(two_saved, tmp_path, dirs_exist_ok=True)
+  assert restore(tmp_path, step=1) == 1
   damage(tmp_path / '2')
   before = sorted(tmp_path.rglob('*'))
   # Read-only, it is passed over and stays.
@@ -292,19 +276,20 @@ def test_without_a_readable_checkpoint_the_error_says_why(tmp_path, step):
   assert (tmp_path / '1').is_dir()
 
 
-def test_the_remains_of_a_killed_save_are_no_checkpoint(tmp_path):
+def test_the_remains_of_a_killed_save_or_deletion_are_removed(tmp_path):
   save(tmp_path, 1)
-  shutil.copytree(tmp_path / '1', tmp_path / '2.orbax-checkpoint-tmp')
+  for name in ('2.orbax-checkpoint-tmp', 'deleted-0'):
+    shutil.copytree(tmp_path / '1', tmp_path / name)
+  assert checkpoint.Checkpoints(tmp_path, None).steps() == [1]
   checkpoints = checkpoint.Checkpoints(tmp_path, 2)
   assert checkpoints.steps() == [1]
   save(tmp_path, 2)
   assert {path.name for path in tmp_path.iterdir()} == {'1', '2'}
 
 
-@pytest.mark.parametrize('leaf', [1.0, 'text'])
-def test_a_leaf_that_is_no_array_is_an_error(tmp_path, leaf):
+def test_a_leaf_that_is_no_array_is_an_error(tmp_path):
   with pytest.raises(ValueError, match=r"expected arrays.* at \['a'\]"):
-    save(tmp_path, 1, state={'a': leaf})
+    save(tmp_path, 1, state={'a': 1.0})
   assert not list(tmp_path.iterdir())
 
 

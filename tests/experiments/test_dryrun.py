@@ -56,12 +56,3 @@ def test_a_language_model_on_several_devices_lowers():
   found = dryrun.dry_run(config)
   assert 'Transformer-XL on file, batch of 4 x 5 on 4 device(s)' in found[0]
   assert '  the training step lowers for cpu, cuda, tpu' in found
-
-
-def test_the_first_network_of_several_is_taken(lines):
-  config = {**small.image(), 'seeds': (3, 4)}
-  del config['seed']
-  config['powerprop'] = {'alphas': (2.0, 3.0), 'optimizer_in': 'theta'}
-  assert dryrun.dry_run(config) == lines['masked']
-  with pytest.raises(ValueError, match=r'config\.seed'):
-    dryrun.dry_run({**config, 'seeds': ()})

@@ -24,9 +24,9 @@ def test_flags_say_where_a_process_is(flags, expected):
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [
-    (('auto', 'a:1', None, None), 'expected --distributed or --coordinator'),
-    ((None, 'a:1', None, None), '--process_count beside --coordinator'),
-    ((None, None, None, 0), '--coordinator beside --process_index'),
+    (('auto', 'a:1', None, None), 'expected --distributed alone'),
+    ((None, 'a:1', None, None), 'expected --process_count beside'),
+    ((None, None, None, 0), 'expected --coordinator beside'),
     ((None, 'a:1', 2, 2), 'less than --process_count=2, got 2'),
     ((None, 'a:1', 2, -1), 'from 0'),
   ],
