@@ -66,7 +66,7 @@ def packnet_strategy(
     pack = packnet.store_copies(params, pack)
     state = _remember(state, pack, task)
     shares = packnet.usage(pack, task + 1)['all']
-    network = predict(state, jnp.int32(task))
+    network = evaluator.predict(state, task)
     metrics = evaluator.evaluate(*network, task, 'validation')
     return state, {
       'density': shares.new + shares.reused,

@@ -92,23 +92,6 @@ def test_rows_tell_the_whole_story(run):
   assert 0 < train[0]['mask_change'] < 0.1
 
 
-def test_metrics_of_a_split_are_over_all_its_examples(run):
-  method = run.task.objective.method
-  weights = method.forward_weights(
-    method.to_weights(run.state.params), run.state.opt_state
-  )
-  data = mnist.load(data_dir=None)
-  network = lenet.lenet(hidden=(16,), num_classes=10)
-  for split in ('validation', 'test'):
-    examples = getattr(data, split)
-    logits, _ = network.apply(weights, {}, None, examples.inputs, False)
-    row = [row for row in run.rows if row['split'] == split][-1]
-    expected = classification.cross_entropy(logits, examples.labels)
-    assert row['loss'] == pytest.approx(float(expected), rel=1e-5)
-    right = np.mean(np.argmax(logits, -1) == examples.labels)
-    assert row['accuracy'] == pytest.approx(float(right), rel=1e-6)
-
-
 def test_seeds_share_one_task_and_differ_in_theta_and_batches():
   config = small.image()
   task = table.make_task(config)
