@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
 
 
 class _Session(NamedTuple):
-  """One call of `train`: the run and its outputs."""
+  """A call of `train`."""
 
   task: base.Task
   seed: int
@@ -128,12 +128,12 @@ def evaluate(
     ValueError: If there is no checkpoint.
   """
   folder = pathlib.Path(workdir) / 'checkpoints'
-  if not folder.is_dir() or not any(folder.iterdir()):
+  checkpoints = checkpoint.Checkpoints(folder, None)
+  saved, starts = checkpoints.steps(), stage_starts(task)
+  if not saved:
     raise ValueError(
       f'expected a checkpoint in {folder}, got none: train first'
     )
-  checkpoints = checkpoint.Checkpoints(folder, None)
-  saved, starts = checkpoints.steps(), stage_starts(task)
   wanted = [step for step in starts[1:] if step in saved]
   if saved[-1] not in wanted:
     wanted.append(saved[-1])

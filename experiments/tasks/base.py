@@ -36,9 +36,12 @@ class Stage(NamedTuple):
   # (seed, first step, number of steps) -> (inputs of a chunk, its steps)
   batches: Callable[[int, int, int], Iterator[tuple[Any, int]]]
   evaluate: Callable[[State], step_lib.Metrics]  # on validation data
-  # (seed, last state) -> state to keep, and rows
-  finish: Callable[[int, State], tuple[State, list[Row]]]
   report: Callable[[int, State], list[Row]]  # final rows
+  # (seed, last state) -> state to keep, and rows
+  finish: Callable[[int, State], tuple[State, list[Row]]] = lambda seed, state: (
+    state,
+    [],
+  )
   key: Callable[[Any], jax.Array] = state_lib.training_key  # from the seed
   is_training: bool = True  # False: batch statistics are frozen
   # Counts of events while batches are read, so far.

@@ -76,7 +76,6 @@ def make_stage(calls=None, nan_at=None, killed_at=None, num_steps=NUM_STEPS):
     begin=lambda seed, last: first_state(None),
     batches=batches,
     evaluate=lambda state: {'sum': state.params['sum']},
-    finish=lambda seed, state: (state, []),
     report=lambda seed, state: [
       {'split': 'test', 'sum': float(state.params['sum']) + seed}
     ],
