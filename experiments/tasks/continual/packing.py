@@ -10,6 +10,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from experiments import build
 from experiments.tasks import base
 from experiments.tasks.continual import strategies
 from powerprop import packnet
@@ -52,8 +53,7 @@ def packnet_strategy(
   """
   if density is not None and not 0 < density <= 1:
     raise ValueError(f'expected density in (0, 1] or None, got {density}')
-  if retrain_steps < 1:
-    raise ValueError(f'expected retrain_steps >= 1, got {retrain_steps}')
+  build.check_least('config.strategy', 1, retrain_steps=retrain_steps)
 
   def finish(state, evaluator, seed, task, phase):
     del seed

@@ -73,15 +73,6 @@ def test_a_level_equals_pruning_by_hand():
     np.testing.assert_allclose(metrics['density'], count / 800, rtol=1e-6)
 
 
-def test_density_of_a_sparse_network_ends_at_its_own():
-  w = jnp.zeros((30, 20)).at[:3].set(1.0)
-  weights = {**PARAMS, 'linear_0': {'w': w}}
-  levels = make_levels()
-  kept = {path: numbers[-1] for path, numbers in levels.kept.items()}
-  _, metrics = pruning.at_level(weights, PARAMS, kept)
-  assert float(metrics['density']) == pytest.approx((60 + 200) / 800)
-
-
 def test_histogram_counts_every_weight_once():
   result = pruning.histogram(PARAMS, num_bins=11, limit=0.5)
   values = np.concatenate([np.ravel(PARAMS[l]['w']) for l in sorted(PARAMS)])
