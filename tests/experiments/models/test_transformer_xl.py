@@ -12,17 +12,19 @@ from sparsity import select
 
 B, T, V, D, LAYERS = 2, 4, 11, 8, 2
 
-TINY = language.model(
-  vocab_size=V,
-  num_layers=LAYERS,
-  d_model=D,
-  num_heads=2,
-  d_head=3,
-  d_inner=10,
-  dropout=0.0,
-  attention_dropout=0.0,
-  clamp_len=None,
-)
+TINY = {
+  **language.MODEL,
+  'vocab_size': V,
+  'num_layers': LAYERS,
+  'd_model': D,
+  'd_embed': D,
+  'num_heads': 2,
+  'd_head': 3,
+  'd_inner': 10,
+  'dropout': 0.0,
+  'attention_dropout': 0.0,
+  'clamp_len': None,
+}
 
 ENWIK8 = {'vocab_size': 204, 'num_heads': 8}
 WIKITEXT = {
