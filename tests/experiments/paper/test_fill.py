@@ -40,7 +40,11 @@ def cell_of(cells, *place, headings=('method', 'alpha')):
 
 def test_a_cell_has_mean_deviation_and_interval_of_its_seeds(tmp_path):
   write_seeds(tmp_path, 'rigl,density=0.1', VALUES)
+  write_seeds(tmp_path, 'set,density=0.1', {3: 0.9})
   _, cells = fill_from(tmp_path)
+  single = cell_of(cells, 'set', '1', '10%')
+  assert single['mean'] == 0.9
+  assert single[['deviation', 'low', 'high']].isna().all()
   cell = cell_of(cells, 'rigl', '1', '10%')
   values = list(VALUES.values())
   mean, deviation = np.mean(values), np.std(values, ddof=1)
@@ -50,14 +54,7 @@ def test_a_cell_has_mean_deviation_and_interval_of_its_seeds(tmp_path):
   )
   assert (cell.low, cell.high) == pytest.approx((mean - half, mean + half))
   assert (cell.num, cell.seconds) == (3, 12.0)
-  assert cells.status.value_counts().to_dict() == {'done': 1, 'empty': 79}
-
-
-def test_one_seed_has_no_deviation_and_no_interval(tmp_path):
-  write_seeds(tmp_path, 'rigl,density=0.1', {0: 0.9})
-  cell = cell_of(fill_from(tmp_path)[1], 'rigl', '1', '10%')
-  assert cell['mean'] == 0.9
-  assert cell[['deviation', 'low', 'high']].isna().all()
+  assert cells.status.value_counts().to_dict() == {'done': 2, 'empty': 78}
 
 
 def test_networks_are_in_the_cells_that_a_slow_search_finds(tmp_path):
