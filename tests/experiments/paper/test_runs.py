@@ -79,9 +79,7 @@ SPOILT = {
   'config of version 0.1': (old, 'version 0.1'),
   'config cut': (cut('config.json'), 'config.json'),
   'config a list': (edit('config.json', lambda _: [1]), 'config.json'),
-  'config null': (
-    edit('config.json', lambda v: {**v, 'config': None}), 'experiment'
-  ),
+  'config null': (edit('config.json', lambda v: v | {'config': None}), FORM),
   'experiment unknown': (set_in_config(experiment='x'), "got 'x'"),
   'section a number': (set_in_config(model=3), FORM),
   'no method': (set_in_config(method=None), FORM),
