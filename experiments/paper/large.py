@@ -56,54 +56,47 @@ def _imagenet() -> table_lib.Table:
         )
       )
   file, data = 'imagenet_resnet50.py', '--config.data.data_dir=DATA'
+  sweeps = (
+    table_lib.launch(file, f'imagenet/{k}', f'--sweep=imagenet_{k} {data}')
+    for k in ('dense_to_sparse', 'sparse_to_sparse', 'extended')
+  )  # fmt: skip
   return table_lib.Table(
-    'imagenet',
-    'ResNet-50 on ImageNet, top-1 accuracy',
+    'imagenet', 'ResNet-50 on ImageNet, top-1 accuracy',
     ('method', 'distribution', 'length'),
-    {'data': 'imagenet', 'model': 'resnet50', 'share': None},
-    tuple(rows),
+    {'data': 'imagenet', 'model': 'resnet50', 'share': None}, tuple(rows),
     _columns((1.0, 0.2, 0.1, 0.05, 0.02, 0.01), 'accuracy'),
     table_lib.launch(f'{file}{_VARIANT}', 'imagenet/{name}', data),
-    tuple(
-      table_lib.launch(
-        file, f'imagenet/{sweep}', f'--sweep=imagenet_{sweep} {data}'
-      )
-      for sweep in ('dense_to_sparse', 'sparse_to_sparse', 'extended')
-    ),
+    tuple(sweeps),
     against=({'alpha': 1.0}, {'method': 'rigl', 'alpha': 1.0}),
     varies=('train.num_steps', 'optimizer.schedule.'),
-  )
+  )  # fmt: skip
 
 
 def _text(
   name: str, title: str, metric: str, widths: dict[str, int]
 ) -> table_lib.Table:
   file, data = f'{name}_transformer_xl.py', '--config.data.path=PATH'
+  rows = (
+    table_lib.Row(
+      (label, size), {**where, 'd_model': width}, f'{variant},size={size}'
+    )
+    for size, width in widths.items()
+    for label, variant, where in (_DENSE, *_METHODS)
+  )
+  sweeps = (
+    table_lib.launch(
+      f'{file}:size={size}', f'{name}_{size}', f'--sweep=language {data}'
+    )
+    for size in widths
+  )
   return table_lib.Table(
-    name,
-    title,
-    ('method', 'size'),
-    {'data': name},
-    tuple(
-      table_lib.Row(
-        (label, size), {**where, 'd_model': width}, f'{variant},size={size}'
-      )
-      for size, width in widths.items()
-      for label, variant, where in (_DENSE, *_METHODS)
-    ),
+    name, title, ('method', 'size'), {'data': name}, tuple(rows),
     _columns((1.0, 0.2, 0.1, 0.05), metric),
     table_lib.launch(f'{file}{_VARIANT}', name + '/{name}', data),
-    tuple(
-      table_lib.launch(
-        f'{file}:size={size}', f'{name}_{size}', f'--sweep=language {data}'
-      )
-      for size in widths
-    ),
-    against=({'alpha': 1.0},),
+    tuple(sweeps), against=({'alpha': 1.0},), panel=1,
     # Each size has its own recipe.
     varies=('model.', 'optimizer.', 'train.', 'evaluation.'),
-    panel=1,
-  )
+  )  # fmt: skip
 
 
 def _small_text() -> table_lib.Table:

@@ -4,7 +4,10 @@ Figures show frames with `panel`, `line`, `mean`, `deviation` and a column for
 x: metrics rows by `means`, or the cells of a table.
 """
 
+import base64
+from collections.abc import Callable
 from collections.abc import Iterable
+import io
 from typing import Any
 from typing import NamedTuple
 
@@ -16,7 +19,21 @@ import pandas as pd
 
 from experiments.paper import runs as runs_lib
 
-MARKERS, DASHES, MAX_MARKERS = 'os^vDP*X', ('-', '--', ':', '-.'), 30
+STYLE = {
+  'axes.grid': True,
+  'axes.spines.right': False,
+  'axes.spines.top': False,
+  'figure.constrained_layout.use': True,
+  'grid.alpha': 0.3,
+  'savefig.dpi': 150,
+}
+_SVG = {
+  'axes.facecolor': 'none', 'figure.facecolor': 'none', 'font.size': 9,
+  'legend.facecolor': 'none', 'savefig.facecolor': 'none',
+  'svg.fonttype': 'none',
+}  # fmt: skip
+MARKERS, DASHES = 'os^vDP*X', ('-', '--', ':', '-.')
+MAX_BARS = 30  # points of a line with a marker and an error bar each
 
 
 class Line(NamedTuple):
@@ -59,7 +76,7 @@ def draw(
   frame: pd.DataFrame, x: str, label: str = '', num_columns: int = 3,
   num_log: int | None = 0, **options: Any,
 ) -> Any:  # fmt: skip
-  """Returns a figure of means in bands of deviations, or None without rows.
+  """Returns a figure of means and deviations, or None without rows.
 
   Each panel has an axis, with its name as the title, and each line a color.
 
@@ -80,19 +97,35 @@ def draw(
   for axis, (panel, of_panel) in zip(axes, panels, strict=True):
     for line, own in of_panel.groupby('line', sort=False):
       i, own = index[line], own.sort_values(x)
-      color, low = f'C{i % 10}', own['mean'] - own.deviation.fillna(0)
-      marker = MARKERS[i % 8] if len(own) <= MAX_MARKERS else ''
+      color, deviation = f'C{i % 10}', own.deviation.fillna(0)
+      low, high = own['mean'] - deviation, own['mean'] + deviation
+      marker = MARKERS[i % 8] if len(own) <= MAX_BARS else ''
       axis.plot(
         own[x], own['mean'], color=color, ls=DASHES[i // 10 % 4],
         marker=marker, ms=4, lw=1.3, label=line,
       )  # fmt: skip
-      high = 2 * own['mean'] - low
-      axis.fill_between(own[x], low, high, color=color, alpha=0.2, lw=0)
+      if marker:
+        axis.vlines(own[x], low, high, color=color, lw=1)
+      else:
+        axis.fill_between(own[x], low, high, color=color, alpha=0.2, lw=0)
     axis.set(title=panel, xlabel=x)
   axes[0].set_ylabel(label)
   log_y(axes[:num_log])
   add_legend(figure)
   return figure
+
+
+def to_uri(draw: Callable[[], Any]) -> str:
+  """Returns a figure as the URI of an SVG image; '' if `draw` returns None."""
+  with plt.rc_context({**STYLE, **_SVG}):
+    figure = draw()
+    if figure is None:
+      return ''
+    file = io.BytesIO()
+    figure.savefig(file, format='svg', metadata={'Date': None})
+    plt.close(figure)
+  data = base64.b64encode(file.getvalue()).decode()
+  return f'data:image/svg+xml;base64,{data}'
 
 
 def grid(number: int, num_columns: int, size: tuple[float, float], **options):

@@ -7,10 +7,8 @@ file that needs no other file and no network.
 """
 
 import argparse
-import base64
-from collections.abc import Callable
 from collections.abc import Sequence
-import io
+import contextlib
 import json
 import pathlib
 import sys
@@ -18,7 +16,6 @@ from typing import Any
 
 import jinja2
 import markupsafe
-from matplotlib import pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -35,11 +32,6 @@ from experiments.paper import tables as tables_lib
 
 USER_ERROR = 2  # exit code
 FILES = pathlib.Path(__file__).parent / 'page'
-STYLE = {
-  **plots.STYLE, 'axes.facecolor': 'none', 'figure.facecolor': 'none',
-  'font.size': 9, 'legend.facecolor': 'none', 'savefig.facecolor': 'none',
-  'svg.fonttype': 'none',
-}  # fmt: skip
 _FACTS = (
   'data', 'model', 'method', 'strategy', 'density', 'backward_density',
   'distribution', 'num_tasks', 'num_steps',
@@ -109,26 +101,14 @@ def main(arguments: Sequence[str]) -> int:
   out = pathlib.Path(given.out)
   try:
     sweep = sweep_lib.read(given.runs)
+    content = make_page(sweep).encode()
     out.parent.mkdir(parents=True, exist_ok=True)
-    rundir.write_bytes(out, make_page(sweep).encode())
+    rundir.write_bytes(out, content)
   except (ValueError, OSError) as error:
     print(f'experiments.paper.page: {error}', file=sys.stderr)
     return USER_ERROR
   print(f'Written to {out}: {len(sweep.seen)} runs')
   return 0
-
-
-def image(draw: Callable[[], Any]) -> str:
-  """Returns a figure as the URI of an SVG image; '' if `draw` returns None."""
-  with plt.rc_context(STYLE):
-    figure = draw()
-    if figure is None:
-      return ''
-    file = io.BytesIO()
-    figure.savefig(file, format='svg', metadata={'Date': None})
-    plt.close(figure)
-  data = base64.b64encode(file.getvalue()).decode()
-  return f'data:image/svg+xml;base64,{data}'
 
 
 def _runs_table(
@@ -176,15 +156,14 @@ def _varying(sweep: sweep_lib.Sweep, groups: Groups) -> pd.DataFrame:
     },
     index=list(rows),
   )
-  return texts.loc[:, texts.nunique() > 1]
+  return texts.loc[:, texts.replace('', None).nunique() > 1]
 
 
 def _costs(own: Sequence[sweep_lib.Seen]) -> dict[str, float]:
   run = next((seen.run for seen in own if seen.run), None)
-  try:
+  with contextlib.suppress(ValueError):  # a note of the table says so
     return costs.of_network(run.config) if run else {}
-  except ValueError:
-    return {}  # a note of the table says so
+  return {}
 
 
 def _spark(own: Sequence[sweep_lib.Seen]) -> str:
@@ -236,7 +215,7 @@ def _tables(
     cells = fill.summarize(table, results)
     drawn = plots.of_table(table, cells, results, runs)
     images = [
-      (kind, image(drawn[kind]), caption)
+      (kind, lines_lib.to_uri(drawn[kind]), caption)
       for kind, caption in render.PLOTS.items()
       if kind in drawn
     ]
@@ -273,7 +252,7 @@ def _details(
   return {
     'name': name,
     'status': status([one.state for one in own]),
-    'curve': image(lambda: plots.draw_progress(lines)),
+    'curve': lines_lib.to_uri(lambda: plots.draw_progress(lines)),
     'differences': sweep_lib.differences(sweep, shown),
     'config': json.dumps(shown.config, indent=2) if shown.config else '',
     'runs': [

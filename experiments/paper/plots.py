@@ -16,14 +16,6 @@ from experiments.paper import render
 from experiments.paper import runs as runs_lib
 from experiments.paper import table as table_lib
 
-STYLE = {
-  'axes.grid': True,
-  'axes.spines.right': False,
-  'axes.spines.top': False,
-  'figure.constrained_layout.use': True,
-  'grid.alpha': 0.3,
-  'savefig.dpi': 150,
-}
 MAX_HISTOGRAMS = 24
 DESCENDING = ('bits_per_character', 'loss', 'perplexity')  # lower is better
 
@@ -72,7 +64,7 @@ def save(
 ) -> list[pathlib.Path]:
   """Writes the plots that have data as PNG; returns the files."""
   paths = []
-  with plt.rc_context(STYLE):
+  with plt.rc_context(lines_lib.STYLE):
     for kind, draw in sorted(plots.items()):
       figure = draw()
       if figure is not None:

@@ -92,12 +92,12 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
     ValueError: If it is of another version, or another form.
   """
   config = rundir.read_config(folder)
-  experiment = config.get('experiment') if isinstance(config, dict) else None
-  if experiment not in EXPERIMENTS:
-    raise ValueError(
-      f'expected an experiment of {sorted(EXPERIMENTS)}, got {experiment!r}'
-    )
   try:
+    experiment = config['experiment']
+    if str(experiment) not in EXPERIMENTS:
+      raise ValueError(
+        f'expected an experiment of {sorted(EXPERIMENTS)}, got {experiment!r}'
+      )
     table_lib.facts(config)
   except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
     raise ValueError(f'expected the form of this version: {error!r}') from error

@@ -41,54 +41,37 @@ def _pruning(
   **options,
 ) -> table_lib.Table:  # fmt: skip
   """Returns the table of pruning curves: levels, densest first, by alpha."""
-  levels = zip(shares[::-1], percents[::-1], strict=True)
-  return table_lib.Table(
-    name,
-    title,
-    (heading,),
-    where,
-    (
-      table_lib.Row(('as trained',), {'share': None}),
-      *(
-        table_lib.Row((f'{percent:.2f}',), {'share': round(share, 9)})
-        for share, percent in levels
-      ),
-    ),
-    tuple(
-      table_lib.Column(f'alpha {alpha:g}', {'alpha': float(alpha)}, 'accuracy')
-      for alpha in alphas
-    ),
-    command,
-    (sweep,),
-    against=({'alpha': 1.0},),
-    lines='columns',
-    **options,
+  rows = [table_lib.Row(('as trained',), {'share': None})]
+  for share, percent in zip(shares[::-1], percents[::-1], strict=True):
+    rows.append(table_lib.Row((f'{percent:.2f}',), {'share': round(share, 9)}))
+  columns = (
+    table_lib.Column(f'alpha {alpha:g}', {'alpha': float(alpha)}, 'accuracy')
+    for alpha in alphas
   )
+  return table_lib.Table(
+    name, title, (heading,), where, tuple(rows), tuple(columns), command,
+    (sweep,), against=({'alpha': 1.0},), lines='columns', **options,
+  )  # fmt: skip
 
 
 def _methods(
   name: str, title: str, where: table_lib.Facts, command: str, *sweeps: str
 ) -> table_lib.Table:
   """Returns the table of every method, by density."""
-  return table_lib.Table(
-    name,
-    title,
-    ('method', 'alpha'),
-    {**where, 'share': None},
-    tuple(
-      table_lib.Row((method, f'{alpha:g}'), {'method': method, 'alpha': alpha})
-      for method in _METHODS
-      for alpha in (1.0, 2.0)
-    ),
-    tuple(
-      table_lib.Column(f'{100 * density:g}%', {'density': density}, 'accuracy')
-      for density in (1.0, 0.2, 0.1, 0.05, 0.02)
-    ),
-    command,
-    sweeps,
-    against=({'alpha': 1.0}, {'method': 'topkast'}),
-    panel=1,
+  rows = (
+    table_lib.Row((method, f'{alpha:g}'), {'method': method, 'alpha': alpha})
+    for method in _METHODS
+    for alpha in (1.0, 2.0)
   )
+  columns = (
+    table_lib.Column(f'{100 * density:g}%', {'density': density}, 'accuracy')
+    for density in (1.0, 0.2, 0.1, 0.05, 0.02)
+  )
+  return table_lib.Table(
+    name, title, ('method', 'alpha'), {**where, 'share': None}, tuple(rows),
+    tuple(columns), command, sweeps, panel=1,
+    against=({'alpha': 1.0}, {'method': 'topkast'}),
+  )  # fmt: skip
 
 
 def _mnist() -> list[table_lib.Table]:
@@ -179,31 +162,23 @@ def _continual(
   name: str, title: str, data: str, num_tasks: int, variant: str,
   sweep: str = 'strategies', options: str = '',
 ) -> table_lib.Table:  # fmt: skip
-  return table_lib.Table(
-    name,
-    title,
-    ('strategy', 'alpha'),
-    {'data': data, 'num_tasks': num_tasks},
-    tuple(
-      table_lib.Row(
-        (strategy, f'{alpha:g}'), {'strategy': strategy, 'alpha': alpha}
-      )
-      for strategy, alphas in _STRATEGIES.items()
-      for alpha in alphas
-    ),
-    tuple(table_lib.Column(text, {}, key) for key, text in _MEASURES.items()),
-    table_lib.launch(
-      variant + 'strategy={strategy},alpha={alpha}',
-      name + '/{strategy}_a{alpha}',
-      options,
-    ),
-    (
-      table_lib.launch(
-        variant.partition(':')[0], name, f'--sweep={sweep} {options}'.strip()
-      ),
-    ),
-    against=({'alpha': 1.0}, {'strategy': 'packnet', 'alpha': 1.0}),
+  launch, file = table_lib.launch, variant.partition(':')[0]
+  rows = (
+    table_lib.Row((name, f'{alpha:g}'), {'strategy': name, 'alpha': alpha})
+    for name, alphas in _STRATEGIES.items()
+    for alpha in alphas
   )
+  return table_lib.Table(
+    name, title, ('strategy', 'alpha'), {'data': data, 'num_tasks': num_tasks},
+    tuple(rows),
+    tuple(table_lib.Column(text, {}, key) for key, text in _MEASURES.items()),
+    launch(
+      variant + 'strategy={strategy},alpha={alpha}',
+      name + '/{strategy}_a{alpha}', options,
+    ),
+    (launch(file, name, f'--sweep={sweep} {options}'),),
+    against=({'alpha': 1.0}, {'strategy': 'packnet', 'alpha': 1.0}),
+  )  # fmt: skip
 
 
 TABLES: dict[str, table_lib.Table] = {

@@ -76,46 +76,30 @@ def write_image(folder, config, accuracy, *, diverged=False, mask_change=0.0):
     rows = [{'split': 'train', 'step': 1, 'loss': 2.0, 'density': 1.0}]
     return write(folder, config, rows, 'diverged', message=message)
   rows = [
-    {
-      'split': 'train', 'step': step, 'density': 1.0, 'loss': loss,
-      'mask_change': change,
-    }
-    for step, loss, change in ((1, 2.0, mask_change), (2, 1.0, 0.0))
-  ]  # fmt: skip
-  rows += [
-    {'split': 'validation', 'step': 2, 'accuracy': accuracy, 'loss': 1.0},
-    {'split': 'test', 'step': 2, 'accuracy': accuracy, 'loss': 1.0},
+    {'split': 'train', 'density': 1.0, 'loss': loss, 'mask_change': change}
+    for loss, change in ((2.0, mask_change), (1.0, 0.0))
   ]
-  if config['prune']['num_levels']:
-    rows += [
-      {
-        'split': 'pruned', 'step': 2, 'share': share, 'density': share,
-        'overlap': share, 'accuracy': accuracy * share, 'loss': 1.0,
-      }
-      for share in SHARES
-    ]  # fmt: skip
   rows += [
-    {
-      'split': 'histogram', 'when': when, 'step': 2, 'edges': [-1.0, 0.0, 1.0],
-      'counts': [3, 5],
-    }
-    for when in ('before', 'after')
-  ]  # fmt: skip
+    {'split': split, 'accuracy': accuracy, 'loss': 1.0}
+    for split in ('validation', 'test')
+  ]
+  levels = SHARES if config['prune']['num_levels'] else ()
+  for share in levels:
+    level = {'share': share, 'density': share, 'overlap': share}
+    level |= {'accuracy': accuracy * share, 'loss': 1.0}
+    rows.append({'split': 'pruned', **level})
+  weights = {'edges': [-1.0, 0.0, 1.0], 'counts': [3, 5]}
+  for when in ('before', 'after'):
+    rows.append({'split': 'histogram', 'when': when, **weights})
+  rows = [{'step': min(i, 2), **row} for i, row in enumerate(rows, 1)]
   return write(folder, config, rows)
 
 
 def write_language(folder, config, bits):
-  rows = [
-    {
-      'split': split, 'step': 2, 'loss': 1.0, 'bits_per_character': bits,
-      **more,
-    }
-    for split, more in (
-      ('train', {'density': 0.5}),
-      ('validation', {}),
-      ('test', {'density': 0.5, 'validation_bits_per_character': bits + 1}),
-    )
-  ]  # fmt: skip
+  shared = {'step': 2, 'loss': 1.0, 'bits_per_character': bits}
+  tested = {'density': 0.5, 'validation_bits_per_character': bits + 1}
+  more = {'train': {'density': 0.5}, 'validation': {}, 'test': tested}
+  rows = [{**shared, 'split': split, **own} for split, own in more.items()]
   return write(folder, config, rows)
 
 

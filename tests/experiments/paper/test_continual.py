@@ -4,7 +4,6 @@ from matplotlib import pyplot as plt
 import numpy as np
 import pytest
 
-from experiments.paper import __main__ as paper
 from experiments.paper import fill
 from experiments.paper import lines as lines_lib
 from experiments.paper import plots
@@ -76,13 +75,3 @@ def test_runs_of_two_streams_are_refused(found, tmp_path):
   found, _ = runs_lib.read(tmp_path)
   with pytest.raises(ValueError, match=r'got tasks\.seed: 0 in .*, 3 in'):
     fill.fill(TABLE, found, runs_lib.to_frame(found))
-
-
-def test_the_command_writes_a_table_and_a_plot(tmp_path, capsys):
-  config = folders.tasks('ewc', tasks__num_tasks=10)
-  matrix = np.full((10, 10), 0.5).tolist()
-  folders.write_tasks(tmp_path / 'runs', config, matrix)
-  out = tmp_path / 'out'
-  assert paper.main([f'--runs={tmp_path}/runs', f'--out={out}']) == 0
-  assert 'ewc               | 1       |      50.00' in capsys.readouterr().out
-  assert (out / 'permuted_mnist_tasks.png').read_bytes().startswith(b'\x89PNG')

@@ -40,7 +40,11 @@ def cell_of(cells, *place, headings=('method', 'alpha')):
 
 def test_a_cell_has_mean_deviation_and_interval_of_its_seeds(tmp_path):
   write_seeds(tmp_path, 'rigl,density=0.1', VALUES)
+  write_seeds(tmp_path, 'set,density=0.1', {3: 0.9})
   _, cells = fill_from(tmp_path)
+  single = cell_of(cells, 'set', '1', '10%')
+  assert single['mean'] == 0.9
+  assert single[['deviation', 'low', 'high']].isna().all()
   cell = cell_of(cells, 'rigl', '1', '10%')
   values = list(VALUES.values())
   mean, deviation = np.mean(values), np.std(values, ddof=1)
@@ -50,14 +54,7 @@ def test_a_cell_has_mean_deviation_and_interval_of_its_seeds(tmp_path):
   )
   assert (cell.low, cell.high) == pytest.approx((mean - half, mean + half))
   assert (cell.num, cell.seconds) == (3, 12.0)
-  assert cells.status.value_counts().to_dict() == {'done': 1, 'empty': 79}
-
-
-def test_one_seed_has_no_deviation_and_no_interval(tmp_path):
-  write_seeds(tmp_path, 'rigl,density=0.1', {0: 0.9})
-  cell = cell_of(fill_from(tmp_path)[1], 'rigl', '1', '10%')
-  assert cell['mean'] == 0.9
-  assert cell[['deviation', 'low', 'high']].isna().all()
+  assert cells.status.value_counts().to_dict() == {'done': 2, 'empty': 78}
 
 
 def test_networks_are_in_the_cells_that_a_slow_search_finds(tmp_path):
@@ -125,25 +122,22 @@ def test_a_cell_with_a_diverged_seed_has_no_mean(tmp_path):
   assert results.message.iloc[-1] == 'the loss is nan by step 2'
 
 
-def test_a_network_that_is_there_twice_is_refused_with_both_folders(tmp_path):
-  for name in ('first', 'second'):
-    write_seeds(tmp_path / name, 'rigl,density=0.1', {0: 0.9})
-  with pytest.raises(
-    ValueError, match=r'one network of seed 0.*first.* and .*second.*, of the'
-  ):
-    fill_from(tmp_path)
-
-
-def test_two_networks_of_a_cell_that_were_trained_otherwise_name_the_key(
-  tmp_path,
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({}, r'one network of seed 0.*first.* and .*second.*, of the same config'),
+    (
+      {'method__drop_fraction': 0.5},
+      r'differ in method\.drop_fraction \(0\.3 and 0\.5\)',
+    ),
+  ],
+)
+def test_a_network_that_is_there_twice_is_refused_with_both_folders(
+  tmp_path, changes, message
 ):
-  write_seeds(tmp_path / 'a', 'rigl,density=0.1', {0: 0.9})
-  write_seeds(
-    tmp_path / 'b', 'rigl,density=0.1', {0: 0.9}, method__drop_fraction=0.5
-  )
-  with pytest.raises(
-    ValueError, match=r'differ in method\.drop_fraction \(0\.3 and 0\.5\)'
-  ):
+  write_seeds(tmp_path / 'first', 'rigl,density=0.1', {0: 0.9})
+  write_seeds(tmp_path / 'second', 'rigl,density=0.1', {0: 0.9}, **changes)
+  with pytest.raises(ValueError, match=message):
     fill_from(tmp_path)
 
 
@@ -205,6 +199,9 @@ def test_networks_of_a_row_may_differ_in_the_keys_of_its_columns(tmp_path):
 
 
 def test_cells_with_shared_seeds_are_tested_in_pairs(tmp_path):
+  equal = {0: 0.5, 1: 0.5}
+  write_seeds(tmp_path / 'd', 'set,density=0.1', equal)
+  write_seeds(tmp_path / 'e', 'set,density=0.1,alpha=2', equal)
   other = {0: 0.95, 1: 0.93, 2: 0.99}
   powered = {1: 0.88, 2: 0.87}
   write_seeds(tmp_path / 'a', 'rigl,density=0.1', VALUES)
@@ -214,26 +211,21 @@ def test_cells_with_shared_seeds_are_tested_in_pairs(tmp_path):
   tests = fill.paired_tests(METHODS, cells, results)
   names = cells.method + ' ' + cells.alpha
   found = {(names[t.cell], names[t.reference]): t for t in tests.itertuples()}
-  assert found.keys() == {('rigl 1', 'topkast 1'), ('rigl 2', 'rigl 1')}
+  assert found.keys() == {
+    ('rigl 1', 'topkast 1'), ('rigl 2', 'rigl 1'), ('set 1', 'topkast 1'),
+    ('set 2', 'set 1'),
+  }  # fmt: skip
+  assert np.isnan(found['set 2', 'set 1'].p)  # equal differences
   test = found['rigl 1', 'topkast 1']
   differences = np.array([VALUES[seed] - other[seed] for seed in range(3)])
   t = differences.mean() / (differences.std(ddof=1) / np.sqrt(3))
   assert test.difference == pytest.approx(differences.mean())
   assert test.p == pytest.approx(2 * stats.t.sf(abs(t), 2))
   assert found['rigl 2', 'rigl 1'].num == 2
-  assert list(tests.corrected) == pytest.approx(
-    [min(1, 2 * tests.p.iloc[0]), max(2 * tests.p.iloc[0], tests.p.iloc[1])]
-  )
-
-
-def test_equal_differences_have_no_p_value(tmp_path):
-  write_seeds(tmp_path / 'a', 'rigl,density=0.1', {0: 0.5, 1: 0.5})
-  write_seeds(tmp_path / 'b', 'topkast,density=0.1', {0: 0.25, 1: 0.25})
-  results, cells = fill_from(tmp_path)
-  [test] = fill.paired_tests(METHODS, cells, results).itertuples()
-  assert (test.difference, test.num) == (0.25, 2)
-  assert np.isnan(test.p)
-  assert np.isnan(test.corrected)
+  p = tests.p.dropna().to_numpy()
+  steps = [min(1, (3 - i) * p[i]) for i in range(3)]
+  expected = [*np.maximum.accumulate(steps), np.nan]
+  assert list(tests.corrected) == pytest.approx(expected, nan_ok=True)
 
 
 def test_a_csv_file_holds_every_number(tmp_path):

@@ -205,20 +205,24 @@ def test_stored_results_fill_the_cells_without_runs(written, tmp_path):
   assert after[changed]['mean'].tolist() == [0.5]
 
 
-def test_a_pruning_curve_has_its_overlap(tmp_path, capsys):
+def test_pruning_and_tasks_have_their_own_plots(tmp_path, capsys):
   for alpha in (1.0, 2.0):
     config = folders.powerprop(alpha)
     folders.write_image(tmp_path / f'runs/{alpha}', config, 0.9)
+  config = folders.tasks('ewc', tasks__num_tasks=10)
+  matrix = np.full((10, 10), 0.5).tolist()
+  folders.write_tasks(tmp_path / 'runs/tasks', config, matrix)
   out = tmp_path / 'out'
   assert paper.main([f'--runs={tmp_path}/runs', f'--out={out}']) == 0
-  assert '| as trained         |     90.00 |     90.00 |' in (
-    capsys.readouterr().out
-  )
+  text = capsys.readouterr().out
+  assert '| as trained         |     90.00 |     90.00 |' in text
+  assert 'ewc               | 1       |      50.00' in text
   assert (out / 'mnist_pruning_overlap.png').exists()
+  assert (out / 'permuted_mnist_tasks.png').exists()
 
 
 def test_folders_left_out_and_refused_tables_leave_the_others(tmp_path, capsys):
-  write_methods(tmp_path / 'runs')
+  folders.write_image(tmp_path / 'runs/a', folders.methods('rigl'), 0.9)
   for seed, num_steps in enumerate((3, 4)):
     config = folders.powerprop(1.0, seed, train__num_steps=num_steps)
     folders.write_image(tmp_path / f'runs/p{seed}', config, 0.5)
