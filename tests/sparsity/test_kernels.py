@@ -7,7 +7,6 @@ import pytest
 
 from sparsity import kernels
 from sparsity.kernels import native
-from sparsity.kernels import shapes
 from sparsity.kernels import structure as structure_lib
 from tests.sparsity import conftest
 
@@ -155,16 +154,14 @@ def check_products(image, shape, forward, backward, stride=1, padding='VALID'):
   *size, num_inputs, num_outputs = shape
   flat = (size[0] * size[1] * num_inputs, num_outputs)
   structure, values = make_weight(flat, forward, backward)
-  window = shapes.make_window(image[1:], size, stride, padding)
-  options = {'stride': stride, 'padding': padding}
+  window = kernels.make_window(image[1:], size, stride, padding)
+  layer = structure, shape, window
 
   def products(x, dy, values):
     return (
-      kernels.conv(x, values, structure, shape, **options),
-      kernels.conv_dx(
-        dy, values, structure, shape, image_size=image[1:], **options
-      ),
-      kernels.conv_dw(x, dy, structure, shape, **options),
+      kernels.conv(x, values, *layer),
+      kernels.conv_dx(dy, values, *layer, image[1:]),
+      kernels.conv_dw(x, dy, *layer),
     )
 
   rng = np.random.default_rng(2)
@@ -231,10 +228,8 @@ def test_bfloat16_is_summed_in_float32_and_rounded_to_even():
     for name, (x, values) in arrays.items():
       shape = cases[name][2]
       structure = kernels.from_masks(*np.ones((2, *shape), bool))
-      y = kernels.conv(
-        x[:, None, None], values, structure, (1, 1, *shape),
-        stride=1, padding='VALID',
-      )  # fmt: skip
+      layer = structure, (1, 1, *shape), kernels.PIXEL
+      y = kernels.conv(x[:, None, None], values, *layer)
       results[name] = y[:, 0, 0]
     return results
 

@@ -139,18 +139,20 @@ IMAGE = ones(1, 2, 2, 3)
     ('conv', (IMAGE, ones(4)), {}, 'expected values of shape'),
     ('conv', (ones(1, 2, 2, 6), ones(3)), {}, 'masked weights for feature'),
     ('conv', (IMAGE, ones(3)), {'shape': (3, 3)}, 'expected the shape'),
-    ('conv', (IMAGE, ones(3)), {'stride': 0}, 'one or two positive strides'),
-    ('conv', (IMAGE, ones(3)), {'padding': 'FULL'}, "padding 'SAME', 'VALID'"),
-    ('conv', (IMAGE, ones(3)), {'padding': ((0, 0),)}, 'expected padding'),
-    ('conv_dx', (IMAGE, ones(3)), {'image_size': (4, 4)}, 'height and width'),
-    ('conv_dw', (IMAGE, ones(1, 2, 3, 3)), {}, 'dy of height and width'),
+    (
+      'conv_dx',
+      (IMAGE, ones(3)),
+      {'image_size': (4, 4)},
+      r'expected dy \[batch, 4, 4',
+    ),
+    ('conv_dw', (IMAGE, ones(1, 2, 3, 3)), {}, r'expected dy \[batch, 2, 2'),
     ('conv_dw', (IMAGE, ones(2, 2, 2, 3)), {}, 'expected one batch'),
   ],
 )
-def test_mismatched_shapes_and_options_are_errors(
+def test_mismatched_shapes_are_errors(
   product, arrays, options, message, structure
 ):
-  options = {'shape': (1, 1, 3, 3), 'stride': 1, 'padding': 'SAME', **options}
+  options = {'shape': (1, 1, 3, 3), 'window': kernels.PIXEL, **options}
   with pytest.raises(ValueError, match=message):
     getattr(kernels, product)(*arrays, structure, **options)
 
@@ -163,7 +165,18 @@ def test_mismatched_shapes_and_options_are_errors(
   ],
 )
 def test_unsupported_dtypes_are_errors(x, values, name, structure):
-  options = {'stride': 1, 'padding': 'SAME'}
-  message = f'expected {name} in float32 or bfloat16'
-  with pytest.raises(TypeError, match=message):
-    kernels.conv(x, values, structure, (1, 1, 3, 3), **options)
+  with pytest.raises(TypeError, match=f'expected {name} in float32 or bfl'):
+    kernels.conv(x, values, structure, (1, 1, 3, 3), kernels.PIXEL)
+
+
+@pytest.mark.parametrize(
+  ('stride', 'padding', 'message'),
+  [
+    (0, 'SAME', 'one or two positive strides'),
+    (1, 'FULL', "padding 'SAME', 'VALID'"),
+    (1, ((0, 0),), 'expected padding'),
+  ],
+)
+def test_malformed_windows_are_errors(stride, padding, message):
+  with pytest.raises(ValueError, match=message):
+    kernels.make_window((2, 2), (1, 1), stride, padding)

@@ -8,8 +8,6 @@ import pytest
 from sparsity import kernels
 from sparsity.kernels import native
 
-OPTIONS = {'stride': 1, 'padding': 'VALID'}
-
 
 @pytest.fixture(params=['xla', 'native'])
 def implementation(request):
@@ -33,8 +31,8 @@ def make_weight(shape, forward, backward):
 
 
 def multiply(x, values, structure, shape):
-  pixels = x[:, None, None]
-  return kernels.conv(pixels, values, structure, (1, 1, *shape), **OPTIONS)
+  layer = structure, (1, 1, *shape), kernels.PIXEL
+  return kernels.conv(x[:, None, None], values, *layer)
 
 
 def assert_close(actual, expected):
@@ -107,11 +105,11 @@ def test_results_of_many_threads_are_deterministic():
 
   @jax.jit
   def products(x):
-    weight = structure, (1, 1, *shape)
+    layer = structure, (1, 1, *shape), kernels.PIXEL
     y = multiply(x, values, structure, shape)
     # Independent of each other: XLA may run them concurrently.
-    dx = kernels.conv_dx(y, values, *weight, image_size=(1, 1), **OPTIONS)
-    return y, dx, kernels.conv_dw(x[:, None, None], y, *weight, **OPTIONS)
+    dx = kernels.conv_dx(y, values, *layer, (1, 1))
+    return y, dx, kernels.conv_dw(x[:, None, None], y, *layer)
 
   with kernels.use('native'):
     first = jax.tree.map(np.asarray, products(x))
