@@ -63,13 +63,9 @@ def test_without_a_library_xla_is_used_and_describe_says_why(
   assert 'not built: run `python -m' in kernels.describe()
   with pytest.raises(RuntimeError, match='not built: run `python -m'):
     kernels.implementation('native')
-
-
-def test_a_file_that_is_no_library_is_not_used(fresh, monkeypatch, tmp_path):
-  broken = tmp_path / 'broken.so'
-  broken.write_text('no library')
-  monkeypatch.setattr(build, 'LIBRARY', broken)
-  assert 'broken.so cannot be loaded' in native.problem()
+  native._load.cache_clear()
+  (tmp_path / 'none.so').write_text('no library')
+  assert 'none.so cannot be loaded' in native.problem()
 
 
 def test_a_stale_library_is_not_used(fresh, monkeypatch):
@@ -94,15 +90,15 @@ def test_the_sources_compile(tmp_path):
   assert library.sparsity_supports(0)
 
 
-def test_a_missing_compiler_is_an_error(monkeypatch):
-  monkeypatch.setenv('CXX', '/no/such/compiler')
-  with pytest.raises(build.BuildError, match=r'no C\+\+ compiler'):
-    build.compile_library()
-
-
-def test_a_failing_compiler_is_quoted(monkeypatch, tmp_path):
-  monkeypatch.setenv('CXX', 'false')
-  with pytest.raises(build.BuildError, match='false -std'):
+@pytest.mark.parametrize(
+  ('compiler', 'message'),
+  [('/no/such/compiler', r'no C\+\+ compiler'), ('false', 'false -std')],
+)
+def test_a_missing_or_failing_compiler_is_an_error(
+  compiler, message, monkeypatch, tmp_path
+):
+  monkeypatch.setenv('CXX', compiler)
+  with pytest.raises(build.BuildError, match=message):
     build.compile_library(tmp_path / 'native.so')
   assert not list(tmp_path.iterdir())
 
