@@ -112,20 +112,21 @@ def dense_products(layer: Layer):
 
 def sparse_products(layer: Layer):
   """Returns the same products by the implementation of the kernels in use."""
-  options = {'shape': layer.shape, 'stride': layer.stride, 'padding': 'SAME'}
+  size = layer.image[1:]
+  window = kernels.make_window(size, layer.shape[:2], layer.stride, 'SAME')
+  weight = layer.shape, window
 
   @jax.jit
   def forward(x, values, dy, s):
-    return kernels.conv(x, values, s, **options)
+    return kernels.conv(x, values, s, *weight)
 
   @jax.jit
   def input_gradient(x, values, dy, s):
-    size = layer.image[1:]
-    return kernels.conv_dx(dy, values, s, image_size=size, **options)
+    return kernels.conv_dx(dy, values, s, *weight, size)
 
   @jax.jit
   def weight_gradient(x, values, dy, s):
-    return kernels.conv_dw(x, dy, s, **options)
+    return kernels.conv_dw(x, dy, s, *weight)
 
   return forward, input_gradient, weight_gradient
 

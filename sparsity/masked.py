@@ -89,13 +89,9 @@ def masked_weights(
   that are sparse enough are `MaskedWeights`: on a CPU, `sparsity.matmul`,
   `sparsity.conv` and the layers of `sparsity.modules` skip their masked entries
   (the weight gradient remains a dense product). All other layers are masked
-  arrays, and so are all layers
-
-  - without the native kernels, or on another platform;
-  - with more than one device, whose kernels would each compute the whole batch
-    (see `skip`);
-  - of methods whose number of active entries per layer is not constant: gradual
-    pruning, `scope='global'`.
+  arrays, and so are all layers without the native kernels, with more than one
+  device (each would compute the whole batch), and of methods whose number of
+  active entries per layer is not constant (gradual pruning, `scope='global'`).
 
   Inside `sparsity.grad` and `value_and_grad` any model works: one whose layers
   cannot take `MaskedWeights`, such as `hk.Conv2D`, receives masked arrays.
@@ -115,8 +111,7 @@ def masked_weights(
 
   Args:
     tx: the sparse method, outermost; it knows the density of each layer.
-    params: a tree like the one the optimizer was initialized with, raw or
-      reparameterized.
+    params: raw or reparameterized.
     state: of `tx`; masked, not compact.
     skip: whether the computation runs on a single device, as in
       `skip=mesh.size == 1`; False gives masked arrays. None: whether JAX has a

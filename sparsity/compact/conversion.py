@@ -36,8 +36,7 @@ def init(method: state_lib.SparseMethod, params: Any):
   if dense:
     key = method.make_key(jnp.zeros([], jnp.int32))
     sets = method.rule.init(dense, counts, key)
-  entries = _make_entries(method, counts, sets)
-  rows = select.put(params, _take_rows(dense, entries))
+  rows, entries = _shrink(method, params, counts, sets)
   count = jnp.zeros([], jnp.int32)
   state = CompactState(count, entries, method.inner.init(rows))
   return rows, state, to_host(method, dense)
@@ -47,21 +46,17 @@ def from_masked(method: state_lib.SparseMethod, params: Any, state: Any):
   """Returns the same as `init`, from any state of masked training."""
   state = state_lib.sparse_state(state)
   counts = method.make_counts(params)
-  dense = select.pick(params, counts.sizes)
   sets = state_lib.ActiveSets(
     *(select.pick(masks, counts.sizes) for masks in state.sets)
   )
-  entries = _make_entries(method, counts, sets)
-  rows = select.put(params, _take_rows(dense, entries))
+  rows, entries = _shrink(method, params, counts, sets)
 
   def shrink(path, old, new):
-    if old.shape != entries[path].shape:
-      return new
-    return _take_rows({path: old}, entries)[path]
+    return _row(old, entries[path]) if old.shape == entries[path].shape else new
 
   inner = map_sparse(method, shrink, state.inner, rows, entries)
   state = CompactState(state.count, entries, inner)
-  return rows, state, to_host(method, dense)
+  return rows, state, to_host(method, select.pick(params, counts.sizes))
 
 
 def to_masked(
@@ -175,8 +170,8 @@ def map_sparse(
   )
 
 
-def _make_entries(method, counts, sets: state_lib.ActiveSets):
-  """Returns the entries of each sparse layer; static numbers under jit."""
+def _shrink(method, params, counts, sets: state_lib.ActiveSets):
+  """Returns compact parameters, and the entries of their sparse layers."""
   if counts.scope == 'global' and method.rule.changes != 'nothing':
     raise ValueError(
       "expected scope='layer', got 'global' with a method that moves entries: "
@@ -195,13 +190,12 @@ def _make_entries(method, counts, sets: state_lib.ActiveSets):
       )
     made = packing.make_entries(path, forward, backward, numbers)
     entries[path] = jax.tree.map(jnp.array, made)
-  return entries
+  dense = select.pick(params, entries)
+  rows = {path: _row(x, entries[path]) for path, x in dense.items()}
+  return select.put(params, rows), entries
 
 
-def _take_rows(dense: dict[str, Any], entries: dict[str, Any]):
-  """Returns the active entries of dense arrays by path, [1, ..., 1, k_B]."""
-  rows = {}
-  for path, x in dense.items():
-    at = entries_lib.places(entries[path].structure, x.shape)
-    rows[path] = weights_lib.row(jnp.array(entries_lib.take(x, at)), x.ndim)
-  return rows
+def _row(x, entries):
+  """Returns the active entries of a dense array, [1, ..., 1, k_B]."""
+  at = entries_lib.places(entries.structure, x.shape)
+  return weights_lib.row(jnp.array(entries_lib.take(x, at)), x.ndim)

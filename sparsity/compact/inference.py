@@ -73,7 +73,7 @@ def compile_inference(
     if np.mean(np.asarray(mask)) <= max_density
   }
   packed = packing.pack(
-    jax.tree.map(_zero_outside, weights, masks),
+    jax.tree.map(lambda x, mask: jnp.where(mask, x, 0), weights, masks),
     select_lib.put(
       jax.tree.map(lambda x: np.ones(x.shape, bool), weights), active
     ),
@@ -89,7 +89,3 @@ def compile_inference(
   predict = functools.partial(run, packed)
   predict.weights = packed
   return predict
-
-
-def _zero_outside(x, mask):
-  return jnp.where(mask, x, jnp.zeros_like(x))

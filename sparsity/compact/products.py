@@ -44,7 +44,7 @@ def matmul(x: jax.Array, w: Weight, *, precision: Any = None) -> jax.Array:
       f'{x.shape} and {w.shape}'
     )
   pixels = x.reshape(math.prod(x.shape[:-1]), 1, 1, x.shape[-1])
-  y = _conv(pixels, *_parts(w), ((1, 1, *w.shape), (1, 1), 'VALID'))
+  y = _conv(pixels, *_parts(w), ((1, 1, *w.shape), kernels.PIXEL))
   return y.reshape(*x.shape[:-1], w.shape[1])
 
 
@@ -88,7 +88,8 @@ def conv(
       x, w, dilation, feature_group_count, dimension_numbers
     )
     if not unsupported:
-      return _conv(x, *_parts(w), (w.shape, strides, padding))
+      window = kernels.make_window(x.shape[1:3], w.shape[:2], strides, padding)
+      return _conv(x, *_parts(w), (w.shape, window))
   if weights_lib.is_compact(w):
     name, given, needed = unsupported[0]
     raise ValueError(
@@ -137,23 +138,18 @@ def _unsupported(x, w, dilation, feature_group_count, dimension_numbers):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _conv(x, values, active, window):
-  shape, stride, padding = window
-  return kernels.conv(x, values, active, shape, stride=stride, padding=padding)
+def _conv(x, values, active, weight):
+  return kernels.conv(x, values, active, *weight)
 
 
-def _conv_fwd(x, values, active, window):
-  return _conv(x, values, active, window), (x, values, active)
+def _conv_fwd(x, values, active, weight):
+  return _conv(x, values, active, weight), (x, values, active)
 
 
-def _conv_bwd(window, saved, dy):
+def _conv_bwd(weight, saved, dy):
   x, values, active = saved
-  shape, stride, padding = window
-  options = {'stride': stride, 'padding': padding}
-  dx = kernels.conv_dx(
-    dy, values, active, shape, image_size=x.shape[1:3], **options
-  )
-  dvalues = kernels.conv_dw(x, dy, active, shape, **options)
+  dx = kernels.conv_dx(dy, values, active, *weight, x.shape[1:3])
+  dvalues = kernels.conv_dw(x, dy, active, *weight)
   return dx.astype(x.dtype), dvalues.astype(values.dtype), None
 
 

@@ -56,16 +56,20 @@ def make_refresh(method: state_lib.SparseMethod) -> Callable[..., Any]:
       shapes=tuple(leaves),
     )
     dense = grown or dense
-    new, origins = _new_entries(entries, chosen)
-    fresh = {
-      path: entries_lib.take(
-        dense[path], entries_lib.places(e.structure, e.shape)
+    new, origins = {}, {}
+    for path, old in entries.items():
+      new[path] = packing.make_entries(
+        path,
+        chosen.forward[path],
+        chosen.backward[path],
+        (old.num_forward, old.num_backward),
       )
-      for path, e in new.items()
-    }
-    rows = {
-      path: _move(x, origins[path], fresh[path]) for path, x in rows.items()
-    }
+      origins[path] = entries_lib.origins(
+        old.structure, new[path].structure, old.matrix_shape
+      )
+      at = entries_lib.places(new[path].structure, old.shape)
+      fresh = entries_lib.take(dense[path], at)
+      rows[path] = _move(rows[path], origins[path], fresh)
     params = select.put(params, rows)
     inner = _move_state(method, state.inner, params, origins)
     state = conversion.CompactState(count, _like(entries, new), inner)
@@ -97,22 +101,6 @@ def _choose(method, dense, gradients, entries, count, *, tree, shapes):
     for path, x in dense.items()
   }
   return chosen, grown
-
-
-def _new_entries(entries, chosen):
-  """Returns the entries of the next sets, and their origins."""
-  new, origins = {}, {}
-  for path, old in entries.items():
-    new[path] = packing.make_entries(
-      path,
-      chosen.forward[path],
-      chosen.backward[path],
-      (old.num_forward, old.num_backward),
-    )
-    origins[path] = entries_lib.origins(
-      old.structure, new[path].structure, old.matrix_shape
-    )
-  return new, origins
 
 
 def _move(x, origin, fresh):

@@ -20,8 +20,11 @@ from sparsity.kernels.products import conv_dw
 from sparsity.kernels.products import conv_dx
 from sparsity.kernels.structure import Structure
 from sparsity.kernels.structure import outputs_of
+from sparsity.kernels.window import PIXEL
+from sparsity.kernels.window import make_window
 
 __all__ = [
+  'PIXEL',
   'Structure',
   'check',
   'conv',
@@ -30,6 +33,7 @@ __all__ = [
   'describe',
   'from_masks',
   'implementation',
+  'make_window',
   'outputs_of',
   'use',
 ]

@@ -24,11 +24,12 @@ LIBRARY = NATIVE.with_name(
   '_native' + (sysconfig.get_config_var('EXT_SUFFIX') or '.so')
 )
 FLAGS = ('-std=c++17', '-O3', '-fPIC', '-Wall', '-Wno-psabi', '-pthread')
-# Each instruction set is enabled for its own file only; the rest runs on any
-# processor and checks for support before it calls them.
-FLAGS_OF = {
-  'avx2': ('-mavx2', '-mfma'),
-  'avx512': (
+# `isa.cc` is compiled for each instruction set; the rest runs on any processor
+# and checks for support before it calls them.
+ISAS = {
+  'kPortable': (),
+  'kAvx2': ('-mavx2', '-mfma'),
+  'kAvx512': (
     *('-mavx512f', '-mavx512dq', '-mavx512vl', '-mavx512bw', '-mfma'),
     '-mprefer-vector-width=512',
   ),
@@ -90,19 +91,21 @@ def compile_library(path: pathlib.Path = LIBRARY) -> pathlib.Path:
   """
   compiler, include = find_compiler(), find_headers()
   define = f'-DSPARSITY_SOURCES="{fingerprint()}"'
-  sources = sorted(NATIVE.glob('*.cc'))
-  if platform.machine().lower() not in X86:
-    sources = [file for file in sources if file.stem not in FLAGS_OF]
+  isas = ISAS if platform.machine().lower() in X86 else ('kPortable',)
+  files = {file.stem: (file, ()) for file in NATIVE.glob('*.cc')}
+  source, _ = files.pop('isa')
+  for isa in isas:
+    files[isa] = source, (*ISAS[isa], f'-DSPARSITY_ISA={isa}')
   with tempfile.TemporaryDirectory() as directory:
-    objects = [pathlib.Path(directory, f'{file.stem}.o') for file in sources]
+    objects = [pathlib.Path(directory, f'{name}.o') for name in files]
 
-    def compile_file(source, target):
-      flags = (*FLAGS, *FLAGS_OF.get(source.stem, ()), define)
-      headers = ('-isystem', str(include))
-      _run([*compiler, *flags, *headers, '-c', str(source), '-o', str(target)])
+    def compile_file(file, target):
+      source, flags = file
+      flags = (*FLAGS, *flags, define, '-isystem', str(include))
+      _run([*compiler, *flags, '-c', str(source), '-o', str(target)])
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as executor:
-      list(executor.map(compile_file, sources, objects))
+      list(executor.map(compile_file, files.values(), objects))
     linked = pathlib.Path(directory, path.name)
     _run(
       [*compiler, '-shared', '-pthread', *map(str, objects), '-o', str(linked)]

@@ -23,10 +23,6 @@ def implementation(name: str | None = None) -> str:
   SPARSITY_KERNELS, the platform (`native` on a CPU if built, else `xla`). The
   choice is made when JAX traces a function and is compiled in.
 
-  Example:
-    >>> implementation('xla')
-    'xla'
-
   Raises:
     ValueError: If no implementation has that name.
     RuntimeError: If `native` is requested but unavailable.

@@ -89,7 +89,6 @@ def check(structure: Structure, shape: tuple[int, int]) -> None:
   Raises:
     ValueError: If shapes, cell boundaries, indices or their order are wrong.
   """
-  num_inputs, num_outputs = shape
   structure_lib.check_num_entries(shape)
   s = Structure(*(np.asarray(array).astype(np.int64) for array in structure))
   num_forward, num_backward = s.t_columns.size, s.columns.size
@@ -100,23 +99,17 @@ def check(structure: Structure, shape: tuple[int, int]) -> None:
       raise ValueError(
         f'expected {name} of shape {expected} for a weight {shape}, got {found}'
       )
-  for name, size in (('cells', num_backward), ('t_cells', num_forward)):
-    cells = getattr(s, name)
-    if cells[0] != 0 or cells[-1] != size or np.any(np.diff(cells) < 0):
-      raise ValueError(
-        f'expected {name} to ascend from 0 to {size}, got {cells}'
-      )
+  cells = s.cells
+  if cells[0] != 0 or cells[-1] != num_backward or np.any(np.diff(cells) < 0):
+    raise ValueError(
+      f'expected cells to ascend from 0 to {num_backward}, got {cells}'
+    )
+  if np.any(s.columns < 0) or np.any(s.columns >= shape[0]):
+    raise ValueError(
+      f'expected columns in [0, {shape[0]}), got '
+      f'[{s.columns.min()}, {s.columns.max()}]'
+    )
   outputs = structure_lib.outputs_of(s, shape)
-  for name, indices, size in (
-    ('columns', s.columns, num_inputs),
-    ('t_columns', s.t_columns, num_outputs),
-    ('t_entries', s.t_entries, num_backward),
-  ):
-    if np.any(indices < 0) or np.any(indices >= size):
-      raise ValueError(
-        f'expected {name} in [0, {size}), got '
-        f'[{indices.min()}, {indices.max()}]'
-      )
   forward, backward = np.zeros((2, *shape), bool)
   backward[s.columns, outputs] = True
   forward[s.columns[:num_forward], outputs[:num_forward]] = True

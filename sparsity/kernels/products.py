@@ -7,38 +7,34 @@ Arguments of all functions:
   active: the `Structure` of [kh * kw * in, out] whose entries are the values,
     or a boolean mask of the weight.
   shape: (kh, kw, in, out) of the weight, channels in and out.
-  stride: one number, or one each for height and width.
-  padding: 'SAME', 'VALID' or ((top, bottom), (left, right)).
+  window: from `make_window`.
 
 Shapes: values: [k_B] in the order of the structure, or the dense weight.
 """
 
-from collections.abc import Sequence
+import math
 
 import jax
 import jax.numpy as jnp
 
 from sparsity.kernels import choice
 from sparsity.kernels import native
-from sparsity.kernels import shapes
 from sparsity.kernels import xla
-from sparsity.kernels.shapes import Padding
 from sparsity.kernels.structure import Structure
+from sparsity.kernels.structure import expected_shapes
+from sparsity.kernels.window import Window
 
 Active = Structure | jax.Array
 Shape = tuple[int, int, int, int]
+FLOATS = (jnp.float32, jnp.bfloat16)
 
 
 def conv(
-  x: jax.Array,
-  values: jax.Array,
-  active: Active,
-  shape: Shape,
-  *,
-  stride: int | Sequence[int],
-  padding: Padding,
+  x: jax.Array, values: jax.Array, active: Active, shape: Shape, window: Window
 ) -> jax.Array:
   """Returns the convolution of x with the weight on A and zero elsewhere.
+
+  Sums are float32, whatever the dtypes.
 
   Example:
     >>> import numpy as np
@@ -46,27 +42,18 @@ def conv(
     >>> mask = np.array([[True, False], [True, True]])
     >>> s = kernels.from_masks(mask, mask)  # entries (0, 0), (1, 0), (1, 1)
     >>> x, values = jnp.ones((1, 1, 1, 2)), jnp.array([1.0, 2.0, 3.0])
-    >>> conv(x, values, s, (1, 1, 2, 2), stride=1, padding='VALID')
+    >>> conv(x, values, s, (1, 1, 2, 2), kernels.PIXEL)
     Array([[[[3., 3.]]]], dtype=float32)
 
   Shapes:
     x: [batch, height, width, in]; the result: [batch, height', width', out].
 
-  Args:
-    x: float32 or bfloat16.
-    values: float32 or bfloat16; sums are always float32.
-    active: see the module's docstring, as for all other arguments.
-    shape: see there.
-    stride: see there.
-    padding: see there.
-
   Raises:
-    ValueError: If shapes do not match, or stride or padding is malformed.
+    ValueError: If shapes do not match.
     TypeError: If an array is not float32 or bfloat16.
   """
-  shapes.check_weight(active, shape, values)
-  shapes.check_image('x', x, shape[2])
-  window = shapes.make_window(x.shape[1:3], shape[:2], stride, padding)
+  _check_weight(active, shape, values)
+  _check_image('x', x, shape[2])
   result = (x.shape[0], *window.output_size(*x.shape[1:3]), shape[3])
   return _dispatch('forward', (x, values, active), (shape, window), result)
 
@@ -76,20 +63,16 @@ def conv_dx(
   values: jax.Array,
   active: Active,
   shape: Shape,
-  *,
+  window: Window,
   image_size: tuple[int, int],
-  stride: int | Sequence[int],
-  padding: Padding,
 ) -> jax.Array:
   """Returns the gradient of `conv` with respect to x.
 
   Shapes:
     dy: [batch, height', width', out]; the result: [batch, *image_size, in].
   """
-  shapes.check_weight(active, shape, values)
-  shapes.check_image('dy', dy, shape[3])
-  window = shapes.make_window(image_size, shape[:2], stride, padding)
-  shapes.check_size(dy, window, image_size)
+  _check_weight(active, shape, values)
+  _check_image('dy', dy, shape[3], window.output_size(*image_size))
   return _dispatch(
     'input_gradient',
     (dy, values, active),
@@ -99,13 +82,7 @@ def conv_dx(
 
 
 def conv_dw(
-  x: jax.Array,
-  dy: jax.Array,
-  active: Active,
-  shape: Shape,
-  *,
-  stride: int | Sequence[int],
-  padding: Padding,
+  x: jax.Array, dy: jax.Array, active: Active, shape: Shape, window: Window
 ) -> jax.Array:
   """Returns the gradient of `conv` with respect to every entry of B.
 
@@ -115,11 +92,9 @@ def conv_dw(
     x: [batch, height, width, in]; dy: [batch, height', width', out];
     the result: [k_B], or `shape`.
   """
-  shapes.check_weight(active, shape)
-  shapes.check_image('x', x, shape[2])
-  shapes.check_image('dy', dy, shape[3])
-  window = shapes.make_window(x.shape[1:3], shape[:2], stride, padding)
-  shapes.check_size(dy, window, x.shape[1:3])
+  _check_weight(active, shape)
+  _check_image('x', x, shape[2])
+  _check_image('dy', dy, shape[3], window.output_size(*x.shape[1:3]))
   if x.shape[0] != dy.shape[0]:
     raise ValueError(f'expected one batch, got {x.shape} and {dy.shape}')
   is_compact = isinstance(active, Structure)
@@ -148,3 +123,52 @@ def _dispatch(product, arrays, options, shape, is_dense=False):
   return jax.lax.platform_dependent(
     *arrays, cpu=call(native), default=call(xla)
   )
+
+
+def _check_weight(active, shape, values=None):
+  """Raises unless structure or mask, and values, match [kh, kw, in, out]."""
+  if len(shape) != 4:
+    raise ValueError(
+      f'expected the shape (kh, kw, channels in, channels out), got {shape}'
+    )
+  if values is not None:
+    _check_float('values', values)
+  if not isinstance(active, Structure):
+    if active.shape != tuple(shape) or active.dtype != bool:
+      raise ValueError(
+        'expected a weight [kh, kw, channels in, channels out] and a boolean '
+        f'mask of its shape, got {shape} and {active.dtype} {active.shape}'
+      )
+    return
+  matrix = math.prod(shape[:3]), shape[3]
+  num_backward, num_forward = active.columns.size, active.t_columns.size
+  expected = expected_shapes(matrix, num_forward, num_backward)._asdict()
+  for field, array in active._asdict().items():
+    if array.shape != expected[field] or array.dtype != jnp.int32:
+      raise ValueError(
+        f'expected {field} int32 {expected[field]} for a weight of shape '
+        f'{matrix}, got {array.dtype} {array.shape}'
+      )
+  if values is not None and values.shape != active.columns.shape:
+    raise ValueError(
+      f'expected values of shape {active.columns.shape}, got {values.shape}'
+    )
+
+
+def _check_image(name, array, channels, size=None):
+  """Raises unless an array is [batch, *size, channels]."""
+  _check_float(name, array)
+  height, width = size or ('height', 'width')
+  is_image = array.ndim == 4 and array.shape[-1] == channels
+  if not is_image or size not in (None, array.shape[1:3]):
+    raise ValueError(
+      f'expected {name} [batch, {height}, {width}, {channels}], got '
+      f'{array.shape}: use masked weights for feature groups and other layouts'
+    )
+
+
+def _check_float(name, array):
+  if array.dtype not in FLOATS:
+    raise TypeError(
+      f'expected {name} in float32 or bfloat16, got {array.dtype}'
+    )

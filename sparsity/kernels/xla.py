@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsity.kernels.shapes import Window
 from sparsity.kernels.structure import BLOCK
 from sparsity.kernels.structure import Structure
 from sparsity.kernels.structure import num_strips
 from sparsity.kernels.structure import outputs_of
 from sparsity.kernels.structure import strip_size
+from sparsity.kernels.window import Window
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 

@@ -1,4 +1,7 @@
-"""Every kernel, on every instruction set, against NumPy in double precision."""
+"""Every kernel, on every instruction set, against NumPy in double precision.
+
+Also under JAX's transformations: vmap, several devices, other platforms.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +10,6 @@ import pytest
 
 from sparsity import kernels
 from sparsity.kernels import native
-from sparsity.kernels import shapes
 from sparsity.kernels import structure as structure_lib
 from tests.sparsity import conftest
 
@@ -155,33 +157,40 @@ def check_products(image, shape, forward, backward, stride=1, padding='VALID'):
   *size, num_inputs, num_outputs = shape
   flat = (size[0] * size[1] * num_inputs, num_outputs)
   structure, values = make_weight(flat, forward, backward)
-  window = shapes.make_window(image[1:], size, stride, padding)
-  options = {'stride': stride, 'padding': padding}
+  window = kernels.make_window(image[1:], size, stride, padding)
+  mask = densify(np.ones(values.shape), structure, flat).reshape(shape) > 0
 
-  def products(x, dy, values):
-    return (
-      kernels.conv(x, values, structure, shape, **options),
-      kernels.conv_dx(
-        dy, values, structure, shape, image_size=image[1:], **options
-      ),
-      kernels.conv_dw(x, dy, structure, shape, **options),
-    )
+  def products(x, dy, values, dense):
+    results = []
+    for weight, active in ((values, structure), (dense, jnp.asarray(mask))):
+      layer = active, shape, window
+      y = kernels.conv(x, weight, *layer)
+      dx = kernels.conv_dx(dy, weight, *layer, image[1:])
+      results.append((y, dx, kernels.conv_dw(x, dy, *layer)))
+    return results
 
   rng = np.random.default_rng(2)
   result_size = window.output_size(*image[1:])
+  dense = densify(values, structure, flat).reshape(shape)
   arrays = (
     rng.normal(size=(*image, num_inputs)),
     rng.normal(size=(image[0], *result_size, num_outputs)),
+    values,
+    np.where(mask, dense, np.nan),  # masked entries are not multiplied
   )
-  for dtype, (x, dy, exact), (y, dx, dw) in run(products, *arrays, values):
+  for dtype, (x, dy, exact, _), results in run(products, *arrays):
     weight = densify(exact, structure, flat).reshape(shape)
-    expected, patches = dense_conv(x, weight, window)
-    assert_close(y, expected, dtype, flat[0])
-    expected = dense_input_gradient(dy, weight, window, x.shape)
-    assert_close(dx, expected, dtype, flat[1] * size[0] * size[1])
-    dense_dw = np.tensordot(patches, dy, ([0, 1, 2], [0, 1, 2])).reshape(flat)
-    expected = dense_dw[structure.columns, outputs_of(structure, flat)]
-    assert_close(dw, expected, dtype, dy[..., :1].size)
+    expected_y, patches = dense_conv(x, weight, window)
+    expected_dx = dense_input_gradient(dy, weight, window, x.shape)
+    dense_dw = np.tensordot(patches, dy, ([0, 1, 2], [0, 1, 2]))
+    entries = structure.columns, outputs_of(structure, flat)
+    at_entries = dense_dw.reshape(flat)[entries]
+    for (y, dx, dw), expected_dw in zip(
+      results, (at_entries, dense_dw), strict=True
+    ):
+      assert_close(y, expected_y, dtype, flat[0])
+      assert_close(dx, expected_dx, dtype, flat[1] * size[0] * size[1])
+      assert_close(dw, expected_dw, dtype, dy[..., :1].size)
 
 
 def dense_conv(x, weight, window):
@@ -231,10 +240,8 @@ def test_bfloat16_is_summed_in_float32_and_rounded_to_even():
     for name, (x, values) in arrays.items():
       shape = cases[name][2]
       structure = kernels.from_masks(*np.ones((2, *shape), bool))
-      y = kernels.conv(
-        x[:, None, None], values, structure, (1, 1, *shape),
-        stride=1, padding='VALID',
-      )  # fmt: skip
+      layer = structure, (1, 1, *shape), kernels.PIXEL
+      y = kernels.conv(x[:, None, None], values, *layer)
       results[name] = y[:, 0, 0]
     return results
 
@@ -246,3 +253,102 @@ def test_bfloat16_is_summed_in_float32_and_rounded_to_even():
     np.asarray(cases['special'][1][None], np.float32),
   )
   assert float(found['tie'][0, 0]) == 1.0
+
+
+@pytest.fixture(params=['xla', 'native'])
+def best_isa(request):
+  """Each implementation in use, `native` on the best instruction set."""
+  if request.param == 'native' and native.problem():
+    pytest.skip(native.problem())
+  with kernels.use(request.param):
+    yield
+
+
+def make_matrix(shape, forward, backward):
+  """Returns a structure, its values, and the dense W_A."""
+  structure, values = make_weight(shape, forward, backward)
+  weight = densify(values, structure, shape)
+  return structure, jnp.asarray(values, jnp.float32), weight
+
+
+def multiply(x, values, structure, shape):
+  layer = structure, (1, 1, *shape), kernels.PIXEL
+  return kernels.conv(x[:, None, None], values, *layer)
+
+
+@pytest.mark.usefixtures('best_isa')
+def test_vmap_maps_over_examples_and_over_weights():
+  structure, values, weight = make_matrix((6, 5), 0.4, 0.7)
+  rng = np.random.default_rng(3)
+  x = jnp.asarray(rng.normal(size=(4, 3, 6)), jnp.float32)
+  scales = jnp.arange(1.0, 5.0)
+
+  @jax.jit
+  @jax.vmap
+  def product(x, scale):
+    return multiply(x, values * scale, structure, (6, 5))
+
+  expected = (np.asarray(x) @ weight) * np.asarray(scales)[:, None, None]
+  found = product(x, scales).reshape(expected.shape)
+  np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.usefixtures('best_isa')
+@pytest.mark.parametrize('is_shard_map', [False, True])
+def test_four_devices_equal_one(is_shard_map):
+  shape = (40, 24)
+  structure, values, weight = make_matrix(shape, 0.2, 0.4)
+  mesh = jax.make_mesh((4,), ('batch',))
+  part = jax.sharding.PartitionSpec('batch')
+  x = np.random.default_rng(4).normal(size=(36, 40))
+  sharded = jax.device_put(
+    jnp.asarray(x, jnp.float32), jax.NamedSharding(mesh, part)
+  )
+
+  def product(x, values, structure):
+    return multiply(x, values, structure, shape)
+
+  if is_shard_map:
+    whole = jax.sharding.PartitionSpec()
+    product = jax.shard_map(
+      product,
+      mesh=mesh,
+      in_specs=(part, whole, whole),
+      out_specs=part,
+      check_vma=False,  # the native call does not track varying axes
+    )
+  y = jax.jit(product)(sharded, values, structure)
+  np.testing.assert_allclose(y[:, 0, 0], x @ weight, rtol=0, atol=2e-5)
+
+
+def test_a_function_lowers_for_other_platforms():
+  structure, values, _ = make_matrix((6, 5), 0.4, 0.7)
+
+  @jax.jit
+  def product(x):
+    return multiply(x, values, structure, (6, 5))
+
+  exported = jax.export.export(product, platforms=['tpu', 'cuda'])
+  x = jax.ShapeDtypeStruct((3, 6), jnp.float32)
+  assert 'sparsity_' not in exported(x).mlir_module()
+
+
+def test_results_of_many_threads_are_deterministic():
+  if native.problem():
+    pytest.skip(native.problem())
+  shape = (64, 700)
+  structure, values, _ = make_matrix(shape, 0.3, 0.5)
+  x = jnp.asarray(np.random.default_rng(5).normal(size=(700, 64)), jnp.float32)
+
+  @jax.jit
+  def products(x):
+    layer = structure, (1, 1, *shape), kernels.PIXEL
+    y = multiply(x, values, structure, shape)
+    # Independent of each other: XLA may run them concurrently.
+    dx = kernels.conv_dx(y, values, *layer, (1, 1))
+    return y, dx, kernels.conv_dw(x[:, None, None], y, *layer)
+
+  with kernels.use('native'):
+    first = jax.tree.map(np.asarray, products(x))
+  for _ in range(50):
+    jax.tree.map(np.testing.assert_array_equal, first, products(x))

@@ -63,13 +63,9 @@ def test_without_a_library_xla_is_used_and_describe_says_why(
   assert 'not built: run `python -m' in kernels.describe()
   with pytest.raises(RuntimeError, match='not built: run `python -m'):
     kernels.implementation('native')
-
-
-def test_a_file_that_is_no_library_is_not_used(fresh, monkeypatch, tmp_path):
-  broken = tmp_path / 'broken.so'
-  broken.write_text('no library')
-  monkeypatch.setattr(build, 'LIBRARY', broken)
-  assert 'broken.so cannot be loaded' in native.problem()
+  native._load.cache_clear()
+  (tmp_path / 'none.so').write_text('no library')
+  assert 'none.so cannot be loaded' in native.problem()
 
 
 def test_a_stale_library_is_not_used(fresh, monkeypatch):
@@ -94,15 +90,15 @@ def test_the_sources_compile(tmp_path):
   assert library.sparsity_supports(0)
 
 
-def test_a_missing_compiler_is_an_error(monkeypatch):
-  monkeypatch.setenv('CXX', '/no/such/compiler')
-  with pytest.raises(build.BuildError, match=r'no C\+\+ compiler'):
-    build.compile_library()
-
-
-def test_a_failing_compiler_is_quoted(monkeypatch, tmp_path):
-  monkeypatch.setenv('CXX', 'false')
-  with pytest.raises(build.BuildError, match='false -std'):
+@pytest.mark.parametrize(
+  ('compiler', 'message'),
+  [('/no/such/compiler', r'no C\+\+ compiler'), ('false', 'false -std')],
+)
+def test_a_missing_or_failing_compiler_is_an_error(
+  compiler, message, monkeypatch, tmp_path
+):
+  monkeypatch.setenv('CXX', compiler)
+  with pytest.raises(build.BuildError, match=message):
     build.compile_library(tmp_path / 'native.so')
   assert not list(tmp_path.iterdir())
 
@@ -139,18 +135,20 @@ IMAGE = ones(1, 2, 2, 3)
     ('conv', (IMAGE, ones(4)), {}, 'expected values of shape'),
     ('conv', (ones(1, 2, 2, 6), ones(3)), {}, 'masked weights for feature'),
     ('conv', (IMAGE, ones(3)), {'shape': (3, 3)}, 'expected the shape'),
-    ('conv', (IMAGE, ones(3)), {'stride': 0}, 'one or two positive strides'),
-    ('conv', (IMAGE, ones(3)), {'padding': 'FULL'}, "padding 'SAME', 'VALID'"),
-    ('conv', (IMAGE, ones(3)), {'padding': ((0, 0),)}, 'expected padding'),
-    ('conv_dx', (IMAGE, ones(3)), {'image_size': (4, 4)}, 'height and width'),
-    ('conv_dw', (IMAGE, ones(1, 2, 3, 3)), {}, 'dy of height and width'),
+    (
+      'conv_dx',
+      (IMAGE, ones(3)),
+      {'image_size': (4, 4)},
+      r'expected dy \[batch, 4, 4',
+    ),
+    ('conv_dw', (IMAGE, ones(1, 2, 3, 3)), {}, r'expected dy \[batch, 2, 2'),
     ('conv_dw', (IMAGE, ones(2, 2, 2, 3)), {}, 'expected one batch'),
   ],
 )
-def test_mismatched_shapes_and_options_are_errors(
+def test_mismatched_shapes_are_errors(
   product, arrays, options, message, structure
 ):
-  options = {'shape': (1, 1, 3, 3), 'stride': 1, 'padding': 'SAME', **options}
+  options = {'shape': (1, 1, 3, 3), 'window': kernels.PIXEL, **options}
   with pytest.raises(ValueError, match=message):
     getattr(kernels, product)(*arrays, structure, **options)
 
@@ -163,7 +161,18 @@ def test_mismatched_shapes_and_options_are_errors(
   ],
 )
 def test_unsupported_dtypes_are_errors(x, values, name, structure):
-  options = {'stride': 1, 'padding': 'SAME'}
-  message = f'expected {name} in float32 or bfloat16'
-  with pytest.raises(TypeError, match=message):
-    kernels.conv(x, values, structure, (1, 1, 3, 3), **options)
+  with pytest.raises(TypeError, match=f'expected {name} in float32 or bfl'):
+    kernels.conv(x, values, structure, (1, 1, 3, 3), kernels.PIXEL)
+
+
+@pytest.mark.parametrize(
+  ('stride', 'padding', 'message'),
+  [
+    (0, 'SAME', 'one or two positive strides'),
+    (1, 'FULL', "padding 'SAME', 'VALID'"),
+    (1, ((0, 0),), 'expected padding'),
+  ],
+)
+def test_malformed_windows_are_errors(stride, padding, message):
+  with pytest.raises(ValueError, match=message):
+    kernels.make_window((2, 2), (1, 1), stride, padding)

@@ -5,7 +5,6 @@
 
 #include "kernels.h"
 #include "layer.h"
-#include "listing.h"
 #include "pool.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -88,10 +87,11 @@ ffi::Error check(int64_t isa, Numbers window, const Any& x, const Any& y) {
 }
 
 // The cells in the arrays, which hold `parts` times the cells of a
-// [rows, columns] weight.
+// [rows, columns] weight and `num_entries` entries.
 ffi::ErrorOr<Cells> cells_of(Indices begins, Indices columns, int64_t num_rows,
-                             int64_t num_columns, int64_t strip, int parts) {
-  if (strip > 0) {
+                             int64_t num_columns, int64_t strip, int parts,
+                             size_t num_entries) {
+  if (strip > 0 && columns.element_count() == num_entries) {
     const Cells cells{begins.typed_data(), columns.typed_data(), num_rows,
                       num_columns, strip};
     const int64_t expected = parts * cells.size() + 1;
@@ -100,18 +100,19 @@ ffi::ErrorOr<Cells> cells_of(Indices begins, Indices columns, int64_t num_rows,
   return ffi::Unexpected(invalid("the structure does not match the shapes"));
 }
 
+int64_t rows_of(Numbers window, const Any& x) {
+  return window[0] * window[1] * x.dimensions()[3];
+}
+
 ffi::Error forward_impl(ffi::ThreadPool threads, Any x, Any values,
                         Indices begins, Indices columns, ffi::Result<Any> y,
                         Numbers window, int64_t strip, int64_t isa) {
   if (auto error = check(isa, window, x, *y); error.failure()) return error;
-  const int64_t num_inputs = window[0] * window[1] * x.dimensions()[3];
-  const auto cells = cells_of(begins, columns, y->dimensions()[3], num_inputs,
-                              strip, 2);
+  const auto cells = cells_of(begins, columns, y->dimensions()[3],
+                              rows_of(window, x), strip, 2,
+                              values.element_count());
   if (cells.has_error()) return cells.error();
-  if (!is_number(values) ||
-      values.element_count() != columns.element_count()) {
-    return invalid("the values do not match the structure");
-  }
+  if (!is_number(values)) return invalid("expected float32 or bfloat16");
   forward(kernels_of(isa), pool_of(threads), image_of(x),
           {values.untyped_data(), type_of(values)}, *cells, window_of(window),
           image_of(*y));
@@ -123,14 +124,11 @@ ffi::Error input_gradient_impl(ffi::ThreadPool threads, Any dy, Any values,
                                ffi::Result<Any> dx, Numbers window,
                                int64_t strip, int64_t isa) {
   if (auto error = check(isa, window, dy, *dx); error.failure()) return error;
-  const int64_t num_inputs = window[0] * window[1] * dx->dimensions()[3];
-  const auto cells = cells_of(begins, columns, num_inputs, dy.dimensions()[3],
-                              strip, 1);
+  const auto cells = cells_of(begins, columns, rows_of(window, *dx),
+                              dy.dimensions()[3], strip, 1,
+                              entries.element_count());
   if (cells.has_error()) return cells.error();
-  if (!is_number(values) ||
-      entries.element_count() != columns.element_count()) {
-    return invalid("the values do not match the structure");
-  }
+  if (!is_number(values)) return invalid("expected float32 or bfloat16");
   input_gradient(kernels_of(isa), pool_of(threads), image_of(dy),
                  {values.untyped_data(), type_of(values)}, *cells,
                  entries.typed_data(), window_of(window), image_of(*dx));
@@ -142,13 +140,10 @@ ffi::Error weight_gradient_impl(ffi::ThreadPool threads, Any x, Any dy,
                                 ffi::Result<Gradient> values, Numbers window,
                                 int64_t strip, int64_t isa) {
   if (auto error = check(isa, window, x, dy); error.failure()) return error;
-  const int64_t num_inputs = window[0] * window[1] * x.dimensions()[3];
-  const auto cells = cells_of(begins, columns, dy.dimensions()[3], num_inputs,
-                              strip, 2);
+  const auto cells = cells_of(begins, columns, dy.dimensions()[3],
+                              rows_of(window, x), strip, 2,
+                              values->element_count());
   if (cells.has_error()) return cells.error();
-  if (values->element_count() != columns.element_count()) {
-    return invalid("the values do not match the structure");
-  }
   weight_gradient(kernels_of(isa), pool_of(threads), image_of(x),
                   image_of(dy), *cells, window_of(window),
                   values->typed_data());
@@ -174,13 +169,12 @@ ffi::Error masked_forward_impl(ffi::ThreadPool threads, Any x, Any weight,
                                Mask mask, ffi::Result<Any> y, Numbers window,
                                int64_t isa) {
   if (auto error = check(isa, window, x, *y); error.failure()) return error;
-  const int64_t num_inputs = window[0] * window[1] * x.dimensions()[3];
   const auto masked =
-      masked_of(weight, mask, num_inputs, y->dimensions()[3]);
+      masked_of(weight, mask, rows_of(window, x), y->dimensions()[3]);
   if (masked.has_error()) return masked.error();
   const Pool pool = pool_of(threads);
   const Listed listed = list(kernels_of(isa), pool, *masked, true);
-  forward(kernels_of(isa), pool, image_of(x), listed.all_values(),
+  forward(kernels_of(isa), pool, image_of(x), listed.values,
           listed.cells, window_of(window), image_of(*y));
   return ffi::Error::Success();
 }
@@ -190,13 +184,12 @@ ffi::Error masked_input_gradient_impl(ffi::ThreadPool threads, Any dy,
                                       ffi::Result<Any> dx, Numbers window,
                                       int64_t isa) {
   if (auto error = check(isa, window, dy, *dx); error.failure()) return error;
-  const int64_t num_inputs = window[0] * window[1] * dx->dimensions()[3];
   const auto masked =
-      masked_of(weight, mask, num_inputs, dy.dimensions()[3]);
+      masked_of(weight, mask, rows_of(window, *dx), dy.dimensions()[3]);
   if (masked.has_error()) return masked.error();
   const Pool pool = pool_of(threads);
   const Listed listed = list(kernels_of(isa), pool, *masked, false);
-  input_gradient(kernels_of(isa), pool, image_of(dy), listed.all_values(),
+  input_gradient(kernels_of(isa), pool, image_of(dy), listed.values,
                  listed.cells, nullptr, window_of(window), image_of(*dx));
   return ffi::Error::Success();
 }

@@ -4,7 +4,7 @@
 // outputs, for the weight gradient); lanes are examples or pixels, so that one
 // weight times a row takes a few vector instructions.
 //
-// The instruction sets' files must not include the C++ library: the linker might
+// `isa.cc` must not include the C++ library: the linker might
 // use its inline functions, compiled for a new processor, everywhere.
 #ifndef SPARSITY_KERNELS_H_
 #define SPARSITY_KERNELS_H_
@@ -95,7 +95,6 @@ struct Patch {
 };
 
 struct Kernels {
-  const char* name;
   void (*pack)(const Pack&);
   void (*gather)(const Gather&);
   void (*product)(const Product&);

@@ -59,6 +59,25 @@ void weight_gradient(const Kernels& kernels, const Pool& pool, const Image& x,
                      const Image& dy, const Cells& cells, const Window& window,
                      float* values);
 
+// A dense [inputs, outputs] weight and its mask.
+struct MaskedWeight {
+  const void* data;
+  Type type;
+  const uint8_t* mask;  // 0 or 1
+  int64_t num_inputs, num_outputs;
+};
+
+// Its active entries in the order of the products, in scratch memory of the
+// calling thread, valid until its next call.
+struct Listed {
+  Cells cells;
+  Values values;
+};
+
+// Lists the entries by output for `forward`, or by input for `input_gradient`.
+Listed list(const Kernels& kernels, const Pool& pool,
+            const MaskedWeight& weight, bool by_output);
+
 }  // namespace sparsity
 
 #endif  // SPARSITY_LAYER_H_

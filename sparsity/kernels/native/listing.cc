@@ -1,8 +1,8 @@
-#include "listing.h"
-
 #include <algorithm>
 #include <utility>
 #include <vector>
+
+#include "layer.h"
 
 namespace sparsity {
 namespace {
@@ -93,7 +93,7 @@ Listed list(const Kernels& kernels, const Pool& pool,
   });
   cells.begins = begins;
   cells.columns = columns;
-  return {cells, values};
+  return {cells, {values, Type::kFloat32}};
 }
 
 }  // namespace sparsity
