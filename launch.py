@@ -226,7 +226,7 @@ def _train_apart(
     lines, more = [], ()
     if cluster:
       lines = [f'{name}: {value}' for name, value in cluster.slurm.items()]
-      more = slurm.flags_of(cluster)
+      more = cluster.flags
     for run in plan.runs:
       lines += [f'# {run.name}', shlex.join(jobs.command(run, workdir, *more))]
     print(*lines, sep='\n')

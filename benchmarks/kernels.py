@@ -110,30 +110,22 @@ def dense_products(layer: Layer):
   return forward, jax.jit(input_gradient), jax.jit(weight_gradient)
 
 
-def sparse_products(layer: Layer, name: str):
-  """Returns the same products by an implementation of the kernels."""
-  options = {'stride': layer.stride, 'padding': 'SAME', 'implementation': name}
-  plain = layer.image[1:] == (1, 1)
-  shape = layer.shape[2:] if plain else layer.shape
+def sparse_products(layer: Layer):
+  """Returns the same products by the implementation of the kernels in use."""
+  options = {'shape': layer.shape, 'stride': layer.stride, 'padding': 'SAME'}
 
   @jax.jit
   def forward(x, values, dy, s):
-    if plain:
-      return kernels.matmul(x, values, s, shape, implementation=name)
-    return kernels.conv(x, values, s, shape, **options)
+    return kernels.conv(x, values, s, **options)
 
   @jax.jit
   def input_gradient(x, values, dy, s):
-    if plain:
-      return kernels.matmul_dx(dy, values, s, shape, implementation=name)
     size = layer.image[1:]
-    return kernels.conv_dx(dy, values, s, shape, image_size=size, **options)
+    return kernels.conv_dx(dy, values, s, image_size=size, **options)
 
   @jax.jit
   def weight_gradient(x, values, dy, s):
-    if plain:
-      return kernels.matmul_dw(x, dy, s, shape, implementation=name)
-    return kernels.conv_dw(x, dy, s, shape, **options)
+    return kernels.conv_dw(x, dy, s, **options)
 
   return forward, input_gradient, weight_gradient
 
@@ -163,9 +155,10 @@ def functions_of(layer, densities, names):
     implementation, _, isa = name.partition('-')
     if isa:
       os.environ[native.ISA_VARIABLE] = isa
-    made = sparse_products(layer, implementation)
+    made = sparse_products(layer)
     for product, function in zip(PRODUCTS, made, strict=True):
-      function(x, values, dy, structure)  # compiled with this instruction set
+      with kernels.use(implementation):  # compiled with this instruction set
+        function(x, values, dy, structure)
       functions[name, product] = functools.partial(
         function, x, values, dy, structure
       )

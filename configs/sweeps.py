@@ -57,9 +57,7 @@ def cifar10_methods(add):
   for alpha in (1.0, 2.0):
     for name in METHODS:
       for density in (0.2, 0.1, 0.05, 0.02):
-        backward = {'backward_density': 2 * density}
-        more = backward if name == 'topkast' else {}
-        add(_variant(name, density=density, **more, alpha=alpha))
+        add(_variant(name, density, alpha=alpha))
 
 
 def imagenet_dense_to_sparse(add):
@@ -68,7 +66,7 @@ def imagenet_dense_to_sparse(add):
   for distribution in DISTRIBUTIONS:
     for name in ('magnitude', 'powerprop_magnitude'):
       for density in IMAGENET_DENSITIES:
-        add(_variant(name, density=density, distribution=distribution))
+        add(_variant(name, density, distribution=distribution))
 
 
 def imagenet_sparse_to_sparse(add):
@@ -76,22 +74,19 @@ def imagenet_sparse_to_sparse(add):
   for distribution in DISTRIBUTIONS:
     for name in ('static', 'set', 'rigl', 'topkast', 'powerprop_topkast'):
       for density in IMAGENET_DENSITIES:
-        add(_imagenet(name, density, distribution=distribution))
+        add(_variant(name, density, distribution=distribution))
 
 
 def imagenet_backward(add):
   """imagenet_resnet50.py: Top-KAST from no exploration to a dense backward."""
-  for density in DENSITIES:
-    for backward in (density, 0.5, 1.0):
-      add(_imagenet('topkast', density, backward, distribution='uniform'))
+  _backward(add, distribution='uniform')
 
 
 def imagenet_extended(add):
   """imagenet_resnet50.py: five times as long, Erdos-Renyi kernel."""
-  more = {'distribution': 'erdos_renyi_kernel', 'length': 5}
   for name in ('rigl', 'topkast', 'powerprop_topkast'):
     for density in IMAGENET_DENSITIES:
-      add(_imagenet(name, density, **more))
+      add(_variant(name, density, distribution=DISTRIBUTIONS[1], length=5))
 
 
 def photographs(add):
@@ -108,30 +103,28 @@ def language(add):
   For a size: --config=configs/enwik8_transformer_xl.py:size=large.
   """
   add({'config': ':dense'})
-  for name in ('static', 'set', 'rigl', 'magnitude', 'powerprop_magnitude'):
+  for name in (
+    'static', 'set', 'rigl', 'magnitude', 'powerprop_magnitude', 'topkast',
+    'powerprop_topkast',
+  ):  # fmt: skip
     for density in DENSITIES:
-      add(_variant(name, density=density))
-  for name in ('topkast', 'powerprop_topkast'):
-    for density in DENSITIES:
-      add(_variant(name, density=density, backward_density=2 * density))
+      add(_variant(name, density))
 
 
 def language_backward(add):
   """enwik8_transformer_xl.py, wikitext103_transformer_xl.py and
   text_transformer_xl.py: Top-KAST's forward against backward densities.
   """
-  for density in DENSITIES:
-    for backward in (density, 0.5, 1.0):
-      add(_variant('topkast', density=density, backward_density=backward))
+  _backward(add)
 
 
 def text(add):
   """text_transformer_xl.py: the table of the text that comes with this."""
   add({'config': ':dense'})
   for forward, backward in ((0.2, 0.4), (0.1, 0.2), (0.1, 1.0), (0.05, 0.1)):
-    add(_variant('topkast', density=forward, backward_density=backward))
-  add(_variant('powerprop_topkast', density=0.2, backward_density=0.4))
-  add(_variant('static', density=0.2))
+    add(_variant('topkast', forward, backward))
+  add(_variant('powerprop_topkast', 0.2))
+  add(_variant('static', 0.2))
 
 
 def strategies(add):
@@ -154,12 +147,14 @@ def _strategies(add, variant):
     add({'config': f':{variant}strategy={name}'})
 
 
-def _variant(name, **keys):
-  words = [name, *(f'{key}={value}' for key, value in keys.items())]
-  return {'config': ':' + ','.join(words)}
+def _backward(add, **keys):
+  for density in DENSITIES:
+    for backward in (density, 0.5, 1.0):
+      add(_variant('topkast', density, backward, **keys))
 
 
-def _imagenet(name, density, backward=None, **more):
+def _variant(name, density, backward=None, **keys):
   if name.endswith('topkast'):
-    more = {'backward_density': backward or 2 * density, **more}
-  return _variant(name, density=density, **more)
+    keys = {'backward_density': backward or 2 * density, **keys}
+  words = [f'{key}={value}' for key, value in keys.items()]
+  return {'config': ':' + ','.join([name, f'density={density}', *words])}

@@ -64,12 +64,8 @@ def make_method(
 ) -> Method:
   """Returns the method that three sections of a config describe.
 
-  Args:
-    method: the section of one of `METHODS`.
-    powerprop: `alpha`, 1 for none, and `optimizer_in`: 'theta' lets the
-      optimizer act on the weights, 'phi' on the raw parameters.
-    optimizer: the section of one of `optimizers.OPTIMIZERS`.
-    num_devices: the number of devices that train.
+  With `powerprop.optimizer_in` 'theta' the optimizer acts on the weights, with
+  'phi' on the raw parameters.
 
   Raises:
     ValueError: If a key is unknown, missing, mistyped or out of range.
@@ -134,9 +130,8 @@ def _dense(*, storage: str) -> Sparse:
 def _constructor(make: Callable, **extra: type) -> Callable[..., Sparse]:
   """Returns the constructor of a library method's section.
 
-  Its keywords are those of `make` without defaults, except for `inner`, `seed`,
-  `select` and `scores`, which the program provides; then `extra`, `exclude` and
-  `storage`.
+  Its keywords are those of `make` except `inner`, `seed`, `select` and
+  `scores`; then `extra`, `exclude` and `storage`.
   """
   known = inspect.signature(make).parameters
 

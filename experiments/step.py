@@ -174,11 +174,9 @@ def measure_step(
   batch: Any,
   is_training: bool = True,
 ) -> tuple[state_lib.TrainState, Metrics, Any]:
-  """Returns the inputs of a refresh by gradients, for compact weights.
+  """Returns the next state with the same parameters, metrics, dense gradients.
 
-  Returns:
-    The state after a step that leaves the parameters unchanged, its metrics,
-    and the dense gradients.
+  A refresh of compact weights by gradients takes the place of the step.
   """
   weights = sparsity.compact.unpack(
     state_lib.forward_weights(objective.method, state)
@@ -207,9 +205,9 @@ def summarize(
   """Returns the mean metrics of some steps as one row.
 
   Metrics are means over the steps that were not skipped, NaN if all were;
-  `skipped` is the share of the skipped ones. The loss is NaN if the parameters
-  are not finite after the steps. With the masks `before` the steps,
-  `mask_change` is the share of their active weights that are no longer active.
+  `skipped` is the share of skipped steps. The loss is NaN if the parameters are
+  not finite after the steps. `mask_change` is the share of the weights active
+  in the masks `before` the steps that are no longer active.
   """
   if objective.skip_nonfinite:
     made = 1 - metrics['skipped']
@@ -232,11 +230,11 @@ def summarize(
 def compute_gradients(
   objective: Objective, weights, net_state, batch, key, is_training=True
 ):
-  """Returns gradients, metrics (means over the batch), and the network state.
+  """Returns gradients, mean metrics, and the network's state.
 
   Micro-batches run one after another, so that only one takes memory at a time;
-  the network's state passes through all of them. The gradients of compact
-  weights are arrays of their active entries.
+  the network's state passes through all of them. Gradients of compact weights
+  are arrays of the active entries.
   """
   gradient = sparsity.value_and_grad(objective.loss, has_aux=True)
   if objective.num_micro == 1:

@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
 
 
 class _Session(NamedTuple):
-  """One call of `train`: the run and its outputs."""
+  """A call of `train`."""
 
   task: base.Task
   seed: int
@@ -80,9 +80,9 @@ def train(
 ) -> Outcome:
   """Trains a run to its end, from its newest checkpoint on.
 
-  The last state of each stage is kept; other checkpoints rotate. SIGINT and
-  SIGTERM finish the current chunk, save, and return. An interrupted run makes
-  the same steps with the same numbers as one that was not.
+  The last state of each stage is kept; other checkpoints rotate. On SIGINT and
+  SIGTERM, finishes the current chunk, saves, and returns. A resumed run equals
+  an uninterrupted one bit for bit.
 
   Args:
     task: of the run.
@@ -120,7 +120,7 @@ def train(
 def evaluate(
   task: base.Task, seed: int, workdir: str | os.PathLike[str]
 ) -> list[base.Row]:
-  """Returns the final rows of every stage that is trained, and writes nothing.
+  """Returns the final rows of every trained stage; writes nothing.
 
   A partly trained stage reports its newest checkpoint.
 
@@ -128,12 +128,12 @@ def evaluate(
     ValueError: If there is no checkpoint.
   """
   folder = pathlib.Path(workdir) / 'checkpoints'
-  if not folder.is_dir() or not any(folder.iterdir()):
+  checkpoints = checkpoint.Checkpoints(folder, None)
+  saved, starts = checkpoints.steps(), stage_starts(task)
+  if not saved:
     raise ValueError(
       f'expected a checkpoint in {folder}, got none: train first'
     )
-  checkpoints = checkpoint.Checkpoints(folder, None)
-  saved, starts = checkpoints.steps(), stage_starts(task)
   wanted = [step for step in starts[1:] if step in saved]
   if saved[-1] not in wanted:
     wanted.append(saved[-1])
@@ -214,11 +214,7 @@ def train_chunk(
   first_step: int,
   num_steps: int,
 ) -> tuple[base.State, dict[str, float]]:
-  """Makes some steps of a stage.
-
-  Returns:
-    The state after the steps, and their metrics as one row.
-  """
+  """Returns the state after some steps of a stage, and their metrics."""
   steps, key = task.steps, stage.key(seed)
   before = storage.offload(steps.masks(storage_lib.on_device(state)))
   events, parts, step = stage.counters(), [], first_step

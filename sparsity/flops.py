@@ -74,7 +74,9 @@ def count(fn: Callable[..., Any], params: Any, *args: Any) -> Network:
   """
   jaxpr = jax.make_jaxpr(fn)(params, *args).jaxpr
   leaves = select_lib.path_leaves(params)
-  origins = [tracing.origin_of(path, math.prod(x.shape)) for path, x in leaves]
+  origins = [
+    tracing.Origin({path: float(math.prod(x.shape))}) for path, x in leaves
+  ]
   origins += [
     tracing.origin_of_argument(variable.aval)
     for variable in jaxpr.invars[len(leaves) :]

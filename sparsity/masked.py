@@ -6,8 +6,6 @@ read weight and mask together and multiply active entries only.
 """
 
 import dataclasses
-import functools
-import math
 from typing import Any
 
 import jax
@@ -154,19 +152,6 @@ def masked_weights(
   return select.put(weights, skipped)
 
 
-def matmul(x: jax.Array, w: MaskedWeights) -> jax.Array:
-  """Returns x w; see `sparsity.matmul`."""
-  pixels = x.reshape(math.prod(x.shape[:-1]), 1, 1, x.shape[-1])
-  kernel = MaskedWeights(w.values[None, None], w.mask[None, None])
-  y = conv(pixels, kernel, (1, 1), ((0, 0), (0, 0)))
-  return y.reshape(*x.shape[:-1], w.shape[-1])
-
-
-def conv(x: jax.Array, w: MaskedWeights, stride: Any, padding: Any):
-  """Returns the convolution of [batch, height, width, channels] with w."""
-  return _conv(x, w.values, w.mask, (stride, padding))
-
-
 @jax.custom_vjp
 def _write_out(values, mask):
   return state_lib.masked(mask, values)
@@ -177,22 +162,3 @@ _write_out.defvjp(
   lambda values, mask: (_write_out(values, mask), None),
   lambda _, gradient: (gradient, None),
 )
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _conv(x, values, mask, window):
-  return kernels.masked_conv(x, values, mask, *window)
-
-
-def _conv_fwd(x, values, mask, window):
-  return _conv(x, values, mask, window), (x, values, mask)
-
-
-def _conv_bwd(window, saved, dy):
-  x, values, mask = saved
-  dx = kernels.masked_conv_dx(dy, values, mask, x.shape[1:3], *window)
-  dvalues = kernels.dense_conv_dw(x, dy, values.shape, *window)
-  return dx.astype(x.dtype), dvalues.astype(values.dtype), None
-
-
-_conv.defvjp(_conv_fwd, _conv_bwd)

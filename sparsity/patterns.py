@@ -208,22 +208,17 @@ def random_masks(
 ) -> dict[str, jax.Array]:
   """Returns random masks of k units in each layer of `like`."""
   keys = topk_lib.layer_keys(key, like)
-  lottery = {
-    path: _random_scores(of_layer(pattern, x.shape), keys[path], x.shape)
-    for path, x in like.items()
-  }
+  lottery = {}
+  for path, x in like.items():
+    is_of_entries = of_layer(pattern, x.shape).num_units(x.shape) == x.size
+    draw = topk_lib.random_scores if is_of_entries else jax.random.uniform
+    lottery[path] = draw(keys[path], x.shape)  # summed over units
   return topk_masks(pattern, lottery, k, given=given)
 
 
 def of_layer(pattern: Pattern, shape: Shape) -> Pattern:
   """Returns the pattern, or `UNSTRUCTURED` if it does not fit the shape."""
   return pattern if pattern.fits(shape) else UNSTRUCTURED
-
-
-def _random_scores(pattern, key, shape):
-  if pattern.num_units(shape) == math.prod(shape):
-    return topk_lib.random_scores(key, shape)
-  return jax.random.uniform(key, shape)  # summed over units
 
 
 def _units(reduced, expanded):

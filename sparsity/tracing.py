@@ -46,11 +46,6 @@ _JOINS = {'concatenate', 'dynamic_update_slice', 'pad'}
 _UNKNOWN = {'pallas_call', 'ragged_dot_general', 'shard_map'}
 
 
-def origin_of(path: str, size: int) -> Origin:
-  """Returns the origin of a parameter."""
-  return Origin({path: float(size)})
-
-
 def origin_of_argument(x: jax.ShapeDtypeStruct) -> Origin:
   """Returns the origin of an argument: data, unless a mask or random key."""
   is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
@@ -173,11 +168,6 @@ def _cond(eqn, origins):
   return results, max((flops for _, flops in branches), key=Flops.total)
 
 
-def _barrier(eqn, origins):
-  del eqn
-  return origins, Flops()
-
-
 def _any_other(eqn, origins):
   inner = [
     getattr(value, 'jaxpr', value)
@@ -245,7 +235,7 @@ _PRODUCTS = {'dot_general': _dot, 'conv_general_dilated': _conv}
 _RULES = {
   **_PRODUCTS,
   'cond': _cond,
-  'optimization_barrier': _barrier,
+  'optimization_barrier': lambda eqn, origins: (origins, Flops()),
   'scan': _scan,
   'while': _while,
 }

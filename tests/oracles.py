@@ -1,6 +1,7 @@
 """Slow, obvious references that tests compare with."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -30,6 +31,28 @@ def largest_over(scores, k, **options):
     part.reshape(x.shape)
     for part, x in zip(np.split(flat, ends), scores, strict=True)
   ]
+
+
+def normal(shapes, seed, dtype=jnp.float32):
+  """Returns a tree of normal numbers, for a tree of shapes."""
+  random = np.random.default_rng(seed)
+  return jax.tree.map(
+    lambda shape: jnp.asarray(random.standard_normal(shape), dtype),
+    shapes,
+    is_leaf=lambda x: isinstance(x, tuple),
+  )
+
+
+def assert_same(found, expected):
+  """Asserts that two trees are equal."""
+  jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def assert_close(found, expected, rtol=1e-5, atol=1e-6):
+  """Asserts that two trees are equal to within rounding errors."""
+  assert jax.tree.structure(found) == jax.tree.structure(expected)
+  for x, y in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+    np.testing.assert_allclose(x, y, rtol, atol)
 
 
 def train(tx, params, gradients):

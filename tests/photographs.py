@@ -46,11 +46,7 @@ def photographs() -> tuple[np.ndarray, ...]:
 
 
 def view(index: int, height: int, width: int) -> np.ndarray:
-  """Returns a crop of photograph `index % 10`, another for each index.
-
-  Shapes:
-    returned: uint8 `[height, width, 3]`, BGR.
-  """
+  """Returns a crop of photograph `index % 10`, uint8 `[H, W, 3]`, BGR."""
   photograph = photographs()[index % len(_NAMES)]
   rng = np.random.default_rng(index)
   share = rng.uniform(0.7, 1.0)  # of the largest crop of this shape
@@ -106,12 +102,8 @@ def write_imagenet(
 ) -> None:
   """Writes views as imagenet2012 to a folder of tensorflow-datasets.
 
-  Args:
-    data_dir: the folder.
-    num_train: number of training examples; indices from 0.
-    num_validation: size of the split `validation`; the indices that follow.
-    num_shards: files of a split.
-    example: makes the example of an index.
+  `example` makes the example of an index: from 0 in the training split, the
+  following ones in `validation`.
   """
   features = {
     'image': tfds.features.Image(encoding_format='jpeg'),

@@ -62,8 +62,11 @@ def test_mistakes_are_one_message_and_leave_nothing(
   ('flag', 'message'),
   [
     ('--cluster.node=2', 'unknown cluster key .*"nodes"'),
+    ('--cluster.time_min=2', r'signal_delay_s: expected less than .* 120 s'),
+    ('--cluster.num_requeues=-1', 'num_requeues: expected >= 0, got -1'),
     ('--cluster.nodes=0', 'cluster.nodes: expected >= 1'),
     ('--cluster=x.py', 'expected a config file'),
+    ('--cluster.mem_gb=much', 'mem_gb=much'),
   ],
 )
 def test_mistakes_in_the_cluster_are_one_message(

@@ -7,6 +7,7 @@ N: tokens; V: words; D: d_model; E: width of an embedding.
 """
 
 from collections.abc import Callable
+import functools
 import itertools
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.models import relative_attention
+from experiments.models import transformer_layer
 
 NUM_BLOCKS = 16  # of the tokens of a tail
 
@@ -87,13 +88,11 @@ class AdaptiveEmbedding(hk.Module):
   def parameters(self) -> tuple[list[jax.Array], list[jax.Array]]:
     """Returns tables, each [V_i, E_i], and projections, each [E_i, D]."""
     vocabulary = self._vocabulary
-    tables = _get_tables(vocabulary)
-    projections = [
+    return _get_tables(vocabulary), [
       _get_projection(i, width, vocabulary.d_model)
       for i, (_, width) in enumerate(vocabulary.tables)
       if vocabulary.is_projected
     ]
-    return tables, projections
 
   def __call__(self, tokens: jax.Array) -> jax.Array:
     """Returns embeddings times sqrt(D), float32 [..., D], of tokens [...]."""
@@ -137,7 +136,7 @@ class AdaptiveSoftmax(hk.Module):
   def nll(self, x: jax.Array, targets: jax.Array) -> jax.Array:
     """Returns -log p(target), float32 [N], of x [N, D] and targets [N].
 
-    The time for a tail follows the number of targets in it.
+    The time for a tail grows with the number of targets in it.
     """
     score, bounds = self._scores(), self._vocabulary.bounds
     head_targets, tails = targets, []
@@ -200,24 +199,21 @@ class AdaptiveSoftmax(hk.Module):
     ]
     if num_tails := len(vocabulary.cutoffs):
       shape = (num_tails, vocabulary.d_embed)
-      parts[0].append(
-        (
-          hk.get_parameter(
-            'cluster_embeddings', shape, jnp.float32, relative_attention.INIT
-          ),
-          hk.get_parameter('cluster_bias', shape[:1], jnp.float32, jnp.zeros),
-        )
+      table = hk.get_parameter(
+        'cluster_embeddings', shape, jnp.float32, transformer_layer.INIT
       )
+      bias = hk.get_parameter('cluster_bias', shape[:1], jnp.float32, jnp.zeros)
+      parts[0].append((table, bias))
     return [
-      lambda x, p=p, words=words: _logits(x, p, words)
-      for p, words in zip(projections, parts, strict=True)
+      functools.partial(_logits, projection, words)
+      for projection, words in zip(projections, parts, strict=True)
     ]
 
 
 def _get_tables(vocabulary: Vocabulary) -> list[jax.Array]:
   return [
     hk.get_parameter(
-      f'embeddings_{i}', shape, jnp.float32, relative_attention.INIT
+      f'embeddings_{i}', shape, jnp.float32, transformer_layer.INIT
     )
     for i, shape in enumerate(vocabulary.tables)
   ]
@@ -229,7 +225,7 @@ def _get_projection(i: int, width: int, d_model: int) -> jax.Array:
   )
 
 
-def _logits(x: jax.Array, projection: jax.Array | None, words) -> jax.Array:
+def _logits(projection: jax.Array | None, words, x: jax.Array) -> jax.Array:
   """Returns logits, float32 [N, ...]; products are in the dtype of x."""
   if projection is not None:
     x = x @ projection.astype(x.dtype).T
@@ -245,8 +241,8 @@ def _nll_of_some(x, score, targets, inside) -> jax.Array:
   """Returns -log p(target) where `inside`, else 0; float32 [N].
 
   Tokens inside are sorted to the front and computed in blocks; blocks without
-  any are skipped. So the time follows the number of tokens inside although all
-  shapes are static, and only one block's logits are in memory.
+  any are skipped. So time grows with the number of tokens inside, and only one
+  block's logits are in memory.
   """
   num_tokens = x.shape[0]
   size = -(-num_tokens // NUM_BLOCKS)
@@ -254,9 +250,8 @@ def _nll_of_some(x, score, targets, inside) -> jax.Array:
   padding = size * NUM_BLOCKS - num_tokens
 
   def split(values):
-    values = jnp.pad(
-      values[order], [(0, padding)] + [(0, 0)] * (values.ndim - 1)
-    )
+    widths = [(0, padding)] + [(0, 0)] * (values.ndim - 1)
+    values = jnp.pad(values[order], widths)
     return jnp.reshape(values, (NUM_BLOCKS, size, *values.shape[1:]))
 
   @jax.checkpoint

@@ -34,8 +34,6 @@ def alexnet(
   Args:
     dropout: rate in [0, 1) before the first two fully connected layers; 0.5 in
       AlexNet.
-    num_classes: number of logits.
-    compute_dtype: 'float32' or 'bfloat16', see `layers.transform`.
 
   Reference:
     Krizhevsky et al., 2012, "ImageNet classification with deep convolutional

@@ -19,10 +19,6 @@ def lenet5(*, num_classes: int, compute_dtype: str) -> hk.TransformedWithState:
   Shapes:
     images: float32 [B, H, W, C]; logits: float32 [B, num_classes].
 
-  Args:
-    num_classes: number of logits.
-    compute_dtype: 'float32' or 'bfloat16', see `layers.transform`.
-
   Reference:
     LeCun et al., 1998, "Gradient-based learning applied to document
     recognition". https://doi.org/10.1109/5.726791

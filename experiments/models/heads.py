@@ -43,11 +43,11 @@ def make_heads(
   """Returns a network with `num_heads` heads of `num_classes` logits.
 
   The heads' parameters are those whose shape depends on the number of classes.
-  Each head is drawn as if alone, provided that its initializer does not depend
-  on the number of classes, such as with fan-in scaling.
+  Each head is drawn as if alone if its initializer does not depend on the
+  number of classes, such as with fan-in scaling.
 
   Args:
-    make_network: a number of classes to a network of (inputs, is_training).
+    make_network: from a number of classes to a network.
     inputs: an array or its shape and dtype.
     num_classes: C.
     num_heads: H; 1 for a head shared by all tasks.

@@ -78,12 +78,8 @@ def transform(
     >>> params['linear']['w'].dtype, logits.dtype
     (dtype('float32'), dtype('float32'))
 
-  Args:
-    forward: a Haiku function.
-    compute_dtype: 'float32' or 'bfloat16'.
-
   Raises:
-    ValueError: If `compute_dtype` is neither.
+    ValueError: If `compute_dtype` is not 'float32' or 'bfloat16'.
   """
   if compute_dtype not in COMPUTE_DTYPES:
     raise ValueError(
@@ -120,14 +116,7 @@ def conv(
 
   (kernel - 1) / 2 zeros are padded on each side, as is usual in residual
   networks; with a stride, 'SAME' would depend on the size of the input.
-
-  Args:
-    x: [B, H, W, C].
-    channels: number of output channels.
-    kernel: height and width, odd.
-    stride: in both directions.
-    scale: of the variance scaling (fan-in, truncated normal).
-    name: of the module.
+  `kernel` is odd; `scale` is that of the initializer `fan_in`.
   """
   side = (kernel - 1) // 2
   return Conv2D(
@@ -147,12 +136,7 @@ def batch_norm(
   """Returns batch normalization with decay 0.9 and epsilon 1e-5.
 
   Under `jax.jit`, statistics are those of the global batch, sharded or not.
-
-  Args:
-    x: [B, H, W, C].
-    is_training: use the batch's statistics, and update the averages.
-    zero_scale: initial scale of zero instead of one.
-    name: of the module.
+  `zero_scale` is for an initial scale of 0 instead of 1.
   """
   return hk.BatchNorm(
     create_scale=True,

@@ -19,7 +19,6 @@ def lenet(
 
   Args:
     hidden: width of each hidden layer; (300, 100) in the literature.
-    num_classes: number of logits.
 
   Reference:
     LeCun et al., 1998, "Gradient-based learning applied to document

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from experiments.models import layers
 
+STEMS = {'cifar': (3, 1), 'imagenet': (7, 2)}  # kernel and stride
 # (x, is_training, channels, stride) -> x
 Block = Callable[[jax.Array, bool, int, int], jax.Array]
 
@@ -31,10 +32,6 @@ def resnet50(
   Shapes:
     images: float32 [B, H, W, C], 224 pixels and 3 channels in the literature;
       logits: float32 [B, num_classes].
-
-  Args:
-    num_classes: number of logits.
-    compute_dtype: 'float32' or 'bfloat16', see `layers.transform`.
 
   Reference:
     He et al., 2016, "Deep residual learning for image recognition".
@@ -55,20 +52,11 @@ def resnet50(
 def resnet18(
   *, stem: str, num_classes: int, compute_dtype: str
 ) -> hk.TransformedWithState:
-  """Returns ResNet-18, for ImageNet or CIFAR.
-
-  Shapes:
-    images: float32 [B, H, W, C]; logits: float32 [B, num_classes].
+  """Returns ResNet-18, for ImageNet or CIFAR; see `resnet50`.
 
   Args:
     stem: 'imagenet' (7x7 convolution and pooling, stride 4 in all) or 'cifar'
       (3x3 convolution of stride 1).
-    num_classes: number of logits.
-    compute_dtype: 'float32' or 'bfloat16', see `layers.transform`.
-
-  Reference:
-    He et al., 2016, "Deep residual learning for image recognition".
-    https://arxiv.org/abs/1512.03385
   """
   return _resnet(
     _basic,
@@ -89,18 +77,6 @@ def resnet32(
   and pad the channels with zeros.
 
   Differs from the paper: initialization as in `resnet50`.
-
-  Shapes:
-    images: float32 [B, H, W, C], 32 pixels in the literature; logits: float32
-      [B, num_classes].
-
-  Args:
-    num_classes: number of logits.
-    compute_dtype: 'float32' or 'bfloat16', see `layers.transform`.
-
-  Reference:
-    He et al., 2016, "Deep residual learning for image recognition".
-    https://arxiv.org/abs/1512.03385
   """
   return _resnet(
     _basic_padded,
@@ -128,7 +104,12 @@ def _resnet(
 
   def forward(images, is_training):
     layers.check_images(images)
-    x = STEMS[stem](images, is_training, channels[0])
+    kernel, stride = STEMS[stem]
+    with hk.name_scope('stem'):
+      x = layers.conv(images, channels[0], kernel, stride=stride, name='conv')
+      x = jax.nn.relu(layers.batch_norm(x, is_training, name='norm'))
+    if stem == 'imagenet':
+      x = hk.max_pool(x, (1, 3, 3, 1), (1, 2, 2, 1), 'SAME')
     for i, (num, width) in enumerate(zip(num_blocks, channels, strict=True)):
       with hk.name_scope(f'stage_{i + 1}'):
         for j in range(num):
@@ -140,22 +121,6 @@ def _resnet(
     )(x)
 
   return layers.transform(forward, compute_dtype=compute_dtype)
-
-
-def _imagenet_stem(images, is_training, channels):
-  with hk.name_scope('stem'):
-    x = layers.conv(images, channels, 7, stride=2, name='conv')
-    x = jax.nn.relu(layers.batch_norm(x, is_training, name='norm'))
-  return hk.max_pool(x, (1, 3, 3, 1), (1, 2, 2, 1), 'SAME')
-
-
-def _cifar_stem(images, is_training, channels):
-  with hk.name_scope('stem'):
-    x = layers.conv(images, channels, 3, name='conv')
-    return jax.nn.relu(layers.batch_norm(x, is_training, name='norm'))
-
-
-STEMS = {'imagenet': _imagenet_stem, 'cifar': _cifar_stem}
 
 
 def _bottleneck(x, is_training, channels, stride):

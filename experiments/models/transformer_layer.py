@@ -1,108 +1,224 @@
 """One layer of Transformer-XL: attention over the memory, then feed-forward.
 
-B: batch; T: current segment; M: memory; K = M + T; D: d_model.
+B: batch; T: queries, the current segment; M: memory; K = M + T: keys, oldest
+first; D: d_model; H: heads; C: d_head.
 """
 
-from typing import Any
 from typing import NamedTuple
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from experiments.models import relative_attention as relative
+from experiments.models import layers
+
+INIT = hk.initializers.RandomNormal(0.02)
+MASKED = -1e30  # score; infinity would give NaN gradients
 
 
-class Sizes(NamedTuple):
-  """Sizes of the layers."""
+class Settings(NamedTuple):
+  """Sizes and computation of the layers."""
 
   num_layers: int
   d_model: int
   num_heads: int
   d_head: int
   d_inner: int
-
-
-class Regime(NamedTuple):
-  """Computation of the layers."""
-
   dropout: float
   attention_dropout: float
   pre_norm: bool
   tie_biases: bool
   clamp_len: int | None
   same_length: bool
-  dtype: Any  # of products
+  compute_dtype: str  # of products
   remat: bool
+
+
+class Biases(NamedTuple):
+  """The two learned biases of the queries, u and v in the paper."""
+
+  r_w: jax.Array  # [H, C], for keys
+  r_r: jax.Array  # [H, C], for positions
+
+
+def get_biases(settings: Settings) -> Biases:
+  """Returns the biases as parameters of the current Haiku module."""
+  shape = (settings.num_heads, settings.d_head)
+  return Biases(
+    hk.get_parameter('r_w_bias', shape, jnp.float32, INIT),
+    hk.get_parameter('r_r_bias', shape, jnp.float32, INIT),
+  )
 
 
 class Layer(hk.Module):
   """Attention and a feed-forward network, each with a shortcut."""
 
-  def __init__(self, sizes: Sizes, regime: Regime, name: str):
+  def __init__(self, settings: Settings, name: str):
     super().__init__(name=name)
-    self._sizes, self._regime = sizes, regime
+    self._settings = settings
+
+  def __call__(self, x, memory, positions, biases, mask, is_training):
+    """Returns [B, T, D]; see `Attention` for the arguments."""
+    attention = Attention(self._settings, 'attention')
+    x = attention(x, memory, positions, biases, mask, is_training)
+    return _FeedForward(self._settings, 'feed_forward')(x, is_training)
+
+
+class Attention(hk.Module):
+  """Multi-head attention whose scores are (q + u) k + (q + v) r.
+
+  Reference:
+    Dai et al., 2019, "Transformer-XL: Attentive language models beyond a
+    fixed-length context". https://arxiv.org/abs/1901.02860
+  """
+
+  def __init__(self, settings: Settings, name: str):
+    super().__init__(name=name)
+    self._settings = settings
 
   def __call__(
     self,
     x: jax.Array,
     memory: jax.Array,
     positions: jax.Array,
-    biases: relative.Biases | None,
+    biases: Biases | None,
     mask: jax.Array,
     is_training: bool,
   ) -> jax.Array:
-    """Returns [B, T, D] for x [B, T, D]; see `RelativeAttention`.
+    """Returns x with what it attends to, normalized, [B, T, D].
 
-    `memory` is x in the previous segments, [B, M, D].
+    Args:
+      x: [B, T, D].
+      memory: x in the previous segments, [B, M, D].
+      positions: [K, D], see `embed_distances`.
+      biases: shared by all layers; None for the layer's own.
+      mask: bool [B, 1, T, K], see `visible`; True at each query's own key.
+      is_training: enables dropout.
     """
-    regime = self._regime
-    attention = _Attention(self._sizes, regime, name='attention')
-    x = attention(x, memory, positions, biases, mask, is_training)
-    feed_forward = _FeedForward(self._sizes, regime, name='feed_forward')
-    return feed_forward(x, is_training)
-
-
-class _Attention(relative.RelativeAttention):
-  """Relative attention with its shortcut and normalization."""
-
-  def __init__(self, sizes: Sizes, regime: Regime, name: str):
-    super().__init__(
-      num_heads=sizes.num_heads,
-      d_head=sizes.d_head,
-      dropout=regime.attention_dropout,
-      name=name,
-    )
-    self._regime = regime
-
-  def __call__(self, x, memory, positions, biases, mask, is_training):
-    regime, norm = self._regime, _norm()
+    settings, norm = self._settings, _norm()
     keys = jnp.concatenate([memory.astype(x.dtype), x], axis=1)  # [B, K, D]
-    if regime.pre_norm:
+    if settings.pre_norm:
       keys = norm(keys)
     queries = keys[:, memory.shape[1] :]
-    seen = super().__call__(queries, keys, positions, biases, mask, is_training)
-    x += relative.drop(seen, regime.dropout, is_training)
-    return x if regime.pre_norm else norm(x)
+    biases = biases or get_biases(self._settings)
+    attended = self._attend(queries, keys, positions, biases, mask, is_training)
+    x += drop(attended, settings.dropout, is_training)
+    return x if settings.pre_norm else norm(x)
+
+  @hk.name_like('__call__')
+  def _attend(self, queries, keys, positions, biases, mask, is_training):
+    """Returns the attention of queries [B, T, D] to keys [B, K, D]."""
+    d_model, dtype = queries.shape[-1], queries.dtype
+    q = self._heads(queries, 'query')  # [B, T, H, C]
+    k = self._heads(keys, 'key')  # [B, K, H, C]
+    v = self._heads(keys, 'value')  # [B, K, H, C]
+    r = self._heads(positions, 'position')  # [K, H, C]
+    u, w = (bias.astype(dtype)[None, None] for bias in biases)
+    scores = jnp.einsum(
+      'bthc,bkhc->bhtk', q + u, k, preferred_element_type=jnp.float32
+    )
+    scores += relative_shift(
+      jnp.einsum('bthc,khc->bhtk', q + w, r, preferred_element_type=jnp.float32)
+    )
+    scores = jnp.where(mask, scores * self._settings.d_head**-0.5, MASKED)
+    weights = jax.nn.softmax(scores)  # float32 [B, H, T, K]
+    weights = drop(weights, self._settings.attention_dropout, is_training)
+    values = jnp.einsum('bhtk,bkhc->bthc', weights.astype(dtype), v)
+    values = jnp.reshape(values, (*values.shape[:2], -1))  # [B, T, H * C]
+    return _linear(d_model, 'output')(values)
+
+  @hk.name_like('__call__')
+  def _heads(self, x: jax.Array, name: str) -> jax.Array:
+    """Returns the heads' projections of x [..., D], [..., H, C]."""
+    num_heads, d_head = self._settings.num_heads, self._settings.d_head
+    x = _linear(num_heads * d_head, name)(x)
+    return jnp.reshape(x, (*x.shape[:-1], num_heads, d_head))
 
 
 class _FeedForward(hk.Module):
   """Two linear layers with ReLU, shortcut and normalization."""
 
-  def __init__(self, sizes: Sizes, regime: Regime, name: str):
+  def __init__(self, settings: Settings, name: str):
     super().__init__(name=name)
-    self._sizes, self._regime = sizes, regime
+    self._settings = settings
 
   def __call__(self, x, is_training):
-    sizes, regime, norm = self._sizes, self._regime, _norm()
-    y = norm(x) if regime.pre_norm else x
-    y = jax.nn.relu(relative.linear(sizes.d_inner, 'linear_0', True)(y))
-    y = relative.drop(y, regime.dropout, is_training)
-    y = relative.linear(sizes.d_model, 'linear_1', True)(y)
-    x += relative.drop(y, regime.dropout, is_training)
-    return x if regime.pre_norm else norm(x)
+    settings, norm = self._settings, _norm()
+    y = norm(x) if settings.pre_norm else x
+    y = jax.nn.relu(_linear(settings.d_inner, 'linear_0', True)(y))
+    y = drop(y, settings.dropout, is_training)
+    y = _linear(settings.d_model, 'linear_1', True)(y)
+    x += drop(y, settings.dropout, is_training)
+    return x if settings.pre_norm else norm(x)
+
+
+def _linear(width: int, name: str, with_bias: bool = False) -> hk.Module:
+  return layers.Linear(width, with_bias, w_init=INIT, name=name)
 
 
 def _norm() -> hk.LayerNorm:
   scale_init = hk.initializers.RandomNormal(0.02, 1.0)
   return hk.LayerNorm(-1, True, True, scale_init=scale_init, name='layer_norm')
+
+
+def drop(x: jax.Array, rate: float, is_training: bool) -> jax.Array:
+  """Returns x after dropout in training, x otherwise."""
+  if not is_training or not rate:
+    return x
+  return hk.dropout(hk.next_rng_key(), rate, x)
+
+
+def relative_shift(x: jax.Array) -> jax.Array:
+  """Returns scores by key of scores by distance: y[t, k] = x[t, T - 1 - t + k].
+
+  Row t of x has the distances K - 1, ..., 0; key k is K - T + t - k before
+  query t. Entries of keys after the query are undefined. This is a padded
+  column and a reshape, no gather.
+
+  Example:
+    >>> relative_shift(jnp.array([[2, 1, 0], [2, 1, 0]]))
+    Array([[1, 0, 0],
+           [2, 1, 0]], dtype=int32)
+
+  Shapes:
+    x: [..., T, K], as is the result.
+  """
+  *batch, num_queries, num_keys = x.shape
+  x = jnp.pad(x, [(0, 0)] * (len(batch) + 1) + [(1, 0)])
+  x = jnp.reshape(x, (*batch, num_keys + 1, num_queries))
+  return jnp.reshape(x[..., 1:, :], (*batch, num_queries, num_keys))
+
+
+def embed_distances(
+  num_keys: int, d_model: int, clamp_len: int | None
+) -> jax.Array:
+  """Returns sinusoids of the distances K - 1, ..., 0, float32 [K, D].
+
+  D is even; distances are clipped to `clamp_len` unless it is None.
+  """
+  distances = jnp.arange(num_keys - 1, -1, -1, jnp.float32)
+  if clamp_len is not None:
+    distances = jnp.minimum(distances, clamp_len)
+  frequencies = 10_000 ** -(jnp.arange(0, d_model, 2) / d_model)
+  angles = distances[:, None] * frequencies[None, :]  # [K, D / 2]
+  return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+def visible(
+  length: jax.Array, num_queries: int, memory_len: int, same_length: bool
+) -> jax.Array:
+  """Returns the causal mask of keys for each query, bool [B, 1, T, K].
+
+  Args:
+    length: int [B], number of filled places of the memory, the last ones.
+    num_queries: T.
+    memory_len: M.
+    same_length: limits each query to the last M keys, its own included.
+  """
+  key = jnp.arange(memory_len + num_queries)[None, :]  # [1, K]
+  distance = memory_len + jnp.arange(num_queries)[:, None] - key  # [T, K]
+  mask = distance >= 0
+  if same_length:
+    mask &= distance < memory_len
+  held = key >= memory_len - length[:, None]  # [B, K]
+  return mask[None, None] & held[:, None, None, :]

@@ -1,13 +1,33 @@
 """Transformer-XL: a language model with a memory of its own hidden states.
 
+Parameters, and their names in the released PyTorch model
+(https://github.com/kimiyoung/transformer-xl); i is a cluster of words or a
+layer, and T marks matrices that are transposed there:
+
+  embedding/embeddings_i      word_emb.emb_layers.i.weight
+  embedding/projection_i      word_emb.emb_projs.i, T
+  softmax/embeddings_i        crit.out_layers.i.weight, where not tied
+  softmax/projection_i        crit.out_projs.i, where not tied
+  softmax/bias_i              crit.out_layers.i.bias
+  softmax/cluster_embeddings  crit.cluster_weight, last row for the first tail
+  softmax/cluster_bias        crit.cluster_bias
+  r_w_bias, r_r_bias          the same; biases for keys and for positions
+  layer_i/attention/          layers.i.dec_attn.
+    query/w, key/w, value/w     qkv_net.weight, thirds of its rows, T
+    position/w, output/w        r_net.weight, T, and o_net.weight, T
+    layer_norm/scale, offset    layer_norm.weight, bias
+  layer_i/feed_forward/       layers.i.pos_ff.
+    linear_0/w, b               CoreNet.0.weight, T, and bias
+    linear_1/w, b               CoreNet.3.weight, T, and bias
+    layer_norm/scale, offset    layer_norm.weight, bias
+
 B: batch; T: current segment; M: memory; K = M + T; D: d_model; V: words.
 """
 
 from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Mapping
 import contextlib
-from typing import Any
+import functools
 from typing import NamedTuple
 
 import haiku as hk
@@ -17,10 +37,7 @@ import jmp
 
 from experiments.models import adaptive
 from experiments.models import layers
-from experiments.models import relative_attention as relative
 from experiments.models import transformer_layer
-from experiments.models import transformer_parameters as parameters
-from sparsity import select
 
 
 class Memory(NamedTuple):
@@ -67,13 +84,13 @@ def transformer_xl(
   compute_dtype: str,
   remat: bool,
 ) -> TransformerXL:
-  """Returns the model; see `describe` for its parameters.
+  """Returns the model.
 
   The memory length is that of the memory given.
 
   Args:
     vocab_size: V.
-    num_layers: number of layers.
+    num_layers: at least 1.
     d_model: D, even.
     num_heads: of attention.
     d_head: width of a head.
@@ -101,57 +118,27 @@ def transformer_xl(
     Dai et al., 2019, "Transformer-XL: Attentive language models beyond a
     fixed-length context". https://arxiv.org/abs/1901.02860
   """
-  sizes = transformer_layer.Sizes(
-    num_layers, d_model, num_heads, d_head, d_inner
-  )
   vocabulary = adaptive.Vocabulary(
-    vocab_size,
-    d_model,
-    d_embed,
-    tuple(cutoffs),
-    div_val,
-    tie_embeddings,
+    vocab_size, d_model, d_embed, tuple(cutoffs), div_val, tie_embeddings,
     tuple(tie_projections),
-  )
-  _check(sizes, dropout, attention_dropout, clamp_len, compute_dtype)
+  )  # fmt: skip
+  settings = transformer_layer.Settings(
+    num_layers, d_model, num_heads, d_head, d_inner, dropout, attention_dropout,
+    pre_norm, tie_biases, clamp_len, same_length, compute_dtype, remat,
+  )  # fmt: skip
+  _check(settings)
   adaptive.check(vocabulary)
-  regime = transformer_layer.Regime(
-    dropout,
-    attention_dropout,
-    pre_norm,
-    tie_biases,
-    clamp_len,
-    same_length,
-    jnp.dtype(compute_dtype),
-    remat,
-  )
-  return _functions(vocabulary, sizes, regime)
+  return _functions(vocabulary, settings)
 
 
-def describe(
-  config: Mapping[str, Any],
-) -> list[tuple[str, tuple[int, ...], str]]:
-  """Returns (path, shape, meaning) of each parameter of `transformer_xl`."""
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  params = jax.eval_shape(transformer_xl(**config).init, key)
-  described = []
-  for module, name, value in select.named_leaves(params):
-    path = select.join(module, name)
-    meaning = parameters.meaning(path)
-    described.append((path, value.shape, meaning))
-  return described
-
-
-def _functions(vocabulary, sizes, regime) -> TransformerXL:
+def _functions(vocabulary, settings) -> TransformerXL:
   """Returns the pure functions of a model."""
 
-  def apply(tokens, targets, memory, is_training):
-    net = _Net(vocabulary, sizes, regime)
-    tokens, targets = jnp.asarray(tokens), jnp.asarray(targets)
-    return net(tokens, targets, memory, is_training)
+  def apply(*arguments):
+    return _Net(vocabulary, settings)(*arguments)
 
   def predict(tokens, memory):
-    return _Net(vocabulary, sizes, regime).predict(jnp.asarray(tokens), memory)
+    return _Net(vocabulary, settings).predict(tokens, memory)
 
   def empty(batch_size: int, memory_len: int) -> Memory:
     if batch_size < 1 or memory_len < 0:
@@ -159,9 +146,10 @@ def _functions(vocabulary, sizes, regime) -> TransformerXL:
         'expected batch_size >= 1 and memory_len >= 0, got '
         f'{batch_size} and {memory_len}'
       )
-    shape = (batch_size, memory_len, sizes.d_model)
+    shape = (batch_size, memory_len, settings.d_model)
     hidden = tuple(
-      jnp.zeros(shape, regime.dtype) for _ in range(sizes.num_layers)
+      jnp.zeros(shape, settings.compute_dtype)
+      for _ in range(settings.num_layers)
     )
     return Memory(hidden, jnp.zeros(batch_size, jnp.int32))
 
@@ -185,15 +173,14 @@ def _functions(vocabulary, sizes, regime) -> TransformerXL:
 class _Net(hk.Module):
   """Embedding, layers, softmax."""
 
-  def __init__(self, vocabulary, sizes, regime):
+  def __init__(self, vocabulary, settings):
     super().__init__(name='transformer_xl')
-    self._sizes, self._regime = sizes, regime
-    self._vocabulary = vocabulary
+    self._vocabulary, self._settings = vocabulary, settings
 
   def __call__(self, tokens, targets, memory, is_training):
     x, memory, softmax = self._hidden(tokens, memory, is_training)
     x = jnp.reshape(x, (-1, x.shape[-1]))  # [B * T, D]
-    nll = softmax.nll(x, jnp.reshape(targets, -1))
+    nll = softmax.nll(x, jnp.asarray(targets).reshape(-1))
     return jnp.reshape(nll, targets.shape), memory
 
   @hk.name_like('__call__')
@@ -204,46 +191,41 @@ class _Net(hk.Module):
   @hk.name_like('__call__')
   def _hidden(self, tokens, memory, is_training):
     """Returns the last layer's output, the memory after it, and the softmax."""
-    sizes, regime = self._sizes, self._regime
+    settings = self._settings
+    dtype = jnp.dtype(settings.compute_dtype)
+    tokens = jnp.asarray(tokens)
     embedding = adaptive.AdaptiveEmbedding(self._vocabulary)
     softmax = adaptive.AdaptiveSoftmax(self._vocabulary, embedding)
     num_queries, memory_len = tokens.shape[1], memory.hidden[0].shape[1]
-    if regime.same_length and not memory_len:
+    if settings.same_length and not memory_len:
       raise ValueError(
         'expected a memory of at least 1 with same_length, for each token '
         "attends to as many as the memory's length; got none"
       )
-    mask = relative.visible(
-      memory.length, num_queries, memory_len, regime.same_length
+    mask = transformer_layer.visible(
+      memory.length, num_queries, memory_len, settings.same_length
     )
-    positions = relative.embed_distances(
-      memory_len + num_queries, sizes.d_model, regime.clamp_len
-    ).astype(regime.dtype)
-    positions = relative.drop(positions, regime.dropout, is_training)
+    positions = transformer_layer.embed_distances(
+      memory_len + num_queries, settings.d_model, settings.clamp_len
+    ).astype(dtype)
+    positions = transformer_layer.drop(positions, settings.dropout, is_training)
     biases = None
-    if regime.tie_biases:
-      biases = relative.get_biases(sizes.num_heads, sizes.d_head)
-    x = embedding(tokens).astype(regime.dtype)
-    x = relative.drop(x, regime.dropout, is_training)
+    if settings.tie_biases:
+      biases = transformer_layer.get_biases(settings)
+    x = embedding(tokens).astype(dtype)
+    x = transformer_layer.drop(x, settings.dropout, is_training)
     hidden = []
-    with _precision(regime.dtype):
+    with _precision(dtype):
       for i, before in enumerate(memory.hidden):
         hidden.append(_push(before, x))
-        layer = transformer_layer.Layer(sizes, regime, name=f'layer_{i}')
-        arguments = x, jax.lax.stop_gradient(before), positions, biases, mask
-        x = _run(layer, arguments, is_training, regime.remat)
-    x = relative.drop(x, regime.dropout, is_training)
+        layer = transformer_layer.Layer(settings, f'layer_{i}')
+        run = functools.partial(layer, is_training=is_training)
+        if settings.remat and is_training and not hk.running_init():
+          run = hk.remat(run)
+        x = run(x, jax.lax.stop_gradient(before), positions, biases, mask)
+    x = transformer_layer.drop(x, settings.dropout, is_training)
     length = jnp.minimum(memory.length + num_queries, memory_len)
     return x, Memory(tuple(hidden), length), softmax
-
-
-def _run(layer, arguments, is_training: bool, remat: bool) -> jax.Array:
-  def run(*arguments):
-    return layer(*arguments, is_training)
-
-  if remat and is_training and not hk.running_init():
-    run = hk.remat(run)
-  return run(*arguments)
 
 
 def _push(memory: jax.Array, x: jax.Array) -> jax.Array:
@@ -255,35 +237,33 @@ def _push(memory: jax.Array, x: jax.Array) -> jax.Array:
 @contextlib.contextmanager
 def _precision(dtype) -> Iterator[None]:
   """Computes products in `dtype`, normalization in float32."""
-  full = jnp.float32
-  policies = {
-    hk.LayerNorm: jmp.Policy(full, full, dtype),
-    layers.Linear: jmp.Policy(full, dtype, dtype),
-  }
-  with contextlib.ExitStack() as stack:
-    for module, policy in policies.items():
-      stack.enter_context(hk.mixed_precision.push_policy(module, policy))
+  push, full = hk.mixed_precision.push_policy, jnp.float32
+  with (
+    push(hk.LayerNorm, jmp.Policy(full, full, dtype)),
+    push(layers.Linear, jmp.Policy(full, dtype, dtype)),
+  ):
     yield
 
 
-def _check(sizes, dropout, attention_dropout, clamp_len, compute_dtype):
+def _check(settings: transformer_layer.Settings) -> None:
   """Raises ValueError if a size or rate is out of range."""
-  for name, size in sizes._asdict().items():
-    if size < 1:
+  for name in ('num_layers', 'd_model', 'num_heads', 'd_head', 'd_inner'):
+    if (size := getattr(settings, name)) < 1:
       raise ValueError(f'expected {name} >= 1, got {size}')
-  if sizes.d_model % 2:
+  if settings.d_model % 2:
     raise ValueError(
       'expected an even d_model, for positions are sines and cosines, got '
-      f'{sizes.d_model}'
+      f'{settings.d_model}'
     )
-  rates = {'dropout': dropout, 'attention_dropout': attention_dropout}
-  for name, rate in rates.items():
-    if not 0 <= rate < 1:
+  for name in ('dropout', 'attention_dropout'):
+    if not 0 <= (rate := getattr(settings, name)) < 1:
       raise ValueError(f'expected 0 <= {name} < 1, got {rate}')
-  if clamp_len is not None and clamp_len < 1:
-    raise ValueError(f'expected clamp_len >= 1 or None, got {clamp_len}')
-  if compute_dtype not in layers.COMPUTE_DTYPES:
+  if settings.clamp_len is not None and settings.clamp_len < 1:
+    raise ValueError(
+      f'expected clamp_len >= 1 or None, got {settings.clamp_len}'
+    )
+  if settings.compute_dtype not in layers.COMPUTE_DTYPES:
     raise ValueError(
       f'expected compute_dtype out of {layers.COMPUTE_DTYPES}, got '
-      f'{compute_dtype!r}'
+      f'{settings.compute_dtype!r}'
     )

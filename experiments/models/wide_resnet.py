@@ -31,8 +31,6 @@ def wide_resnet(
     depth: 6n + 4 for n blocks in each of three stages.
     width: multiple of 16, 32 and 64 channels.
     dropout: rate in [0, 1) between the convolutions of a block.
-    num_classes: number of logits.
-    compute_dtype: 'float32' or 'bfloat16', see `layers.transform`.
 
   Reference:
     Zagoruyko and Komodakis, 2016, "Wide residual networks".

@@ -12,7 +12,6 @@ all are.
 """
 
 import argparse
-from collections.abc import Callable
 from collections.abc import Sequence
 import difflib
 import pathlib
@@ -25,7 +24,6 @@ from experiments.paper import fill
 from experiments.paper import plots
 from experiments.paper import render
 from experiments.paper import runs as runs_lib
-from experiments.paper import table as table_lib
 from experiments.paper import tables as tables_lib
 
 USER_ERROR = 2  # exit code
@@ -38,30 +36,31 @@ def main(arguments: Sequence[str]) -> int:
   written all the same.
   """
   given = _parse(arguments)
-  out = pathlib.Path(given.out)
+  out, code, num_written = pathlib.Path(given.out), 0, 0
   try:
-    make, runs = _source(given.runs, given.stored)
     names = _check_names(given.table)
+    runs, left = runs_lib.read(given.runs) if given.runs else ([], [])
+    stored = pathlib.Path(given.stored) if given.stored else None
+    if stored and not list(stored.glob('*.csv')):
+      raise ValueError(f'expected CSV files of tables in {stored}, got none')
   except (ValueError, OSError) as error:
     return _report(error)
-  code, num_written = 0, 0
+  for path, why in left:
+    _report(f'left out {path}: {why}')
+  frame = runs_lib.to_frame(runs)
   for name in names or tables_lib.TABLES:
     table = tables_lib.TABLES[name]
     try:
-      results = make(table)
+      results, notes = fill.fill(table, runs, frame)
+      if stored and (path := stored / f'{name}.csv').exists():
+        results = fill.complete(table, results, fill.read(table, path))
     except (ValueError, OSError) as error:
       code = _report(error)
       continue
+    for note in notes:
+      _report(note)
     if names or len(results):
-      cells = fill.summarize(table, results)
-      text = render.to_markdown(render.wide(table, cells), len(table.headings))
-      print(f'{table.title}\n\n{text}\n')
-      out.mkdir(parents=True, exist_ok=True)
-      fill.write(results, out / f'{name}.csv')
-      plots.save(plots.of_table(table, cells, results, runs), out, f'{name}_')
-      if given.latex:
-        content = render.to_latex(table, cells).encode()
-        rundir.write_bytes(out / f'{name}.tex', content)
+      _write(table, results, runs, out, given.latex)
       num_written += 1
   if num_written:
     page = render.page(out).encode()
@@ -71,30 +70,17 @@ def main(arguments: Sequence[str]) -> int:
   return code
 
 
-def _source(
-  directory: str | None, stored: str | None
-) -> tuple[Callable[[table_lib.Table], pd.DataFrame], list[runs_lib.Run]]:
-  """Returns the function that makes the results of a table, and the runs."""
-  runs: list[runs_lib.Run] = []
-  if directory:
-    runs, left = runs_lib.read(directory)
-    for path, why in left:
-      _report(f'left out {path}: {why}')
-  frame = runs_lib.to_frame(runs)
-  folder = pathlib.Path(stored or '')
-  if stored and not list(folder.glob('*.csv')):
-    raise ValueError(f'expected the CSV files of tables in {folder}, got none')
-
-  def make(table: table_lib.Table) -> pd.DataFrame:
-    results, notes = fill.fill(table, runs, frame)
-    for note in notes:
-      _report(note)
-    path = folder / f'{table.name}.csv'
-    if stored and path.exists():
-      results = fill.complete(table, results, fill.read(table, path))
-    return results
-
-  return make, runs
+def _write(table, results: pd.DataFrame, runs, out: pathlib.Path, latex: bool):
+  """Writes the results, the plots and, if wanted, LaTeX of a table."""
+  cells = fill.summarize(table, results)
+  text = render.to_markdown(render.wide(table, cells), len(table.headings))
+  print(f'{table.title}\n\n{text}\n')
+  out.mkdir(parents=True, exist_ok=True)
+  fill.write(results, out / f'{table.name}.csv')
+  plots.save(plots.of_table(table, cells, results, runs), out, f'{table.name}_')
+  if latex:
+    content = render.to_latex(table, cells).encode()
+    rundir.write_bytes(out / f'{table.name}.tex', content)
 
 
 def _check_names(names: Sequence[str]) -> list[str]:

@@ -6,8 +6,7 @@ Shapes:
 
 Reference:
   Lopez-Paz and Ranzato, 2017, "Gradient episodic memory for continual
-  learning" (average accuracy, backward and forward transfer).
-  https://arxiv.org/abs/1706.08840
+  learning". https://arxiv.org/abs/1706.08840
   Chaudhry et al., 2018, "Riemannian walk for incremental learning:
   Understanding forgetting and intransigence".
   https://arxiv.org/abs/1801.10112

@@ -17,13 +17,15 @@ import sys
 from typing import Any
 
 import jinja2
+import markupsafe
 from matplotlib import pyplot as plt
+import numpy as np
 import pandas as pd
 
 from experiments import rundir
-from experiments.paper import curves
+from experiments.paper import costs
 from experiments.paper import fill
-from experiments.paper import grids
+from experiments.paper import lines as lines_lib
 from experiments.paper import plots
 from experiments.paper import render
 from experiments.paper import runs as runs_lib
@@ -34,14 +36,29 @@ from experiments.paper import tables as tables_lib
 USER_ERROR = 2  # exit code
 FILES = pathlib.Path(__file__).parent / 'page'
 STYLE = {
-  **plots.STYLE,
-  'axes.facecolor': 'none',
-  'figure.facecolor': 'none',
-  'font.size': 9,
-  'legend.facecolor': 'none',
-  'savefig.facecolor': 'none',
+  **plots.STYLE, 'axes.facecolor': 'none', 'figure.facecolor': 'none',
+  'font.size': 9, 'legend.facecolor': 'none', 'savefig.facecolor': 'none',
   'svg.fonttype': 'none',
+}  # fmt: skip
+_FACTS = (
+  'data', 'model', 'method', 'strategy', 'density', 'backward_density',
+  'distribution', 'num_tasks', 'num_steps',
+)  # fmt: skip
+_STATUSES = (  # worst first
+  'unreadable', 'failed', 'diverged', 'interrupted', 'running', 'waiting',
+  'done',
+)  # fmt: skip
+_COSTS = {
+  'train_share': ('training / dense', '{:.3f}'),
+  'inference_share': ('inference / dense', '{:.3f}'),
+  'num_bytes': ('bytes', '{:,.0f}'),
 }
+_SPARK = markupsafe.Markup(
+  '<svg class="spark" viewBox="0 0 100 20" preserveAspectRatio="none" '
+  'role="img" aria-label="training loss"><polyline points="{}"/></svg>'
+)
+
+Groups = dict[str, list[sweep_lib.Seen]]  # the seeds of each network
 
 
 def make_page(sweep: sweep_lib.Sweep) -> str:
@@ -51,29 +68,31 @@ def make_page(sweep: sweep_lib.Sweep) -> str:
     autoescape=True,
     undefined=jinja2.StrictUndefined,
   )
-  runs = [seen.run for seen in sweep.seen if seen.run]
-  frame = runs_lib.to_frame(runs)
-  groups: dict[str, list[sweep_lib.Seen]] = {}
+  groups: Groups = {}
   for seen in sweep.seen:
-    groups.setdefault(sweep_lib.group_of(seen), []).append(seen)
-  frame['group'] = [_group_of(groups, runs[i]) for i in frame.get('run', ())]
-  statuses = [seen.status for seen in sweep.seen]
-  title = f'Runs in {sweep.path.resolve().name}'
-  subtitle = f'{len(sweep.seen)} runs'
+    groups.setdefault(sweep_lib.group_of(seen.name), []).append(seen)
+  ended = [seen for seen in sweep.seen if seen.run]
+  runs = [seen.run for seen in ended]
+  frame = runs_lib.to_frame(runs)
+  if len(frame):
+    names = [sweep_lib.group_of(ended[i].name) for i in frame.run]
+    frame = frame.assign(group=names)
+  statuses = pd.Series([seen.state.status for seen in sweep.seen])
+  title, of = f'Runs in {sweep.path.resolve().name}', ''
   if sweep.plan is not None:
     title = f'Sweep {sweep.plan["sweep"]}'.strip()
-    subtitle += f' of {sweep.plan["config"]}'
-  notes = list(sweep.notes)
+    of = f' of {sweep.plan["config"]}'
+  notes, table = list(sweep.notes), _runs_table(sweep, groups, frame)
   return environment.get_template('page.html').render(
     title=title,
-    subtitle=subtitle,
-    counts={status: statuses.count(status) for status in sorted({*statuses})},
+    subtitle=f'{len(sweep.seen)} runs{of}',
+    counts=statuses.value_counts(sort=False).to_dict(),
     rerun=sweep_lib.whole(sweep),
-    runs_table=grids.runs_table(sweep, groups, frame),
+    runs_table=table,
     tables=_tables(runs, frame, notes),
     notes=notes,
     difference_title=sweep.base_name,
-    groups=[_details(sweep, i, *item) for i, item in enumerate(groups.items())],
+    groups=[_details(sweep, *group) for group in groups.items()],
   )
 
 
@@ -112,15 +131,92 @@ def image(draw: Callable[[], Any]) -> str:
   return f'data:image/svg+xml;base64,{data}'
 
 
-def _group_of(groups, run: runs_lib.Run) -> str:
-  return next(
-    name
-    for name, own in groups.items()
-    if any(seen.path == run.path for seen in own)
+def _runs_table(
+  sweep: sweep_lib.Sweep, groups: Groups, frame: pd.DataFrame
+) -> tuple[int, pd.DataFrame]:
+  """Returns the number of word columns, and a row of texts for each group."""
+  words = _varying(sweep, groups)
+  known = [m for m in render.LABELS if m in frame and frame[m].notna().any()]
+  rows = []
+  for name, own in groups.items():
+    trained = frame[:0]
+    if len(frame):
+      trained = frame[(frame.group == name) & (frame.status == 'done')]
+      trained = trained[trained.share.isna()]
+    link = markupsafe.Markup('<a href="#{0}">{0}</a>').format(name)
+    alphas = [seen.config['powerprop']['alpha'] for seen in own if seen.config]
+    numbers = {'alpha': f'{alphas[0]:g}' if alphas else ''}
+    for m in known:
+      text = render.text(m, trained[m].mean(), trained[m].std())
+      numbers[render.LABELS[m]] = text
+    numbers['seeds'], cost = len(trained), _costs(own)
+    for key, (heading, form) in _COSTS.items():
+      numbers[heading] = form.format(cost[key]) if key in cost else ''
+    seconds = trained.seconds.sum() if len(trained) else 0
+    numbers |= {'seconds': f'{seconds:.0f}', 'loss': _spark(own)}
+    state = {'run': link, 'status': status([seen.state for seen in own])}
+    rows.append({**state, **words.loc[name], **numbers})
+  return 2 + words.shape[1], pd.DataFrame(rows, dtype=object)
+
+
+def _varying(sweep: sweep_lib.Sweep, groups: Groups) -> pd.DataFrame:
+  """Returns the facts and overrides that differ among groups, as texts."""
+  rows = {}
+  for name, own in groups.items():
+    config = next((seen.config for seen in own if seen.config), None)
+    known = runs_lib.flatten([config]).iloc[0].to_dict() if config else {}
+    rows[name] = (table_lib.facts(config) if config else {}) | known
+  plan = sweep.plan or {'runs': ()}
+  keys = [key for run in plan['runs'] for key in run['overrides']]
+  texts = pd.DataFrame(
+    {
+      key: [str(row.get(key, '')) for row in rows.values()]
+      for key in dict.fromkeys([*_FACTS, *keys])
+      if key not in sweep_lib.NETWORK
+    },
+    index=list(rows),
   )
+  return texts.loc[:, texts.nunique() > 1]
 
 
-def _tables(runs, frame: pd.DataFrame, notes: list[str]) -> list[grids.Cell]:
+def _costs(own: Sequence[sweep_lib.Seen]) -> dict[str, float]:
+  run = next((seen.run for seen in own if seen.run), None)
+  try:
+    return costs.of_network(run.config) if run else {}
+  except ValueError:
+    return {}  # a note of the table says so
+
+
+def _spark(own: Sequence[sweep_lib.Seen]) -> str:
+  """Returns a small curve of the logarithm of the training loss."""
+  rows = next((seen.rows for seen in own if seen.rows), ())
+  losses = [row.get('loss', np.nan) for row in rows if row['split'] == 'train']
+  y = np.log(np.clip([x for x in losses if np.isfinite(x)], 1e-9, None))
+  if len(y) < 2:
+    return ''
+  x, y = np.linspace(0, 100, len(y)), y - y.min()
+  y = 19 - 18 * y / (y.max() or 1)
+  points = (f'{a:.4g},{b:.4g}' for a, b in zip(x, y, strict=True))
+  return _SPARK.format(' '.join(points))
+
+
+def status(states: Sequence[Any]) -> markupsafe.Markup:
+  """Returns the worst status of seeds, with progress or their number."""
+  worst = min((one.status for one in states), key=_STATUSES.index)
+  own = [one for one in states if one.status == worst]
+  shares = [one.step / one.total_steps for one in own if one.total_steps]
+  text = worst
+  if shares and worst in ('running', 'interrupted', 'failed'):
+    text += f' {100 * np.mean(shares):.0f}%'
+  if len(own) < len(states):
+    text += f', {len(own)} of {len(states)}'
+  badge = markupsafe.Markup('<span class="status {}">{}</span>')
+  return badge.format(worst, text)
+
+
+def _tables(
+  runs: Sequence[runs_lib.Run], frame: pd.DataFrame, notes: list[str]
+) -> list[dict[str, Any]]:
   """Returns the tables that the runs belong to, or else one of their own."""
   found = []
   for table in tables_lib.TABLES.values():
@@ -135,81 +231,60 @@ def _tables(runs, frame: pd.DataFrame, notes: list[str]) -> list[grids.Cell]:
   if not found and len(frame):
     table = _own_table(frame)
     found = [(table, fill.fill(table, runs, frame)[0])]
-  return [_table(table, results, runs) for table, results in found]
-
-
-def _table(table: table_lib.Table, results: pd.DataFrame, runs) -> grids.Cell:
-  cells = fill.summarize(table, results)
-  frame = render.wide(table, cells)
-  num_labels, num_columns = len(table.headings), len(table.columns)
-  means = cells['mean'].to_numpy().reshape(-1, num_columns)
-  rows = []
-  for texts, values in zip(frame.to_numpy(), means, strict=True):
-    shown = [grids.word(text) for text in texts]
-    for i, value in enumerate(values, num_labels):
-      shown[i] = grids.number(value, texts[i])
-    rows.append(shown)
-  drawn = {
-    kind: image(draw)
-    for kind, draw in plots.of_table(table, cells, results, runs).items()
-  }
-  return {
-    'title': table.title,
-    'name': table.name.replace('_', ' '),
-    'headings': grids.headings(list(frame), num_labels),
-    'rows': rows,
-    'plots': [
-      {'kind': kind, 'image': drawn[kind], 'caption': caption}
+  shown = []
+  for table, results in found:
+    cells = fill.summarize(table, results)
+    drawn = plots.of_table(table, cells, results, runs)
+    images = [
+      (kind, image(drawn[kind]), caption)
       for kind, caption in render.PLOTS.items()
-      if drawn.get(kind)
-    ],
-  }
+      if kind in drawn
+    ]
+    frame = render.wide(table, cells)
+    shown.append({'table': table, 'frame': frame, 'plots': images})
+  return shown
 
 
 def _own_table(frame: pd.DataFrame) -> table_lib.Table:
   """Returns a table of runs that belong to no other."""
-  metric = next((m for m in grids.METRICS if m in frame), 'loss')
+  known = ('accuracy', 'bits_per_character', 'perplexity', 'average_accuracy')
+  metric = next((m for m in known if m in frame), 'loss')
   keys = frame[['group', 'alpha']].drop_duplicates().to_dict('records')
-  rows = tuple(
-    table_lib.Row((key['group'], f'{key["alpha"]:g}'), key) for key in keys
-  )
+  rows = [table_lib.Row((k['group'], f'{k["alpha"]:g}'), k) for k in keys]
   return table_lib.Table(
     'own', 'All runs that have ended', ('network', 'alpha'), {'share': None},
-    rows,
-    (table_lib.Column(metric.replace('_', ' '), {}, metric),),
+    tuple(rows), (table_lib.Column(metric.replace('_', ' '), {}, metric),),
     command='see the details of the run', sweeps=(),
-    varies=('',),  # they need not be alike
-    across=('',), lines='columns',
+    varies=('',), across=('',),  # they need not be alike
+    lines='columns',
   )  # fmt: skip
 
 
 def _details(
-  sweep, i: int, name: str, own: Sequence[sweep_lib.Seen]
-) -> grids.Cell:
+  sweep: sweep_lib.Sweep, name: str, own: Sequence[sweep_lib.Seen]
+) -> dict[str, Any]:
   lines = [
-    curves.Line('', seen.name, runs_lib.Run(
-      seen.path, seen.config, seen.status, '', {}, list(seen.rows)
+    lines_lib.Line('', one.name, runs_lib.Run(
+      one.path, one.config, one.state.status, '', {}, list(one.rows)
     ))
-    for seen in own if seen.config
+    for one in own if one.config
   ]  # fmt: skip
-  config = next((seen.config for seen in own if seen.config), None)
-  shown = next((seen for seen in own if seen.config), own[0])
+  shown = next((one for one in own if one.config), own[0])
   return {
-    'id': f'run-{i}',
     'name': name,
-    'status': grids.status(own),
-    'curve': image(lambda: curves.draw_progress(lines)),
+    'status': status([one.state for one in own]),
+    'curve': image(lambda: plots.draw_progress(lines)),
     'differences': sweep_lib.differences(sweep, shown),
-    'config': json.dumps(config, indent=2) if config else '',
+    'config': json.dumps(shown.config, indent=2) if shown.config else '',
     'runs': [
       {
-        'path': str(seen.path),
-        'status': grids.status([seen]),
-        'message': seen.message,
-        'facts': _facts(seen),
-        'command': sweep.commands.get(seen.path, ''),
+        'path': str(one.path),
+        'status': status([one.state]),
+        'message': one.state.message,
+        'facts': _facts(one),
+        'command': sweep.commands.get(one.path, ''),
       }
-      for seen in own
+      for one in own
     ],
   }
 
@@ -217,13 +292,13 @@ def _details(
 def _facts(seen: sweep_lib.Seen) -> str:
   """Returns a line on how long and on which device a run was trained."""
   summary = seen.run.summary if seen.run else {}
-  found, device = [], summary.get('device') or {}
-  if summary.get('wall_time_s'):
-    found.append(f'{summary["wall_time_s"]:.0f} s of training')
+  device, found = summary.get('device') or {}, summary.get('versions') or {}
+  found = [f'{name} {version}' for name, version in found.items() if version]
   if device:
-    found.append(f'{device.get("count")} x {device.get("kind")}')
-  versions = summary.get('versions') or {}
-  return ', '.join([*found, *(f'{k} {v}' for k, v in versions.items() if v)])
+    found.insert(0, f'{device.get("count")} x {device.get("kind")}')
+  if summary.get('wall_time_s'):
+    found.insert(0, f'{summary["wall_time_s"]:.0f} s of training')
+  return ', '.join(found)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Plots of tables: the metric against costs, and those of metrics rows."""
+"""Plots of runs, and of tables; None without data."""
 
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -6,15 +6,12 @@ from collections.abc import Sequence
 import pathlib
 from typing import Any
 
-import matplotlib
-
-matplotlib.use('Agg')
 from matplotlib import pyplot as plt
 from matplotlib import ticker
 import numpy as np
 import pandas as pd
 
-from experiments.paper import curves
+from experiments.paper import lines as lines_lib
 from experiments.paper import render
 from experiments.paper import runs as runs_lib
 from experiments.paper import table as table_lib
@@ -27,10 +24,10 @@ STYLE = {
   'grid.alpha': 0.3,
   'savefig.dpi': 150,
 }
-MARKERS = 'os^vDP*X'
+MAX_HISTOGRAMS = 24
 DESCENDING = ('bits_per_character', 'loss', 'perplexity')  # lower is better
 
-# By kind; a plot without data is None.
+# By kind.
 Plots = Mapping[str, Callable[[], Any]]
 
 
@@ -51,23 +48,23 @@ def of_table(
   if not table.has_plots:
     return {}
   lines = _lines(table, cells, results, runs)
-  train = curves.rows_of(lines, 'train')
   plots = {
     'density': lambda: draw_density(cells),
     'flops': lambda: draw_flops(cells),
-    'tasks': lambda: curves.draw_tasks(lines),
-    'training': lambda: curves.draw_training(train),
-    'masks': lambda: curves.draw_mask_change(train),
-    'histograms': lambda: curves.draw_histograms(
-      curves.rows_of(lines, 'histogram')
-    ),
   }
+  if any('strategy' in line.run.config for line in lines):
+    return plots | {'tasks': lambda: draw_tasks(lines)}
   if table.lines == 'columns':
-    pruned = curves.levels_of(lines)
-    plots['overlap'] = lambda: curves.draw_levels(pruned, 'overlap')
-  is_continual = any('strategy' in line.run.config for line in lines)
-  unwanted = {'training', 'masks', 'histograms'} if is_continual else {'tasks'}
-  return {kind: plots[kind] for kind in plots.keys() - unwanted}
+    pruned = lines_lib.levels_of(lines)
+    plots['overlap'] = lambda: draw_levels(pruned, 'overlap')
+  train = lines_lib.rows_of(lines, 'train')
+  return plots | {
+    'training': lambda: draw_steps(train, 'loss', 'training loss [nats]'),
+    'masks': lambda: draw_steps(
+      train, 'mask_change', 'left the forward set [%]', 100
+    ),
+    'histograms': lambda: draw_histograms(lines),
+  }
 
 
 def save(
@@ -86,61 +83,86 @@ def save(
   return paths
 
 
+def draw_steps(
+  rows: pd.DataFrame, metric: str, label: str, scale: float = 1
+) -> Any:
+  """Draws a metric of training rows against steps, for lines where it is."""
+  if metric not in rows:
+    return None
+  is_there = rows.groupby(['panel', 'line'])[metric].transform('max') > 0
+  rows = rows[is_there].assign(**{metric: rows[metric].clip(1e-4)})
+  found = lines_lib.means(rows, 'step', metric, scale)
+  return lines_lib.draw(found, 'step', label, num_log=None)
+
+
+def draw_progress(lines: Sequence[lines_lib.Line]) -> Any:
+  """Draws the training loss and a metric in validation against steps."""
+  parts = []
+  for split, metric, scale in (
+    ('train', 'loss', 1), ('validation', 'accuracy', 100),
+    ('validation', 'bits_per_character', 1), ('validation', 'perplexity', 1),
+  ):  # fmt: skip
+    rows = lines_lib.rows_of(lines, split)
+    if metric in rows:
+      rows = rows[np.isfinite(rows[metric].astype(float))]
+      found = lines_lib.means(rows, 'step', metric, scale)
+      title = f'{split} {metric.replace("_", " ")}'
+      parts.append(found.assign(panel=title))
+  if not parts:
+    return None
+  return lines_lib.draw(pd.concat(parts), 'step', num_log=1, sharey=False)
+
+
+def draw_levels(rows: pd.DataFrame, metric: str) -> Any:
+  """Draws accuracy or overlap of masks against the weights remaining."""
+  if rows.empty:
+    return None
+  rows = rows.assign(density=100 * rows.density)
+  label = 'test accuracy [%]'
+  if metric == 'overlap':
+    label = 'masks before and after training, overlap [%]'
+  found = lines_lib.means(rows, 'density', metric, 100)
+  figure = lines_lib.draw(found, 'density', label)
+  if metric == 'overlap':
+    x = np.sort(rows.density.unique())
+    figure.axes[0].plot(x, x, color='0.5', ls=':', label='by chance')
+  return lines_lib.log_percent(figure, rows.density.min())
+
+
 def draw_density(cells: pd.DataFrame) -> Any:
   """Draws the metric against density; None if no line has two densities."""
-  panels = _panels(cells, 'density')
-  if not panels:
+  known = _known(cells, 'density')
+  single = known.groupby(['panel', 'line']).density.transform('size') == 1
+  across = known[single & (known.density == 100)]  # dense, beside others
+  figure = lines_lib.draw(known.drop(across.index), 'density', _label(cells))
+  if figure is None:
     return None
-  figure, axes = _axes(cells, panels)
-  for axis, (title, lines) in zip(axes, panels.items(), strict=True):
-    for i, (line, own) in enumerate(lines.items()):
-      factor, level = _factor(own), own['mean'].iloc[0]
-      if len(own) == 1 and own.density.iloc[0] == 1:  # dense, beside others
-        axis.axhline(factor * level, color='0.45', ls=':', label=line)
-      else:
-        _errorbar(axis, own, 100 * own.density, line, i)
-    curves.log_percent(
-      axis, 100 * min(own.density.min() for own in lines.values())
-    )
-    axis.set(xlabel='weights remaining [%]', title=title)
-  axes[0].invert_xaxis()  # shared by all panels
-  axes[-1].legend(fontsize=7)
-  return figure
+  for axis in figure.axes:
+    here = across[across.panel == axis.get_title()]
+    for line, level in zip(here.line, here['mean'], strict=True):
+      axis.axhline(level, color='0.45', ls=':', label=line)
+  return lines_lib.log_percent(figure, known.density.min())
 
 
 def draw_flops(cells: pd.DataFrame) -> Any:
   """Draws the metric against training FLOPs; None if all cost the same."""
-  panels = _panels(cells, 'train_flops')
-  every = [own for lines in panels.values() for own in lines.values()]
-  costs = pd.concat([own.train_flops for own in every]) if every else []
-  if len(set(costs)) < 2:
+  known = _known(cells, 'train_flops')
+  if known.train_flops.nunique() < 2:
     return None
-  figure, axes = _axes(cells, panels)
-  for axis, (title, lines) in zip(axes, panels.items(), strict=True):
-    for i, (line, own) in enumerate(lines.items()):
-      _errorbar(axis, own, own.train_flops, line, i)
-    front = pareto(pd.concat(list(lines.values())))
+  figure = lines_lib.draw(known, 'train_flops', _label(cells), sharex=True)
+  is_long = known.train_flops.max() > 100 * known.train_flops.min()
+  for axis in figure.axes:
+    front = pareto(known[known.panel == axis.get_title()])
     axis.step(
-      front.train_flops,
-      _factor(front) * front['mean'],
-      where='post',
-      color='0.45',
-      lw=4,
-      alpha=0.35,
-      zorder=0,
-      label='Pareto front',
-    )
-    axis.set(xlabel='FLOPs of training', title=title, xscale='log')
-    is_long = costs.max() > 100 * costs.min()
+      front.train_flops, front['mean'], where='post', color='0.45', lw=4,
+      alpha=0.35, zorder=0, label='Pareto front',
+    )  # fmt: skip
+    axis.set(xlabel='FLOPs of training', xscale='log')
     locator = ticker.LogLocator(subs=(1,) if is_long else (1, 2, 5))
     axis.xaxis.set_major_locator(locator)
-    axis.xaxis.set_major_formatter(
-      ticker.LogFormatterSciNotation(
-        labelOnlyBase=False, minor_thresholds=(np.inf, np.inf)
-      )
-    )
+    axis.xaxis.set_major_formatter('{x:.0e}')
     axis.minorticks_off()
-  axes[-1].legend(fontsize=7)
+  lines_lib.add_legend(figure)
   return figure
 
 
@@ -154,71 +176,108 @@ def pareto(cells: pd.DataFrame) -> pd.DataFrame:
   return done[done.worth > best]
 
 
-def _lines(table, cells: pd.DataFrame, results, runs) -> list[curves.Line]:
+def draw_tasks(lines: Sequence[lines_lib.Line]) -> Any:
+  """Draws accuracy and the use of weights against tasks."""
+  done, parts = [line for line in lines if line.run.status == 'done'], []
+  # A run is in several cells.
+  for name, run in {
+    (line.line, line.run.path): line[1:] for line in done
+  }.values():
+    matrix, usage = runs_lib.matrix_of(run), runs_lib.of_split(run, 'usage')
+    panels = {
+      'mean accuracy on the tasks so far [%]': {
+        name: [row[: t + 1].mean() for t, row in enumerate(matrix)]
+      },
+      'accuracy when learned [%]': {name: matrix.diagonal()},
+    }
+    if usage := [row for row in usage if row['layer'] == 'all']:
+      panels[f'weights of {name} [%]'] = {
+        kind: [row[kind] for row in usage]
+        for kind in ('owned', 'free', 'new', 'reused')
+      }
+    for panel, values in panels.items():
+      rows = pd.DataFrame(values).rename_axis('task').reset_index()
+      rows = rows.melt('task', var_name='line').assign(panel=panel)
+      parts.append(rows.assign(task=rows.task + 1))
+  if not parts:
+    return None
+  found = lines_lib.means(pd.concat(parts).dropna(), 'task', 'value', 100)
+  return lines_lib.draw(found, 'task', num_columns=4, sharey=False)
+
+
+def draw_matrices(lines: Sequence[lines_lib.Line]) -> Any:
+  """Draws the accuracy on each task after each task, means over seeds."""
+  by_line: dict[str, list[np.ndarray]] = {}
+  for line in lines:
+    by_line.setdefault(line.line, []).append(runs_lib.matrix_of(line.run))
+  figure, axes = lines_lib.grid(len(by_line), 4, (4, 3.6))
+  for axis, (name, found) in zip(axes, by_line.items(), strict=True):
+    edges = (0.5, found[0].shape[0] + 0.5)
+    image = axis.imshow(
+      100 * np.mean(found, 0), vmin=0, vmax=100, extent=(*edges, *edges[::-1])
+    )
+    axis.grid(False)
+    axis.set(xlabel='task tested', ylabel='tasks trained', title=name)
+  figure.colorbar(image, ax=list(axes), label='test accuracy [%]')
+  return figure
+
+
+def draw_histograms(lines: Sequence[lines_lib.Line]) -> Any:
+  """Draws the distribution of theta, in grey before training.
+
+  With more lines than can be seen, those of the fullest panel.
+  """
+  rows = lines_lib.rows_of(lines, 'histogram')
+  if rows.empty:
+    return None
+  if rows.groupby(['panel', 'line']).ngroups > MAX_HISTOGRAMS:
+    fullest = rows.groupby('panel', sort=False).line.nunique().idxmax()
+    rows = rows[rows.panel == fullest]
+  places = list(rows.groupby(['line', 'panel'], sort=False))
+  figure, axes = lines_lib.grid(len(places), 5, (2.4, 1.9), sharex=True)
+  for axis, (titles, own) in zip(axes, places, strict=True):
+    for when, chosen in own.groupby('when', sort=False):
+      counts, is_before = np.mean(list(chosen.counts), 0), when == 'before'
+      color = '0.7' if is_before else 'C0'
+      axis.stairs(counts, chosen.edges.iloc[0], color=color, fill=is_before)
+    axis.set_title(', '.join(filter(None, titles)), fontsize=8)
+    axis.tick_params(labelsize=7)
+  figure.supxlabel('theta (the outermost bins hold all beyond)', fontsize=8)
+  figure.supylabel('weights in a bin', fontsize=8)
+  lines_lib.log_y(axes)
+  return figure
+
+
+def _lines(table, cells: pd.DataFrame, results, runs) -> list[lines_lib.Line]:
   """Returns the runs of a table as trained: a panel a column, a line a row.
 
   Of one row, as in pruning curves, the columns are lines of one panel.
   """
   keys = [*table.headings, 'column']
-  wheres = dict(
-    zip(
-      cells[keys].itertuples(index=False, name=None),
-      cells['where'],
-      strict=True,
+  trained = [where.get('share') is None for where in cells['where']]
+  found = results.dropna(subset='run').merge(cells.loc[trained, keys], on=keys)
+  lines = []
+  for row in found.to_dict('records'):
+    labels = [row[heading] for heading in table.headings if row[heading]]
+    line = lines_lib.Line(
+      row['column'], ' '.join(labels), runs[int(row['run'])]
     )
-  )
-  found = [
-    curves.Line(key[-1], ' '.join(filter(None, key[:-1])), runs[int(run)])
-    for *key, run in results[[*keys, 'run']].dropna().itertuples(index=False)
-    if wheres[tuple(key)].get('share') is None
-  ]
-  if len({line.line for line in found}) == 1:
-    found = [curves.Line('', line.panel, line.run) for line in found]
-  return found
+    lines.append(line)
+  if len({line.line for line in lines}) == 1:
+    lines = [lines_lib.Line('', line.panel, line.run) for line in lines]
+  return lines
 
 
-def _panels(cells: pd.DataFrame, cost: str) -> dict[str, dict[str, Any]]:
-  """Returns cells of known cost by panel and line; {} if no line is one."""
+def _known(cells: pd.DataFrame, cost: str) -> pd.DataFrame:
+  """Returns cells of known cost, as printed; none if no line has two."""
+  factor = render.FORMATS.get(cells.metric.iloc[0], render.PERCENT)[0]
   known = cells[cells.status.isin(['done', 'diverged']) & cells[cost].notna()]
-  by_line = known[known.status == 'done'].groupby(['panel', 'line'])
-  if cells.column.nunique() > 1 and not (by_line.size() > 1).any():
-    return {}
-  return {
-    panel: {
-      line: own.sort_values(cost)
-      for line, own in of_panel.groupby('line', sort=False)
-    }
-    for panel, of_panel in known.groupby('panel', sort=False)
-  }
+  scales = {'density': 100, 'mean': factor, 'deviation': factor}
+  known = known.assign(**{k: known[k] * scale for k, scale in scales.items()})
+  sizes = known[known.status == 'done'].groupby(['panel', 'line']).size()
+  is_single = cells.column.nunique() > 1 and not (sizes > 1).any()
+  return known.iloc[:0] if is_single else known
 
 
-def _axes(cells: pd.DataFrame, panels):
-  figure, axes = plt.subplots(
-    1,
-    len(panels),
-    figsize=(1 + 4.8 * len(panels), 4.2),
-    sharex=True,
-    sharey=True,
-    squeeze=False,
-  )
-  metric = cells.metric.iloc[0]
-  axes[0][0].set_ylabel(render.LABELS.get(metric, metric))
-  return figure, axes[0]
-
-
-def _errorbar(axis, own: pd.DataFrame, x, line: str, i: int) -> None:
-  axis.errorbar(
-    x,
-    _factor(own) * own['mean'],  # NaN where one diverged: a gap
-    _factor(own) * own.deviation.fillna(0),
-    color=f'C{i % 10}',
-    marker=MARKERS[i % len(MARKERS)],
-    ms=4.5,
-    lw=1.3,
-    capsize=2,
-    label=line,
-  )
-
-
-def _factor(cells: pd.DataFrame) -> float:
-  return render.FORMATS.get(cells.metric.iloc[0], render.PERCENT)[0]
+def _label(cells: pd.DataFrame) -> str:
+  return render.LABELS.get(cells.metric.iloc[0], cells.metric.iloc[0])

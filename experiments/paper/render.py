@@ -1,5 +1,6 @@
 """Results as Markdown and LaTeX, and the page of all tables."""
 
+from collections.abc import Sequence
 import pathlib
 
 import numpy as np
@@ -18,13 +19,25 @@ FORMATS = {
   'last_loss': (1, 2),
   'loss': (1, 2),
   'perplexity': (1, 2),
+  'validation_bits_per_character': (1, 3),
+  'validation_loss': (1, 2),
+  'validation_perplexity': (1, 2),
 }
 PERCENT = (100, 2)
 LABELS = {
+  'active': 'density [%]',
   'accuracy': 'test accuracy [%]',
-  'average_accuracy': 'average accuracy [%]',
+  'validation_bits_per_character': 'validation, bits per character',
   'bits_per_character': 'bits per character',
+  'validation_perplexity': 'validation perplexity',
   'perplexity': 'perplexity',
+  'loss': 'test loss',
+  'average_accuracy': 'average accuracy [%]',
+  'learning_accuracy': 'when learned [%]',
+  'forgetting': 'forgetting [%]',
+  'forward_transfer': 'forward transfer [%]',
+  'owned': 'weights owned [%]',
+  'reused': 'reused by the last [%]',
 }
 PLOTS = {
   'density': 'Mean and deviation over seeds against the weights remaining.',
@@ -66,12 +79,11 @@ example, FLOPs of training those of all steps (`sparsity/flops.py`).
 """
 
 
-def number(metric: str, value: float, scaled: bool = False) -> str:
+def number(metric: str, value: float, factor: float | None = None) -> str:
   """Returns a value as it is printed; '' for NaN."""
-  factor, digits = FORMATS.get(metric, PERCENT)
-  if scaled:
-    factor = 1
-  return '' if np.isnan(value) else f'{factor * value:.{digits}f}'
+  scale, digits = FORMATS.get(metric, PERCENT)
+  scale = factor or scale
+  return '' if np.isnan(value) else f'{scale * value:.{digits}f}'
 
 
 def text(metric: str, mean: float, deviation: float = np.nan) -> str:
@@ -159,21 +171,17 @@ def tests(
   """Returns the paired tests of a table, as texts."""
   found = fill.paired_tests(table, cells, results)
   names = cells[[*table.headings]].agg(' '.join, axis=1) + ', ' + cells.column
-  metrics = cells.metric[found.cell]
-  return (
-    pd.DataFrame(
-      {
-        'cell': names[found.cell].to_numpy(),
-        'against': names[found.reference].to_numpy(),
-        'difference': list(map(number, metrics, found.difference)),
-        'pairs': found.num.map(str).to_numpy(),
-        'p': found.p.map('{:.4f}'.format, na_action='ignore').to_numpy(),
-        'p (Holm)': found.corrected.map('{:.3f}'.format, na_action='ignore'),
-      }
-    )
-    .astype(object)
-    .fillna('')
-  )
+  metrics, p = cells.metric[found.cell], ['{:.4f}'.format, '{:.3f}'.format]
+  columns = {
+    'cell': names[found.cell],
+    'against': names[found.reference],
+    'difference': map(number, metrics, found.difference),
+    'pairs': found.num.map(str),
+    'p': found.p.map(p[0], na_action='ignore'),
+    'p (Holm)': found.corrected.map(p[1], na_action='ignore'),
+  }
+  columns = {name: list(values) for name, values in columns.items()}
+  return pd.DataFrame(columns, dtype=object).fillna('')
 
 
 def commands(table: table_lib.Table, cells: pd.DataFrame) -> list[str]:
@@ -194,22 +202,20 @@ def page(directory: pathlib.Path) -> str:
   Raises:
     ValueError: If a CSV file is of another table or form.
   """
-  filled, empty = [], []
+  filled, empty = [_INTRODUCTION], []
   for table in tables_lib.TABLES.values():
     path = directory / f'{table.name}.csv'
     if path.exists():
-      filled.append(section(table, fill.read(table, path), directory))
+      filled.append(_section(table, fill.read(table, path), directory))
     else:
-      empty.append(
-        f'### {table.title}\n\n{_code(table.sweeps)}\n{_published(table)}'
-      )
-  parts = [_INTRODUCTION, *filled]
+      code = _code(table.sweeps)
+      empty.append(f'### {table.title}\n\n{code}\n{_published(table)}')
   if empty:
-    parts += ['## Tables without runs, and the commands that fill them\n']
-  return '\n'.join(parts + empty).rstrip() + '\n'
+    filled.append('## Tables without runs, and the commands that fill them\n')
+  return '\n'.join(filled + empty).rstrip() + '\n'
 
 
-def section(
+def _section(
   table: table_lib.Table, results: pd.DataFrame, directory: pathlib.Path
 ) -> str:
   """Returns the section of a table with results on the page."""
@@ -221,8 +227,8 @@ def section(
     f'Table `{table.name}`, seeds {seeds}.\n',
     to_markdown(wide(table, cells), num_labels) + '\n',
   ]
-  diverged = results[results.status == 'diverged']
-  diverged = diverged.drop_duplicates([*table.headings, 'column', 'seed'])
+  keys = [*table.headings, 'column', 'seed']
+  diverged = results[results.status == 'diverged'].drop_duplicates(keys)
   for row in diverged.to_dict('records'):
     labels = ' '.join(row[heading] for heading in table.headings)
     place = f'{labels}, {row["column"]}, seed {row["seed"]}'
@@ -234,52 +240,48 @@ def section(
     plot = directory / f'{table.name}_{kind}.png'
     if plot.exists():
       parts.append(f'![{caption}]({directory.name}/{plot.name})\n')
+  tested, missing = tests(table, cells, results), commands(table, cells)
   parts.append(_published(table))
-  found = details(table, cells)
-  parts.append(_folded('Each cell', to_markdown(found, num_labels + 1)))
-  tested = tests(table, cells, results)
-  if len(tested):
-    parts.append(_folded('Paired tests', to_markdown(tested, 2)))
-  if missing := commands(table, cells):
-    parts.append(_folded('Commands for the empty cells', _code(missing)))
+  for title, content in (
+    ('Each cell', to_markdown(details(table, cells), num_labels + 1)),
+    ('Paired tests', to_markdown(tested, 2) if len(tested) else ''),
+    ('Commands for the empty cells', _code(missing).rstrip()),
+  ):
+    if content:
+      folded = f'<summary>{title}</summary>\n\n{content}\n\n'
+      parts.append(f'<details>{folded}</details>\n')
   return '\n'.join(filter(None, parts))
 
 
 def _published(table: table_lib.Table) -> str:
   """Returns the published values of a table, those trained otherwise apart."""
-  labels = {row.labels for row in table.rows}
-  metric, parts = table.columns[0].metric, []
+  labels, metric = {row.labels for row in table.rows}, table.columns[0].metric
+  parts = []
   for title, is_alike in (
     ('Published, trained alike', True),
     ('Published, but trained otherwise', False),
   ):
-    rows = [
-      {
-        **dict(zip(table.headings, one.labels, strict=True)),
-        **{
-          column: number(metric, value, scaled=True)
-          for column, value in one.values.items()
-        },
-        'source': one.source,
-        'difference': one.differs,
-      }
-      for one in published.of_table(table.name)
-      if (one.labels in labels and not one.differs) == is_alike
-    ]
-    if rows:
-      frame = pd.DataFrame(rows).astype(object).fillna('')
-      last = [name for name in ('source', 'difference') if any(frame[name])]
-      values = [c.label for c in table.columns if c.label in frame]
-      frame = frame[[*table.headings, *values, *last]]
-      parts.append(f'{title}:\n\n{to_markdown(frame, len(table.headings))}\n')
+    frame = pd.DataFrame(
+      [
+        dict(zip(table.headings, one.labels, strict=True))
+        | {k: number(metric, x, factor=1) for k, x in one.values.items()}
+        | {'source': one.source, 'difference': one.differs}
+        for one in published.PUBLISHED
+        if one.table == table.name
+        and (one.labels in labels and not one.differs) == is_alike
+      ],
+      columns=[
+        *table.headings, *(c.label for c in table.columns), 'source',
+        'difference',
+      ],
+      dtype=object,
+    ).fillna('')  # fmt: skip
+    if len(frame):
+      is_used = (frame != '').any() | frame.columns.isin(table.headings)
+      text = to_markdown(frame.loc[:, is_used], len(table.headings))
+      parts.append(f'{title}:\n\n{text}\n')
   return '\n'.join(parts)
 
 
-def _code(lines: list[str] | tuple[str, ...]) -> str:
-  return '```\n' + ''.join(f'{line}\n' for line in lines) + '```\n'
-
-
-def _folded(title: str, content: str) -> str:
-  return (
-    f'<details><summary>{title}</summary>\n\n{content.rstrip()}\n\n</details>\n'
-  )
+def _code(lines: Sequence[str]) -> str:
+  return '\n'.join(['```', *lines, '```', '']) if lines else ''

@@ -1,5 +1,6 @@
 """The summary at the end of a launch: a table, plots, and plain values."""
 
+from collections.abc import Iterable
 from collections.abc import Sequence
 import os
 import pathlib
@@ -10,34 +11,10 @@ import pandas as pd
 import rich.console
 import rich.table
 
-from experiments.paper import curves
+from experiments.paper import lines as lines_lib
 from experiments.paper import plots
 from experiments.paper import render
 from experiments.paper import runs as runs_lib
-
-# Columns of the printed table by experiment: heading, by metric.
-TITLES = {
-  'image_classification': {
-    'active': 'density [%]',
-    'accuracy': 'test accuracy [%]',
-    'loss': 'test loss',
-  },
-  'language_modelling': {
-    'active': 'density [%]',
-    'validation_bits_per_character': 'validation, bits per character',
-    'bits_per_character': 'test, bits per character',
-    'validation_perplexity': 'validation perplexity',
-    'perplexity': 'test perplexity',
-  },
-  'continual_learning': {
-    'average_accuracy': 'average accuracy [%]',
-    'learning_accuracy': 'when learned [%]',
-    'forgetting': 'forgetting [%]',
-    'forward_transfer': 'forward transfer [%]',
-    'owned': 'weights owned [%]',
-    'reused': 'reused by the last [%]',
-  },
-}
 
 
 def summarize(
@@ -75,12 +52,23 @@ def summarize(
   lines = [_line(run, has_points) for run in runs]
   frame = runs_lib.to_frame(runs)
   frame['line'] = [lines[i].line for i in frame.run]
-  pruned = curves.levels_of(lines)
-  console.print(_table(frame, pruned, runs[0].config['experiment']))
+  trained, pruned = frame[frame.share.isna()], lines_lib.levels_of(lines)
+  console.print(_table(trained, pruned))
   paths = plots.save(_plots(lines, pruned), pathlib.Path(out) / 'plots')
   if paths:
     console.print('Plots:', *map(str, paths), sep='\n  ', markup=False)
-  return _values(frame, pruned, lines)
+  found: dict[str, Any] = {'test': _means(trained, ['line'])}
+  if not pruned.empty:
+    alphas = trained.set_index('line').alpha.to_dict()
+    pruned = pruned.assign(alpha=pruned.line.map(alphas))
+    found['pruned'] = _means(pruned, ['line', 'density'])
+  if 'strategy' in runs[0].config:
+    found['networks'] = [
+      {'name': name, 'seed': run.config['seed'],
+       'accuracies': runs_lib.matrix_of(run)}
+      for _, name, run in lines
+    ]  # fmt: skip
+  return found
 
 
 def point_of(name: str) -> str:
@@ -93,30 +81,27 @@ def point_of(name: str) -> str:
   return re.sub(r'(^|,)alpha=[^,]+,seed=\d+$', '', name)
 
 
-def _line(run: runs_lib.Run, has_points: bool) -> curves.Line:
+def _line(run: runs_lib.Run, has_points: bool) -> lines_lib.Line:
   alpha = f'alpha {run.config["powerprop"]["alpha"]:g}'
   point = point_of(run.path.name) if has_points else ''
-  return curves.Line('', ', '.join(filter(None, (point, alpha))), run)
+  return lines_lib.Line('', ', '.join(filter(None, (point, alpha))), run)
 
 
-def _table(
-  frame: pd.DataFrame, pruned: pd.DataFrame, experiment: str
-) -> rich.table.Table:
+def _table(trained: pd.DataFrame, pruned: pd.DataFrame) -> rich.table.Table:
   """Returns lines against metrics, or pruning levels against lines."""
-  trained = frame[frame.share.isna()]
   num_seeds = trained.groupby('line').seed.nunique().max()
   title = f'Mean ± deviation of {num_seeds} seed(s)'
   if pruned.empty:
-    found = _texts(trained, 'line', TITLES[experiment])
-    found = found.rename(columns=TITLES[experiment]).rename_axis(' ')
+    found = _texts(trained, ['line'], render.LABELS)
+    found = found.rename(columns=render.LABELS).rename_axis(' ')
   else:
     title = f'Test accuracy [%], {title.lower()}'
-    levels = _texts(pruned, ['line', 'density'], ['accuracy']).accuracy
-    levels = levels.unstack('line').iloc[::-1].fillna('')
-    levels.index = [f'{100 * density:.2f}' for density in levels.index]
-    first = _texts(trained, 'line', ['accuracy']).T
+    first = _texts(trained, ['line'], ['accuracy']).T
     first.index = ['as trained']
-    found = pd.concat([first, levels[first.columns]])
+    levels = _texts(pruned, ['density', 'line'], ['accuracy']).accuracy
+    levels = levels.unstack('line')[first.columns].sort_index(ascending=False)
+    levels.index = [f'{100 * density:.2f}' for density in levels.index]
+    found = pd.concat([first, levels.fillna('')])
     found = found.rename_axis('weights kept [%]')
   table = rich.table.Table(found.index.name, title=title)
   for heading in found:
@@ -126,81 +111,47 @@ def _table(
   return table
 
 
-def _texts(frame: pd.DataFrame, by: Any, metrics: Any) -> pd.DataFrame:
+def _texts(
+  frame: pd.DataFrame, by: list[str], metrics: Iterable[str]
+) -> pd.DataFrame:
   """Returns mean and deviation of metrics as texts, by group."""
-  groups = frame.groupby(by, sort=not isinstance(by, str))
-  return pd.DataFrame(
-    {
-      metric: [
-        render.text(metric.removeprefix('validation_'), *values)
-        for values in groups[metric].agg(['mean', 'std']).to_numpy()
-      ]
-      for metric in metrics
-      if metric in frame and frame[metric].notna().any()
-    },
-    index=groups.size().index,
-  )
+  known = [m for m in metrics if m in frame and frame[m].notna().any()]
+  found = frame.groupby(by, sort=False)[known].agg(['mean', 'std'])
+  columns = {
+    m: [render.text(m, *values) for values in found[m].to_numpy()]
+    for m in known
+  }
+  return pd.DataFrame(columns, found.index)
 
 
-def _values(
-  frame: pd.DataFrame, pruned: pd.DataFrame, lines: Sequence[curves.Line]
-) -> dict[str, Any]:
-  trained = frame[frame.share.isna()]
-  found: dict[str, Any] = {'test': _means(trained, 'line')}
-  if not pruned.empty:
-    alphas = {
-      line.line: line.run.config['powerprop']['alpha'] for line in lines
-    }
-    pruned = pruned.assign(alpha=pruned.line.map(alphas))
-    found['pruned'] = _means(pruned, ['line', 'density'])
-  if 'strategy' in lines[0].run.config:
-    found['networks'] = [
-      {
-        'name': line.line,
-        'seed': line.run.config['seed'],
-        'accuracies': curves.matrix_of(line.run),
-      }
-      for line in lines
-    ]
-  return found
-
-
-def _means(frame: pd.DataFrame, by: Any) -> list[dict[str, Any]]:
-  metrics = {name for titles in TITLES.values() for name in titles}
-  metrics |= {'overlap', 'validation_loss'}
+def _means(frame: pd.DataFrame, by: list[str]) -> list[dict[str, Any]]:
+  metrics = {*render.LABELS, 'overlap', 'validation_loss'}
   found = []
-  for key, own in frame.groupby(by, sort=False):
-    line, *density = (key,) if isinstance(key, str) else key
-    values = {
-      'name': line,
-      'alpha': float(own.alpha.iloc[0]),
-      'seeds': sorted(map(int, own.seed)),
-      **({'density': density[0]} if density else {}),
-    }
-    for name in sorted(metrics & set(own)):
-      known = own[name].dropna()
-      if len(known):
-        deviation = known.std() if len(known) > 1 else 0.0
-        values[name] = {
-          'mean': float(known.mean()),
-          'deviation': float(deviation),
-          'num': len(known),
-        }
+  for (line, *density), own in frame.groupby(by, sort=False):
+    own = own.sort_values('seed').dropna(axis=1, how='all')
+    values = {'name': line, 'alpha': own.alpha.iloc[0], 'seeds': list(own.seed)}
+    values |= {'density': density[0]} if density else {}
+    for name in sorted(metrics & {*own}):
+      known = own[name].agg(['mean', 'std', 'count']).fillna(0)
+      values[name] = {
+        'mean': known['mean'], 'deviation': known['std'],
+        'num': int(known['count']),
+      }  # fmt: skip
     found.append(values)
   return found
 
 
-def _plots(lines: Sequence[curves.Line], pruned: pd.DataFrame) -> plots.Plots:
+def _plots(
+  lines: Sequence[lines_lib.Line], pruned: pd.DataFrame
+) -> plots.Plots:
   if 'strategy' in lines[0].run.config:
     return {
-      'tasks': lambda: curves.draw_tasks(lines),
-      'matrix': lambda: curves.draw_matrices(lines),
+      'tasks': lambda: plots.draw_tasks(lines),
+      'matrix': lambda: plots.draw_matrices(lines),
     }
   return {
-    'pruning': lambda: curves.draw_levels(pruned, 'accuracy'),
-    'overlap': lambda: curves.draw_levels(pruned, 'overlap'),
-    'histograms': lambda: curves.draw_histograms(
-      curves.rows_of(lines, 'histogram')
-    ),
-    'training': lambda: curves.draw_progress(lines),
+    'pruning': lambda: plots.draw_levels(pruned, 'accuracy'),
+    'overlap': lambda: plots.draw_levels(pruned, 'overlap'),
+    'histograms': lambda: plots.draw_histograms(lines),
+    'training': lambda: plots.draw_progress(lines),
   }

@@ -11,7 +11,6 @@ import json
 import os
 import pathlib
 import re
-import runpy
 import shlex
 from typing import Any
 from typing import NamedTuple
@@ -19,6 +18,8 @@ from typing import NamedTuple
 from experiments import metrics
 from experiments import rundir
 from experiments.paper import runs as runs_lib
+from experiments.sweep import config as config_lib
+from experiments.sweep import status as status_lib
 
 FILE = 'sweep.json'
 # Keys that tell the networks of one config file apart.
@@ -30,12 +31,10 @@ class Seen(NamedTuple):
 
   name: str
   path: pathlib.Path
-  status: str  # of status.json, 'waiting' for no folder, or 'unreadable'
-  message: str = ''
-  config: dict[str, Any] | None = None
-  run: runs_lib.Run | None = None  # if it is done or diverged
-  rows: Sequence[dict[str, Any]] = ()
-  progress: float | None = None  # share of the steps
+  state: status_lib.State  # its status may be 'unreadable'
+  config: dict[str, Any] | None
+  run: runs_lib.Run | None  # if it is done or diverged
+  rows: Sequence[dict[str, Any]]
 
 
 class Sweep(NamedTuple):
@@ -56,50 +55,46 @@ def read(directory: str | os.PathLike[str]) -> Sweep:
   Raises:
     ValueError: If there is no run and no sweep.json, or this is not readable.
   """
-  path = pathlib.Path(directory)
+  path, commands = pathlib.Path(directory), {}
   plans = {file.parent: _read_plan(file) for file in path.rglob(FILE)}
-  commands = {}
   for folder, plan in plans.items():
     for run in plan['runs']:
-      words = ['python', 'launch.py', *run['arguments']]
       workdir = folder / run['name']
-      commands[workdir] = shlex.join([*words, f'--workdir={workdir}'])
-  configs = sorted(path.rglob('config.json'))
-  folders = dict.fromkeys([*commands, *(file.parent for file in configs)])
-  seen = []
-  for folder in folders:
-    name = str(folder.relative_to(path))
-    seen.append(see(folder, path.resolve().name if name == '.' else name))
+      commands[workdir] = _command([*run['arguments'], f'--workdir={workdir}'])
+  configs = sorted(file.parent for file in path.rglob('config.json'))
+  seen = [see(folder, path) for folder in dict.fromkeys([*commands, *configs])]
   if not seen:
     raise ValueError(f'expected {FILE} or run folders in {path}, got neither')
   plan, notes = plans.get(path), []
-  base, base_name = _base(plan, seen, notes)
-  return Sweep(path, plan, base, base_name, seen, commands, notes)
+  base, name = _common([one.config for one in seen if one.config])
+  if plan is not None:
+    try:
+      config = config_lib.load(plan['config'], ())
+      base = json.loads(rundir.to_json(config.to_dict()))
+      name = f'Difference from {plan["config"]}'
+    except ValueError as error:
+      notes.append(f'The config of the sweep cannot be loaded: {error}')
+  return Sweep(path, plan, base, name, seen, commands, notes)
 
 
-def see(folder: pathlib.Path, name: str) -> Seen:
-  """Returns the state of a run folder."""
-  if not (folder / 'config.json').exists():
-    return Seen(name, folder, 'waiting')
+def see(folder: pathlib.Path, parent: pathlib.Path) -> Seen:
+  """Returns the state of a run folder, named as seen from its parent."""
+  name = str(folder.relative_to(parent))
+  name = parent.resolve().name if name == '.' else name
+  state, run = status_lib.read(folder), None
+  if state.status in status_lib.ENDED:
+    try:
+      run = runs_lib.read_run(folder)
+      return Seen(name, folder, state, run.config, run, run.rows)
+    except (ValueError, OSError) as error:
+      state = state._replace(status='unreadable', message=str(error))
+  config, rows = None, ()
   try:
-    run = runs_lib.read_run(folder)
-    return Seen(
-      name, folder, run.status, run.message, run.config, run, run.rows
-    )
-  except (ValueError, OSError) as error:
-    why = str(error)
-  status = _quietly(rundir.read_status, folder)
-  status = status if isinstance(status, dict) else {}
-  state, progress = status.get('status'), None
-  if state not in ('running', 'interrupted', 'failed'):
-    state = 'unreadable'
-  else:
-    why = status.get('message', '')
-    if status.get('total_steps'):
-      progress = status.get('step', 0) / status['total_steps']
-  config = _quietly(runs_lib.read_config, folder)
-  rows = _quietly(metrics.read, folder) if state != 'unreadable' else None
-  return Seen(name, folder, state, why, config, None, rows or (), progress)
+    config = runs_lib.read_config(folder)
+    rows = metrics.read(folder) if state.status != 'unreadable' else ()
+  except (ValueError, OSError):
+    pass  # not begun, or as the state says
+  return Seen(name, folder, state, config, run, rows)
 
 
 def differences(sweep: Sweep, seen: Seen) -> list[tuple[str, str, str]]:
@@ -108,48 +103,35 @@ def differences(sweep: Sweep, seen: Seen) -> list[tuple[str, str, str]]:
     return []
   found = runs_lib.differing([sweep.base, seen.config])
   found = found.drop(columns=list(NETWORK), errors='ignore')
-  return [(key, *map(_shown, found[key])) for key in sorted(found)]
+  found = found.map(lambda x: '—' if x is None else json.dumps(x))
+  return [(key, *found[key]) for key in sorted(found)]
 
 
 def whole(sweep: Sweep) -> str:
   """Returns the command of the whole sweep; '' without a sweep.json."""
   if sweep.plan is None:
     return ''
-  first, config = sweep.plan['runs'][0], sweep.plan['config']
-  own = {f'--config.{key}' for key in first['overrides']}
-  words = ['python', 'launch.py', f'--config={config}']
+  first, words = sweep.plan['runs'][0], [f'--config={sweep.plan["config"]}']
   if sweep.plan['sweep']:
     words.append(f'--sweep={sweep.plan["sweep"]}')
-  words += [
-    word
-    for word in first['arguments'][1:]  # the first is the run's config
-    if word.partition('=')[0] not in own
-  ]
-  return shlex.join([*words, f'--workdir={sweep.path}'])
+  own = {f'--config.{key}' for key in first['overrides']}
+  shared = first['arguments'][1:]  # the first is the run's config
+  words += [word for word in shared if word.partition('=')[0] not in own]
+  return _command([*words, f'--workdir={sweep.path}'])
 
 
-def load(config: str) -> dict[str, Any]:
-  """Returns the config of FILE[:VARIANT], as JSON has it.
-
-  Raises:
-    ValueError: If it cannot be loaded.
-  """
-  file, _, variant = config.partition(':')
-  try:
-    made = runpy.run_path(file)['get_config'](*([variant] if variant else []))
-  except Exception as error:
-    raise ValueError(f'{config}: {type(error).__name__}: {error}') from error
-  return json.loads(rundir.to_json(made.to_dict()))
-
-
-def group_of(seen: Seen) -> str:
+def group_of(name: str) -> str:
   """Returns the name that the seeds of a network share.
 
   Example:
-    >>> group_of(Seen('rigl,alpha=2,seed=0', pathlib.Path(), 'done'))
+    >>> group_of('rigl,alpha=2,seed=0')
     'rigl,alpha=2'
   """
-  return re.sub(r',?seed=\d+$', '', seen.name) or seen.name
+  return re.sub(r',?seed=\d+$', '', name) or name
+
+
+def _command(arguments: Sequence[str]) -> str:
+  return shlex.join(['python', 'launch.py', *arguments])
 
 
 def _read_plan(file: pathlib.Path) -> dict[str, Any]:
@@ -167,30 +149,12 @@ def _read_plan(file: pathlib.Path) -> dict[str, Any]:
   return plan
 
 
-def _base(plan, seen: Sequence[Seen], notes: list[str]):
-  """Returns the config that runs are compared with, and a title."""
-  if plan is not None:
-    try:
-      return load(plan['config']), f'Difference from {plan["config"]}'
-    except ValueError as error:
-      notes.append(f'The config of the sweep cannot be loaded: {error}')
-  configs = [one.config for one in seen if one.config]
+def _common(configs: Sequence[dict[str, Any]]):
+  """Returns the most frequent value of each key, and a title."""
   if not configs:
     return None, 'Difference'
-  flat = runs_lib.flatten(configs)
-  common = {
-    key: next(x for x in flat[key] if repr(x) == values.mode()[0])
-    for key, values in flat.map(repr).items()
-  }
+  common = {}
+  for key, values in runs_lib.flatten(configs).items():
+    texts = values.map(repr)
+    common[key] = values[texts == texts.mode()[0]].iloc[0]
   return common, 'Difference from the values of most runs'
-
-
-def _shown(value: Any) -> str:
-  return '—' if value is None else json.dumps(value)
-
-
-def _quietly(read, *arguments: Any) -> Any:
-  try:
-    return read(*arguments)
-  except (ValueError, OSError):
-    return None

@@ -102,7 +102,7 @@ def facts(config: Mapping[str, Any]) -> Facts:
   found = {
     'experiment': config['experiment'],
     'alpha': float(config['powerprop']['alpha']),
-    'seed': config['seed'],
+    'seed': int(config['seed']),
     'data': (sections['data'] or tasks).get('name'),
     'num_tasks': tasks.get('num_tasks'),
     'model': model.get('name'),

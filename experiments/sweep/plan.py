@@ -92,11 +92,8 @@ def write(plan: Plan, workdir: pathlib.Path) -> None:
     return
   path = workdir / points.FILE
   fields = ('name', 'overrides', 'arguments')
-  value = {
-    'config': plan.config,
-    'sweep': plan.sweep or '',
-    'runs': [{key: getattr(run, key) for key in fields} for run in plan.runs],
-  }
+  runs = [{key: getattr(run, key) for key in fields} for run in plan.runs]
+  value = {'config': plan.config, 'sweep': plan.sweep or '', 'runs': runs}
   there = rundir.read_json(path) if path.exists() else value
   for key in ('config', 'sweep'):
     if not isinstance(there, dict) or there.get(key) != value[key]:

@@ -103,13 +103,10 @@ def name_of(overrides: Overrides) -> str:
     >>> name_of({})
     'base'
   """
-  file, _, variant = str(overrides.get('config', '')).partition(':')
+  own = dict(sorted(overrides.items()))
+  file, _, variant = str(own.pop('config', '')).partition(':')
   parts = list(filter(None, (pathlib.Path(file).stem, variant)))
-  parts += [
-    f'{key}={_short(value)}'
-    for key, value in sorted(overrides.items())
-    if key != 'config'
-  ]
+  parts += [f'{key}={_short(value)}' for key, value in own.items()]
   raw = ','.join(parts) or 'base'
   name = _UNSAFE.sub('_', raw).lstrip('.-')[:_LENGTH] or 'run'
   if name == raw and name not in TAKEN:

@@ -36,7 +36,7 @@ class Cluster(NamedTuple):
   """Resources of a job."""
 
   slurm: dict[str, Any]  # parameters of submitit.SlurmExecutor
-  num_tasks: int  # processes of a run
+  flags: tuple[str, ...]  # of launch.py, if several processes train a run
   num_requeues: int
 
 
@@ -44,23 +44,18 @@ def make_cluster(executor: str, section: Mapping[str, Any]) -> Cluster:
   """Returns the resources of each job.
 
   Args:
-    executor: 'slurm' or 'local', which has one process for each run.
+    executor: 'slurm', or 'local', which has one process for each run.
     section: keys of `configs/cluster.py`.
 
   Raises:
     ValueError: If a key is unknown or a number too small.
   """
-  cluster = build.call(_cluster, section, name='cluster')
-  if executor == 'local' and cluster.num_tasks > 1:
-    raise ValueError(
-      'expected one task of a run with --executor=local, got '
-      f'{cluster.num_tasks}: cluster.nodes and cluster.tasks_per_node'
-    )
-  return cluster
+  return build.call(_cluster, section, name='cluster', executor=executor)
 
 
 def _cluster(
   *,
+  executor: str,
   time_min: int,
   nodes: int,
   tasks_per_node: int,
@@ -86,6 +81,12 @@ def _cluster(
       'cluster.signal_delay_s: expected less than the time of a job, '
       f'{60 * time_min} s, got {signal_delay_s}'
     )
+  num_tasks = nodes * tasks_per_node
+  if executor == 'local' and num_tasks > 1:
+    raise ValueError(
+      'expected one task of a run with --executor=local, got '
+      f'{num_tasks}: cluster.nodes and cluster.tasks_per_node'
+    )
   path = f'export PYTHONPATH={shlex.quote(str(_ROOT))}'
   slurm = {
     'time': time_min,
@@ -99,7 +100,8 @@ def _cluster(
     **names,
   }
   slurm = {name: value for name, value in slurm.items() if value is not None}
-  return Cluster(slurm, nodes * tasks_per_node, num_requeues)
+  flags = ('--distributed=slurm',) if num_tasks > 1 else ()
+  return Cluster(slurm, flags, num_requeues)
 
 
 class Command:
@@ -190,11 +192,6 @@ def start_local(
     return LocalJob(executor.submit(Command(jobs.command(run, workdir))))
 
 
-def flags_of(cluster: Cluster) -> tuple[str, ...]:
-  """Returns the flag of runs with several processes."""
-  return ('--distributed=slurm',) if cluster.num_tasks > 1 else ()
-
-
 def submit(
   plan: plan_lib.Plan,
   workdir: pathlib.Path,
@@ -226,7 +223,7 @@ def submit(
     state = status.read(folder)
     if state.status in status.ENDED or submitted.get(run.name) in queued:
       continue
-    command = jobs.command(run, workdir, *flags_of(cluster))
+    command = jobs.command(run, workdir, *cluster.flags)
     commands[run.name] = Command(command)
     if state.status == 'failed':
       fields = {'step': state.step, 'total_steps': state.total_steps}

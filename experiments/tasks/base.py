@@ -36,9 +36,9 @@ class Stage(NamedTuple):
   # (seed, first step, number of steps) -> (inputs of a chunk, its steps)
   batches: Callable[[int, int, int], Iterator[tuple[Any, int]]]
   evaluate: Callable[[State], step_lib.Metrics]  # on validation data
-  # (seed, last state) -> state to keep, and rows
-  finish: Callable[[int, State], tuple[State, list[Row]]]
   report: Callable[[int, State], list[Row]]  # final rows
+  # (seed, last state) -> state to keep, and rows
+  finish: Callable[..., tuple[State, list[Row]]] = lambda _, state: (state, [])
   key: Callable[[Any], jax.Array] = state_lib.training_key  # from the seed
   is_training: bool = True  # False: batch statistics are frozen
   # Counts of events while batches are read, so far.
@@ -106,16 +106,16 @@ def make_task(
   """Returns a task with its compiled steps.
 
   Args:
-    objective: loss and method.
+    objective: see `Task`, like `training` and `batch`.
     training: the section `config.train`.
     init: from a key to theta and the network's state.
-    batch: shapes of a training batch, with shardings.
+    batch: shapes, with shardings.
     batch_at: (inputs of a chunk, number of a step in it) -> batch.
     make_stages: from the shapes of the masked state to the stages.
     state_spec: sharding of the network's state; None: replicated.
-    in_loop: whether one dispatch makes many steps.
-    exports: the networks of a run; None: one, at its end.
-    **fields: further fields of `Task`.
+    in_loop: one dispatch makes many steps.
+    exports: None: one, at the end of the run.
+    **fields: of `Task`.
 
   Raises:
     ValueError: If the method or its storage does not fit the parameters.

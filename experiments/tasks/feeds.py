@@ -5,6 +5,7 @@ B: examples of a batch; N: batches; S: steps of a chunk.
 
 from collections.abc import Callable
 import functools
+import itertools
 from typing import Any
 from typing import NamedTuple
 
@@ -112,11 +113,26 @@ def stream_feed(
     functools.partial(_totals, network),
     out_shardings=mesh_lib.replicated(training.mesh),
   )
-  reader = _Reader(stream, training.batch_size, processes)
+  following = {}  # the open iterator, by seed and next step
+
+  def read(seed, first_step):
+    return iter(
+      stream.train(
+        seed=seed,
+        first_step=first_step,
+        batch_size=training.batch_size,
+        **processes,
+      )
+    )
 
   def batches(seed, first_step, num_steps):
-    for examples in reader.take(seed, first_step, num_steps):
-      yield mesh_lib.from_shares(_batch(examples), over_data), 1
+    examples = following.pop((seed, first_step), None)
+    if examples is None:
+      examples = read(seed, first_step)
+    for _ in range(num_steps):
+      yield mesh_lib.from_shares(_batch(next(examples)), over_data), 1
+    following.clear()
+    following[seed, first_step + num_steps] = examples
 
   def evaluate(weights, net_state, split):
     sums = None
@@ -129,8 +145,7 @@ def stream_feed(
     return classification.means(sums)
 
   def first_batches(seed, num):
-    fresh = _Reader(stream, training.batch_size, processes)
-    taken = [_batch(examples) for examples in fresh.take(seed, 0, num)]
+    taken = [_batch(x) for x in itertools.islice(read(seed, 0), num)]
     return jax.tree.map(lambda *xs: np.stack(xs), *taken)
 
   return Feed(
@@ -139,32 +154,6 @@ def stream_feed(
     first_batches,
     lambda: {'quarantined': stream.skipped()},
   )
-
-
-class _Reader:
-  """Batches of a stream from any step on; continues an open iterator."""
-
-  def __init__(self, stream, batch_size: int, processes: dict[str, int]):
-    self._stream, self._batch_size = stream, batch_size
-    self._processes = processes
-    self._next, self._iterator = None, None  # (seed, step) and its iterator
-
-  def take(self, seed: int, first_step: int, num_steps: int):
-    """Yields the batches of some steps."""
-    if self._next != (seed, first_step):
-      self._iterator = iter(
-        self._stream.train(
-          seed=seed,
-          first_step=first_step,
-          batch_size=self._batch_size,
-          **self._processes,
-        )
-      )
-    for step in range(first_step, first_step + num_steps):
-      self._next = None  # until the step is made
-      examples = next(self._iterator)
-      self._next = (seed, step + 1)
-      yield examples
 
 
 def _totals(network, weights, net_state, batch, counts):

@@ -169,7 +169,6 @@ def _make_stage(
     begin=begin,
     batches=lambda *chunk: feed().batches(*chunk),
     evaluate=evaluate,
-    finish=lambda seed, state: (state, []),
     report=report,
     counters=lambda: feed().counters(),
   )

@@ -203,7 +203,6 @@ def _make_stage(
     begin=base.make_begin(objective, init, masked),
     batches=batches,
     evaluate=evaluate,
-    finish=lambda seed, state: (state, []),
     report=report,
     derive=lambda metrics: metrics_of(metrics['loss']),
   )

@@ -89,12 +89,6 @@ def make_levels(
   return Levels(shares, kept)
 
 
-def masks_at(weights: Mapping[str, Array], kept: Mapping[str, Any]) -> dict:
-  """Returns the masks of the largest weights: `kept[path]` in each layer."""
-  layers = {path: weights[path] for path in kept}
-  return sparsity.topk_masks(layers, dict(kept), magnitude=True)
-
-
 def at_level(
   weights: Any, initial: Any, kept: Mapping[str, Any]
 ) -> tuple[Any, dict[str, Array]]:
@@ -111,8 +105,10 @@ def at_level(
     weights that would have been kept before training.
   """
   layers = select.pick(weights, kept)
-  now = masks_at(layers, kept)
-  before = masks_at(select.pick(initial, kept), kept)
+  now, before = (
+    sparsity.topk_masks(select.pick(tree, kept), dict(kept), magnitude=True)
+    for tree in (weights, initial)
+  )
   pruned = {path: jnp.where(now[path], x, 0) for path, x in layers.items()}
   metrics = {
     'density': sparsity.density(jax.tree.map(lambda x: x != 0, pruned)),

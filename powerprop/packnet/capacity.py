@@ -75,7 +75,11 @@ def usage(
     sets = (is_owned, is_owned & (owner == task), is_reused)
     counts[path] = np.array([owner.size, *map(np.count_nonzero, sets)])
   counts['all'] = np.sum(list(counts.values()), 0)
-  return {path: _usage(*map(int, found)) for path, found in counts.items()}
+  shares = {path: (x[1:] / x[0]).tolist() for path, x in counts.items()}
+  return {
+    path: Usage(owned, 1 - owned, new, reused)
+    for path, (owned, new, reused) in shares.items()
+  }
 
 
 def num_free(state: ownership.PackState) -> int:
@@ -112,10 +116,6 @@ def _start_task(params, state, fresh):
   for path, layer in select_lib.pick(params, state.owner).items():
     drawn[path] = jnp.where(state.owner[path] == 0, drawn[path], layer)
   return select_lib.put(params, drawn)
-
-
-def _usage(size, owned, new, reused) -> Usage:
-  return Usage(owned / size, 1 - owned / size, new / size, reused / size)
 
 
 def _num_free(state) -> dict[str, int]:

@@ -179,10 +179,7 @@ def _masks(layers, cuts, level):
 @jax.jit
 def _masked(layers, cuts, level):
   masks = _masks(layers, cuts, level)
-  return {
-    path: jnp.where(masks[path], layer, jnp.zeros_like(layer))
-    for path, layer in layers.items()
-  }
+  return jax.tree.map(state_lib.masked, masks, layers)
 
 
 @jax.jit

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsity import select as select_lib
+from sparsity import state as state_lib
 
 Layers = dict[str, jax.Array]
 
@@ -123,12 +124,11 @@ def store_copies(params: Any, state: PackState) -> PackState:
 
   Call it after retraining a claimed task.
   """
+  values = select_lib.pick(params, state.copies)
   return state._replace(
     copies={
-      path: copies.at[state.num_tasks - 1].set(value)
-      for path, copies, value in _zip(
-        state.copies, select_lib.pick(params, state.copies)
-      )
+      path: copies.at[state.num_tasks - 1].set(values[path])
+      for path, copies in state.copies.items()
     }
   )
 
@@ -143,7 +143,8 @@ def task_masks(state: PackState, task: int | jax.Array) -> Layers:
   """
   check_task(state, task)
   masks = {}
-  for path, owner, packed in _zip(state.owner, state.masks):
+  for path, packed in state.masks.items():
+    owner = state.owner[path]
     bits = lax.dynamic_index_in_dim(packed, task - 1, keepdims=False)
     flat = jnp.unpackbits(bits, count=owner.size)
     masks[path] = flat.reshape(owner.shape).astype(bool)
@@ -160,10 +161,9 @@ def task_params(params: Any, state: PackState, task: int | jax.Array) -> Any:
     ValueError: If there is no such task.
   """
   masks = task_masks(state, task)
-  layers = select_lib.pick(params, masks)
   masked = {
-    path: jnp.where(mask, layer, jnp.zeros_like(layer))
-    for path, mask, layer in _zip(masks, layers)
+    path: state_lib.masked(masks[path], layer)
+    for path, layer in select_lib.pick(params, masks).items()
   }
   own = {
     path: lax.dynamic_index_in_dim(copies, task - 1, keepdims=False)
@@ -198,7 +198,8 @@ def check_task(state: PackState, task: int | jax.Array) -> None:
 def _claim(params, state, masks):
   task = state.num_tasks + 1
   owner, packed = {}, {}
-  for path, now, mask in _zip(state.owner, masks):
+  for path, mask in masks.items():
+    now = state.owner[path]
     is_new = mask & (now == 0)
     owner[path] = jnp.where(is_new, task.astype(now.dtype), now)
     packed[path] = state.masks[path].at[task - 1].set(jnp.packbits(mask))
@@ -207,9 +208,3 @@ def _claim(params, state, masks):
 
 def _room(state) -> int:
   return next(iter(state.masks.values())).shape[0]
-
-
-def _zip(first, second):
-  """Yields (path, first value, second value) for the paths of `first`."""
-  for path, value in first.items():
-    yield path, value, second[path]

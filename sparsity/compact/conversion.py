@@ -14,6 +14,7 @@ from sparsity import state as state_lib
 from sparsity.compact import entries as entries_lib
 from sparsity.compact import packing
 from sparsity.compact import weights as weights_lib
+from sparsity.kernels.structure import is_traced
 
 # Dense parameters of the sparse layers by path; stale on the active entries.
 HostParams = dict[str, np.ndarray]
@@ -113,7 +114,7 @@ def to_host(
   """Returns dense parameters as the host keeps them until the next refresh."""
   if method.rule.changes == 'nothing':
     return {}
-  if entries_lib.is_traced(dense):
+  if is_traced(dense):
     return dense
   return {path: np.asarray(x) for path, x in dense.items()}
 
@@ -184,12 +185,10 @@ def _make_entries(method, counts, sets: state_lib.ActiveSets):
     )
   entries = {}
   for path, forward in sets.forward.items():
-    backward = sets.backward[path]
-    if not entries_lib.is_traced((forward, backward)):
-      numbers = tuple(int(np.sum(np.asarray(x))) for x in (forward, backward))
-    elif counts.scope == 'layer' and counts.sizes[path] == forward.size:
+    backward, numbers = sets.backward[path], None
+    if counts.scope == 'layer' and counts.sizes[path] == forward.size:
       numbers = counts.forward[path], counts.backward[path]
-    else:
+    elif is_traced((forward, backward)):
       raise ValueError(
         f'{path}: expected concrete sets, whose entries can be counted, got '
         'traced sets of unknown size: call it outside of jit'

@@ -48,7 +48,7 @@ def compile_inference(
       `sparsity.active_sets(state).forward`; None: where weights are nonzero.
     max_density: denser layers stay dense.
     select: predicate of the layers that may be compact.
-    implementation: kernels to use: 'native', 'xla' or 'reference'; None: see
+    implementation: kernels to use: 'native' or 'xla'; None: see
       `sparsity.kernels.implementation`.
 
   Returns:

@@ -11,7 +11,7 @@ from sparsity import kernels
 from sparsity import select
 from sparsity.compact import entries as entries_lib
 from sparsity.compact import weights as weights_lib
-from sparsity.kernels import layout
+from sparsity.kernels.structure import is_traced
 
 
 def pack(weights: Any, forward: Any, backward: Any | None = None) -> Any:
@@ -40,7 +40,7 @@ def pack(weights: Any, forward: Any, backward: Any | None = None) -> Any:
       entries must be static.
   """
   backward = forward if backward is None else backward
-  if layout.is_traced((forward, backward)):
+  if is_traced((forward, backward)):
     raise ValueError(
       'expected concrete masks, whose entries can be counted, got traced '
       'masks: call pack outside of jit'
@@ -88,7 +88,7 @@ def check(weights: Any) -> None:
       continue
     entries = w.entries
     try:
-      _check_entries(entries)
+      kernels.check(entries.structure, entries.matrix_shape)
     except ValueError as error:
       raise ValueError(f'{entries.name}: {error}') from error
     expected = (1,) * (w.ndim - 1) + (entries.num_backward,)
@@ -147,7 +147,10 @@ def check_model(apply: Callable[..., Any], weights: Any, *args: Any) -> None:
 
 
 def make_entries(
-  name: str, forward: jax.Array, backward: jax.Array, counts: tuple[int, int]
+  name: str,
+  forward: jax.Array,
+  backward: jax.Array,
+  counts: tuple[int, int] | None = None,
 ) -> weights_lib.Entries:
   """Returns the entries of two masks of a weight's shape.
 
@@ -155,7 +158,7 @@ def make_entries(
     name: path of the layer, for error messages.
     forward: mask of A; may be traced.
     backward: mask of B; may be traced.
-    counts: their numbers of entries.
+    counts: their numbers of entries, as in `kernels.from_masks`.
 
   Raises:
     ValueError: If compact storage cannot hold the weight; names it.
@@ -169,8 +172,8 @@ def make_entries(
     )
   matrix = weights_lib.matrix_shape(shape)
   try:
-    structure = layout.build(
-      forward.reshape(matrix), backward.reshape(matrix), *counts
+    structure = kernels.from_masks(
+      forward.reshape(matrix), backward.reshape(matrix), counts
     )
   except ValueError as error:
     raise ValueError(f'{name}: {error}') from error
@@ -186,8 +189,7 @@ def _pack_leaf(name, x, forward, backward):
     )
   if backward.all() and forward.all():
     return x
-  counts = int(forward.sum()), int(backward.sum())
-  entries = make_entries(name, forward, backward, counts)
+  entries = make_entries(name, forward, backward)
   entries = jax.tree.map(jnp.asarray, entries)
   at = entries_lib.places(entries.structure, entries.shape)
   values = entries_lib.take(x, at)
@@ -206,14 +208,3 @@ def _dense_shape(x):
   if weights_lib.is_compact(x):
     return jax.ShapeDtypeStruct(x.shape, x.dtype)
   return x
-
-
-def _check_entries(entries):
-  size = entries.size
-  layout.check_num_entries(entries.shape)
-  if entries.num_backward > size:
-    raise ValueError(
-      f'expected at most {size} entries for a weight of shape {entries.shape}, '
-      f'got {entries.num_backward}'
-    )
-  kernels.check(entries.structure, entries.matrix_shape)

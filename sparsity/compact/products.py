@@ -36,18 +36,15 @@ def matmul(x: jax.Array, w: Weight, *, precision: Any = None) -> jax.Array:
   Raises:
     ValueError: If the shapes do not match; names the layer.
   """
-  if masked.is_masked(w):
-    return masked.matmul(x, w)
-  if not weights_lib.is_compact(w):
+  if not _is_sparse(w):
     return jnp.dot(x, w, precision=precision)
   if w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[0]:
     raise ValueError(
-      f'{w.entries.name}: expected x [..., in] and a weight (in, out), got '
+      f'{_name(w)}expected x [..., in] and a weight (in, out), got '
       f'{x.shape} and {w.shape}'
     )
   pixels = x.reshape(math.prod(x.shape[:-1]), 1, 1, x.shape[-1])
-  window = (1, 1, *w.shape), (1, 1), 'VALID'
-  y = _conv(pixels, w.values.reshape(-1), w.entries.structure, window)
+  y = _conv(pixels, *_parts(w), ((1, 1, *w.shape), (1, 1), 'VALID'))
   return y.reshape(*x.shape[:-1], w.shape[1])
 
 
@@ -86,30 +83,44 @@ def conv(
   if not isinstance(padding, str):
     padding = tuple(tuple(pair) for pair in padding)
   unsupported = []
-  if masked.is_masked(w) or weights_lib.is_compact(w):
+  if _is_sparse(w):
     unsupported = _unsupported(
       x, w, dilation, feature_group_count, dimension_numbers
     )
-  if masked.is_masked(w) and not unsupported:
-    return masked.conv(x, w, strides, padding)
-  if not weights_lib.is_compact(w):
-    return lax.conv_general_dilated(
-      x,
-      jnp.asarray(w),
-      strides,
-      padding,
-      rhs_dilation=tuple(dilation),
-      dimension_numbers=dimension_numbers,
-      feature_group_count=feature_group_count,
-      precision=precision,
-    )
-  for name, given, needed in unsupported:
+    if not unsupported:
+      return _conv(x, *_parts(w), (w.shape, strides, padding))
+  if weights_lib.is_compact(w):
+    name, given, needed = unsupported[0]
     raise ValueError(
-      f'{w.entries.name}: expected {name} {needed} for a compact convolution, '
-      f'got {given}: use masked storage, or deselect this layer'
+      f'{_name(w)}expected {name} {needed} for a compact convolution, got '
+      f'{given}: use masked storage, or deselect this layer'
     )
-  window = w.shape, strides, padding
-  return _conv(x, w.values.reshape(-1), w.entries.structure, window)
+  return lax.conv_general_dilated(
+    x,
+    jnp.asarray(w),
+    strides,
+    padding,
+    rhs_dilation=tuple(dilation),
+    dimension_numbers=dimension_numbers,
+    feature_group_count=feature_group_count,
+    precision=precision,
+  )
+
+
+def _is_sparse(w):
+  return masked.is_masked(w) or weights_lib.is_compact(w)
+
+
+def _name(w):
+  return f'{w.entries.name}: ' if weights_lib.is_compact(w) else ''
+
+
+def _parts(w):
+  """Returns the values of a weight, and its structure or mask."""
+  if weights_lib.is_compact(w):
+    return w.values.reshape(-1), w.entries.structure
+  axes = tuple(range(4 - w.ndim))  # a matrix is a 1x1 convolution
+  return jnp.expand_dims(w.values, axes), jnp.expand_dims(w.mask, axes)
 
 
 def _unsupported(x, w, dilation, feature_group_count, dimension_numbers):
@@ -126,25 +137,23 @@ def _unsupported(x, w, dilation, feature_group_count, dimension_numbers):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _conv(x, values, structure, window):
+def _conv(x, values, active, window):
   shape, stride, padding = window
-  return kernels.conv(
-    x, values, structure, shape, stride=stride, padding=padding
-  )
+  return kernels.conv(x, values, active, shape, stride=stride, padding=padding)
 
 
-def _conv_fwd(x, values, structure, window):
-  return _conv(x, values, structure, window), (x, values, structure)
+def _conv_fwd(x, values, active, window):
+  return _conv(x, values, active, window), (x, values, active)
 
 
 def _conv_bwd(window, saved, dy):
-  x, values, structure = saved
+  x, values, active = saved
   shape, stride, padding = window
   options = {'stride': stride, 'padding': padding}
   dx = kernels.conv_dx(
-    dy, values, structure, shape, image_size=x.shape[1:3], **options
+    dy, values, active, shape, image_size=x.shape[1:3], **options
   )
-  dvalues = kernels.conv_dw(x, dy, structure, shape, **options)
+  dvalues = kernels.conv_dw(x, dy, active, shape, **options)
   return dx.astype(x.dtype), dvalues.astype(values.dtype), None
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from sparsity import select
@@ -17,12 +16,15 @@ from sparsity import state as state_lib
 from sparsity.compact import conversion
 from sparsity.compact import entries as entries_lib
 from sparsity.compact import packing
+from sparsity.kernels import structure as structure_lib
 
 
 def make_refresh(method: state_lib.SparseMethod) -> Callable[..., Any]:
   """Returns the refresh function described at `compact.compact`."""
-  choose = jax.jit(
-    functools.partial(_choose, method), static_argnames=('structure', 'shapes')
+  choose = structure_lib.on_cpu(
+    jax.jit(
+      functools.partial(_choose, method), static_argnames=('tree', 'shapes')
+    )
   )
 
   def refresh(params, state, host_params, gradients=None):
@@ -44,22 +46,25 @@ def make_refresh(method: state_lib.SparseMethod) -> Callable[..., Any]:
       for path, x in host_params.items()
     }
     shapes = conversion.dense_shapes(params, entries)
-    leaves, structure = jax.tree.flatten(shapes)
-    chosen, grown = _on_host(choose)(
+    leaves, tree = jax.tree.flatten(shapes)
+    chosen, grown = choose(
       dense,
       select.pick(gradients or {}, entries),
       entries,
       count,
-      structure=structure,
+      tree=tree,
       shapes=tuple(leaves),
     )
     dense = grown or dense
     new, origins = _new_entries(entries, chosen)
-    rows = {
-      path: _move(
-        x, origins[path], _entering(dense[path], new[path], origins[path])
+    fresh = {
+      path: entries_lib.take(
+        dense[path], entries_lib.places(e.structure, e.shape)
       )
-      for path, x in rows.items()
+      for path, e in new.items()
+    }
+    rows = {
+      path: _move(x, origins[path], fresh[path]) for path, x in rows.items()
     }
     params = select.put(params, rows)
     inner = _move_state(method, state.inner, params, origins)
@@ -69,10 +74,10 @@ def make_refresh(method: state_lib.SparseMethod) -> Callable[..., Any]:
   return refresh
 
 
-def _choose(method, dense, gradients, entries, count, *, structure, shapes):
+def _choose(method, dense, gradients, entries, count, *, tree, shapes):
   """Returns the next sets, and the dense parameters if entries grow."""
   rule = method.rule
-  counts = method.make_counts(jax.tree.unflatten(structure, shapes))
+  counts = method.make_counts(jax.tree.unflatten(tree, shapes))
   pairs = {
     path: entries_lib.masks(e.structure, e.shape) for path, e in entries.items()
   }
@@ -110,17 +115,6 @@ def _new_entries(entries, chosen):
   return new, origins
 
 
-def _entering(dense, entries, origin):
-  """Returns [k_B]: host parameters of entering entries, arbitrary elsewhere."""
-  places = entries_lib.places(entries.structure, entries.shape)
-  if entries_lib.is_traced((dense, places)):
-    return entries_lib.take(dense, places)
-  fresh = np.empty(places.shape, dense.dtype)
-  enter = np.flatnonzero(origin < 0)
-  fresh[enter] = entries_lib.take(dense, places[enter])
-  return fresh
-
-
 def _move(x, origin, fresh):
   """Returns the row [1, ..., 1, k_B] of the new entries."""
   moved = entries_lib.move(x.reshape(-1), origin, fresh.reshape(-1))
@@ -138,23 +132,11 @@ def _move_state(method, state, params, origins):
   return conversion.map_sparse(method, move, state, params, origins)
 
 
-def _on_host(fn):
-  """Returns `fn` computed on the CPU, wherever the parameters are."""
-
-  def on_host(*args, **kwargs):
-    if entries_lib.is_traced(args):
-      return fn(*args, **kwargs)
-    with jax.default_device(jax.local_devices(backend='cpu')[0]):
-      return fn(*jax.tree.map(np.asarray, args), **kwargs)
-
-  return on_host
-
-
 def _like(old: Any, new: Any) -> Any:
   """Returns copies of `new` with the dtypes and devices of `old`."""
 
   def place(old, new):
-    if entries_lib.is_traced((old, new)):
+    if structure_lib.is_traced((old, new)):
       return new
     new = jnp.array(new, old.dtype)
     return jax.device_put(new, old.sharding) if old.committed else new

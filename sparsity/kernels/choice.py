@@ -9,7 +9,7 @@ import jax
 
 from sparsity.kernels import native
 
-NAMES = ('reference', 'xla', 'native')
+NAMES = ('xla', 'native')
 VARIABLE = 'SPARSITY_KERNELS'
 _forced: contextvars.ContextVar[str | None] = contextvars.ContextVar(
   'sparsity_kernels', default=None
@@ -49,9 +49,9 @@ def use(name: str) -> Iterator[None]:
   Jitted functions that are already compiled keep theirs.
 
   Example:
-    >>> with use('reference'):
+    >>> with use('xla'):
     ...   implementation()
-    'reference'
+    'xla'
 
   Raises:
     ValueError: If no implementation has that name.

@@ -1,8 +1,8 @@
 """Refreshes on the host: dense NumPy arrays processed by C++ threads.
 
-Each function equals the JAX version of the same name in `kernels.layout` or
-`compact.entries` bit for bit and is several times faster. All need the native
-library (`is_available`), whatever device training runs on.
+Each function equals the JAX version in `kernels.structure` or `compact.entries`
+bit for bit and is several times faster. All need the native library
+(`is_available`), whatever device training runs on.
 """
 
 import ctypes
@@ -25,15 +25,10 @@ def is_available() -> bool:
   return not native.problem()
 
 
-def build(
+def from_masks(
   forward: np.ndarray, backward: np.ndarray, counts: tuple[int, int]
 ) -> tuple[Structure | None, tuple[int, int] | None]:
   """Returns the structure of two masks, and their numbers of entries.
-
-  Args:
-    forward: bool [in, out], A.
-    backward: bool [in, out], B.
-    counts: the expected numbers of entries.
 
   Returns:
     The structure, or None if the numbers differ from `counts`; and the numbers,

@@ -2,11 +2,14 @@
 
 The library is loaded on first use. If it is missing, `problem` says why; no
 exception is raised.
+
+Shapes: kh, kw, in, out: `shape` of the weight; k_B: entries of B.
 """
 
 import ctypes
 import functools
 import os
+from typing import Any
 import warnings
 
 import jax
@@ -100,87 +103,60 @@ def num_threads() -> int:
 
 
 def forward(
-  x: jax.Array,
-  values: jax.Array,
-  structure: Structure,
-  window: Window,
-  num_outputs: int,
+  x: jax.Array, values: jax.Array, active: Any, shape: Any, window: Window
 ) -> jax.Array:
   """Returns y [batch, height, width, out]."""
-  s = structure
-  shape = (x.shape[0], *window.output_size(*x.shape[1:3]), num_outputs)
-  strip = _strip(s, window, x.shape[-1], num_outputs)
-  arguments = (x, values, s.cells, s.columns)
-  dtype = jnp.result_type(x, values)
-  return _call('forward', shape, dtype, window, *arguments, strip=strip)
+  y_shape = (x.shape[0], *window.output_size(*x.shape[1:3]), shape[3])
+  result = jax.ShapeDtypeStruct(y_shape, jnp.result_type(x, values))
+  if not isinstance(active, Structure):
+    mask = active.reshape(-1, shape[3])
+    return _call('masked_forward', result, window, x, values, mask)
+  arrays = x, values, active.cells, active.columns
+  return _call('forward', result, window, *arrays, strip=_strip(active, shape))
 
 
 def input_gradient(
   dy: jax.Array,
   values: jax.Array,
-  structure: Structure,
+  active: Any,
+  shape: Any,
   window: Window,
-  image: tuple[int, int, int],
+  image_size: tuple[int, int],
 ) -> jax.Array:
-  """Returns dx [batch, *image]."""
-  s = structure
-  shape = (dy.shape[0], *image)
-  strip = _strip(s, window, image[-1], dy.shape[-1])
-  arguments = (dy, values, s.t_cells, s.t_columns, s.t_entries)
-  dtype = jnp.result_type(dy, values)
-  return _call('input_gradient', shape, dtype, window, *arguments, strip=strip)
+  """Returns dx [batch, *image_size, in]."""
+  result = jax.ShapeDtypeStruct(
+    (dy.shape[0], *image_size, shape[2]), jnp.result_type(dy, values)
+  )
+  if not isinstance(active, Structure):
+    mask = active.reshape(-1, shape[3])
+    return _call('masked_input_gradient', result, window, dy, values, mask)
+  s, strip = active, _strip(active, shape)
+  arrays = dy, values, s.t_cells, s.t_columns, s.t_entries
+  return _call('input_gradient', result, window, *arrays, strip=strip)
 
 
 def weight_gradient(
-  x: jax.Array, dy: jax.Array, structure: Structure, window: Window
+  x: jax.Array, dy: jax.Array, active: Structure, shape: Any, window: Window
 ) -> jax.Array:
   """Returns dvalues [k_B] in float32."""
-  s = structure
-  shape, dtype = s.columns.shape, jnp.float32
-  strip = _strip(s, window, x.shape[-1], dy.shape[-1])
-  arguments = (x, dy, s.cells, s.columns)
-  return _call('weight_gradient', shape, dtype, window, *arguments, strip=strip)
+  result = jax.ShapeDtypeStruct(active.columns.shape, jnp.float32)
+  arrays, strip = (x, dy, active.cells, active.columns), _strip(active, shape)
+  return _call('weight_gradient', result, window, *arrays, strip=strip)
 
 
-def masked_forward(
-  x: jax.Array, weight: jax.Array, mask: jax.Array, window: Window
-) -> jax.Array:
-  """Returns y [batch, height, width, out] of a dense weight and its mask."""
-  shape = (x.shape[0], *window.output_size(*x.shape[1:3]), mask.shape[-1])
-  arguments = (x, weight, mask.reshape(-1, mask.shape[-1]))
-  dtype = jnp.result_type(x, weight)
-  return _call('masked_forward', shape, dtype, window, *arguments)
-
-
-def masked_input_gradient(
-  dy: jax.Array,
-  weight: jax.Array,
-  mask: jax.Array,
-  window: Window,
-  image: tuple[int, int, int],
-) -> jax.Array:
-  """Returns dx [batch, *image] of a dense weight and its mask."""
-  shape = (dy.shape[0], *image)
-  arguments = (dy, weight, mask.reshape(-1, mask.shape[-1]))
-  dtype = jnp.result_type(dy, weight)
-  return _call('masked_input_gradient', shape, dtype, window, *arguments)
-
-
-def _call(target, shape, dtype, window, *arguments, **numbers):
+def _call(target, result, window, *arrays, **numbers):
   (height, width), stride, ((top, _), (left, _)) = window
   call = jax.ffi.ffi_call(
-    f'sparsity_{target}',
-    jax.ShapeDtypeStruct(shape, dtype),
-    vmap_method='sequential',
+    f'sparsity_{target}', result, vmap_method='sequential'
   )
   return call(
-    *arguments,
+    *arrays,
     window=np.array([height, width, *stride, top, left], np.int64),
     isa=np.int64(ISAS.index(isa())),
     **numbers,
   )
 
 
-def _strip(s, window, num_inputs, num_outputs):
-  shape = (window.size[0] * window.size[1] * num_inputs, num_outputs)
-  return np.int64(strip_size(shape, len(s.t_columns)))
+def _strip(s, shape):
+  matrix = shape[0] * shape[1] * shape[2], shape[3]
+  return np.int64(strip_size(matrix, len(s.t_columns)))

@@ -1,8 +1,4 @@
-"""Windows of convolutions, and shape and dtype checks of the products.
-
-The kernels know convolutions only: a matrix product is the convolution of
-images with a single pixel.
-"""
+"""Windows of convolutions, and shape and dtype checks of the products."""
 
 from collections.abc import Sequence
 import math
@@ -11,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from sparsity.kernels.structure import Structure
 from sparsity.kernels.structure import expected_shapes
 
 # 'SAME', 'VALID', or ((top, bottom), (left, right)).
@@ -67,47 +64,39 @@ def make_window(
   return Window(tuple(kernel_size), strides, pads)
 
 
-def check_weight(structure, shape, values=None):
-  """Raises unless structure and values match [kh, kw, in, out]."""
+def check_weight(active, shape, values=None):
+  """Raises unless structure or mask, and values, match [kh, kw, in, out]."""
   if len(shape) != 4:
     raise ValueError(
       f'expected the shape (kh, kw, channels in, channels out), got {shape}'
     )
+  if values is not None:
+    _check_float('values', values)
+  if not isinstance(active, Structure):
+    if active.shape != tuple(shape) or active.dtype != bool:
+      raise ValueError(
+        'expected a weight [kh, kw, channels in, channels out] and a boolean '
+        f'mask of its shape, got {shape} and {active.dtype} {active.shape}'
+      )
+    return
   matrix = math.prod(shape[:3]), shape[3]
-  num_backward, num_forward = structure.columns.size, structure.t_columns.size
+  num_backward, num_forward = active.columns.size, active.t_columns.size
   expected = expected_shapes(matrix, num_forward, num_backward)
-  for field, array in structure._asdict().items():
+  for field, array in active._asdict().items():
     if array.shape != getattr(expected, field) or array.dtype != jnp.int32:
       raise ValueError(
         f'expected {field} int32 {getattr(expected, field)} for a weight of '
         f'shape {matrix}, got {array.dtype} {array.shape}'
       )
-  if values is not None:
-    check_float('values', values)
-    if values.shape != structure.columns.shape:
-      raise ValueError(
-        f'expected values of shape {structure.columns.shape}, got '
-        f'{values.shape}'
-      )
-
-
-def check_float(name, array):
-  """Raises unless an array is float32 or bfloat16."""
-  if array.dtype not in FLOATS:
-    raise TypeError(
-      f'expected {name} in float32 or bfloat16, got {array.dtype}'
+  if values is not None and values.shape != active.columns.shape:
+    raise ValueError(
+      f'expected values of shape {active.columns.shape}, got {values.shape}'
     )
-
-
-def check_last(name, array, size):
-  """Raises unless an array is [..., size]."""
-  if array.ndim < 1 or array.shape[-1] != size:
-    raise ValueError(f'expected {name} [..., {size}], got {array.shape}')
 
 
 def check_image(name, array, channels):
   """Raises unless an array is [batch, height, width, channels]."""
-  check_float(name, array)
+  _check_float(name, array)
   if array.ndim != 4 or array.shape[-1] != channels:
     raise ValueError(
       f'expected {name} [batch, height, width, {channels}], got '
@@ -122,4 +111,11 @@ def check_size(dy, window: Window, image_size):
     raise ValueError(
       f'expected dy of height and width {expected} for an image of '
       f'{tuple(image_size)}, got {dy.shape}'
+    )
+
+
+def _check_float(name, array):
+  if array.dtype not in FLOATS:
+    raise TypeError(
+      f'expected {name} in float32 or bfloat16, got {array.dtype}'
     )

@@ -1,9 +1,15 @@
 """Indices of the active entries of a weight, as all kernels read them.
 
+Sets change at refreshes only, and only there are arrays of the dense weight's
+size traversed. On the host, `from_masks` uses the C++ threads of
+`kernels.host` if they are built, else JAX, as under jit; both agree bit for
+bit.
+
 Shapes: in, out: the weight's two axes; k_A, k_B: number of entries of the
 forward set A and of the backward set B, which contains A.
 """
 
+import functools
 import math
 from typing import Any
 from typing import NamedTuple
@@ -17,6 +23,7 @@ BLOCK = 128  # outputs per block
 # many entries of A on average, or until the longest strip is reached.
 ENTRIES_PER_CELL = 8
 LONGEST_STRIP = 1024
+_LARGEST = np.iinfo(np.int32).max
 
 
 class Structure(NamedTuple):
@@ -45,6 +52,28 @@ class Structure(NamedTuple):
   t_entries: jax.Array  # int32 [k_A]: index of that entry in the values
 
 
+def is_traced(tree: Any) -> bool:
+  """Returns whether a JAX transformation traces any array of a tree."""
+  return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(tree))
+
+
+def to_numpy(tree: Any) -> Any:
+  """Returns a tree with NumPy arrays; a traced tree as it is."""
+  return tree if is_traced(tree) else jax.tree.map(np.asarray, tree)
+
+
+def on_cpu(fn: Any) -> Any:
+  """Returns `fn` on NumPy arrays, computed on the CPU; traced if under jit."""
+
+  def run(*args, **kwargs):
+    if is_traced(args):
+      return fn(*args, **kwargs)
+    with jax.default_device(jax.local_devices(backend='cpu')[0]):
+      return to_numpy(fn(*to_numpy(args), **kwargs))
+
+  return run
+
+
 def strip_size(shape: tuple[int, int], num_forward: int) -> int:
   """Returns the number of inputs (outputs if transposed) of a strip.
 
@@ -66,37 +95,17 @@ def num_strips(num_columns: int, strip: int) -> int:
   return -(-num_columns // strip)
 
 
-def cell_of(row: Any, column: Any, shape: tuple[int, int], strip: int) -> Any:
-  """Returns the cells of entries (arrays) of a [rows, columns] weight."""
-  strips = num_strips(shape[1], strip)
-  first = row // BLOCK * BLOCK
-  rows = (shape[0] - first).clip(max=BLOCK)  # in the block
-  return first * strips + column // strip * rows + row - first
-
-
-def row_of(cell: Any, shape: tuple[int, int], strip: int) -> Any:
-  """Returns the rows of cells (an array): the inverse of `cell_of`."""
-  strips = max(num_strips(shape[1], strip), 1)
-  first = cell // (BLOCK * strips) * BLOCK
-  rows = (shape[0] - first).clip(max=BLOCK)
-  return first + (cell - first * strips) % rows
-
-
-def outputs_of(s: Structure, shape: tuple[int, int], xp: Any = jnp) -> Any:
-  """Returns int32 [k_B], the output of each entry of an [in, out] weight.
-
-  Args:
-    s: the structure.
-    shape: (in, out).
-    xp: `jnp`, or `np` for arrays that are not traced.
-  """
-  strip = strip_size(shape, s.t_columns.shape[0])
-  number = num_strips(shape[0], strip) * shape[1]
-  row = row_of(xp.arange(number, dtype=np.int32), shape[::-1], strip)
-  rows, counts = xp.concatenate([row, row]), xp.diff(s.cells)
-  if xp is np:
-    return np.repeat(rows, counts)
-  return jnp.repeat(rows, counts, total_repeat_length=s.columns.shape[0])
+def outputs_of(s: Structure, shape: tuple[int, int]) -> Any:
+  """Returns int32 [k_B], the output of each entry of an [in, out] weight."""
+  strips = num_strips(shape[0], strip_size(shape, s.t_columns.shape[0]))
+  cell = np.arange(strips * shape[1], dtype=np.int32)
+  first = cell // (BLOCK * max(strips, 1)) * BLOCK
+  outputs = first + (cell - first * strips) % (shape[1] - first).clip(max=BLOCK)
+  outputs = np.concatenate([outputs, outputs])
+  if is_traced(s):
+    size = s.columns.shape[0]
+    return jnp.repeat(outputs, jnp.diff(s.cells), total_repeat_length=size)
+  return np.repeat(outputs, np.diff(s.cells))
 
 
 def expected_shapes(
@@ -111,3 +120,69 @@ def expected_shapes(
     t_columns=(num_forward,),
     t_entries=(num_forward,),
   )
+
+
+@functools.partial(jax.jit, static_argnames='counts')
+def from_traced_masks(
+  forward: jax.Array, backward: jax.Array, *, counts: tuple[int, int]
+) -> Structure:
+  """Returns the structure of two nested masks with (k_A, k_B) entries."""
+  shape = forward.shape
+  num_forward, num_backward = counts
+  strip = strip_size(shape, num_forward)
+  a, more = (_arrange(x.T, strip) for x in (forward, backward & ~forward))
+  t = _arrange(forward, strip)
+
+  def entries(mask, number):  # flat indices into the mask, and their columns
+    at = jnp.flatnonzero(mask, size=number)
+    strips = mask.shape[1]
+    return at, at // (BLOCK * strip) % strips * strip + at % strip
+
+  _, columns = entries(a, num_forward)
+  _, more_columns = entries(more, num_backward - num_forward)
+  t_at, t_columns = entries(t, num_forward)
+  # Rank of each entry in the order of `a`, rearranged to the order of `t`.
+  rank = jnp.cumsum(a.reshape(-1), dtype=np.int32) - 1
+  rank = rank.reshape(a.shape).swapaxes(1, 2)
+  rank = rank.reshape(rank.shape[0] * BLOCK, rank.shape[2] * strip)
+  rank = rank[: shape[1], : shape[0]].T
+  counts = [_counts(x, shape[1]) for x in (a, more)]
+  arrays = (
+    _starts(jnp.concatenate(counts)),
+    jnp.concatenate([columns, more_columns]),
+    _starts(_counts(t, shape[0])),
+    t_columns,
+    _arrange(rank, strip).reshape(-1)[t_at],
+  )
+  return Structure(*(array.astype(np.int32) for array in arrays))
+
+
+def _arrange(x, strip):
+  """Returns [rows, columns] as [blocks, strips, BLOCK, strip], padded."""
+  rows, columns = num_strips(x.shape[0], BLOCK), num_strips(x.shape[1], strip)
+  padding = (0, rows * BLOCK - x.shape[0]), (0, columns * strip - x.shape[1])
+  return jnp.pad(x, padding).reshape(rows, BLOCK, columns, strip).swapaxes(1, 2)
+
+
+def _counts(mask, num_rows):
+  """Returns the number of entries of each cell."""
+  counts = mask.sum(-1, dtype=np.int32)  # [blocks, strips, BLOCK]
+  full = num_rows // BLOCK
+  last = counts[full:, :, : num_rows % BLOCK]
+  return jnp.concatenate([counts[:full].reshape(-1), last.reshape(-1)])
+
+
+def _starts(counts):
+  total = jnp.cumsum(counts, dtype=np.int32)
+  return jnp.concatenate([jnp.zeros(1, np.int32), total])
+
+
+def check_num_entries(shape: tuple[int, ...]) -> None:
+  """Raises ValueError if int32 cannot index the entries of a weight."""
+  size = math.prod(shape)
+  if size > _LARGEST:
+    raise ValueError(
+      f'expected a weight of fewer than 2^31 entries, got {size} of shape '
+      f'{tuple(shape)}: indices are int32, so split the layer or use masked '
+      'storage'
+    )

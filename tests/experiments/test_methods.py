@@ -222,16 +222,17 @@ def test_an_unknown_method_is_refused():
 
 
 @pytest.mark.parametrize(
-  ('section', 'message'),
+  ('changes', 'message'),
   [
-    ({'alpha': 0.5, 'optimizer_in': 'theta'}, 'alpha >= 1, got 0.5'),
-    ({'alpha': float('nan'), 'optimizer_in': 'theta'}, 'alpha >= 1, got nan'),
-    ({'alpha': 1.0, 'optimizer_in': 'x'}, "optimizer_in: .* got 'x'"),
-    ({'alphas': (1.0,), 'optimizer_in': 'phi'}, "unknown key 'alphas'"),
+    ({'alpha': 0.5}, 'alpha >= 1, got 0.5'),
+    ({'alpha': float('nan')}, 'alpha >= 1, got nan'),
+    ({'optimizer_in': 'x'}, "optimizer_in: .* got 'x'"),
+    ({'alphas': (1.0,)}, "unknown key 'alphas'"),
   ],
 )
-def test_a_mistake_in_powerprop_is_refused(section, message):
+def test_a_mistake_in_powerprop_is_refused(changes, message):
+  config = small.image(powerprop=changes)
   with pytest.raises(ValueError, match=f'config.powerprop.*{message}'):
     methods.make_method(
-      small.method('set'), section, small.image()['optimizer'], 1
+      config['method'], config['powerprop'], config['optimizer'], 1
     )

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from powerprop import packnet
 import sparsity
 
 IS_HEAD = sparsity.matching('^logits/')
@@ -12,15 +13,17 @@ IS_HEAD = sparsity.matching('^logits/')
 def draw(seed):
   """Returns parameters; the second layer does not fill its last byte."""
   rng = np.random.default_rng(seed)
-
-  def normal(*shape):
-    return jnp.asarray(rng.normal(size=shape) / shape[0] ** 0.5, jnp.float32)
-
   return {
-    'hidden': {'w': normal(6, 16), 'b': jnp.zeros(16)},
-    'hidden_1': {'w': normal(16, 9), 'b': jnp.zeros(9)},
-    'logits': {'w': normal(9, 3), 'b': jnp.zeros(3)},
+    name: {
+      'w': jnp.asarray(rng.normal(size=(i, o)) / i**0.5, jnp.float32),
+      'b': jnp.zeros(o),
+    }
+    for name, i, o in (('hidden', 6, 16), ('hidden_1', 16, 9), ('logits', 9, 3))
   }
+
+
+def init(params, num_tasks, **options):
+  return packnet.init(params, num_tasks=num_tasks, is_head=IS_HEAD, **options)
 
 
 def bits(tree):

@@ -15,7 +15,7 @@ DENSITIES = (0.8, 0.4, 0.2, 0.1)
 
 def test_packnet_gives_each_task_its_fraction_of_the_free_entries():
   params = packing.rounded(0)
-  state = packnet.init(params, num_tasks=3, is_head=packing.IS_HEAD)
+  state = packing.init(params, 3)
   owned = {path: np.zeros(x.shape, int) for path, x in state.owner.items()}
   for task in (1, 2, 3):
     params = packnet.start_task(params, state, packing.rounded(task))
@@ -37,37 +37,19 @@ def test_packnet_gives_each_task_its_fraction_of_the_free_entries():
     assert np.all(sets.backward['logits']['w'])
 
 
-def test_packnet_keeps_at_least_one_entry_and_none_of_a_full_layer():
-  params = {'a': {'w': jnp.ones((1, 3))}, 'b': {'w': jnp.ones((2, 2))}}
-  state = packnet.init(params, num_tasks=2)
-  full = {'a/w': jnp.ones((1, 3), bool), 'b/w': jnp.zeros((2, 2), bool)}
-  state = packnet.claim(params, state, full)
-  masks = packnet.fixed_share(params, state, 0.01)
-  state = packnet.claim(params, state, masks)
-  assert packnet.usage(state)['a/w'].new == 0
-  assert packnet.usage(state)['b/w'].new == 0.25
-
-
-def make_evaluate(accuracy_of_share):
-  """Returns an accuracy that depends on the density, and its inputs."""
+def run_search(params, accuracy_of_share, *, gamma=0.9, **options):
+  """Searches with an accuracy that depends on the density; returns inputs."""
+  options = {'densities': DENSITIES, **options}
+  state = packing.init(params, 2)
+  # Owned weights take part like free ones.
+  state = packnet.claim(params, state, packing.random_masks(state, 1))
   seen = []
 
   def evaluate(params):
     seen.append(jax.tree.map(np.asarray, params))
-    share = np.mean(seen[-1]['hidden']['w'] != 0)
-    return accuracy_of_share(share)
+    return accuracy_of_share(np.mean(seen[-1]['hidden']['w'] != 0))
 
-  return evaluate, seen
-
-
-def run_search(params, accuracy_of_share, *, gamma, **options):
-  options = {'densities': DENSITIES, **options}
-  state = packnet.init(params, num_tasks=2, is_head=packing.IS_HEAD)
-  # Owned weights take part like free ones.
-  state = packnet.claim(params, state, packing.random_masks(state, 1))
-  evaluate, seen = make_evaluate(accuracy_of_share)
-  found = packnet.search(evaluate, params, state, gamma=gamma, **options)
-  return found, seen
+  return packnet.search(evaluate, params, state, gamma=gamma, **options), seen
 
 
 @pytest.mark.parametrize('method', ['linear', 'bisection'])
@@ -79,10 +61,7 @@ def test_search_finds_the_lowest_density_with_enough_accuracy(
   # Of 96 entries: 77, 38, 19, 10 at the four densities.
   least = (96, 77, 38, 19, 10)[num_passing] / 96
   found, seen = run_search(
-    params,
-    lambda share: 0.8 if share >= least else 0.7,
-    gamma=0.9,
-    method=method,
+    params, lambda share: 0.8 if share >= least else 0.7, method=method
   )
   density = (1.0, *DENSITIES)[num_passing]
   assert found.density == density
@@ -133,7 +112,7 @@ def test_further_densities_and_searches_do_not_recompile(caplog, monkeypatch):
 
   params = packing.draw(5)
   evaluate = jax.jit(lambda params: jnp.mean(params['hidden']['w'] != 0))
-  state = packnet.init(params, num_tasks=2, is_head=packing.IS_HEAD)
+  state = packing.init(params, 2)
   densities = (0.9, 0.7, 0.5, 0.3, 0.1)  # as many as in no other test
   find = functools.partial(packnet.search, evaluate, densities=densities)
   assert len(find(params, state, gamma=0.8).tried) == 2
@@ -156,20 +135,26 @@ def test_further_densities_and_searches_do_not_recompile(caplog, monkeypatch):
     ({'densities': (1.5, 0.5)}, r'densities in \(0, 1\]'),
     ({'densities': ()}, r'densities in \(0, 1\]'),
     ({'method': 'random'}, "'linear' or 'bisection'"),
+    ({'accuracy': float('nan')}, 'accuracy, finite and not negative'),
+    ({'accuracy': -0.5}, 'accuracy, finite and not negative'),
   ],
 )
-def test_a_bad_argument_of_a_search_is_an_error(options, message):
+def test_a_bad_argument_or_accuracy_of_a_search_is_an_error(options, message):
+  options = dict(options)
+  accuracy = options.pop('accuracy', 0.5)
   with pytest.raises(ValueError, match=message):
-    run_search(
-      packing.draw(0), lambda share: share, **{'gamma': 0.9, **options}
-    )
+    run_search(packing.draw(0), lambda _: accuracy, **options)
 
 
-def test_a_bad_accuracy_or_fraction_is_an_error():
-  for accuracy in (float('nan'), -0.5):
-    with pytest.raises(ValueError, match='accuracy, finite and not negative'):
-      run_search(packing.draw(0), lambda _, value=accuracy: value, gamma=0.9)
-  state = packnet.init(packing.draw(0), num_tasks=1)
+def test_packnet_keeps_at_least_one_entry_and_none_of_a_full_layer():
+  params = {'a': {'w': jnp.ones((1, 3))}, 'b': {'w': jnp.ones((2, 2))}}
+  state = packnet.init(params, num_tasks=2)
+  full = {'a/w': jnp.ones((1, 3), bool), 'b/w': jnp.zeros((2, 2), bool)}
+  state = packnet.claim(params, state, full)
+  masks = packnet.fixed_share(params, state, 0.01)
+  state = packnet.claim(params, state, masks)
+  assert packnet.usage(state)['a/w'].new == 0
+  assert packnet.usage(state)['b/w'].new == 0.25
   for density in (0.0, 1.2):
     with pytest.raises(ValueError, match='density'):
-      packnet.fixed_share(packing.draw(0), state, density)
+      packnet.fixed_share(params, state, density)

@@ -11,7 +11,7 @@ from tests.powerprop import packing
 
 def test_masks_of_all_tasks_are_stored_one_bit_per_entry():
   params = packing.draw(0)
-  state = packnet.init(params, num_tasks=100, is_head=packing.IS_HEAD)
+  state = packing.init(params, 100)
   shapes = jax.tree.map(lambda x: (x.shape, x.dtype), state)
   stored = [packing.random_masks(state, seed) for seed in range(30)]
   for masks in stored:
@@ -37,53 +37,30 @@ def test_sizes_and_tasks_beyond_one_byte_are_packed():
 def test_the_first_task_that_uses_an_entry_owns_it():
   params = packing.draw(0)
   state = packnet.init(params, num_tasks=5)
-  stored = [
-    {
-      path: np.asarray(mask)
-      for path, mask in packing.random_masks(state, n).items()
-    }
-    for n in range(4)
-  ]
+  assert packnet.usage(state)['all'] == packnet.Usage(0.0, 1.0, 0.0, 0.0)
+  stored = [jax.device_get(packing.random_masks(state, n)) for n in range(4)]
   for masks in stored:
     state = packnet.claim(params, state, masks)
-  total = dict.fromkeys(('owned', 'new', 'reused', 'size'), 0)
+  usage, total = packnet.usage(state), np.zeros(4)
   for path, owner in state.owner.items():
-    expected = np.zeros(owner.size, int)
-    reused = np.zeros(owner.size, bool)
-    for entry in range(owner.size):
-      for task in range(1, 5):
-        if stored[task - 1][path].flat[entry]:
-          reused[entry] = task == 4 and expected[entry] > 0
-          expected[entry] = expected[entry] or task
-    np.testing.assert_array_equal(owner.reshape(-1), expected)
-    counts = {
-      'owned': np.sum(expected > 0),
-      'new': np.sum(expected == 4),
-      'reused': np.sum(reused),
-      'size': owner.size,
-    }
-    shares = packnet.usage(state)[path]
-    for name in ('owned', 'new', 'reused'):
-      assert getattr(shares, name) == counts[name] / owner.size
-    assert shares.free == pytest.approx(np.mean(expected == 0))
-    assert packnet.usage(state, 2)[path].owned == np.mean(
-      (expected > 0) & (expected <= 2)
-    )
-    total = {name: total[name] + counts[name] for name in total}
-  shares = packnet.usage(state)['all']
-  for name in ('owned', 'new', 'reused'):
-    assert getattr(shares, name) == total[name] / total['size']
-  assert packnet.num_free(state) == total['size'] - total['owned']
-
-
-def test_usage_before_the_first_task_is_nothing():
-  state = packnet.init(packing.draw(0), num_tasks=1)
-  assert packnet.usage(state)['all'] == packnet.Usage(0.0, 1.0, 0.0, 0.0)
+    expected = np.zeros(owner.shape, int)
+    for task in range(1, 5):
+      is_free = expected == 0
+      expected[is_free & stored[task - 1][path]] = task
+    np.testing.assert_array_equal(owner, expected)
+    is_reused = stored[3][path] & ~is_free
+    sets = (expected > 0, expected == 0, expected == 4, is_reused)
+    assert usage[path] == pytest.approx([np.mean(x) for x in sets])
+    total += [np.sum(x) for x in sets]
+    second = packnet.usage(state, 2)[path]
+    assert second.owned == np.mean((expected > 0) & (expected <= 2))
+  assert usage['all'] == pytest.approx(total / total[:2].sum())
+  assert packnet.num_free(state) == total[1]
 
 
 def test_a_task_starts_from_fresh_free_weights_and_unchanged_owned_ones():
   params, fresh = packing.draw(0), packing.draw(1)
-  state = packnet.init(params, num_tasks=3, is_head=packing.IS_HEAD)
+  state = packing.init(params, 3)
   masks = packing.random_masks(state, 2)
   state = packnet.claim(params, state, masks)
   started = packnet.start_task(params, state, fresh)
@@ -94,13 +71,9 @@ def test_a_task_starts_from_fresh_free_weights_and_unchanged_owned_ones():
     packing.assert_same_bits(started[module]['w'], jnp.asarray(expected))
     packing.assert_same_bits(started[module]['b'], old['b'])
   packing.assert_same_bits(started['logits'], fresh['logits'])
-
-
-def test_the_first_task_starts_from_fresh_parameters():
-  state = packnet.init(packing.draw(0), num_tasks=1, per_task_biases=True)
-  packing.assert_same_bits(
-    packnet.start_task(packing.draw(0), state, packing.draw(1)), packing.draw(1)
-  )
+  state = packnet.init(params, num_tasks=1, per_task_biases=True)
+  started = packnet.start_task(params, state, fresh)
+  packing.assert_same_bits(started, fresh)  # all of the first task's are
 
 
 @pytest.mark.parametrize(
@@ -137,39 +110,27 @@ def test_each_task_has_its_own_heads_or_biases(per_task_heads, per_task_biases):
     assert not np.any(seen['hidden']['w'])
 
 
-def test_copies_are_stored_again_after_retraining():
+def test_heads_are_never_packed_and_their_copies_stored_again():
   params, retrained = packing.draw(0), packing.draw(1)
-  state = packnet.init(params, num_tasks=2, is_head=packing.IS_HEAD)
+  state = packing.init(params, 2)
+  assert set(state.owner) == set(state.masks) == {'hidden/w', 'hidden_1/w'}
+  assert set(state.copies) == {'logits/w', 'logits/b'}
   state = packnet.claim(params, state, packing.random_masks(state, 0))
   state = packnet.store_copies(retrained, state)
   seen = packnet.task_params(params, state, 1)
   packing.assert_same_bits(seen['logits'], retrained['logits'])
 
 
-def test_heads_are_never_packed():
-  state = packnet.init(packing.draw(0), num_tasks=2, is_head=packing.IS_HEAD)
-  assert set(state.owner) == set(state.masks) == {'hidden/w', 'hidden_1/w'}
-  assert set(state.copies) == {'logits/w', 'logits/b'}
-
-
-def exhausted():
+def test_a_task_goes_on_in_an_exhausted_network_only_if_it_may():
   params = packing.draw(0)
-  state = packnet.init(params, num_tasks=3, is_head=packing.IS_HEAD)
+  state = packing.init(params, 3)
   full = jax.tree.map(lambda x: jnp.ones(x.shape, bool), state.owner)
-  return params, packnet.claim(params, state, full)
-
-
-def test_an_exhausted_network_lists_its_owners():
-  params, state = exhausted()
+  state = packnet.claim(params, state, full)
+  assert packnet.num_free(state) == 0
   with pytest.raises(ValueError, match='hidden/w: 96 of 96 owned, 0 free'):
     packnet.start_task(params, state, packing.draw(1))
   with pytest.raises(ValueError, match='task 2, got 0'):
     packnet.check_capacity(state)
-  assert packnet.num_free(state) == 0
-
-
-def test_a_task_may_go_on_in_an_exhausted_network():
-  params, state = exhausted()
   started = packnet.start_task(params, state, packing.draw(1), min_free=0)
   packing.assert_same_bits(started['hidden'], params['hidden'])
   packing.assert_same_bits(started['logits'], packing.draw(1)['logits'])
@@ -178,61 +139,59 @@ def test_a_task_may_go_on_in_an_exhausted_network():
   assert packnet.usage(state)['all'] == packnet.Usage(1.0, 0.0, 0.0, 1.0)
 
 
-def test_one_task_too_many_is_an_error():
-  params = packing.draw(0)
-  state = packnet.init(params, num_tasks=1)
+PARAMS = packing.draw(0)
+OTHER = {**PARAMS, 'logits': PARAMS['hidden']}
+
+
+def full():
+  """Returns the state after the only task, and its masks."""
+  state = packing.init(PARAMS, 1)
   masks = packing.random_masks(state, 0)
-  state = packnet.claim(params, state, masks)
-  with pytest.raises(ValueError, match='at most 1 tasks'):
-    packnet.claim(params, state, masks)
-  with pytest.raises(ValueError, match='at most 1 tasks'):
-    packnet.start_task(params, state, packing.draw(1))
-  for task in (0, 2):
-    with pytest.raises(ValueError, match=f'got {task}'):
-      packnet.task_params(params, state, task)
-    with pytest.raises(ValueError, match=f'got {task}'):
-      packnet.task_masks(state, task)
-  with pytest.raises(ValueError, match='got 2'):
-    packnet.usage(state, 2)
+  return packnet.claim(PARAMS, state, masks), masks
 
 
-def test_there_is_no_retraining_before_a_claim():
-  state = packnet.init(packing.draw(0), num_tasks=1)
-  with pytest.raises(ValueError, match='got 0'):
-    packnet.retraining_sets(packing.draw(0), state)
-
-
-def test_masks_that_do_not_fit_are_an_error():
-  params = packing.draw(0)
-  state = packnet.init(params, num_tasks=1, is_head=packing.IS_HEAD)
+def claim(changes):
+  """Claims the only task with masks as changed by path; {}: one is missing."""
+  state = packing.init(PARAMS, 1)
   masks = packing.random_masks(state, 0)
-  for bad in (
-    {'hidden/w': masks['hidden/w']},
-    masks | {'hidden/w': masks['hidden/w'][:1]},
-    masks | {'hidden/w': masks['hidden/w'].astype(jnp.float32)},
-  ):
-    with pytest.raises(ValueError, match='a boolean mask for each'):
-      packnet.claim(params, state, bad)
+  changed = {path: change(masks[path]) for path, change in changes.items()}
+  rest = {'hidden_1/w': masks['hidden_1/w']}
+  return packnet.claim(PARAMS, state, rest | changed)
 
 
-def test_other_parameters_or_sets_than_the_network_has_are_errors():
-  params = packing.draw(0)
-  state = packnet.init(params, num_tasks=1)
-  other = {**params, 'logits': params['hidden']}
-  with pytest.raises(ValueError, match='logits/b'):
-    packnet.start_task(params, state, other)
-  tx = packnet.freeze(optax.sgd(0.1))
-  sets = packnet.training_sets(other, packnet.init(other, num_tasks=1))
-  with pytest.raises(ValueError, match='expected sets like those'):
-    packnet.with_sets(tx.init(params), sets)
-  with pytest.raises(ValueError, match='one SparseState'):
-    packnet.with_sets(optax.sgd(0.1).init(params), sets)
+def put_sets(inner, params):
+  state = packnet.freeze(inner).init(PARAMS) if inner else optax.EmptyState()
+  packed = packnet.init(params, num_tasks=1)
+  return packnet.with_sets(state, packnet.training_sets(params, packed))
 
 
-def test_no_tasks_or_an_unknown_head_is_an_error():
-  with pytest.raises(ValueError, match='at least one task'):
-    packnet.init(packing.draw(0), num_tasks=0)
-  with pytest.raises(ValueError, match='selects none'):
-    packnet.init(
-      packing.draw(0), num_tasks=1, is_head=sparsity.matching('haed')
-    )
+@pytest.mark.parametrize(
+  ('call', 'message'),
+  [
+    (lambda: packnet.claim(PARAMS, *full()), 'at most 1 tasks'),
+    (lambda: packnet.start_task(PARAMS, full()[0], PARAMS), 'at most 1 tasks'),
+    (lambda: packnet.task_params(PARAMS, full()[0], 0), 'got 0'),
+    (lambda: packnet.task_masks(full()[0], 2), 'got 2'),
+    (lambda: packnet.usage(full()[0], 2), 'got 2'),
+    (lambda: packnet.retraining_sets(PARAMS, packing.init(PARAMS, 1)), 'got 0'),
+    (lambda: claim({}), 'a boolean mask for each'),
+    (lambda: claim({'hidden/w': lambda x: x[:1]}), 'a boolean mask for each'),
+    (lambda: claim({'hidden/w': jnp.float32}), 'a boolean mask for each'),
+    (
+      lambda: packnet.start_task(PARAMS, packing.init(PARAMS, 1), OTHER),
+      'logits/b',
+    ),
+    (lambda: put_sets(optax.sgd(0.1), OTHER), 'expected sets like those'),
+    (lambda: put_sets(None, PARAMS), 'one SparseState'),
+    (lambda: packnet.init(PARAMS, num_tasks=0), 'at least one task'),
+    (
+      lambda: packnet.init(
+        PARAMS, num_tasks=1, is_head=sparsity.matching('haed')
+      ),
+      'selects none',
+    ),
+  ],
+)
+def test_bad_arguments_are_an_error(call, message):
+  with pytest.raises(ValueError, match=message):
+    call()

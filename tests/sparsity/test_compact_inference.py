@@ -29,7 +29,7 @@ def test_inference_equals_that_of_the_masked_weights():
   for predict in (
     sparsity.compile_inference(net.apply, params, masks),
     # Without masks, from the zeros of the weights.
-    sparsity.compile_inference(net.apply, pruned, implementation='reference'),
+    sparsity.compile_inference(net.apply, pruned, implementation='xla'),
   ):
     np.testing.assert_allclose(predict(x), expected, rtol=1e-5, atol=1e-5)
     assert predict.weights['conv2_d']['w'].entries.num_forward == 30

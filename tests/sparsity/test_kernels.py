@@ -1,7 +1,5 @@
 """Every kernel, on every instruction set, against NumPy in double precision."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,59 +8,54 @@ import pytest
 from sparsity import kernels
 from sparsity.kernels import native
 from sparsity.kernels import shapes
+from sparsity.kernels import structure as structure_lib
+from tests.sparsity import conftest
 
 TOLERANCES = {jnp.float32: 2e-6, jnp.bfloat16: 8e-3}
+PIXEL = (1, 1)
 
 
 def cases(*quick, nightly=()):
   """Parametrizes over implementations and cases.
 
-  Native kernels need no compilation and always run all cases; the others run
-  the nightly ones only at night.
+  Native kernels need no compilation and always run all cases; `xla` runs the
+  nightly ones only at night.
   """
-  names = ('reference', 'xla', *(f'native-{isa}' for isa in native.ISAS))
   return pytest.mark.parametrize(
     ('implementation', 'case'),
     [
-      pytest.param(name, case, id=f'{name}-{case}', marks=marks)
-      for name in names
-      for case, marks in (
-        *((case, ()) for case in quick),
-        *(
-          (case, () if '-' in name else pytest.mark.nightly) for case in nightly
-        ),
+      pytest.param(
+        name,
+        case,
+        id=f'{name}-{case}',
+        marks=pytest.mark.nightly if name == 'xla' and case in nightly else (),
       )
+      for name in conftest.IMPLEMENTATIONS
+      for case in (*quick, *nightly)
     ],
     indirect=['implementation'],
   )
 
 
-def make_masks(shape, forward, backward, seed=0):
-  """Returns random A and B; one output is empty and one is full."""
+def make_weight(shape, forward, backward, seed=0):
+  """Returns a structure and its values; one output is empty and one is full."""
   rng = np.random.default_rng(seed)
   scores = rng.random(shape)
   scores[:, :1] = 2.0
   scores[:, -1:] = 0.0
-  return scores < forward, scores < backward
-
-
-def make_weight(shape, forward, backward, seed=0):
-  """Returns the structure, its values, and the dense W_A."""
-  A, B = make_masks(shape, forward, backward, seed)
-  structure = kernels.from_masks(A, B)
-  weight = np.random.default_rng(seed + 1).normal(size=shape)
-  return structure, gather(weight, structure), np.where(A, weight, 0.0)
+  structure = kernels.from_masks(scores < forward, scores < backward)
+  return structure, rng.normal(size=structure.columns.shape)
 
 
 def outputs_of(structure, shape):
   """Returns the output of each entry, cell by cell."""
   num_inputs, num_outputs = shape
-  strip = kernels.strip_size(shape, len(structure.t_columns))
+  strip = structure_lib.strip_size(shape, len(structure.t_columns))
   counts = iter(np.diff(structure.cells))
   outputs = []
   for _ in ('A', 'B minus A'):
-    for first in range(0, num_outputs, kernels.BLOCK):
-      block = range(first, min(first + kernels.BLOCK, num_outputs))
+    for first in range(0, num_outputs, structure_lib.BLOCK):
+      block = range(first, min(first + structure_lib.BLOCK, num_outputs))
       for _ in range(0, num_inputs, strip):
         for output in block:
           outputs += [output] * next(counts)
@@ -70,18 +63,12 @@ def outputs_of(structure, shape):
   return np.array(outputs, int)
 
 
-def gather(weight, structure):
-  """Returns the entries of a dense matrix in the structure's order."""
-  outputs = outputs_of(structure, weight.shape)
-  return np.asarray(weight)[np.asarray(structure.columns), outputs]
-
-
 def densify(values, structure, shape):
   """Returns W_A."""
   weight = np.zeros(shape)
   front = len(structure.t_columns)
-  columns, outputs = np.asarray(structure.columns), outputs_of(structure, shape)
-  weight[columns[:front], outputs[:front]] = values[:front]
+  outputs = outputs_of(structure, shape)
+  weight[structure.columns[:front], outputs[:front]] = values[:front]
   return weight
 
 
@@ -112,74 +99,34 @@ def run(products, *arrays):
 
 # Batch, in, out, densities of A and B.
 @cases(
-  ((2, 65), 40, 18, 0.05, 0.1),
-  ((5,), 300, 140, 0.04, 0.2),  # two blocks, two strips
+  (130, 40, 18, 0.05, 0.1),
+  (5, 300, 140, 0.04, 0.2),  # two blocks, two strips
+  (3, 6, 5, 0.0, 0.0),
+  *((0, 4, 5, 0.5, 0.5), (3, 0, 5, 0.5, 0.5), (3, 5, 0, 0.5, 0.5)),
   nightly=(
-    ((5,), 7, 9, 0.3, 0.6),
-    ((1,), 33, 65, 0.1, 0.2),
-    ((130,), 24, 100, 0.5, 0.5),
-    ((600,), 8, 17, 1.0, 1.0),
-    ((33,), 300, 4, 0.0, 0.3),
+    (5, 7, 9, 0.3, 0.6),
+    (1, 33, 65, 0.1, 0.2),
+    (130, 24, 100, 0.5, 0.5),
+    (600, 8, 17, 1.0, 1.0),
+    (33, 300, 4, 0.0, 0.3),
     # Several blocks and strips.
-    ((1100,), 300, 270, 0.2, 0.4),
-    ((1030,), 520, 20, 0.04, 1.0),
+    (1100, 300, 270, 0.2, 0.4),
+    (1030, 520, 20, 0.04, 1.0),
   ),
 )
-def test_products_equal_the_dense_ones(implementation, case):
-  check_products(implementation, *case)
+def test_matrix_products_equal_the_dense_ones(implementation, case):
+  check_products((case[0], *PIXEL), (*PIXEL, *case[1:3]), *case[3:])
 
 
 # Larger than the cache: the weight gradient, a product, many partial sums.
 @pytest.mark.parametrize(
-  'case',
-  [
-    ((1100,), 1000, 1400, 0.1, 0.2),
-    ((440,), 3000, 8, 0.1, 0.2),
-    ((2100,), 24, 17, 0.1, 0.2),
-  ],
-  ids=str,
+  'case', [(1100, 1000, 1400), (440, 3000, 8), (2100, 24, 17)], ids=str
 )
 def test_native_products_larger_than_the_cache_equal_the_dense_ones(case):
   if native.problem():
     pytest.skip(native.problem())
-  check_products('native', *case)
-
-
-@pytest.mark.parametrize(
-  'case',
-  [
-    ((0,), 4, 5, 0.5, 0.5),
-    ((3,), 0, 5, 0.5, 0.5),
-    ((3,), 5, 0, 0.5, 0.5),
-    ((3,), 6, 5, 0.0, 0.0),
-  ],
-  ids=str,
-)
-def test_empty_products_are_zero(implementation, case):
-  check_products(implementation, *case)
-
-
-def check_products(name, batch, num_inputs, num_outputs, forward, backward):
-  shape = (num_inputs, num_outputs)
-  structure, values, _ = make_weight(shape, forward, backward)
-  rng = np.random.default_rng(2)
-  options = {'implementation': name}
-
-  def products(x, dy, values):
-    return (
-      kernels.matmul(x, values, structure, shape, **options),
-      kernels.matmul_dx(dy, values, structure, shape, **options),
-      kernels.matmul_dw(x, dy, structure, shape, **options),
-    )
-
-  arrays = (rng.normal(size=(*batch, n)) for n in shape)
-  for dtype, (x, dy, exact), (y, dx, dw) in run(products, *arrays, values):
-    weight = densify(exact, structure, shape)
-    assert_close(y, x @ weight, dtype, num_inputs)
-    assert_close(dx, dy @ weight.T, dtype, num_outputs)
-    count = math.prod(batch)
-    dense_dw = x.reshape(count, num_inputs).T @ dy.reshape(count, num_outputs)
-    assert_close(dw, gather(dense_dw, structure), dtype, count)
+  with kernels.use('native'):
+    check_products((case[0], *PIXEL), (*PIXEL, *case[1:]), 0.1, 0.2)
 
 
 # Image, channels in and out, kernel, stride, padding.
@@ -198,30 +145,33 @@ def check_products(name, batch, num_inputs, num_outputs, forward, backward):
   ),
 )
 def test_convolutions_equal_the_dense_ones(implementation, case):
-  image, channels, num_outputs, size, stride, padding = case
-  shape = (*size, channels, num_outputs)
-  flat = (size[0] * size[1] * channels, num_outputs)
-  structure, values, _ = make_weight(flat, 0.3, 0.5)
-  window = shapes.make_window(image, size, stride, padding)
-  options = {
-    'stride': stride,
-    'padding': padding,
-    'implementation': implementation,
-  }
+  image, num_inputs, num_outputs, size, stride, padding = case
+  shape = (*size, num_inputs, num_outputs)
+  check_products((3, *image), shape, 0.3, 0.5, stride, padding)
+
+
+def check_products(image, shape, forward, backward, stride=1, padding='VALID'):
+  """Checks y, dx and dw of images [batch, height, width]."""
+  *size, num_inputs, num_outputs = shape
+  flat = (size[0] * size[1] * num_inputs, num_outputs)
+  structure, values = make_weight(flat, forward, backward)
+  window = shapes.make_window(image[1:], size, stride, padding)
+  options = {'stride': stride, 'padding': padding}
 
   def products(x, dy, values):
     return (
       kernels.conv(x, values, structure, shape, **options),
       kernels.conv_dx(
-        dy, values, structure, shape, image_size=image, **options
+        dy, values, structure, shape, image_size=image[1:], **options
       ),
       kernels.conv_dw(x, dy, structure, shape, **options),
     )
 
   rng = np.random.default_rng(2)
+  result_size = window.output_size(*image[1:])
   arrays = (
-    rng.normal(size=(3, *image, channels)),
-    rng.normal(size=(3, *window.output_size(*image), num_outputs)),
+    rng.normal(size=(*image, num_inputs)),
+    rng.normal(size=(image[0], *result_size, num_outputs)),
   )
   for dtype, (x, dy, exact), (y, dx, dw) in run(products, *arrays, values):
     weight = densify(exact, structure, flat).reshape(shape)
@@ -229,9 +179,9 @@ def test_convolutions_equal_the_dense_ones(implementation, case):
     assert_close(y, expected, dtype, flat[0])
     expected = dense_input_gradient(dy, weight, window, x.shape)
     assert_close(dx, expected, dtype, flat[1] * size[0] * size[1])
-    dense_dw = np.tensordot(patches, dy, ([0, 1, 2], [0, 1, 2]))
-    expected = gather(dense_dw.reshape(flat), structure)
-    assert_close(dw, expected, dtype, dy[..., 0].size)
+    dense_dw = np.tensordot(patches, dy, ([0, 1, 2], [0, 1, 2])).reshape(flat)
+    expected = dense_dw[structure.columns, outputs_of(structure, flat)]
+    assert_close(dw, expected, dtype, dy[..., :1].size)
 
 
 def dense_conv(x, weight, window):
@@ -262,14 +212,11 @@ def dense_input_gradient(dy, weight, window, shape):
   return dx[:, top : top + height, left : left + width]
 
 
-def test_bfloat16_is_summed_in_float32_and_rounded_to_even(implementation):
+@pytest.mark.usefixtures('implementation')
+def test_bfloat16_is_summed_in_float32_and_rounded_to_even():
   bf16 = jnp.bfloat16
   numbers = [1.00390625, 1.01171875, np.inf, np.nan, -np.nan, 0, 1e-30, 3e38, 1]
-
-  def structure(*shape):
-    return kernels.from_masks(np.ones(shape, bool), np.ones(shape, bool))
-
-  cases = {  # x, values, shape
+  cases = {  # x, values, (in, out)
     'mixed': (jnp.ones((3, 6), bf16), jnp.full(30, 0.1, jnp.float32), (6, 5)),
     # bfloat16 alone cannot count beyond 256.
     'counts': (jnp.ones((1, 4096), bf16), jnp.ones(4096, bf16), (4096, 1)),
@@ -277,18 +224,21 @@ def test_bfloat16_is_summed_in_float32_and_rounded_to_even(implementation):
     # 1 + 2^-8 is a tie, and 1 is even.
     'tie': (jnp.ones((1, 2), bf16), jnp.asarray([1.0, 2.0**-8], bf16), (2, 1)),
   }
-  structures = {name: structure(*case[2]) for name, case in cases.items()}
-  found = jax.jit(
-    lambda arrays: {
-      name: kernels.matmul(
-        *arrays[name],
-        structures[name],
-        cases[name][2],
-        implementation=implementation,
-      )
-      for name in cases
-    }
-  )({name: case[:2] for name, case in cases.items()})
+
+  @jax.jit
+  def products(arrays):
+    results = {}
+    for name, (x, values) in arrays.items():
+      shape = cases[name][2]
+      structure = kernels.from_masks(*np.ones((2, *shape), bool))
+      y = kernels.conv(
+        x[:, None, None], values, structure, (1, 1, *shape),
+        stride=1, padding='VALID',
+      )  # fmt: skip
+      results[name] = y[:, 0, 0]
+    return results
+
+  found = products({name: case[:2] for name, case in cases.items()})
   assert_close(found['mixed'], np.full((3, 5), 0.6), jnp.float32, 6)
   assert float(found['counts'][0, 0]) == 4096.0
   np.testing.assert_array_equal(

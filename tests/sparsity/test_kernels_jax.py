@@ -8,12 +8,15 @@ import pytest
 from sparsity import kernels
 from sparsity.kernels import native
 
+OPTIONS = {'stride': 1, 'padding': 'VALID'}
+
 
 @pytest.fixture(params=['xla', 'native'])
 def implementation(request):
   if request.param == 'native' and native.problem():
     pytest.skip(native.problem())
-  return request.param
+  with kernels.use(request.param):
+    yield request.param
 
 
 def make_weight(shape, forward, backward):
@@ -24,16 +27,23 @@ def make_weight(shape, forward, backward):
   values = rng.normal(size=structure.columns.shape)
   weight = np.zeros(shape)
   front = len(structure.t_columns)
-  columns, outputs = structure.columns, kernels.outputs_of(structure, shape)
-  weight[columns[:front], outputs[:front]] = values[:front]
+  outputs = kernels.outputs_of(structure, shape)[:front]
+  weight[structure.columns[:front], outputs] = values[:front]
   return structure, jnp.asarray(values, jnp.float32), weight
 
 
+def multiply(x, values, structure, shape):
+  pixels = x[:, None, None]
+  return kernels.conv(pixels, values, structure, (1, 1, *shape), **OPTIONS)
+
+
 def assert_close(actual, expected):
+  actual = actual.reshape(expected.shape)
   np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5)
 
 
-def test_vmap_maps_over_examples_and_over_weights(implementation):
+@pytest.mark.usefixtures('implementation')
+def test_vmap_maps_over_examples_and_over_weights():
   structure, values, weight = make_weight((6, 5), 0.4, 0.7)
   rng = np.random.default_rng(3)
   x = jnp.asarray(rng.normal(size=(4, 3, 6)), jnp.float32)
@@ -42,16 +52,15 @@ def test_vmap_maps_over_examples_and_over_weights(implementation):
   @jax.jit
   @jax.vmap
   def product(x, scale):
-    return kernels.matmul(
-      x, values * scale, structure, (6, 5), implementation=implementation
-    )
+    return multiply(x, values * scale, structure, (6, 5))
 
   expected = (np.asarray(x) @ weight) * np.asarray(scales)[:, None, None]
   assert_close(product(x, scales), expected)
 
 
+@pytest.mark.usefixtures('implementation')
 @pytest.mark.parametrize('is_shard_map', [False, True])
-def test_four_devices_equal_one(implementation, is_shard_map):
+def test_four_devices_equal_one(is_shard_map):
   shape = (40, 24)
   structure, values, weight = make_weight(shape, 0.2, 0.4)
   mesh = jax.make_mesh((4,), ('batch',))
@@ -62,9 +71,7 @@ def test_four_devices_equal_one(implementation, is_shard_map):
   )
 
   def product(x, values, structure):
-    return kernels.matmul(
-      x, values, structure, shape, implementation=implementation
-    )
+    return multiply(x, values, structure, shape)
 
   if is_shard_map:
     whole = jax.sharding.PartitionSpec()
@@ -73,7 +80,7 @@ def test_four_devices_equal_one(implementation, is_shard_map):
       mesh=mesh,
       in_specs=(part, whole, whole),
       out_specs=part,
-      check_vma=False,  # loops inside do not track varying axes
+      check_vma=False,  # the native call does not track varying axes
     )
   y = jax.jit(product)(sharded, values, structure)
   assert_close(y, x @ weight)
@@ -84,7 +91,7 @@ def test_a_function_lowers_for_other_platforms():
 
   @jax.jit
   def product(x):
-    return kernels.matmul(x, values, structure, (6, 5))
+    return multiply(x, values, structure, (6, 5))
 
   exported = jax.export.export(product, platforms=['tpu', 'cuda'])
   x = jax.ShapeDtypeStruct((3, 6), jnp.float32)
@@ -100,12 +107,13 @@ def test_results_of_many_threads_are_deterministic():
 
   @jax.jit
   def products(x):
-    y = kernels.matmul(x, values, structure, shape, implementation='native')
+    weight = structure, (1, 1, *shape)
+    y = multiply(x, values, structure, shape)
     # Independent of each other: XLA may run them concurrently.
-    dx = kernels.matmul_dx(y, values, structure, shape, implementation='native')
-    dw = kernels.matmul_dw(x, y, structure, shape, implementation='native')
-    return y, dx, dw
+    dx = kernels.conv_dx(y, values, *weight, image_size=(1, 1), **OPTIONS)
+    return y, dx, kernels.conv_dw(x[:, None, None], y, *weight, **OPTIONS)
 
-  first = jax.tree.map(np.asarray, products(x))
+  with kernels.use('native'):
+    first = jax.tree.map(np.asarray, products(x))
   for _ in range(50):
     jax.tree.map(np.testing.assert_array_equal, first, products(x))

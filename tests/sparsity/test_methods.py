@@ -11,8 +11,16 @@ import optax
 import pytest
 
 import sparsity
+from tests import oracles
 import topkast
 
+TOPKAST = functools.partial(
+  topkast.topkast,
+  forward_density=0.25,
+  backward_density=0.5,
+  refresh_every=2,
+  stop_refresh_at=6,
+)
 METHODS = {
   'magnitude': functools.partial(sparsity.magnitude, density=0.5, at=3),
   'gradual': functools.partial(
@@ -28,31 +36,13 @@ METHODS = {
   'rigl': functools.partial(
     sparsity.rigl, density=0.5, refresh_every=3, stop_refresh_at=8
   ),
-  'topkast': functools.partial(
-    topkast.topkast,
-    forward_density=0.25,
-    backward_density=0.5,
-    refresh_every=2,
-    stop_refresh_at=6,
-  ),
+  'topkast': TOPKAST,
   'topkast, random exploration': functools.partial(
-    topkast.topkast,
-    forward_density=0.25,
-    backward_density=0.5,
-    refresh_every=2,
-    stop_refresh_at=6,
-    exploration='random',
+    TOPKAST, exploration='random'
   ),
 }
-ALL = {
-  'magnitude': {'density': 1.0},
-  'gradual': {'density': 1.0},
-  'static': {'density': 1.0},
-  'snip': {'density': 1.0},
-  'set': {'density': 1.0},
-  'rigl': {'density': 1.0},
-  'topkast': {'forward_density': 1.0, 'backward_density': 1.0},
-}
+ALL = {method: {'density': 1.0} for method in METHODS if 'top' not in method}
+ALL['topkast'] = {'forward_density': 1.0, 'backward_density': 1.0}
 
 
 def accumulated(tx):
@@ -96,27 +86,20 @@ CASES = [
 ]
 each_case = pytest.mark.parametrize(('method', 'optimizer'), CASES)
 GROWS = ('set', 'rigl')  # entries that enter start at zero
-LABELS = {
-  'net/linear': {'w': 'w', 'b': 'b'},
-  'net/linear_1': {'w': 'w', 'b': 'b'},
-}
 # All shapes differ, so that they identify arrays of the optimizer state.
 SHAPES = {
   'net/linear': {'w': (12, 8), 'b': (8,)},
   'net/linear_1': {'w': (8, 4), 'b': (4,)},
 }
+LABELS = {module: {'w': 'w', 'b': 'b'} for module in SHAPES}
 DTYPES = {'net/linear': jnp.float32, 'net/linear_1': jnp.bfloat16}
 LAYERS = tuple(SHAPES)
 NUM_RECORDED = 8
 
 
 def make_tree(seed):
-  random = np.random.default_rng(seed)
   return {
-    module: {
-      name: jnp.asarray(random.standard_normal(shape), DTYPES[module])
-      for name, shape in shapes.items()
-    }
+    module: oracles.normal(shapes, seed, DTYPES[module])
     for module, shapes in SHAPES.items()
   }
 
@@ -305,7 +288,7 @@ def test_density_one_is_dense_training_bit_for_bit(method, optimizer):
   state = tx.init(params)
   for _ in range(4):
     params, state, _ = step(params, state)
-  jax.tree.map(np.testing.assert_array_equal, params, dense_params(optimizer))
+  oracles.assert_same(params, dense_params(optimizer))
 
 
 @pytest.mark.parametrize('method', ['rigl', 'topkast'])
@@ -322,9 +305,8 @@ def test_scan_equals_a_loop(method):
   params = make_tree(0)
   params, state = scan(params, tx.init(params))
   expected = run(method, 'adam')
+  oracles.assert_same(state.sets, expected.states[6].sets)
   for layer in LAYERS:
-    for sets in zip(state.sets, expected.states[6].sets, strict=True):
-      np.testing.assert_array_equal(*(s[layer]['w'] for s in sets))
     np.testing.assert_allclose(
       params[layer]['w'].astype(jnp.float32),
       expected.params[6][layer]['w'].astype(np.float32),
@@ -354,9 +336,7 @@ def test_sharded_sets_are_those_of_one_device(method):
   state = jax.jit(tx.init)(params)
   expected = run(method, 'adam')
   for i in range(6):
-    for layer in LAYERS:
-      for sets in zip(state.sets, expected.states[i].sets, strict=True):
-        np.testing.assert_array_equal(*(s[layer]['w'] for s in sets))
+    oracles.assert_same(state.sets, expected.states[i].sets)
     params, state, _ = step(params, state)
     assert params['net/linear']['w'].sharding.is_equivalent_to(sharding, 2)
 
@@ -394,23 +374,18 @@ def test_an_initial_state_can_be_donated(method):
 def test_static_sets_are_random_and_stay():
   found = run('static', 'adam')
   first = found.states[0].sets
-  jax.tree.map(np.testing.assert_array_equal, first, found.last[1].sets)
-  jax.tree.map(np.testing.assert_array_equal, first.forward, first.backward)
+  oracles.assert_same(first, found.last[1].sets)
+  oracles.assert_same(first.forward, first.backward)
   assert first.forward['net/linear']['w'].sum() == 48
   assert first.forward['net/linear_1']['w'].sum() == 16
   assert first.forward['net/linear']['b'].all()
-  other = METHODS['static'](optax.sgd(0.1), seed=1).init(make_tree(0))
-  assert (
-    other.sets.forward['net/linear']['w'] != first.forward['net/linear']['w']
-  ).any()
-
-
-def test_static_sets_over_all_layers_have_the_total():
-  tx = sparsity.static(optax.sgd(0.1), density=0.25, scope='global')
+  other = METHODS['static'](optax.sgd(0.1), seed=1).init(make_tree(0)).sets
+  masks = [sets.forward['net/linear']['w'] for sets in (first, other)]
+  assert not np.array_equal(*masks)
   params = jax.tree.map(lambda x: x.astype(jnp.float32), make_tree(0))
-  sets = tx.init(params).sets
-  kept = sum(int(sets.forward[layer]['w'].sum()) for layer in LAYERS)
-  assert kept == 32
+  tx = sparsity.static(optax.sgd(0.1), density=0.25, scope='global')
+  forward = tx.init(params).sets.forward
+  assert sum(int(forward[layer]['w'].sum()) for layer in LAYERS) == 32
 
 
 def test_magnitude_prunes_once_the_smallest_at_that_time():
@@ -428,20 +403,28 @@ def test_magnitude_prunes_once_the_smallest_at_that_time():
 
 
 @pytest.mark.parametrize(
-  ('make', 'message'),
+  ('method', 'options', 'message'),
   [
-    (lambda tx: sparsity.static(tx, density=0.0), r'in \(0, 1\], got 0\.0'),
-    (lambda tx: sparsity.magnitude(tx, density=0.5, at=0), 'at >= 1, got 0'),
-    (
-      lambda tx: sparsity.magnitude(tx, density=0.5, at=1, scope='model'),
-      "scope out of .* got 'model'",
-    ),
-    (
-      lambda tx: sparsity.static(tx, density=0.5, distribution='erk'),
-      "distribution out of .* got 'erk'",
-    ),
+    ('static', {'density': 0.0}, r'in \(0, 1\], got 0\.0'),
+    ('magnitude', {'at': 0}, 'at >= 1, got 0'),
+    ('magnitude', {'score': 'size'}, "score out of .* got 'size'"),
+    ('gradual', {'prune_every': 0}, 'interval >= 1, got 0'),
+    ('gradual', {'start': -1}, 'start >= 0, got -1'),
+    ('gradual', {'end': 1}, 'end >= 2, got 1'),
+    ('set', {'refresh_every': 0}, 'interval >= 1, got 0'),
+    ('set', {'drop_fraction': 1.5}, r'drop_fraction in \(0, 1\], got 1.5'),
+    ('set', {'grow_at': float('nan')}, 'grow_at >= 0, got nan'),
+    ('rigl', {'stop_refresh_at': 0}, 'stop_refresh_at >= 1, got 0'),
+    ('rigl', {'stop_refresh_at': None}, "anneal='cosine', got None"),
+    ('rigl', {'drop_fraction': 0.0}, r'drop_fraction in \(0, 1\], got 0'),
+    ('rigl', {'anneal': 'linear'}, "anneal out of .* got 'linear'"),
+    ('rigl', {'grow_at': -1.0}, r'grow_at >= 0, got -1'),
+    ('topkast', {'forward_density': 0.6}, '=0.6, backward_density=0.5'),
+    ('topkast', {'exploration': 'rigl'}, "exploration out of .*'rigl'"),
+    ('topkast', {'refresh_every': 0}, 'interval >= 1, got 0'),
+    ('topkast', {'stop_refresh_at': -1}, 'stop >= 0, got -1'),
   ],
 )
-def test_a_bad_option_is_an_error(make, message):
+def test_a_bad_option_is_an_error(method, options, message):
   with pytest.raises(ValueError, match=message):
-    make(optax.sgd(0.1))
+    METHODS[method](optax.sgd(0.1), **options)

@@ -60,11 +60,8 @@ def make(name):
 def slow_topk(name, scores, k, given=None):
   mask = np.zeros(scores.size, bool)
   flat = np.abs(scores).ravel().astype(np.float64)
-  found = [
-    unit
-    for unit in units(name, scores.shape)
-    if given is None or not given.ravel()[unit].any()
-  ]
+  given = np.zeros(scores.shape, bool) if given is None else given
+  found = [u for u in units(name, scores.shape) if not given.flat[u].any()]
   for unit in sorted(found, key=lambda unit: -flat[unit].mean())[:k]:
     mask[unit] = True
   return mask.reshape(scores.shape)
@@ -103,6 +100,8 @@ def test_ties_keep_exactly_k_units():
   for k in range(5):
     assert topk(make('channels'), np.zeros((3, 4)), k).sum() == 3 * k
     assert topk(make((2, 2)), np.zeros((4, 4)), k).sum() == 4 * k
+  mask = topk((patterns.n_of_m, 2, 4), np.zeros((8, 3)), 12)
+  np.testing.assert_array_equal(groups(mask, 4).sum(1), 2)
 
 
 def groups(x, m):
@@ -130,11 +129,6 @@ def test_n_of_m_keeps_the_best_n_of_each_m(shape, n, m):
   scores = normal(shape)
   mask = topk(n_of_m(n, m), scores, scores.size * n // m)
   np.testing.assert_array_equal(groups(mask, m), slow_n_of_m(scores, n, m))
-
-
-def test_n_of_m_is_exact_where_all_scores_tie():
-  mask = topk(n_of_m(2), np.zeros((8, 3)), 12)
-  np.testing.assert_array_equal(groups(mask, 4).sum(1), 2)
 
 
 @hypothesis.settings(deadline=None, max_examples=20)
@@ -210,39 +204,20 @@ def prune(pattern, **options):
   return {layer: np.asarray(state.sets.forward[layer]['w']) for layer in PARAMS}
 
 
-def test_a_layer_that_does_not_fit_is_an_error_that_names_it():
-  with pytest.raises(ValueError, match=r'2 of 4, got odd/w \(5, 4\): excl'):
-    prune(patterns.n_of_m(2, 4))
-
-
-def test_a_layer_that_does_not_fit_stays_dense_if_so_configured():
-  with pytest.warns(UserWarning, match=r'not fit odd/w \(5, 4\).* stays dense'):
-    masks = prune(patterns.n_of_m(2, 4, otherwise='dense'))
-  assert masks['odd'].all()
-  np.testing.assert_array_equal(groups(masks['even'], 4).sum(1), 2)
-
-
-def test_a_layer_that_does_not_fit_is_unstructured_if_so_configured():
-  with pytest.warns(UserWarning, match=r'odd/w \(5, 4\), .* stays unstruct'):
-    masks = prune(patterns.n_of_m(2, 4, otherwise='unstructured'))
+@pytest.mark.parametrize('otherwise', ['dense', 'unstructured'])
+def test_a_layer_that_does_not_fit_is_otherwise_as_configured(otherwise):
+  message = rf'not fit odd/w \(5, 4\), .* stays {otherwise}'
+  with pytest.warns(UserWarning, match=message):
+    masks = prune(patterns.n_of_m(2, 4, otherwise=otherwise))
   scores = np.abs(PARAMS['odd']['w'])
-  np.testing.assert_array_equal(
-    masks['odd'], scores >= np.sort(scores.ravel())[10]
-  )
+  expected = scores >= np.sort(scores.ravel())[10]
+  np.testing.assert_array_equal(masks['odd'], expected | (otherwise == 'dense'))
   np.testing.assert_array_equal(groups(masks['even'], 4).sum(1), 2)
-
-
-def test_a_density_that_the_pattern_does_not_allow_is_an_error():
-  with pytest.raises(ValueError, match=r'up to 0\.5 .* got 0\.6875 for even/w'):
-    prune(patterns.n_of_m(1, 2), density=0.7, select=sparsity.matching('even'))
 
 
 def test_the_density_is_of_units():
   masks = prune(patterns.channels(), density=0.25)
-  assert {layer: mask.sum() for layer, mask in masks.items()} == {
-    'odd': 5,
-    'even': 8,
-  }
+  assert [masks[layer].sum() for layer in ('odd', 'even')] == [5, 8]
   masks = prune(patterns.block(4, 4), density=0.5)
   # Of two blocks, 4 x 4 and 1 x 4, one is kept.
   assert masks['odd'].sum() in (4, 16)
@@ -259,6 +234,13 @@ def test_the_density_is_of_units():
     (
       lambda: prune(patterns.channels(), scope='global'),
       "'global' with output channels",
+    ),
+    (lambda: prune(patterns.n_of_m(2, 4)), r'4, got odd/w \(5, 4\): exclude'),
+    (
+      lambda: prune(
+        patterns.n_of_m(1, 2), density=0.7, select=sparsity.matching('even')
+      ),
+      r'up to 0\.5 .* got 0\.6875 for even/w',
     ),
   ],
 )

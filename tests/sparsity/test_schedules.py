@@ -16,15 +16,11 @@ def values(schedule):
   return one_by_one
 
 
-def test_constant():
-  np.testing.assert_array_equal(
-    values(schedules.constant(0.3)), np.float32(0.3)
-  )
-
-
-def test_one_shot_falls_at_the_update():
+def test_one_shot_falls_at_the_update_and_constant_stays():
   expected = np.where(np.arange(40) < 7, 1.0, 0.2).astype(np.float32)
   np.testing.assert_array_equal(values(schedules.one_shot(0.2, at=7)), expected)
+  constant = values(schedules.constant(0.3))
+  np.testing.assert_array_equal(constant, np.float32(0.3))
 
 
 def test_cubic_is_the_formula_between_start_and_end():

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import powerprop
+from tests import oracles
 import topkast
 
 COEFFICIENT = 0.3
@@ -14,30 +15,21 @@ DENSITY = 0.25
 
 
 def make_params():
-  random = np.random.default_rng(0)
-  return {
-    'linear': {
-      'w': jnp.asarray(random.standard_normal((4, 8)), jnp.float32),
-      'b': jnp.asarray(random.standard_normal(8), jnp.float32),
-    },
-    'embed': {'w': jnp.asarray(random.standard_normal((3, 4)), jnp.float32)},
-  }
+  shapes = {'linear': {'w': (4, 8), 'b': (8,)}, 'embed': {'w': (3, 4)}}
+  return oracles.normal(shapes, 0)
 
 
-def make_tx(inner):
-  return topkast.topkast(inner, forward_density=DENSITY, backward_density=0.5)
+def make_tx(inner, **options):
+  return topkast.topkast(
+    inner, forward_density=DENSITY, backward_density=0.5, **options
+  )
 
 
 def oracle(weight, forward, backward, kind):
   """Returns the gradient of the penalty, by the formula."""
-  gradient = np.zeros(weight.shape)
-  for index, w in np.ndenumerate(weight):
-    slope = w if kind == 'l2' else np.sign(w)
-    if forward[index]:
-      gradient[index] = COEFFICIENT * slope
-    elif backward[index]:
-      gradient[index] = COEFFICIENT * slope / DENSITY
-  return gradient
+  slope = weight if kind == 'l2' else np.sign(weight)
+  outside_a = np.where(backward, COEFFICIENT * slope / DENSITY, 0)
+  return np.where(forward, COEFFICIENT * slope, outside_a)
 
 
 def sets_of(state):
@@ -58,32 +50,21 @@ def test_the_strength_is_one_on_a_more_on_b_and_zero_outside(kind, slope):
   )
   np.testing.assert_array_equal(updates['linear']['b'], slope)
   np.testing.assert_array_equal(updates['embed']['w'], slope)
-
-
-def test_by_itself_it_adds_nothing_outside_b():
-  params = make_params()
-  sets = make_tx(optax.identity()).init(params).sets
-  gradients = jax.tree.map(jnp.ones_like, params)
-  updates, _ = topkast.exploration_penalty(COEFFICIENT).update(
-    gradients,
-    optax.EmptyState(),
-    params,
-    active_sets=sets,
-    forward_densities={'linear/w': DENSITY},
+  # By itself it adds nothing outside B.
+  densities = {'linear/w': DENSITY}
+  updates, _ = topkast.exploration_penalty(COEFFICIENT, kind).update(
+    *(gradients, (), params),
+    active_sets=state.sets,
+    forward_densities=densities,
   )
-  outside = ~sets.backward['linear']['w']
-  np.testing.assert_array_equal(updates['linear']['w'][outside], 1.0)
+  np.testing.assert_array_equal(updates['linear']['w'][~backward], slope)
 
 
 @pytest.mark.parametrize('inside', [True, False])
 def test_inside_powerprop_it_acts_on_theta_outside_on_phi(inside):
   link, alpha = topkast.exploration_penalty(COEFFICIENT), 2.0
-  inner = (
-    powerprop.powerprop(link, alpha)
-    if inside
-    else optax.chain(powerprop.scale_by_powerprop(alpha), link)
-  )
-  tx = make_tx(inner)
+  outside = optax.chain(powerprop.scale_by_powerprop(alpha), link)
+  tx = make_tx(powerprop.powerprop(link, alpha) if inside else outside)
   phi = make_params()
   state = tx.init(phi)
   gradients = jax.tree.map(jnp.zeros_like, phi)
@@ -99,27 +80,13 @@ def test_inside_powerprop_it_acts_on_theta_outside_on_phi(inside):
   )
 
 
-def test_a_selected_layer_that_is_dense_is_all_a():
-  params = make_params()
-  params['dense'] = {'w': jnp.full((1, 2), 3.0)}
-  tx = topkast.topkast(
-    topkast.exploration_penalty(COEFFICIENT),
-    forward_density=0.25,
-    backward_density=0.5,
-    dense=('dense',),
-  )
+def test_a_selected_layer_that_is_dense_is_all_a_and_the_dtype_is_kept():
+  params = make_params() | {'dense': {'w': jnp.full((1, 2), 3, jnp.bfloat16)}}
+  tx = make_tx(topkast.exploration_penalty(COEFFICIENT), dense=('dense',))
   gradients = jax.tree.map(jnp.zeros_like, params)
   updates, _ = jax.jit(tx.update)(gradients, tx.init(params), params)
-  np.testing.assert_allclose(updates['dense']['w'], 3 * COEFFICIENT, rtol=1e-6)
-
-
-def test_the_dtype_of_gradients_is_kept():
-  params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), make_params())
-  tx = make_tx(topkast.exploration_penalty(COEFFICIENT))
-  updates, _ = jax.eval_shape(
-    lambda: tx.update(params, tx.init(params), params)
-  )
-  assert updates['linear']['w'].dtype == jnp.bfloat16
+  expected = jnp.full((1, 2), 3 * COEFFICIENT, jnp.bfloat16)
+  np.testing.assert_array_equal(updates['dense']['w'], expected, strict=True)
 
 
 def test_missing_sets_or_parameters_are_an_error():

@@ -1,76 +1,62 @@
 'use strict';
 
 const root = document.documentElement;
+const all = (selector, action) => {
+  document.querySelectorAll(selector).forEach(action);
+};
+const themeButton = document.getElementById('theme');
+const prefersDark = matchMedia('(prefers-color-scheme: dark)');
 
-function stored(key, value) {
-  try {
-    if (value === undefined) return localStorage.getItem(key);
-    localStorage.setItem(key, value);
-  } catch (error) { /* a page from a file may not store anything */ }
-  return null;
+function setTheme(isDark) {
+  root.dataset.theme = isDark ? 'dark' : 'light';
+  themeButton.textContent = isDark ? 'Light' : 'Dark';
 }
+themeButton.onclick = () => setTheme(root.dataset.theme === 'light');
+prefersDark.onchange = () => setTheme(prefersDark.matches);
+setTheme(prefersDark.matches);
 
-function isDark() {
-  if (root.dataset.theme) return root.dataset.theme === 'dark';
-  return matchMedia('(prefers-color-scheme: dark)').matches;
-}
-
-function setTheme(theme) {
-  if (theme) root.dataset.theme = theme;
-  document.getElementById('theme').textContent = isDark() ? 'Light' : 'Dark';
-}
-
-document.getElementById('theme').addEventListener('click', () => {
-  const theme = isDark() ? 'light' : 'dark';
-  setTheme(theme);
-  stored('theme', theme);
-});
-setTheme(stored('theme'));
-
+// Numbers as such and before words.
 function compare(a, b) {
-  const x = parseFloat(a), y = parseFloat(b);
-  if (!Number.isNaN(x) && !Number.isNaN(y)) return x - y;
-  return a.localeCompare(b);
+  const [x, y] = [a, b].map((text) => parseFloat(text.replaceAll(',', '')));
+  if (isNaN(x) || isNaN(y)) return isNaN(x) - isNaN(y) || a.localeCompare(b);
+  return x - y;
 }
 
-function sortBy(table, index, isDescending) {
-  const body = table.tBodies[0];
-  const rows = Array.from(body.rows);
-  const value = (row) => row.cells[index].dataset.value ?? '';
-  rows.sort((a, b) => {
-    const x = value(a), y = value(b);
-    if (x === '' || y === '') return (x === '') - (y === '');  // last
-    return isDescending ? compare(y, x) : compare(x, y);
+function sortBy(table, index, sign) {
+  const text = (row) => row.cells[index].textContent;
+  const rows = [...table.tBodies[0].rows].sort((a, b) => {
+    const [x, y] = [text(a), text(b)];
+    return (!x - !y) || sign * compare(x, y);  // empty cells are last
   });
-  body.append(...rows);
-  Array.from(table.tHead.rows[0].cells).forEach((cell, i) => {
-    if (i !== index) cell.removeAttribute('aria-sort');
-    else cell.ariaSort = isDescending ? 'descending' : 'ascending';
-  });
+  table.tBodies[0].append(...rows);
 }
 
-document.querySelectorAll('table.sorts').forEach((table) => {
-  Array.from(table.tHead.rows[0].cells).forEach((cell, index) => {
-    const button = cell.querySelector('button');
-    if (button) button.addEventListener('click', () => {
-      sortBy(table, index, cell.ariaSort === 'ascending');
-    });
-  });
+all('table.sorts th', (cell) => {
+  const table = cell.closest('table');
+  cell.querySelector('button').onclick = () => {
+    const isDescending = cell.ariaSort === 'ascending';
+    for (const other of cell.parentElement.cells) {
+      other.removeAttribute('aria-sort');
+    }
+    cell.ariaSort = isDescending ? 'descending' : 'ascending';
+    sortBy(table, cell.cellIndex, isDescending ? -1 : 1);
+  };
 });
 
-document.querySelectorAll('input.filter').forEach((input) => {
-  const table = input.parentElement.nextElementSibling.firstElementChild;
-  input.addEventListener('input', () => {
+all('input.filter', (input) => {
+  const [body] = input.parentElement.nextElementSibling.querySelector('table')
+    .tBodies;
+  input.oninput = () => {
     const words = input.value.toLowerCase().split(/\s+/);
-    Array.from(table.tBodies[0].rows).forEach((row) => {
+    for (const row of body.rows) {
       const text = row.textContent.toLowerCase();
       row.hidden = !words.every((word) => text.includes(word));
-    });
-  });
+    }
+  };
 });
 
 function openTarget() {
-  const target = document.getElementById(location.hash.slice(1));
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (target && target.tagName === 'DETAILS') {
     target.open = true;
     target.scrollIntoView();
@@ -79,14 +65,14 @@ function openTarget() {
 addEventListener('hashchange', openTarget);
 openTarget();
 
-document.querySelectorAll('button.copy').forEach((button) => {
-  button.addEventListener('click', async () => {
-    const pre = button.parentElement.querySelector('pre');
+all('button.copy', (button) => {
+  button.onclick = async () => {
+    const pre = button.previousElementSibling;
     try {
       await navigator.clipboard.writeText(pre.textContent);
       button.textContent = 'Copied';
     } catch (error) {
       getSelection().selectAllChildren(pre);
     }
-  });
+  };
 });

@@ -31,7 +31,7 @@ class Evaluator:
   ):
     self.heads, self.to_weights, self.data = heads, to_weights, data
     jit = functools.partial(jax.jit, out_shardings=mesh_lib.replicated(mesh))
-    self._predict = jit(predict)
+    self.predict = jit(predict)
     self._evaluate = jit(functools.partial(_evaluate, heads, to_weights))
     self._fisher = jit(
       functools.partial(_fisher, heads, to_weights), static_argnums=0
@@ -49,7 +49,7 @@ class Evaluator:
 
   def test(self, state: Any, task: int) -> dict[str, jax.Array]:
     """Returns `evaluate` on a task's test data, as the strategy predicts."""
-    return self.evaluate(*self._predict(state, task), task, 'test')
+    return self.evaluate(*self.predict(state, task), task, 'test')
 
   def fisher(
     self, state: Any, seed: int, task: int, num_examples: int, batch_size: int

@@ -10,6 +10,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from experiments import build
 from experiments.tasks import base
 from experiments.tasks.continual import strategies
 from powerprop import packnet
@@ -52,8 +53,7 @@ def packnet_strategy(
   """
   if density is not None and not 0 < density <= 1:
     raise ValueError(f'expected density in (0, 1] or None, got {density}')
-  if retrain_steps < 1:
-    raise ValueError(f'expected retrain_steps >= 1, got {retrain_steps}')
+  build.check_least('config.strategy', 1, retrain_steps=retrain_steps)
 
   def finish(state, evaluator, seed, task, phase):
     del seed
@@ -66,7 +66,7 @@ def packnet_strategy(
     pack = packnet.store_copies(params, pack)
     state = _remember(state, pack, task)
     shares = packnet.usage(pack, task + 1)['all']
-    network = predict(state, jnp.int32(task))
+    network = evaluator.predict(state, task)
     metrics = evaluator.evaluate(*network, task, 'validation')
     return state, {
       'density': shares.new + shares.reused,

@@ -235,7 +235,7 @@ class Learner:
 
   def _extract(self, task: int, state: base.State):
     """Returns theta, masks or None, and the statistics of a task."""
-    params, statistics = self.strategy.predict(state, task)
+    params, statistics = self.evaluator.predict(state, task)
     masks = None
     if self.strategy.is_packed:
       masks = packnet.task_masks(state.net_state.memory.pack, task + 1)

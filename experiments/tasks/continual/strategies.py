@@ -52,10 +52,7 @@ class Strategy(NamedTuple):
     train_all(state.params),
   )
   # (state, evaluator, seed, task, phase) -> state, row of metrics or None
-  finish: Callable[..., tuple[Any, dict | None]] = lambda state, *_: (
-    state,
-    None,
-  )
+  finish: Callable[..., tuple[Any, dict | None]] = lambda *args: (args[0], None)
   # Steps of each phase; None: config.train.num_steps.
   num_steps: tuple[int | None, ...] = (None,)
   # (state, task) -> params and statistics with which the task predicts; the
@@ -164,18 +161,7 @@ def init_anchor(weights: Any) -> Anchor:
 
 @jax.jit
 def add_task(anchor: Anchor, weights: Any, importance: Any) -> Anchor:
-  """Returns the anchor with the penalty of one more task.
-
-  Example:
-    >>> anchor = init_anchor(jnp.zeros(2))
-    >>> for weights, importance in (([0., 0.], [1., 0.]), ([4., 4.], [3., 1.])):
-    ...   anchor = add_task(anchor, jnp.array(weights), jnp.array(importance))
-    >>> anchor
-    Anchor(precision=Array([4., 1.], dtype=float32), \
-mean=Array([3., 4.], dtype=float32))
-
-  `weights` are those at the end of the task, and `importance` is F >= 0.
-  """
+  """Returns the anchor with one more task of these weights and F."""
   precision = jax.tree.map(jnp.add, anchor.precision, importance)
 
   def move(mean, weight, importance, total):

@@ -62,7 +62,11 @@ def continual_learning(
     ValueError: If a key is unknown, missing, mistyped or out of range, or
       there are several processes.
   """
-  _check_one_process()
+  if jax.process_count() > 1:
+    raise ValueError(
+      'expected one process with continual_learning, got '
+      f'{jax.process_count()}; start it without --distributed'
+    )
   training = training_lib.make_training(train, ('eval_batch_size',))
   stream = build.build(TASKS, tasks, name='config.tasks')
   network = _make_heads(model, heads, stream)
@@ -76,7 +80,7 @@ def continual_learning(
     training.skip_nonfinite,
   )
   num_tasks = len(stream.tasks)
-  init = _make_init(network, made, stream)
+  init = functools.partial(_init, network, made, stream)
   evaluator = evaluation.Evaluator(
     network,
     made.predict,
@@ -105,26 +109,14 @@ def continual_learning(
   )
 
 
-def _check_one_process() -> None:
-  if jax.process_count() > 1:
-    raise ValueError(
-      'expected one process with continual_learning, got '
-      f'{jax.process_count()}; start it without --distributed'
-    )
-
-
-def _make_init(heads: heads_lib.Heads, strategy, stream):
-  """Returns the function from a key to theta and `NetState`."""
+def _init(heads: heads_lib.Heads, strategy, stream, key):
+  """Returns theta and `NetState`."""
   num_tasks = len(stream.tasks)
-
-  def init(key):
-    images = jnp.zeros((1, *stream.example_shape))
-    weights, statistics = heads.init(key, images)
-    memory = strategy.init(weights, statistics, heads.paths, num_tasks)
-    fingerprints = jnp.zeros(num_tasks, jnp.uint32)
-    return weights, strategies.NetState(statistics, memory, fingerprints)
-
-  return init
+  images = jnp.zeros((1, *stream.example_shape))
+  weights, statistics = heads.init(key, images)
+  memory = strategy.init(weights, statistics, heads.paths, num_tasks)
+  fingerprints = jnp.zeros(num_tasks, jnp.uint32)
+  return weights, strategies.NetState(statistics, memory, fingerprints)
 
 
 def _make_heads(model: dict, heads: str, stream) -> heads_lib.Heads:

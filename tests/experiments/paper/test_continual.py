@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from experiments.paper import __main__ as paper
-from experiments.paper import curves
 from experiments.paper import fill
+from experiments.paper import lines as lines_lib
+from experiments.paper import plots
 from experiments.paper import runs as runs_lib
 from experiments.paper import tables
 from tests.experiments.paper import folders
@@ -60,9 +61,9 @@ def test_the_table_has_the_measures_of_each_strategy(found):
 
 def test_the_plot_has_accuracies_and_the_use_of_weights(found):
   lines = [
-    curves.Line('', run.config['strategy']['name'], run) for run in found
+    lines_lib.Line('', run.config['strategy']['name'], run) for run in found
   ]
-  so_far, _, usage = curves.draw_tasks(lines).axes
+  so_far, _, usage = plots.draw_tasks(lines).axes
   points = {line.get_label(): line.get_ydata() for line in so_far.get_lines()}
   np.testing.assert_allclose(points['packnet'], [85, 77.5])
   np.testing.assert_allclose(points['fine_tuning'], [90, 72.5])

@@ -1,6 +1,6 @@
 """The page of a sweep, as a browser shows it."""
 
-import os
+import contextlib
 import pathlib
 import shutil
 
@@ -36,9 +36,8 @@ def make_sweep(folder):
   for name in ('static', 'snip'):
     path = folder / f'{name},0.1,alpha=1,seed=0'
     folders.write_image(path, folders.methods(f'{name},density=0.1'), 0.5)
-  rundir.write_status(
-    folder / 'static,0.1,alpha=1,seed=0', 'running', step=750, total_steps=3000
-  )
+  running = folder / 'static,0.1,alpha=1,seed=0'
+  rundir.write_status(running, 'running', step=750, total_steps=3000)
   (path / 'summary.json').write_text('{')
   runs = []
   for point in (*points, 'static,0.1', 'snip,0.1', 'gradual,0.1'):
@@ -62,12 +61,10 @@ def page_file(tmp_path_factory):
   folder = tmp_path_factory.mktemp('sweep')
   make_sweep(folder)
   path = folder / 'page.html'
-  working = pathlib.Path.cwd()
-  os.chdir(REPOSITORY)
-  try:
+  lock = rundir.lock(folder / 'static,0.1,alpha=1,seed=0')  # it runs
+  with contextlib.chdir(REPOSITORY):
     assert page_lib.main([f'--runs={folder}', f'--out={path}']) == 0
-  finally:
-    os.chdir(working)
+  lock.release()
   return path
 
 

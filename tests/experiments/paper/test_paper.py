@@ -10,7 +10,6 @@ import pytest
 
 from experiments import rundir
 from experiments.paper import __main__ as paper
-from experiments.paper import curves
 from experiments.paper import fill
 from experiments.paper import plots
 from experiments.paper import published
@@ -74,8 +73,7 @@ def _closed():
 def lines_of(axis):
   """Returns by label the points of the lines with a label."""
   return {
-    bars.get_label(): np.array(bars.lines[0].get_xydata())
-    for bars in axis.containers
+    line.get_label(): np.array(line.get_xydata()) for line in axis.get_lines()
   }
 
 
@@ -100,9 +98,9 @@ def test_accuracy_is_drawn_against_density_with_a_gap_where_one_diverged(
 ):
   [axis] = plots.draw_density(filled[0]).axes
   lines = lines_of(axis)
+  accuracies = sorted(ACCURACIES.values())
   np.testing.assert_allclose(
-    lines['topkast'][:, 1],
-    [100 * (x + 0.005) for x in sorted(ACCURACIES.values())],
+    lines['topkast'][:, 1], [100 * (x + 0.005) for x in accuracies]
   )
   assert lines['topkast'][:, 0] == pytest.approx([5.36, 10.34, 20.31], abs=0.01)
   assert np.isnan(lines['rigl'][:, 1]).tolist() == [False, True, False]
@@ -152,7 +150,7 @@ def test_the_training_loss_is_a_mean_over_seeds():
       for step, loss in enumerate(losses)
     ]
   )
-  [axis] = curves.draw_training(rows).axes
+  [axis] = plots.draw_steps(rows, 'loss', 'loss').axes
   [line] = axis.get_lines()
   np.testing.assert_allclose(line.get_xydata(), [[0, 3], [1, 1.5]])
 
@@ -238,7 +236,7 @@ def test_folders_left_out_and_refused_tables_leave_the_others(tmp_path, capsys):
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    (['--stored=nowhere'], 'expected the CSV files of tables in nowhere'),
+    (['--stored=nowhere'], 'expected CSV files of tables in nowhere'),
     (['--runs=nowhere'], 'expected run folders below nowhere'),
     (['--table=mnist_method'], "did you mean 'mnist_methods'?"),
   ],

@@ -87,9 +87,9 @@ SPOILT = {
   'experiment unknown': (
     set_in_config(experiment='segmentation'), "got 'segmentation'"
   ),
-  'section a number': (set_in_config(model=3), "a section 'model'"),
-  'no method': (set_in_config(method=None), "a section 'method'"),
-  'seed a text': (set_in_config(seed='0'), "a number as seed, got '0'"),
+  'section a number': (set_in_config(model=3), 'expected the form of this version'),
+  'no method': (set_in_config(method=None), 'expected the form of this version'),
+  'seed a text': (set_in_config(seed='x'), "'x'"),
   'density a text': (
     set_in_config(method={'forward_density': 'x', 'backward_density': 0.5}),
     'expected the form of this version',

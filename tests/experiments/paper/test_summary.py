@@ -81,7 +81,7 @@ def test_language_models_show_validation_and_test(tmp_path):
   found, text = summarize(tmp_path, [tmp_path / 'a'])
   [line] = [line for line in text.splitlines() if 'alpha 1' in line]
   assert [word.strip() for word in line.split('│')[2:-1]] == [
-    '50.00', '3.000', '2.000',
+    '50.00', '3.000', '2.000', '1.00',
   ]  # fmt: skip
   [one] = found['test']
   assert one['bits_per_character'] == {'mean': 2.0, 'deviation': 0.0, 'num': 1}

@@ -47,7 +47,7 @@ def matches(facts, cell):
   """Returns True if a network belongs in a cell, the slow way."""
   return all(
     facts.get(name) == value
-    for name, value in cell.where.items()
+    for name, value in cell['where'].items()
     if name != 'share'
   )
 
@@ -55,9 +55,9 @@ def matches(facts, cell):
 @pytest.mark.parametrize('name', tables.TABLES)
 def test_the_command_of_a_cell_trains_its_networks(name):
   commands, workdirs = {}, set()
-  for cell in table_lib.cells(tables.TABLES[name]):
-    if cell.command:
-      commands.setdefault(cell.command, []).append(cell)
+  for cell in table_lib.cells(tables.TABLES[name]).to_dict('records'):
+    if cell['command']:
+      commands.setdefault(cell['command'], []).append(cell)
   for command, cells in commands.items():
     python, file, *arguments = shlex.split(command)
     assert (python, file) == ('python', 'launch.py')
@@ -84,17 +84,18 @@ def test_its_sweeps_fill_the_whole_table(name):
       overrides = [f'--config.{key}={value!r}' for key, value in point.items()]
       found += facts_of([f'{file}:{words}', *more, *overrides])
   assert len(workdirs) == len(table.sweeps) > 0  # a folder is of one sweep
-  for cell in table_lib.cells(table):
-    if cell.command:
+  for cell in table_lib.cells(table).to_dict('records'):
+    if cell['command']:
       assert any(matches(facts, cell) for facts in found), cell
 
 
 @pytest.mark.parametrize('name', tables.TABLES)
 def test_no_two_cells_are_of_the_same_networks(name):
-  cells = list(table_lib.cells(tables.TABLES[name]))
-  places = {(cell.labels, cell.column) for cell in cells}
-  wheres = {(cell.metric, repr(sorted(cell.where.items()))) for cell in cells}
-  assert len(places) == len(wheres) == len(cells)
+  table = tables.TABLES[name]
+  cells = table_lib.cells(table)
+  assert not cells.duplicated([*table.headings, 'column']).any()
+  cells['where'] = [repr(sorted(where.items())) for where in cells['where']]
+  assert not cells.duplicated(['metric', 'where']).any()
 
 
 def test_pruning_levels_are_the_shares_of_the_config():

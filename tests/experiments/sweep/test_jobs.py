@@ -111,15 +111,6 @@ def test_a_second_interrupt_kills(plan, tmp_path):
   assert not rundir.is_locked(tmp_path)
 
 
-def test_the_command_of_a_run_trains_it_alone(plan, tmp_path):
-  python, launch, *flags = jobs.command(plan.runs[1], tmp_path, '--more')
-  assert (python, os.path.basename(launch)) == (sys.executable, 'launch.py')
-  assert flags == [
-    f'--config={plan.config}', '--config.powerprop.alphas=(1.0,)',
-    '--config.seeds=(1,)', f'--workdir={tmp_path / NAMES[1]}', '--more',
-  ]  # fmt: skip
-
-
 def test_a_child_prints_to_its_log_in_a_session_of_its_own(
   plan, tmp_path, monkeypatch
 ):

@@ -185,17 +185,6 @@ def test_the_command_submits_the_runs_that_are_left(
   assert '42 seeds=1\n1 of 2 runs submitted' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-  ('changes', 'message'),
-  [
-    ({'time_min': 0}, 'cluster.time_min: expected >= 1, got 0'),
-    ({'nodes': 0}, 'cluster.nodes: expected >= 1, got 0'),
-    ({'time_min': 2}, 'signal_delay_s: expected less than .* 120 s, got 120'),
-    ({'num_requeues': -1}, 'num_requeues: expected >= 0, got -1'),
-  ],
-)
-def test_a_cluster_out_of_range_is_refused(changes, message):
-  with pytest.raises(ValueError, match=message):
-    make_cluster(**changes)
+def test_a_local_run_is_one_process():
   with pytest.raises(ValueError, match='expected one task of a run with'):
     make_cluster('local', nodes=2)

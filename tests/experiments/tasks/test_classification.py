@@ -43,19 +43,6 @@ def test_the_loss_is_of_augmented_images():
   assert loss == expected != plain
 
 
-def test_totals_leave_padding_out():
-  counts = jnp.array([1.0] * 7 + [0.0] * 5)
-  logits, _ = NETWORK.apply(WEIGHTS, STATE, None, BATCH.inputs, False)
-  sums = classification.totals(logits, BATCH.labels, counts)
-  logits, labels = logits[:7], BATCH.labels[:7]
-  log_probs = jax.nn.log_softmax(logits)[jnp.arange(7), labels]
-  means = classification.means(sums)
-  np.testing.assert_allclose(means['loss'], -np.mean(log_probs), rtol=1e-6)
-  np.testing.assert_allclose(
-    means['accuracy'], np.mean(np.argmax(logits, -1) == labels), rtol=1e-6
-  )
-
-
 def test_a_smoothing_of_one_is_refused():
   with pytest.raises(ValueError, match=r'label_smoothing in \[0, 1\), got 1'):
     make(label_smoothing=1.0)

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import mesh as mesh_lib
 from experiments import methods
 from experiments import step as step_lib
 from experiments import storage as storage_lib
@@ -41,9 +40,7 @@ def make_examples(num):
   )
 
 
-ARRAYS = dataset.Arrays(
-  make_examples(50), make_examples(11), make_examples(13)
-)
+ARRAYS = dataset.Arrays(make_examples(50), make_examples(11), make_examples(13))
 
 
 def stream_of(arrays):
@@ -100,18 +97,22 @@ def trained(kind, num_devices=1):
   def init(key):
     return NETWORK.init(key, jnp.zeros((1, 6, 6, 1)), True)
 
-  masked, shapes = base.state_shapes(objective, init, training)
-  steps = step_lib.compile_steps(
-    objective,
-    KINDS[kind][1],
-    shapes,
-    mesh_lib.replicated(training.mesh),
+  task = base.make_task(
+    title='',
+    objective=objective,
+    training=training,
+    init=init,
+    batch=classification.batch_shapes((6, 6, 1), training),
+    batch_at=KINDS[kind][1],
     in_loop=kind == 'arrays',
+    make_stages=lambda masked: base.make_begin(objective, init, masked),
+    example=None,
+    check_data=None,
   )
-  state = base.make_begin(objective, init, masked)(SEED, None)
+  state = task.stages(SEED, None)
   key, parts = jax.random.key(SEED), []
   for inputs, num in feed.batches(SEED, 0, 5):
-    state, sums = steps.advance(
+    state, sums = task.steps.advance(
       state, np.uint32(SEED), key, inputs, 0, num, True
     )
     parts.append(sums)

@@ -129,18 +129,6 @@ def test_several_devices_equal_one(path, run, tmp_path):
     assert row['loss'] == pytest.approx(other['loss'], rel=1e-5)
 
 
-def test_compact_weights_train_as_masked_ones(path, run, tmp_path):
-  config = small.language(path, storage='compact', method={'penalty': 0.0})
-  compact = small.train(config, tmp_path)
-  found = small.unpack(compact)
-  sets = found.opt_state.sets, run.state.opt_state.sets
-  jax.tree.map(np.testing.assert_array_equal, *sets)
-  assert_close(found.net_state, run.state.net_state, atol=1e-4)
-  assert_close(found.params, run.state.params, atol=2e-5)
-  for row, other in zip(compact.rows, run.rows, strict=True):
-    assert row['loss'] == pytest.approx(other['loss'], rel=1e-4)
-
-
 def test_dropout_of_a_resumed_run_is_the_same_bit_for_bit(path, tmp_path):
   config = small.language(path, 'static', model={'dropout': 0.1})
 
@@ -198,7 +186,7 @@ def test_the_loss_of_a_text_equals_one_segment_after_another(network, tokens):
     both = tokens[None, at : at + 4].astype(np.int32)
     nll, memory = step(weights, memory, None, both[:, :-1], both[:, 1:], False)
     total += float(nll.sum())
-  for changes in ({'batch_size': 1}, {}, {'num_devices': 4}):
+  for changes in ({'batch_size': 1}, {'num_devices': 4}):
     found = text_loss(network, tokens, **changes)
     assert found == pytest.approx(total / 82, rel=1e-5)
   first = text_loss(network, tokens[:20])
@@ -207,15 +195,14 @@ def test_the_loss_of_a_text_equals_one_segment_after_another(network, tokens):
 
 
 def test_metrics_of_words_are_perplexities():
-  assert scoring.metrics(math.log(7), 'word')['perplexity'] == pytest.approx(7)
   traced = jax.jit(lambda x: scoring.metrics(x, 'word'))(0.5)
-  assert traced['perplexity'] == pytest.approx(math.exp(0.5))
+  for found in (scoring.metrics(0.5, 'word'), traced):
+    assert found['perplexity'] == pytest.approx(math.exp(0.5))
 
 
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'model': {'nheads': 2}}, "unknown key 'nheads'"),
     ({'data': {'pth': 'x'}}, "unknown key 'pth'"),
     ({'data': {'unit': 3}}, r'config.data.unit: expected str'),
     ({'train': {'memory_len': -1}}, 'train.memory_len: expected >= 0'),
@@ -225,7 +212,6 @@ def test_metrics_of_words_are_perplexities():
     ({'evaluation': {'num_tokens': 1}}, 'num_tokens: expected >= 2'),
     ({'evaluation': {'batch_size': 0}}, 'batch_size: expected >= 1'),
     ({'train': {'num_micro': 3}}, 'expected batch_size as a multiple of 3'),
-    ({'powerprop': {'alpha': 0.5}}, 'alpha >= 1'),
     ({'method': small.method('snip')}, "got 'snip'"),
   ],
 )

@@ -1,3 +1,5 @@
+"""Pruning levels against the protocol, and against pruning by hand."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,12 +15,9 @@ PARAMS = {
   },
 }
 PROTOCOL = {
-  'lowest': 0.01,
-  'highest': 1.0,
-  'num_levels': 20,
-  'output_layer': 'linear_1/w',
-  'output_factor': 2.0,
-}
+  'lowest': 0.01, 'highest': 1.0, 'num_levels': 20,
+  'output_layer': 'linear_1/w', 'output_factor': 2.0,
+}  # fmt: skip
 
 
 def make_levels(**changes):
@@ -32,6 +31,9 @@ def test_levels_are_those_of_the_protocol():
   kept_output = [int(min(1, 2 * p) * 200) for p in shares]
   np.testing.assert_array_equal(levels.kept['linear_0/w'], kept)
   np.testing.assert_array_equal(levels.kept['linear_1/w'], kept_output)
+  even = make_levels(output_layer=None)
+  kept_even = [int(p * 200) for p in shares]
+  np.testing.assert_array_equal(even.kept['linear_1/w'], kept_even)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,7 @@ def test_a_level_equals_pruning_by_hand():
   prune = jax.jit(pruning.at_level)
   for i in range(4):
     kept = {path: numbers[i] for path, numbers in levels.kept.items()}
-    pruned, figures = prune(PARAMS, initial, kept)
+    pruned, metrics = prune(PARAMS, initial, kept)
     total, both, count = 10.0, 0, 0  # the biases are not pruned
     for layer in ('linear_0', 'linear_1'):
       k = levels.kept[f'{layer}/w'][i]
@@ -67,24 +69,8 @@ def test_a_level_equals_pruning_by_hand():
       both, count = both + len(now & before), count + k
     found = sum(jnp.sum(x**2) for x in jax.tree.leaves(pruned))
     np.testing.assert_allclose(found, total, rtol=1e-5)
-    np.testing.assert_allclose(figures['overlap'], both / count, rtol=1e-6)
-    np.testing.assert_allclose(figures['density'], count / 800, rtol=1e-6)
-
-
-def test_density_of_a_sparse_network_ends_at_its_own():
-  w = jnp.zeros((30, 20)).at[:3].set(1.0)
-  weights = {**PARAMS, 'linear_0': {'w': w}}
-  levels = make_levels()
-  kept = {path: numbers[-1] for path, numbers in levels.kept.items()}
-  _, figures = pruning.at_level(weights, PARAMS, kept)
-  assert float(figures['density']) == pytest.approx((60 + 200) / 800)
-
-
-def test_without_an_output_layer_all_layers_keep_the_same_share():
-  levels = make_levels(output_layer=None)
-  np.testing.assert_array_equal(
-    levels.kept['linear_1/w'], [int(p * 200) for p in levels.shares]
-  )
+    np.testing.assert_allclose(metrics['overlap'], both / count, rtol=1e-6)
+    np.testing.assert_allclose(metrics['density'], count / 800, rtol=1e-6)
 
 
 def test_histogram_counts_every_weight_once():

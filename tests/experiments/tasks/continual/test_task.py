@@ -11,7 +11,6 @@ import pytest
 
 from experiments import checkpoint
 from experiments import metrics
-from experiments import step as step_lib
 from experiments import trainer
 from experiments.tasks import classification
 import powerprop
@@ -30,7 +29,10 @@ from tests.experiments.tasks.continual import small
     ({'strategy': small.L2 | {'strenth': 1.0}}, "unknown key 'strenth'"),
     ({'strategy': small.L2 | {'strength': -1.0}}, 'a finite strength >= 0'),
     ({'strategy': small.PACKNET | {'density': 0.0}}, r'density in \(0, 1\]'),
-    ({'strategy': small.PACKNET | {'retrain_steps': 0}}, 'retrain_steps >= 1'),
+    (
+      {'strategy': small.PACKNET | {'retrain_steps': 0}},
+      'retrain_steps: expected >= 1',
+    ),
     (
       {'strategy': small.EWC | {'num_examples': 21}},
       'multiple of .*=5, got 21',
@@ -161,8 +163,8 @@ def whole(packnet_task, tmp_path_factory):
   return folder
 
 
-# Within a task's training, at its end, within retraining and at its end.
-@pytest.mark.parametrize('stop_at', [10, 60, 70, 160])
+# At the end of a task's training, and within its retraining.
+@pytest.mark.parametrize('stop_at', [60, 70])
 def test_an_interrupted_run_resumes_bit_for_bit(
   packnet_task, whole, tmp_path, stop_at
 ):
@@ -190,16 +192,3 @@ def test_a_run_is_evaluated_from_its_checkpoints(packnet_task, whole):
     if row['split'] in ('untrained', 'test', 'usage')
   ]  # fmt: skip
   assert evaluated == written
-
-
-@pytest.mark.parametrize('strategy', [small.EWC, {'name': 'joint'}])
-def test_a_training_step_is_known_without_data(strategy):
-  task = small.make_task(strategy=strategy)
-  after, _ = jax.eval_shape(
-    functools.partial(step_lib.train_step, task.objective),
-    task.state,
-    np.uint32(0),
-    jax.random.key(0),
-    task.batch,
-  )
-  assert jax.tree.structure(after) == jax.tree.structure(task.state)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.models import relative_attention as relative
+from experiments.models import transformer_layer as layer_lib
 
 B, T, M, D, H, C = 2, 3, 4, 6, 2, 5
 K = M + T
@@ -14,7 +14,7 @@ K = M + T
 def test_the_relative_shift_equals_a_slow_loop(shape):
   num_queries, num_keys = shape
   x = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
-  shifted = relative.relative_shift(jnp.asarray(x))
+  shifted = layer_lib.relative_shift(jnp.asarray(x))
   for t in range(num_queries):
     for k in range(num_keys - num_queries + t + 1):
       distance = num_keys - num_queries + t - k
@@ -26,7 +26,7 @@ def test_the_relative_shift_equals_a_slow_loop(shape):
 
 @pytest.mark.parametrize('clamp_len', [None, 3, 100])
 def test_distances_are_embedded_one_by_one(clamp_len):
-  embedded = relative.embed_distances(9, D, clamp_len)
+  embedded = layer_lib.embed_distances(9, D, clamp_len)
   for j in range(9):
     distance = min(8 - j, clamp_len or 8)
     for i in range(D // 2):
@@ -43,7 +43,7 @@ def test_a_query_sees_what_it_may_and_nothing_else(
   same_length, num_queries, memory_len
 ):
   lengths = jnp.arange(memory_len + 1)
-  mask = relative.visible(lengths, num_queries, memory_len, same_length)
+  mask = layer_lib.visible(lengths, num_queries, memory_len, same_length)
   assert mask.shape == (
     memory_len + 1, 1, num_queries, memory_len + num_queries
   )  # fmt: skip
@@ -67,8 +67,8 @@ def arrays(seed=0):
     name: draw(*((H * C, D) if name == 'output' else (D, H * C)))
     for name in ('query', 'key', 'value', 'position', 'output')
   }
-  biases = relative.Biases(draw(H, C), draw(H, C))
-  return draw(B, T, D), draw(B, K, D), draw(K, D), biases, weights
+  biases = layer_lib.Biases(draw(H, C), draw(H, C))
+  return draw(B, K, D), draw(K, D), biases, weights
 
 
 def slow(queries, keys, positions, biases, weights, mask):
@@ -95,38 +95,52 @@ def slow(queries, keys, positions, biases, weights, mask):
   return np.reshape(out, (B, T, H * C)) @ weights['output']
 
 
+SETTINGS = layer_lib.Settings(
+  1, D, H, C, 1, 0.5, 0.5, False, False, None, False, 'float32', False
+)
+
+
+def transform(is_training, biases):
+  """Returns a sub-layer as a function of x, memory, positions and mask."""
+
+  def forward(x, memory, positions, mask):
+    attention = layer_lib.Attention(SETTINGS, 'attention')
+    return attention(x, memory, positions, biases, mask, is_training)
+
+  return hk.without_apply_rng(hk.transform(forward))
+
+
 @pytest.mark.parametrize('same_length', [False, True])
 def test_attention_equals_the_formula_of_the_paper(same_length):
-  queries, keys, positions, biases, weights = arrays()
-  mask = relative.visible(jnp.array([1, M]), T, M, same_length)
-  net = hk.without_apply_rng(
-    hk.transform(
-      lambda *args: relative.RelativeAttention(
-        num_heads=H, d_head=C, dropout=0.5, name='attention'
-      )(*args, is_training=False)
-    )
-  )
+  keys, positions, biases, weights = arrays()
+  mask = layer_lib.visible(jnp.array([1, M]), T, M, same_length)
   params = {f'attention/{name}': {'w': w} for name, w in weights.items()}
-  found = net.apply(params, queries, keys, positions, biases, mask)
-  expected = slow(queries, keys, positions, biases, weights, np.array(mask))
+  params['attention/layer_norm'] = {'scale': jnp.ones(D), 'offset': jnp.ones(D)}
+  x = keys[:, M:]
+  found = transform(False, biases).apply(
+    params, x, keys[:, :M], positions, mask
+  )
+  y = x + slow(x, keys, positions, biases, weights, np.array(mask))
+  y -= y.mean(-1, keepdims=True)
+  expected = 1 + y / np.sqrt(np.square(y).mean(-1, keepdims=True) + 1e-5)
   np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
 def test_a_layer_without_given_biases_has_its_own():
-  queries, keys, positions, biases, _ = arrays()
-  mask = relative.visible(jnp.array([1, M]), T, M, False)
-
-  def init(given):
-    net = hk.transform(
-      lambda: relative.RelativeAttention(
-        num_heads=H, d_head=C, dropout=0.0, name='attention'
-      )(queries, keys, positions, given, mask, is_training=False)
+  keys, positions, biases, _ = arrays()
+  mask = layer_lib.visible(jnp.array([1, M]), T, M, False)
+  given, own = (
+    jax.eval_shape(
+      transform(False, each).init,
+      jax.random.key(0),
+      keys[:, M:],
+      keys[:, :M],
+      positions,
+      mask,
     )
-    return jax.eval_shape(net.init, jax.random.key(0))
-
-  assert 'attention' not in init(biases)
-  own = init(None)['attention']
-  assert {name: x.shape for name, x in own.items()} == {
-    'r_w_bias': (H, C),
-    'r_r_bias': (H, C),
-  }
+    for each in (biases, None)
+  )
+  assert 'attention' not in given
+  assert {name: x.shape for name, x in own['attention'].items()} == {
+    'r_w_bias': (H, C), 'r_r_bias': (H, C),
+  }  # fmt: skip

@@ -1,0 +1,381 @@
+"""Networks for images: sizes, initial values, training, types."""
+
+import functools
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.models import alexnet
+from experiments.models import convnet
+from experiments.models import layers
+from experiments.models import resnet
+from experiments.models import wide_resnet
+import sparsity
+
+KEY = jax.random.key(0)
+
+
+def defaults(make, **arguments):
+  """Returns `make` with keyword arguments that a call may change."""
+  return functools.partial(
+    make, **{'num_classes': 10, 'compute_dtype': 'float32', **arguments}
+  )
+
+
+make_wide = defaults(wide_resnet.wide_resnet, depth=22, width=2, dropout=0.0)
+make_alexnet = defaults(alexnet.alexnet, dropout=0.0)
+make_lenet5 = defaults(convnet.lenet5)
+make_resnet18 = defaults(resnet.resnet18, stem='imagenet', num_classes=1000)
+make_resnet32 = defaults(resnet.resnet32)
+make_resnet50 = defaults(resnet.resnet50, num_classes=1000)
+
+# make, shape of an image, (weights, scales and offsets, biases). In the
+# literature ResNet-50 has 25,557,032 parameters, -18 11,689,512, -32 464,154.
+NETWORKS = {
+  'alexnet': (make_alexnet, (32, 32, 3), (3_914_432, 0, 1994)),
+  'lenet5': (make_lenet5, (28, 28, 1), (61_470, 0, 236)),
+  'resnet18': (make_resnet18, (224, 224, 3), (11_678_912, 9_600, 1_000)),
+  'resnet32': (make_resnet32, (32, 32, 3), (461_872, 2_272, 10)),
+  'resnet50': (make_resnet50, (224, 224, 3), (25_502_912, 53_120, 1_000)),
+  'wide_resnet': (make_wide, (32, 32, 3), (1_076_912, 2_720, 10)),
+}
+
+
+def shapes_of(network, shape):
+  images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+  return jax.eval_shape(lambda x: network.init(KEY, x, True), images)
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_every_parameter_is_a_weight_a_bias_or_of_a_norm(name):
+  make, shape, expected = NETWORKS[name]
+  params, _ = shapes_of(make(), shape)
+  weights = sparsity.select.selected_paths(params, sparsity.is_weight)
+  leaves = list(sparsity.select.named_leaves(params))
+  counts = (
+    sum(x.size for x in weights.values()),
+    sum(x.size for _, leaf, x in leaves if leaf in ('scale', 'offset')),
+    sum(x.size for _, leaf, x in leaves if leaf == 'b'),
+  )
+  assert counts == expected
+  assert sum(counts) == sum(x.size for _, _, x in leaves)
+
+
+def outputs_of(network, size):
+  """Returns the shape of what each convolution and norm returns, in order."""
+  found = {}
+
+  def record(next_fn, args, kwargs, context):
+    out = next_fn(*args, **kwargs)
+    if context.method_name == '__call__':
+      found[context.module.module_name] = out.shape
+    return out
+
+  with hk.intercept_methods(record):
+    shapes_of(network, (size, size, 3))
+  return found
+
+
+def test_resnet50_has_the_stages_of_the_paper():
+  outputs = outputs_of(make_resnet50(), 224)
+  assert outputs['stem/conv'] == (2, 112, 112, 64)
+  sizes = {1: (56, 256, 3), 2: (28, 512, 4), 3: (14, 1024, 6), 4: (7, 2048, 3)}
+  for stage, (pixels, channels, num_blocks) in sizes.items():
+    for block in range(num_blocks):
+      name = f'stage_{stage}/block_{block}'
+      assert outputs[f'{name}/norm_3'] == (2, pixels, pixels, channels)
+      has_shortcut = f'{name}/shortcut_conv' in outputs
+      assert has_shortcut == (block == 0)
+      stride = 2 if stage > 1 and not block else 1  # in the 3x3 convolution
+      assert outputs[f'{name}/conv_1'][1] == stride * pixels
+      assert outputs[f'{name}/conv_2'][1] == pixels
+  assert outputs['logits'] == (2, 1000)
+  convolutions = [name for name in outputs if 'conv' in name]
+  assert len(convolutions) == 53
+
+
+@pytest.mark.parametrize('size', [32, 33])
+def test_resnet32_has_three_stages_for_any_size(size):
+  outputs = outputs_of(make_resnet32(), size)
+  half, quarter = (size + 1) // 2, ((size + 1) // 2 + 1) // 2
+  assert outputs['stage_1/block_4/norm_2'] == (2, size, size, 16)
+  assert outputs['stage_2/block_4/norm_2'] == (2, half, half, 32)
+  assert outputs['stage_3/block_4/norm_2'] == (2, quarter, quarter, 64)
+
+
+def test_the_stem_of_cifar_keeps_the_size():
+  outputs = outputs_of(make_resnet18(stem='cifar'), 32)
+  assert outputs['stem/conv'] == (2, 32, 32, 64)
+  assert outputs['stage_1/block_1/norm_2'] == (2, 32, 32, 64)
+  assert outputs['stage_4/block_1/norm_2'] == (2, 4, 4, 512)
+
+
+@pytest.fixture(scope='module')
+def small():
+  """Returns a ResNet-8 by its compute type, parameters, state and images."""
+  networks = {
+    dtype: resnet._resnet(
+      resnet._basic_padded,
+      num_blocks=(1, 1, 1),
+      channels=(16, 32, 64),
+      stem='cifar',
+      num_classes=10,
+      compute_dtype=dtype,
+    )
+    for dtype in ('float32', 'bfloat16')
+  }
+  images = jax.random.normal(KEY, (4, 8, 8, 3))
+  init = jax.jit(networks['float32'].init, static_argnums=2)
+  applies = {
+    dtype: jax.jit(network.apply, static_argnums=4)
+    for dtype, network in networks.items()
+  }
+  return applies, *init(KEY, images, True), images
+
+
+def other_values(params):
+  """Returns parameters with other scales, among them those that are zero."""
+  return jax.tree.map(lambda x: x if x.any() else jnp.full_like(x, 0.3), params)
+
+
+def test_each_block_begins_as_its_shortcut(small):
+  applies, params, state, images = small
+  changed = hk.data_structures.map(
+    lambda module, _, x: 3 * x[::-1] if '/conv_' in module else x, params
+  )
+  assert not np.array_equal(
+    params['stage_3/block_0/conv_2']['w'],
+    changed['stage_3/block_0/conv_2']['w'],
+  )
+  expected, _ = applies['float32'](params, state, None, images, True)
+  logits, _ = applies['float32'](changed, state, None, images, True)
+  np.testing.assert_array_equal(logits, expected)
+  assert jnp.std(expected) > 0
+  logits, _ = applies['float32'](
+    other_values(changed), state, None, images, True
+  )
+  assert not np.allclose(logits, expected)
+
+
+def test_only_the_last_norm_of_a_block_begins_at_zero(small):
+  _, params, _, _ = small
+  for module, leaves in params.items():
+    if 'norm' in module.split('/')[-1]:
+      last = module.endswith('norm_2')
+      np.testing.assert_array_equal(leaves['scale'], 0.0 if last else 1.0)
+      np.testing.assert_array_equal(leaves['offset'], 0.0)
+
+
+def test_weights_begin_as_the_recipe_says(small):
+  _, params, _, _ = small
+  kernel = np.asarray(params['stage_3/block_0/conv_2']['w'])  # [3, 3, 64, 64]
+  deviation = (1 / (9 * 64)) ** 0.5
+  np.testing.assert_allclose(kernel.std(), deviation, rtol=0.02)
+  np.testing.assert_allclose(kernel.mean(), 0, atol=0.02 * deviation)
+  cut = 2 * deviation / 0.87962566103423978
+  assert 0.9 * cut < np.abs(kernel).max() <= cut
+  last = np.asarray(params['logits']['w'])  # [64, 10]
+  np.testing.assert_allclose(last.std(), 0.01, rtol=0.1)
+  np.testing.assert_array_equal(params['logits']['b'], 0.0)
+
+
+def test_statistics_follow_the_batch_in_training_only(small):
+  applies, params, state, images = small
+  _, evaluated = applies['float32'](params, state, None, images, False)
+  jax.tree.map(np.testing.assert_array_equal, evaluated, state)
+  # Haiku's first average is already that of the batch of `init`.
+  _, trained = applies['float32'](params, state, None, 1 + images, True)
+  for module, leaves in trained.items():
+    for name, value in leaves.items():
+      assert not np.array_equal(value, state[module][name]), (module, name)
+
+
+def draw(network, images):
+  """Returns parameters and state without compiling `init`."""
+  params, state = jax.eval_shape(lambda x: network.init(KEY, x, True), images)
+  rng = np.random.default_rng(0)
+
+  def normal(x):
+    scale = (2 / max(x.size // x.shape[-1], 1)) ** 0.5
+    return jnp.asarray(scale * rng.normal(size=x.shape), x.dtype)
+
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state)
+  return jax.tree.map(normal, params), zeros
+
+
+@pytest.fixture(scope='module', params=['alexnet', 'lenet5', 'wide_resnet'])
+def network(request):
+  """Returns a small network by compute type, parameters, state and images."""
+  make, shape, _ = NETWORKS[request.param]
+  shape = (8, 8, 3) if shape[-1] == 3 else shape
+  if make is make_wide:
+    make = functools.partial(make_wide, depth=10, width=1)
+  images = jax.random.normal(KEY, (4, *shape))
+  return make, *draw(make(), images), images
+
+
+def test_bfloat16_computes_nearly_the_same(network):
+  make, params, state, images = network
+  outputs = [
+    jax.jit(make(compute_dtype=dtype).apply, static_argnums=4)(
+      params, state, None, images, True
+    )[0]
+    for dtype in ('float32', 'bfloat16')
+  ]
+  assert {x.dtype for x in outputs} == {jnp.dtype(jnp.float32)}
+  assert outputs[0].shape == (4, 10)
+  error = jnp.abs(outputs[0] - outputs[1]).max()
+  assert 0 < error < 0.1 * jnp.std(outputs[0])
+
+
+@pytest.mark.parametrize('make', [make_wide, make_alexnet])
+def test_dropout_is_in_training_only(make):
+  changes = {'depth': 10, 'width': 1} if make is make_wide else {}
+  network = make(dropout=0.5, **changes)
+  images = jax.random.normal(KEY, (2, 8, 8, 3))
+  params, state = draw(network, images)
+
+  def logits(params, rng, is_training):
+    return network.apply(params, state, rng, images, is_training)[0]
+
+  train = jax.jit(functools.partial(logits, is_training=True))
+  one, again, other = (train(params, jax.random.key(i)) for i in (1, 1, 2))
+  np.testing.assert_array_equal(one, again)
+  assert not np.allclose(one, other)
+  # In evaluation nothing depends on the key: it is not even needed.
+  assert jax.eval_shape(lambda p: logits(p, None, False), params).shape == (
+    2, 10
+  )  # fmt: skip
+
+
+def test_bfloat16_keeps_statistics_and_gradients_in_float32(small):
+  applies, params, state, images = small
+  params = other_values(params)
+  outputs = [
+    applies[dtype](params, state, None, images, True)
+    for dtype in ('float32', 'bfloat16')
+  ]
+  (expected, _), (logits, new_state) = outputs
+  assert logits.dtype == jnp.float32
+  floats = [x for x in jax.tree.leaves(new_state) if x.dtype != jnp.int32]
+  assert {x.dtype for x in floats} == {jnp.dtype(jnp.float32)}
+  error = jnp.abs(logits - expected).max()
+  assert 0 < error < 0.1 * jnp.std(expected)
+
+  def loss(params):
+    logits, _ = applies['bfloat16'](params, state, None, images, True)
+    return jnp.mean(jnp.square(logits))
+
+  gradients = jax.tree.leaves(jax.eval_shape(jax.grad(loss), params))
+  assert {x.dtype for x in gradients} == {jnp.dtype(jnp.float32)}
+
+
+def test_layers_multiply_in_bfloat16():
+  network = make_resnet50(compute_dtype='bfloat16')
+  params, state = shapes_of(network, (32, 32, 3))
+  images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+  jaxpr = jax.make_jaxpr(
+    lambda params, state, x: network.apply(params, state, None, x, True)
+  )(params, state, images)
+  text = str(jaxpr)
+  names = ('conv_general_dilated[', 'dot_general[')
+  lines = [line for line in text.splitlines() if any(n in line for n in names)]
+  assert len(lines) == 54
+  assert all('bf16' in line.split('=')[0] for line in lines)
+
+
+def test_a_batch_on_many_devices_has_the_statistics_of_all_of_it(small):
+  applies, params, state, images = small
+  mesh = jax.make_mesh((4,), ('batch',))
+  sharding = jax.NamedSharding(mesh, jax.P('batch'))
+  whole = jax.NamedSharding(mesh, jax.P())
+  params = other_values(params)
+  expected = applies['float32'](params, state, None, images, True)
+  sharded = applies['float32'](
+    jax.device_put(params, whole),
+    jax.device_put(state, whole),
+    None,
+    jax.device_put(images, sharding),
+    True,
+  )
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+    sharded,
+    expected,
+  )
+
+
+@pytest.mark.parametrize(
+  ('make', 'message'),
+  [
+    (lambda: make_wide(depth=21), r'depth = 6n \+ 4 .* got 21'),
+    (lambda: make_wide(depth=4), r'depth = 6n \+ 4 .* got 4'),
+    (lambda: make_wide(width=0), 'expected width and num_classes >= 1'),
+    (lambda: make_wide(dropout=1.0), r'dropout in \[0, 1\), got 1.0'),
+    (lambda: make_alexnet(dropout=-0.1), r'dropout in \[0, 1\), got -0.1'),
+    (lambda: make_alexnet(num_classes=0), 'expected num_classes >= 1, got 0'),
+    (lambda: make_resnet50(num_classes=0), 'expected num_classes >= 1, got 0'),
+    (lambda: make_resnet18(stem='mnist'), r"out of \['cifar', .*got 'mnist'"),
+    (
+      lambda: make_resnet32().init(KEY, jnp.ones((2, 784)), True),
+      r'images \[B, H, W, C\], got \(2, 784\)',
+    ),
+    (lambda: make_lenet5(num_classes=0), 'expected num_classes >= 1, got 0'),
+    (
+      lambda: make_lenet5(compute_dtype='int8'),
+      'expected compute_dtype out of',
+    ),
+  ],
+)
+def test_bad_arguments_are_errors_at_once(make, message):
+  with pytest.raises(ValueError, match=message):
+    make()
+
+
+def test_a_convolution_is_padded_alike_for_even_and_odd_sizes():
+  def forward(x, is_training):
+    del is_training
+    return layers.conv(x, 1, 3, stride=2, name='conv')
+
+  network = layers.transform(forward, compute_dtype='float32')
+  image = jax.random.normal(KEY, (1, 8, 8, 1))
+  params, state = network.init(KEY, image, True)
+  kernel = params['conv']['w'][:, :, 0, 0]
+  padded = np.pad(image[0, :, :, 0], 1)
+  expected = [
+    [np.sum(padded[i : i + 3, j : j + 3] * kernel) for j in range(0, 8, 2)]
+    for i in range(0, 8, 2)
+  ]
+  even, _ = network.apply(params, state, None, image, True)
+  np.testing.assert_allclose(even[0, :, :, 0], expected, rtol=1e-5, atol=1e-6)
+  odd, _ = network.apply(params, state, None, image[:, :7, :7], True)
+  assert odd.shape == even.shape
+  np.testing.assert_allclose(odd[:, :3, :3], even[:, :3, :3], rtol=1e-6)
+
+
+def test_a_convolution_of_patches_is_the_convolution():
+  def forward(cls, padding):
+    def apply(x, is_training):
+      del is_training
+      options = {'padding': padding, 'w_init': layers.fan_in(1.0)}
+      return cls(4, 5, **options, name='conv')(x)
+
+    return layers.transform(apply, compute_dtype='float32')
+
+  images = jax.random.normal(KEY, (2, 8, 7, 3))
+  for padding in ('SAME', 'VALID'):
+    expected, found = (
+      forward(cls, padding) for cls in (layers.Conv2D, layers.PatchConv2D)
+    )
+    params, state = expected.init(KEY, images, True)
+    jax.tree.map(
+      np.testing.assert_array_equal, params, found.init(KEY, images, True)[0]
+    )
+    one, other = (
+      network.apply(params, state, None, images, True)[0]
+      for network in (expected, found)
+    )
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
