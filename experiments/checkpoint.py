@@ -238,7 +238,7 @@ class Checkpoints:
       result = function(step, *args)
     except Exception as error:  # Orbax raises many types for a broken file.
       failures[step] = _first_line(error)
-    if multihost.is_true_of_all(result is not None):
+    if not multihost.largest(result is None):
       return result
     failures.setdefault(step, 'another process cannot read it')
     return None

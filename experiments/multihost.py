@@ -155,11 +155,6 @@ def total(number: float) -> float:
   return float(multihost_utils.process_allgather(np.float32(number)).sum())
 
 
-def is_true_of_all(flag: bool) -> bool:
-  """Returns True if the flag is set in every process."""
-  return not largest(not flag)
-
-
 def explained(error: BaseException) -> BaseException:
   """Returns a `LostError` for an error caused by the loss of a process."""
   if jax.process_count() == 1 or isinstance(error, LostError):

@@ -39,17 +39,17 @@ def whole(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def stopped(tmp_path_factory):
-  """The folder of a run that stopped after its checkpoint of step 20."""
+  """The folder of a run whose disk is full at step 25, and how it ended."""
   workdir = tmp_path_factory.mktemp('stopped') / 'run'
-  killing.run(workdir, plan=killing.Plan(limit_at_status=3, limit='metrics'))
-  assert steps(workdir) == [10, 20]
-  return workdir
+  # The third status is written after the second checkpoint.
+  plan = killing.Plan(limit_at_status=3, limit='metrics')
+  return workdir, killing.run(workdir, plan=plan)
 
 
 @pytest.fixture
 def copy(stopped, tmp_path):
-  """A copy of that folder."""
-  return shutil.copytree(stopped, tmp_path / 'run')
+  """A copy of that folder; its newest checkpoint is of step 20."""
+  return shutil.copytree(stopped[0], tmp_path / 'run')
 
 
 def steps(workdir):
@@ -127,23 +127,27 @@ def test_a_second_run_in_the_folder_is_refused(tmp_path):
   assert not rundir.is_locked(workdir)
 
 
-@pytest.mark.parametrize('limit', ['metrics', 'save'])
-def test_a_full_disk_stops_the_run_and_the_same_command_goes_on(
-  tmp_path, whole, limit
-):
-  workdir = tmp_path / 'run'
-  # The third status is written after the second checkpoint.
-  plan = killing.Plan(limit_at_status=3, limit=limit)
-  ended = killing.run(workdir, plan=plan)
+def assert_goes_on_after_a_full_disk(ended, workdir, whole):
   assert ended.code == launch.MACHINE, ended.output
   assert 'Stopped: ' in ended.output
-  if limit == 'metrics':  # Orbax prints tracebacks of failed saves.
-    assert 'File too large' in ended.output
-    assert 'Traceback' not in ended.output
   assert steps(workdir) == [10, 20]
   again = killing.run(workdir)
   assert again.code == 0, again.output
   assert_equals_whole(workdir, whole[0])
+
+
+def test_a_disk_that_is_full_for_metrics_stops_the_run(stopped, copy, whole):
+  ended = stopped[1]
+  assert 'File too large' in ended.output
+  assert 'Traceback' not in ended.output
+  assert_goes_on_after_a_full_disk(ended, copy, whole)
+
+
+def test_a_disk_that_is_full_for_a_checkpoint_stops_the_run(tmp_path, whole):
+  workdir = tmp_path / 'run'
+  plan = killing.Plan(limit_at_status=3, limit='save')
+  ended = killing.run(workdir, plan=plan)
+  assert_goes_on_after_a_full_disk(ended, workdir, whole)
 
 
 def test_clock_time_zone_and_locale_change_nothing(copy, whole):

@@ -1,5 +1,5 @@
+import functools
 import gc
-import json
 import logging
 import pathlib
 import re
@@ -108,19 +108,8 @@ def test_a_state_comes_back_bit_for_bit(saved_state, make_like):
   checkpoints = checkpoint.Checkpoints(saved_state, None)
   restored, metadata = checkpoints.restore(make_like())
   assert_same(restored, make_state())
-  assert metadata == {
-    'best': None,
-    'nested': {'sizes': [1, 2]},
-    'loss': 'nan',
-    'step': 7,
-  }
-
-
-def test_the_description_is_valid_json(saved_state):
-  text = (saved_state / '7/_CHECKPOINT_METADATA').read_text()
-  description = json.loads(text, parse_constant=pytest.fail)
-  contents = json.loads(description['custom_metadata']['contents'])
-  assert contents['types'][".params['lenet/~/linear_1']['w']"] == 'float32[4,3]'
+  nested = {'sizes': [1, 2]}
+  assert metadata == {'best': None, 'nested': nested, 'loss': 'nan', 'step': 7}
 
 
 def test_a_sharded_state_comes_back_where_it_was(tmp_path):
@@ -145,8 +134,10 @@ def test_the_newest_are_kept_and_some_always(tmp_path):
   for step in range(5, 9):
     checkpoints.save(step, state, {}, keep_always=step == 6)
   assert checkpoints.steps() == [2, 6, 7, 8]
-  assert checkpoints.latest() == 8
-  assert {path.name for path in tmp_path.iterdir()} == {'2', '6', '7', '8'}
+  checkpoints.save(9, state, {}, keep_always=True)  # among the newest two
+  assert checkpoints.steps() == [2, 6, 8, 9]
+  assert checkpoints.latest() == 9
+  assert {path.name for path in tmp_path.iterdir()} == {'2', '6', '8', '9'}
 
 
 @pytest.mark.parametrize('step', [None, 3])
@@ -189,18 +180,11 @@ def truncate_description(folder: pathlib.Path):
   path.write_bytes(path.read_bytes()[:100])
 
 
-def edit_description(folder: pathlib.Path):
+def edit_description(old, new, folder: pathlib.Path):
   path = folder / '_CHECKPOINT_METADATA'
   text = path.read_text()
-  assert text.count('\\"loss\\": 2') == 1
-  path.write_text(text.replace('\\"loss\\": 2', '\\"loss\\": 3'))
-
-
-def change_format(folder: pathlib.Path):
-  path = folder / '_CHECKPOINT_METADATA'
-  text = path.read_text()
-  assert text.count('"format": 2') == 1
-  path.write_text(text.replace('"format": 2', '"format": 1'))
+  assert text.count(old) == 1
+  path.write_text(text.replace(old, new))
 
 
 def truncate_data(folder: pathlib.Path):
@@ -208,26 +192,26 @@ def truncate_data(folder: pathlib.Path):
   file.write_bytes(file.read_bytes()[:-20])
 
 
-def exchange_data(folder: pathlib.Path):
-  """Readable arrays, of another checkpoint."""
-  shutil.rmtree(folder / 'default')
-  shutil.copytree(folder.parent / '1/default', folder / 'default')
+def exchange(part, folder: pathlib.Path):
+  """Takes a part of another checkpoint, or all of it."""
+  shutil.rmtree(folder / part)
+  shutil.copytree(folder.parent / '1' / part, folder / part)
 
 
-def exchange_all(folder: pathlib.Path):
-  """A sound checkpoint under the name of another step."""
-  shutil.rmtree(folder)
-  shutil.copytree(folder.parent / '1', folder)
-
-
-DAMAGES = {
-  truncate_description: 'metadata not found',
-  edit_description: 'description of its contents is altered',
-  change_format: 'expected format 2, got 1',
-  truncate_data: '',
-  exchange_data: 'checksum of its arrays differs',
-  exchange_all: 'was saved at step 1',
-}
+DAMAGES = [
+  (truncate_description, 'metadata not found'),
+  (
+    functools.partial(edit_description, '\\"loss\\": 2', '\\"loss\\": 3'),
+    'description of its contents is altered',
+  ),
+  (
+    functools.partial(edit_description, '"format": 2', '"format": 1'),
+    'expected format 2, got 1',
+  ),
+  (truncate_data, ''),
+  (functools.partial(exchange, 'default'), 'checksum of its arrays differs'),
+  (functools.partial(exchange, ''), 'was saved at step 1'),
+]
 
 
 @pytest.fixture(scope='module')
@@ -237,9 +221,9 @@ def two_saved(tmp_path_factory):
   return folder
 
 
-@pytest.mark.parametrize('damage', DAMAGES, ids=lambda x: x.__name__)
+@pytest.mark.parametrize(('damage', 'message'), DAMAGES)
 def test_an_unreadable_checkpoint_is_set_aside_for_the_one_before(
-  tmp_path, two_saved, damage, caplog
+  tmp_path, two_saved, damage, message, caplog
 ):
   shutil.copytree(two_saved, tmp_path, dirs_exist_ok=True)
   assert restore(tmp_path, step=1) == 1
@@ -252,7 +236,7 @@ def test_an_unreadable_checkpoint_is_set_aside_for_the_one_before(
   with caplog.at_level(logging.WARNING):
     assert restore(tmp_path) == 1
   assert f'Checkpoint {tmp_path / "2"} cannot be read' in caplog.text
-  assert DAMAGES[damage] in caplog.text
+  assert message in caplog.text
   assert (tmp_path / 'unreadable-2').is_dir()
   save(tmp_path, 2)  # the step is free again
   assert restore(tmp_path) == 2

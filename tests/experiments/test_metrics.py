@@ -1,3 +1,4 @@
+import contextlib
 import logging
 import math
 import pathlib
@@ -131,45 +132,45 @@ def test_a_nan_reaches_tensorboard_quietly(tmp_path, caplog):
   assert math.isnan(events(tmp_path)[-1][2])
 
 
-@pytest.fixture
-def limit_files():
-  """Returns a function that limits the size of files: a full disk."""
+@contextlib.contextmanager
+def limited(size):
+  """A context in which files cannot grow beyond a size: a full disk.
+
+  It ends within the test, or pytest could not write its own log.
+  """
   soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-  yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-  resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+  resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+  try:
+    with pytest.raises(OSError, match='File too large'):
+      yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_raises_in_the_caller_and_complete_rows_stay(
-  tmp_path, limit_files
-):
+def test_a_full_disk_raises_in_the_caller_and_complete_rows_stay(tmp_path):
   writer = metrics.Writer(tmp_path, -1)
   writer.write(0, {'loss': 0.5})
-  limit_files((tmp_path / metrics.FILE).stat().st_size + 5)
-  with pytest.raises(OSError, match='File too large'):
+  size = (tmp_path / metrics.FILE).stat().st_size + 5
+  with limited(size):
     writer.write(1, {'loss': 0.5})
-  with pytest.raises(OSError, match='File too large'):
+  with limited(size):
     writer.close()
   assert metrics.read(tmp_path) == [{'step': 0, 'loss': 0.5}]
 
 
-def test_a_full_disk_raises_for_events_too(tmp_path, limit_files, monkeypatch):
+def test_a_full_disk_raises_for_events_too(tmp_path, monkeypatch):
   monkeypatch.setattr(metrics, 'FLUSH_EVERY', 0.0)
   writer = metrics.Writer(tmp_path, -1)
-  limit_files(100)  # more than the row has, less than the events
-  with pytest.raises(OSError, match='File too large'):
+  with limited(100):  # more than the row has, less than the events
     writer.write(0, {'loss': 0.5})
-  assert metrics.read(tmp_path) == [{'step': 0, 'loss': 0.5}]
-  with pytest.raises(OSError, match='File too large'):
+  with limited(100):
     writer.close()
+  assert metrics.read(tmp_path) == [{'step': 0, 'loss': 0.5}]
 
 
-def test_a_full_disk_while_rows_are_discarded_keeps_the_file(
-  tmp_path, limit_files
-):
+def test_a_full_disk_while_rows_are_discarded_keeps_the_file(tmp_path):
   write(tmp_path, range(9))
   before = (tmp_path / metrics.FILE).read_bytes()
-  limit_files(5)
-  with pytest.raises(OSError, match='File too large'):
+  with limited(5):
     metrics.Writer(tmp_path, 5)
-  limit_files(10**6)
   assert (tmp_path / metrics.FILE).read_bytes() == before

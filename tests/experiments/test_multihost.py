@@ -78,8 +78,6 @@ def test_a_process_alone_agrees_with_itself():
   assert multihost.is_first()
   assert multihost.largest(15) == 15
   assert multihost.total(0.5) == 0.5
-  assert multihost.is_true_of_all(True)
-  assert not multihost.is_true_of_all(False)
   assert multihost.together(lambda: 3) == 3
   multihost.wait()
   multihost.check_same({'w': jnp.ones(3)})
