@@ -66,14 +66,7 @@ def compile_steps(
       XLA parallelizes better outside of a loop.
   """
   shardings = jax.tree.map(lambda x: x.sharding, storage_lib.on_device(state))
-  method = objective.method
 
-  @functools.partial(
-    jax.jit,
-    static_argnums=6,
-    donate_argnums=0,
-    out_shardings=(shardings, replicated),
-  )
   def advance(state, seed, key, inputs, first, last, is_training):
     def step(state, i):
       step_key = jax.random.fold_in(key, state.step)
@@ -84,26 +77,23 @@ def compile_steps(
       return step(state, first)
     return train_steps(step, state, first, last)
 
-  @functools.partial(
-    jax.jit,
-    static_argnums=5,
-    donate_argnums=0,
-    out_shardings=(shardings, replicated, replicated),
-  )
   def measure(state, seed, key, inputs, i, is_training):
     del seed
     step_key = jax.random.fold_in(key, state.step)
     batch = batch_at(inputs, i)
     return measure_step(objective, state, step_key, batch, is_training)
 
+  def masks(state):
+    return objective.method.masks(state.params, state.opt_state)
+
+  jit = functools.partial(
+    jax.jit, donate_argnums=0, static_argnames='is_training'
+  )
   return Steps(
-    advance,
-    measure,
+    jit(advance, out_shardings=(shardings, replicated)),
+    jit(measure, out_shardings=(shardings, replicated, replicated)),
     jax.jit(functools.partial(summarize, objective), out_shardings=replicated),
-    jax.jit(
-      lambda state: method.masks(state.params, state.opt_state),
-      out_shardings=replicated,
-    ),
+    jax.jit(masks, out_shardings=replicated),
   )
 
 
