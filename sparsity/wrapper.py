@@ -159,12 +159,11 @@ def _refresh_if(
   )
   if grow:
     # Entering weights move to their initial value.
-    changes = jax.tree.map(
-      lambda enters, value, weight, change: jnp.where(
-        enters, (value - weight).astype(change.dtype), change
-      ),
-      *(enters, grown(), weights, changes),
-    )
+    starts = jax.tree.map(jnp.subtract, grown(), weights)
+    changes = {
+      path: jnp.where(enters[path], starts[path].astype(x.dtype), x)
+      for path, x in changes.items()
+    }
     updates = select.put(updates, changes)
   return updates, SparseState(state.count, sets, inner_state)
 

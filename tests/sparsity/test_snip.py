@@ -19,7 +19,7 @@ def weights():
 
 
 def batches(n):
-  return [oracles.normal(((8, 6), (8, 4)), 20 + i) for i in range(n)]
+  return [oracles.normal([(8, 6), (8, 4)], 20 + i) for i in range(n)]
 
 
 def loss(weights, batch):

@@ -85,8 +85,8 @@ def test_a_selected_layer_that_is_dense_is_all_a_and_the_dtype_is_kept():
   tx = make_tx(topkast.exploration_penalty(COEFFICIENT), dense=('dense',))
   gradients = jax.tree.map(jnp.zeros_like, params)
   updates, _ = jax.jit(tx.update)(gradients, tx.init(params), params)
-  expected = jnp.full((1, 2), 3 * COEFFICIENT, jnp.bfloat16)
-  np.testing.assert_array_equal(updates['dense']['w'], expected, strict=True)
+  assert updates['dense']['w'].dtype == jnp.bfloat16
+  np.testing.assert_allclose(updates['dense']['w'], 3 * COEFFICIENT, rtol=1e-2)
 
 
 def test_missing_sets_or_parameters_are_an_error():
