@@ -67,6 +67,17 @@ def test_a_network_read_back_has_the_loss_of_the_run(runs, tmp_path):
   assert (config['seed'], config['powerprop']['alpha']) == (3, 2.0)
 
 
+def test_a_compact_file_holds_the_same_network_in_fewer_bytes(runs, tmp_path):
+  assert run(runs / 'masked', tmp_path / 'whole') == 0
+  assert run(runs / 'masked', tmp_path / 'compact', '--compact') == 0
+  a, b = (export.load(tmp_path / name) for name in ('whole', 'compact'))
+  assert_equal(a.weights, b.weights)
+  assert_equal(a.masks, b.masks)
+  assert a[2:] == b[2:]
+  sizes = [(tmp_path / x).stat().st_size for x in ('whole', 'compact')]
+  assert sizes[1] < 0.4 * sizes[0]
+
+
 def test_a_compact_run_has_the_network_of_a_masked_one(runs, tmp_path):
   loaded = []
   for storage in ('masked', 'compact'):
@@ -115,9 +126,9 @@ MASKS = {
 }
 
 
-def save(path, masks=MASKS, state=None):
+def save(path, masks=MASKS, state=None, compact=False):
   network = export.Network(WEIGHTS, masks, state or {}, {'x': 1}, {'task': 2})
-  export.save(path, network)
+  export.save(path, network, compact)
 
 
 def test_batch_statistics_and_dense_networks_go_through(tmp_path):
@@ -130,9 +141,9 @@ def test_batch_statistics_and_dense_networks_go_through(tmp_path):
   assert_equal(exported.state, state)
 
 
-def forge(path, tensors=(), **header):
+def forge(path, tensors=(), compact=False, **header):
   """Changes tensors and keys of the header of a sound file; None removes."""
-  save(path)
+  save(path, compact=compact)
   with safetensors.safe_open(path, 'numpy') as file:
     content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
   text = header_of(path)
@@ -161,6 +172,29 @@ def test_a_forged_file_is_refused(tmp_path, tensors, header):
   forge(path)
   export.load(path)  # sound
   forge(path, tensors, **header)
+  with pytest.raises(ValueError, match=f'expected an exported .* {path}, but'):
+    export.load(path)
+
+
+@pytest.mark.parametrize(
+  ('tensors', 'header'),
+  [
+    ({}, {'shapes': {'a/b/w': [2**20, 2**20]}}),
+    ({}, {'shapes': {'a/b/w': [4, 4]}}),
+    ({}, {'shapes': {'a/b/w': [-4, -3]}}),
+    ({}, {'shapes': {'d/w': [4, 3]}}),
+    ({}, {'shapes': None}),
+    ({'values/a/b/w': np.ones(5, np.float32)}, {}),
+    ({'values/a/b/w': None}, {}),
+    ({'bits/a/b/w': np.ones(2, np.float32)}, {}),
+    ({'bits/a/b/w': np.zeros(2, np.uint8)}, {}),
+  ],
+)
+def test_a_forged_compact_file_is_refused(tmp_path, tensors, header):
+  path = tmp_path / 'net'
+  forge(path, compact=True)
+  export.load(path)  # sound
+  forge(path, tensors, compact=True, **header)
   with pytest.raises(ValueError, match=f'expected an exported .* {path}, but'):
     export.load(path)
 
