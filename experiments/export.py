@@ -105,6 +105,8 @@ def load(path: str | os.PathLike[str]) -> Network:
     for name, mask in parts['masks'].items():
       if mask.dtype != bool or mask.shape != parts['weights'][name].shape:
         raise ValueError(f'expected a mask of the shape of its weight {name}')
+      if mask.mean() != header['densities'][name]:
+        raise ValueError(f'expected a mask of the density in the header {name}')
     return Network(
       *(_unflatten(parts[kind]) for kind in KINDS[:3]),
       header['config'],
