@@ -76,6 +76,16 @@ def is_masked(x: Any) -> bool:
   return isinstance(x, MaskedWeights)
 
 
+def check_method(tx: Any) -> None:
+  """Raises ValueError unless `tx` is one of this package's methods."""
+  if not isinstance(tx, state_lib.SparseTransformation):
+    raise ValueError(
+      'expected a sparse method such as topkast.topkast(...) or '
+      f'sparsity.rigl(...), got {type(tx).__name__}: it has to be the '
+      'outermost transformation'
+    )
+
+
 def write_out(weights: Any) -> Any:
   """Returns a tree with masked arrays in place of `MaskedWeights`."""
   return jax.tree.map(
@@ -126,12 +136,7 @@ def masked_weights(
     ValueError: If `tx` is not one of this package's methods itself, or `state`
       does not hold exactly one `SparseState`.
   """
-  if not isinstance(tx, state_lib.SparseTransformation):
-    raise ValueError(
-      'expected a sparse method such as topkast.topkast(...) or '
-      f'sparsity.rigl(...), got {type(tx).__name__}: it has to be the '
-      'outermost transformation'
-    )
+  check_method(tx)
   weights = state_lib.forward_weights(params, state)
   if skip is None:
     skip = jax.device_count() == 1

@@ -103,7 +103,7 @@ def is_compact(x: Any) -> bool:
 
 
 def _has_values(x: Any) -> bool:
-  return is_compact(x) or masked.is_masked(x)
+  return isinstance(x, masked.Weights)
 
 
 def values(weights: Any) -> Any:
@@ -147,10 +147,6 @@ def value_and_grad(fun: Callable, has_aux: bool = False) -> Callable:
     >>> loss = lambda w, x: sparsity.matmul(x, w['w']).sum()
     >>> value_and_grad(loss)(w, jnp.array([[2.0, 3.0]]))
     (Array(5., dtype=float32), {'w': Array([[2., 3.]], dtype=float32)})
-
-  Args:
-    fun: a scalar function, differentiated with respect to its first argument.
-    has_aux: whether it returns a pair whose second element is auxiliary.
   """
 
   def wrapped(weights, *args, **kwargs):
