@@ -6,6 +6,7 @@ read weight and mask together and multiply active entries only.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -21,9 +22,32 @@ MAX_DENSITY = 0.3
 MIN_SIZE = 2**14
 
 
+class Weights:
+  """Attributes that weights share with arrays; `values` has their dtype."""
+
+  @property
+  def ndim(self) -> int:
+    """The rank of the dense weight."""
+    return len(self.shape)
+
+  @property
+  def size(self) -> int:
+    """The number of entries of the dense weight."""
+    return math.prod(self.shape)
+
+  @property
+  def dtype(self) -> Any:
+    """The dtype of the values."""
+    return self.values.dtype
+
+  def astype(self, dtype: Any) -> Any:
+    """Returns these weights with values of another dtype."""
+    return dataclasses.replace(self, values=self.values.astype(dtype))
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class MaskedWeights:
+class MaskedWeights(Weights):
   """A dense weight and its mask, for `sparsity.matmul` and `conv`.
 
   Represents the weight where the mask is True, zero elsewhere; `jax.numpy`
@@ -39,25 +63,6 @@ class MaskedWeights:
     """The shape of the weight."""
     return self.values.shape
 
-  @property
-  def ndim(self) -> int:
-    """The rank of the weight."""
-    return self.values.ndim
-
-  @property
-  def size(self) -> int:
-    """The number of entries of the weight, masked or not."""
-    return self.values.size
-
-  @property
-  def dtype(self) -> Any:
-    """The dtype of the weight."""
-    return self.values.dtype
-
-  def astype(self, dtype: Any) -> 'MaskedWeights':
-    """Returns this weight with values of another dtype."""
-    return MaskedWeights(self.values.astype(dtype), self.mask)
-
   def reshape(self, *shape: Any) -> 'MaskedWeights':
     """Returns this weight in another shape."""
     return MaskedWeights(self.values.reshape(*shape), self.mask.reshape(*shape))
@@ -69,6 +74,16 @@ class MaskedWeights:
 def is_masked(x: Any) -> bool:
   """Returns whether `x` is a `MaskedWeights`."""
   return isinstance(x, MaskedWeights)
+
+
+def check_method(tx: Any) -> None:
+  """Raises ValueError unless `tx` is one of this package's methods."""
+  if not isinstance(tx, state_lib.SparseTransformation):
+    raise ValueError(
+      'expected a sparse method such as topkast.topkast(...) or '
+      f'sparsity.rigl(...), got {type(tx).__name__}: it has to be the '
+      'outermost transformation'
+    )
 
 
 def write_out(weights: Any) -> Any:
@@ -121,12 +136,7 @@ def masked_weights(
     ValueError: If `tx` is not one of this package's methods itself, or `state`
       does not hold exactly one `SparseState`.
   """
-  if not isinstance(tx, state_lib.SparseTransformation):
-    raise ValueError(
-      'expected a sparse method such as topkast.topkast(...) or '
-      f'sparsity.rigl(...), got {type(tx).__name__}: it has to be the '
-      'outermost transformation'
-    )
+  check_method(tx)
   weights = state_lib.forward_weights(params, state)
   if skip is None:
     skip = jax.device_count() == 1

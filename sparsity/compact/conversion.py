@@ -15,6 +15,7 @@ from sparsity.compact import entries as entries_lib
 from sparsity.compact import packing
 from sparsity.compact import weights as weights_lib
 from sparsity.kernels.structure import is_traced
+from sparsity.kernels.structure import to_numpy
 
 # Dense parameters of the sparse layers by path; stale on the active entries.
 HostParams = dict[str, np.ndarray]
@@ -67,15 +68,12 @@ def to_masked(
 ) -> tuple[Any, state_lib.SparseState]:
   """Returns dense parameters and the state of masked training."""
   entries = state.entries
-  places = {
-    path: entries_lib.places(e.structure, e.shape)
-    for path, e in entries.items()
-  }
 
   def grow(path, old, new):
     if old.size != entries[path].num_backward:
       return new
-    return jnp.asarray(entries_lib.put(new, places[path], old.reshape(-1)))
+    structure = entries[path].structure
+    return jnp.asarray(entries_lib.write_back(new, structure, old.reshape(-1)))
 
   rows = select.pick(params, entries)
   dense = {
@@ -88,30 +86,28 @@ def to_masked(
   return params, state_lib.SparseState(state.count, sets, inner)
 
 
+def to_sets(entries: dict[str, weights_lib.Entries]) -> state_lib.ActiveSets:
+  """Returns the masks of A and B by path."""
+  pairs = {
+    path: entries_lib.masks(e.structure, e.shape) for path, e in entries.items()
+  }
+  return state_lib.ActiveSets(
+    *({path: pair[i] for path, pair in pairs.items()} for i in (0, 1))
+  )
+
+
 def unpack_sets(params: Any, entries: Any) -> state_lib.ActiveSets:
   """Returns the masks of A and B, all True for layers that are not sparse."""
-  pairs = {
-    path: jax.tree.map(jnp.asarray, entries_lib.masks(e.structure, e.shape))
-    for path, e in entries.items()
-  }
   trues = jax.tree.map(lambda x: jnp.ones(x.shape, bool), params)
-  return state_lib.ActiveSets(
-    *(
-      select.put(trues, {path: pair[i] for path, pair in pairs.items()})
-      for i in (0, 1)
-    )
-  )
+  sets = jax.tree.map(jnp.asarray, to_sets(entries))
+  return state_lib.ActiveSets(*(select.put(trues, masks) for masks in sets))
 
 
 def to_host(
   method: state_lib.SparseMethod, dense: dict[str, Any]
 ) -> HostParams:
   """Returns dense parameters as the host keeps them until the next refresh."""
-  if method.rule.changes == 'nothing':
-    return {}
-  if is_traced(dense):
-    return dense
-  return {path: np.asarray(x) for path, x in dense.items()}
+  return {} if method.rule.changes == 'nothing' else to_numpy(dense)
 
 
 def dense_shapes(params: Any, entries: dict[str, Any]) -> Any:

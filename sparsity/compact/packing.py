@@ -124,19 +124,22 @@ def check_model(apply: Callable[..., Any], weights: Any, *args: Any) -> None:
     return
   except Exception as found:  # whatever the model raises
     error = found
-  leaves, structure = jax.tree.flatten(weights, is_leaf=weights_lib.is_compact)
+  leaves, tree = jax.tree.flatten(weights, is_leaf=weights_lib.is_compact)
+  dense = [
+    jax.ShapeDtypeStruct(x.shape, x.dtype) if weights_lib.is_compact(x) else x
+    for x in leaves
+  ]
   names = []
   for i, leaf in enumerate(leaves):
-    others = map(_dense_shape, leaves)
-    one = [leaf if i == j else other for j, other in enumerate(others)]
     if weights_lib.is_compact(leaf):
+      one = [*dense[:i], leaf, *dense[i + 1 :]]
       try:
-        jax.eval_shape(apply, jax.tree.unflatten(structure, one), *args)
+        jax.eval_shape(apply, jax.tree.unflatten(tree, one), *args)
       except Exception:
         names.append(leaf.entries.name)
   if len(names) in (0, sum(map(weights_lib.is_compact, leaves))):
-    dense = jax.tree.unflatten(structure, list(map(_dense_shape, leaves)))
-    jax.eval_shape(apply, dense, *args)  # raises an error of the model itself
+    # Raises an error of the model itself.
+    jax.eval_shape(apply, jax.tree.unflatten(tree, dense), *args)
   if not names:
     raise error
   raise ValueError(
@@ -202,9 +205,3 @@ def _unpack_leaf(w):
   at = entries_lib.places(s, w.shape)
   values = jnp.where(entries_lib.in_forward(s), w.values.reshape(-1), 0)
   return jnp.asarray(entries_lib.put(jnp.zeros(w.shape, w.dtype), at, values))
-
-
-def _dense_shape(x):
-  if weights_lib.is_compact(x):
-    return jax.ShapeDtypeStruct(x.shape, x.dtype)
-  return x

@@ -30,7 +30,6 @@ def matmul(x: jax.Array, w: Weight, *, precision: Any = None) -> jax.Array:
 
   Args:
     x: float32 or bfloat16 if w is masked or compact.
-    w: a matrix.
     precision: as in `jnp.dot`; compact products are always float32.
 
   Raises:
@@ -67,13 +66,10 @@ def conv(
 
   Args:
     x: float32 or bfloat16 if w is masked or compact.
-    w: the kernel.
-    stride: one number or two.
     padding: 'SAME', 'VALID' or ((top, bottom), (left, right)).
-    dilation: of the kernel; (1, 1) if compact.
-    feature_group_count: as in `lax.conv_general_dilated`; 1 if compact.
-    dimension_numbers: as there; the default if compact.
-    precision: as there; compact products are always float32.
+    dilation: of the kernel; 1 if compact, as `feature_group_count`.
+    dimension_numbers: the default if compact.
+    precision: as in `jnp.dot`; compact products are always float32.
 
   Raises:
     ValueError: If `w` is compact and the options are not supported; names the
@@ -109,7 +105,7 @@ def conv(
 
 
 def _is_sparse(w):
-  return masked.is_masked(w) or weights_lib.is_compact(w)
+  return isinstance(w, masked.Weights)
 
 
 def _name(w):

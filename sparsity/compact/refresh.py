@@ -82,12 +82,7 @@ def _choose(method, dense, gradients, entries, count, *, tree, shapes):
   """Returns the next sets, and the dense parameters if entries grow."""
   rule = method.rule
   counts = method.make_counts(jax.tree.unflatten(tree, shapes))
-  pairs = {
-    path: entries_lib.masks(e.structure, e.shape) for path, e in entries.items()
-  }
-  sets = state_lib.ActiveSets(
-    *({path: pair[i] for path, pair in pairs.items()} for i in (0, 1))
-  )
+  sets = conversion.to_sets(entries)
   now = state_lib.Refresh(dense, gradients, sets, count, method.make_key(count))
   chosen = rule.refresh(now, counts)
   if not rule.grow:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from sparsity import masked
 from sparsity import select
 from sparsity import state as state_lib
 from sparsity.compact import conversion
@@ -83,12 +84,7 @@ def compact(tx: state_lib.SparseTransformation) -> CompactTraining:
       the number of active entries; from `init`, if a layer cannot be compact
       (names it).
   """
-  if not isinstance(tx, state_lib.SparseTransformation):
-    raise ValueError(
-      'expected a sparse method such as topkast.topkast(...) or '
-      f'sparsity.rigl(...), got {type(tx).__name__}: it has to be the '
-      'outermost transformation'
-    )
+  masked.check_method(tx)
   method = tx.method
   if method.rule.changes == 'numbers':
     raise ValueError(
@@ -108,12 +104,8 @@ def compact(tx: state_lib.SparseTransformation) -> CompactTraining:
 
 def compact_state(state: optax.OptState) -> CompactState | None:
   """Returns the `CompactState` in an optimizer's state, or None."""
-
-  def is_state(node):
-    return isinstance(node, CompactState)
-
-  found = filter(is_state, jax.tree.leaves(state, is_leaf=is_state))
-  return next(found, None)
+  nodes = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, CompactState))
+  return next((x for x in nodes if isinstance(x, CompactState)), None)
 
 
 def forward_weights(params: Any, state: optax.OptState) -> Any:

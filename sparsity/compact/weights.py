@@ -32,11 +32,6 @@ class Entries:
     return matrix_shape(self.shape)
 
   @property
-  def size(self) -> int:
-    """The number of entries of the dense weight."""
-    return math.prod(self.shape)
-
-  @property
   def num_forward(self) -> int:
     """The number of entries in A."""
     return self.structure.t_columns.shape[-1]
@@ -49,7 +44,7 @@ class Entries:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class CompactWeights:
+class CompactWeights(masked.Weights):
   """Active entries of a dense weight, for `sparsity.matmul` and `conv`.
 
   Represents the weight on A, zero elsewhere; its gradient covers all of B.
@@ -64,25 +59,6 @@ class CompactWeights:
   def shape(self) -> tuple[int, ...]:
     """The shape of the dense weight."""
     return self.entries.shape
-
-  @property
-  def ndim(self) -> int:
-    """The rank of the dense weight."""
-    return len(self.shape)
-
-  @property
-  def size(self) -> int:
-    """The number of entries of the dense weight."""
-    return self.entries.size
-
-  @property
-  def dtype(self) -> Any:
-    """The dtype of the values."""
-    return self.values.dtype
-
-  def astype(self, dtype: Any) -> 'CompactWeights':
-    """Returns these weights with values of another dtype."""
-    return CompactWeights(self.values.astype(dtype), self.entries)
 
   def reshape(self, *shape: int) -> 'CompactWeights':
     """Returns these weights with other input axes; outputs stay last.
@@ -127,7 +103,7 @@ def is_compact(x: Any) -> bool:
 
 
 def _has_values(x: Any) -> bool:
-  return is_compact(x) or masked.is_masked(x)
+  return isinstance(x, masked.Weights)
 
 
 def values(weights: Any) -> Any:
@@ -171,10 +147,6 @@ def value_and_grad(fun: Callable, has_aux: bool = False) -> Callable:
     >>> loss = lambda w, x: sparsity.matmul(x, w['w']).sum()
     >>> value_and_grad(loss)(w, jnp.array([[2.0, 3.0]]))
     (Array(5., dtype=float32), {'w': Array([[2., 3.]], dtype=float32)})
-
-  Args:
-    fun: a scalar function, differentiated with respect to its first argument.
-    has_aux: whether it returns a pair whose second element is auxiliary.
   """
 
   def wrapped(weights, *args, **kwargs):

@@ -62,12 +62,9 @@ def use(name: str) -> Iterator[None]:
 
 def describe() -> str:
   """Returns one line: the implementation in use, and why it is not `native`."""
-  name = implementation()
-  if name == 'native':
-    threads = native.num_threads()
-    return f'native kernels: {native.isa()}, {threads} threads'
-  reason = native.problem()
-  if not reason and jax.default_backend() != 'cpu':
+  if implementation() == 'native':
+    return f'native kernels: {native.isa()}'
+  reason = native.problem() or 'as requested'
+  if jax.default_backend() != 'cpu':
     reason = f'CPU only, this is {jax.default_backend()}'
-  because = f' ({reason})' if reason else ' (as requested)'
-  return f'{name} kernels; native kernels not in use{because}'
+  return f'xla kernels; native kernels not in use ({reason})'

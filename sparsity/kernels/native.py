@@ -25,7 +25,7 @@ ISAS = ('portable', 'avx2', 'avx512')
 ISA_VARIABLE = 'SPARSITY_ISA'
 TARGETS = (
   *('forward', 'input_gradient', 'weight_gradient'),
-  *('masked_forward', 'masked_input_gradient', 'num_threads'),
+  *('masked_forward', 'masked_input_gradient'),
 )
 HOW = 'run `python -m sparsity.kernels.build`'
 
@@ -91,15 +91,6 @@ def isa() -> str:
       f'expected {ISA_VARIABLE} to be one of {", ".join(names)}, got {name!r}'
     )
   return name
-
-
-def num_threads() -> int:
-  """Returns the number of threads of the kernels, which are XLA's own."""
-  with jax.default_device(jax.local_devices(backend='cpu')[0]):
-    call = jax.ffi.ffi_call(
-      'sparsity_num_threads', jax.ShapeDtypeStruct((), jnp.int32)
-    )
-    return int(jax.jit(lambda: call())())
 
 
 def forward(

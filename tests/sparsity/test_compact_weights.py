@@ -81,41 +81,33 @@ def test_input_axes_may_be_reshaped():
       packed.reshape(*shape)
 
 
-def test_products_and_gradients_equal_those_of_the_masked_weight():
-  dense, forward, _, packed = make_weight()
+def test_products_and_gradients_equal_those_of_the_masked_weights():
+  layers = {'w': make_weight(), 'kernel': make_weight((3, 2, 4, 6))}
+  weights = {name: layer[-1] for name, layer in layers.items()}
+  masked = {name: jnp.where(a, x, 0) for name, (x, a, _, _) in layers.items()}
   key = jax.random.key(1)
   # Without a batch, with one, and with two batch axes.
   xs = [jax.random.normal(key, (*b, SHAPE[0])) for b in ((), (5,), (2, 3))]
+  images = jax.random.normal(key, (2, 7, 6, 4))
 
-  def loss(w, xs):
-    return sum(jnp.sum(jnp.sin(sparsity.matmul(x, w))) for x in xs)
+  def loss(weights, xs, images):
+    results = [sparsity.matmul(x, weights['w']) for x in xs]
+    for window in ((1, 'SAME'), ((2, 1), 'VALID')):
+      options = dict(zip(('stride', 'padding'), window, strict=True))
+      results.append(sparsity.conv(images, weights['kernel'], **options))
+    return sum(jnp.sum(jnp.sin(y)) for y in results)
 
-  def both(w, xs):
-    value, dw = sparsity.value_and_grad(loss)(w, xs)
-    return value, dw, jax.grad(loss, argnums=1)(w, xs)
+  def both(weights, *args):
+    value, dw = sparsity.value_and_grad(loss)(weights, *args)
+    return value, dw, jax.grad(loss, argnums=(1, 2))(weights, *args)
 
-  expected, dense_dw, expected_dx = both(jnp.where(forward, dense, 0), xs)
+  expected, dense_dw, expected_dx = jax.jit(both)(masked, xs, images)
   for function in (both, jax.jit(both)):
-    value, dw, dx = function(packed, xs)
+    value, dw, dx = function(weights, xs, images)
     assert_close(value, expected)
-    assert_close(dw.reshape(-1), at_entries(packed, dense_dw))
     jax.tree.map(assert_close, dx, expected_dx)
-
-
-def test_convolutions_and_gradients_equal_those_of_the_masked_weight():
-  dense, forward, _, packed = make_weight((3, 2, 4, 6))
-  x = jax.random.normal(jax.random.key(1), (2, 7, 6, 4))
-
-  def loss(w, x):
-    same = sparsity.conv(x, w, stride=1, padding='SAME')
-    valid = sparsity.conv(x, w, stride=(2, 1), padding='VALID')
-    return jnp.sum(jnp.sin(same)) + jnp.sum(jnp.sin(valid))
-
-  both = jax.jit(lambda w, x: sparsity.value_and_grad(loss)(w, x))
-  value, dw = both(packed, x)
-  expected, dense_dw = both(jnp.where(forward, dense, 0), x)
-  assert_close(value, expected)
-  assert_close(dw.reshape(-1), at_entries(packed, dense_dw))
+    for name, w in weights.items():
+      assert_close(dw[name].reshape(-1), at_entries(w, dense_dw[name]))
 
 
 def test_gradients_keep_the_tree_and_auxiliary_results(packed):

@@ -10,7 +10,6 @@ import pytest
 
 from sparsity import kernels
 from sparsity.kernels import native
-from sparsity.kernels import structure as structure_lib
 from tests.sparsity import conftest
 
 TOLERANCES = {jnp.float32: 2e-6, jnp.bfloat16: 8e-3}
@@ -49,27 +48,11 @@ def make_weight(shape, forward, backward, seed=0):
   return structure, rng.normal(size=structure.columns.shape)
 
 
-def outputs_of(structure, shape):
-  """Returns the output of each entry, cell by cell."""
-  num_inputs, num_outputs = shape
-  strip = structure_lib.strip_size(shape, len(structure.t_columns))
-  counts = iter(np.diff(structure.cells))
-  outputs = []
-  for _ in ('A', 'B minus A'):
-    for first in range(0, num_outputs, structure_lib.BLOCK):
-      block = range(first, min(first + structure_lib.BLOCK, num_outputs))
-      for _ in range(0, num_inputs, strip):
-        for output in block:
-          outputs += [output] * next(counts)
-  assert next(counts, None) is None
-  return np.array(outputs, int)
-
-
 def densify(values, structure, shape):
   """Returns W_A."""
   weight = np.zeros(shape)
   front = len(structure.t_columns)
-  outputs = outputs_of(structure, shape)
+  outputs = kernels.outputs_of(structure, shape)
   weight[structure.columns[:front], outputs[:front]] = values[:front]
   return weight
 
@@ -183,7 +166,7 @@ def check_products(image, shape, forward, backward, stride=1, padding='VALID'):
     expected_y, patches = dense_conv(x, weight, window)
     expected_dx = dense_input_gradient(dy, weight, window, x.shape)
     dense_dw = np.tensordot(patches, dy, ([0, 1, 2], [0, 1, 2]))
-    entries = structure.columns, outputs_of(structure, flat)
+    entries = structure.columns, kernels.outputs_of(structure, flat)
     at_entries = dense_dw.reshape(flat)[entries]
     for (y, dx, dw), expected_dw in zip(
       results, (at_entries, dense_dw), strict=True

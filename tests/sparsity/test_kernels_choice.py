@@ -108,13 +108,12 @@ def test_the_instruction_set_can_be_chosen(monkeypatch):
     pytest.skip(native.problem())
   monkeypatch.setenv('SPARSITY_ISA', 'portable')
   assert native.isa() == 'portable'
-  assert kernels.describe().startswith('native kernels: portable, ')
+  assert kernels.describe() == 'native kernels: portable'
   monkeypatch.setenv('SPARSITY_ISA', 'sse9')
   with pytest.raises(ValueError, match='expected SPARSITY_ISA to be one of'):
     native.isa()
   monkeypatch.delenv('SPARSITY_ISA')
   assert native.isa() == native.supported()[-1]
-  assert native.num_threads() >= 1
 
 
 def ones(*shape, dtype=jnp.float32):

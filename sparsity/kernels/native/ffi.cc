@@ -17,7 +17,6 @@ using Any = ffi::AnyBuffer;
 using Indices = ffi::Buffer<ffi::S32, 1>;
 using Mask = ffi::Buffer<ffi::PRED, 2>;
 using Gradient = ffi::Buffer<ffi::F32, 1>;
-using Count = ffi::Buffer<ffi::S32, 0>;
 using Numbers = ffi::Span<const int64_t>;
 
 bool supports(int64_t isa) {
@@ -194,12 +193,6 @@ ffi::Error masked_input_gradient_impl(ffi::ThreadPool threads, Any dy,
   return ffi::Error::Success();
 }
 
-ffi::Error num_threads_impl(ffi::ThreadPool threads,
-                            ffi::Result<Count> result) {
-  *result->typed_data() = static_cast<int32_t>(threads.num_threads());
-  return ffi::Error::Success();
-}
-
 }  // namespace
 
 // Defines `sparsity_NAME`, which XLA calls with these buffers, a window,
@@ -226,9 +219,6 @@ SPARSITY_HANDLER(weight_gradient,
 SPARSITY_HANDLER(masked_forward, SPARSITY_NUMBERS.Arg<Mask>().Ret<Any>());
 SPARSITY_HANDLER(masked_input_gradient,
                  SPARSITY_NUMBERS.Arg<Mask>().Ret<Any>());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    sparsity_num_threads, num_threads_impl,
-    ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Ret<Count>());
 
 // For the loader: supported instruction sets, and the digest of the sources.
 extern "C" int sparsity_supports(int isa) { return supports(isa); }
