@@ -29,7 +29,8 @@ html_theme_options = {
 }
 html_static_path = ['_static']
 html_css_files = ['site.css']
-exclude_patterns = ['_build', 'results/*.md']  # remarks that results.md includes
+# The remarks beside the CSV files are parts of results.md.
+exclude_patterns = ['_build', 'results/*.md']
 
 myst_enable_extensions = ['colon_fence', 'dollarmath']
 myst_heading_anchors = 3
