@@ -8,6 +8,7 @@ count in the densities (those in `dense` do count); and `storage`, 'masked' or
 
 from collections.abc import Callable
 import inspect
+import math
 import re
 from typing import Any
 from typing import NamedTuple
@@ -237,7 +238,7 @@ def _density(params, opt_state):
   weights = sparsity.select.selected_paths(params, sparsity.is_weight)
   counts = {path: (x.size, x.size) for path, x in weights.items()}
   counts |= {
-    path: (entries.num_forward, entries.size)
+    path: (entries.num_forward, math.prod(entries.shape))
     for path, entries in opt_state.entries.items()
   }
   active, sizes = zip(*counts.values(), strict=True)

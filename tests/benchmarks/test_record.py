@@ -1,4 +1,4 @@
-"""What benchmarks keep of what they measured."""
+"""Records of benchmarks."""
 
 import pytest
 
@@ -13,10 +13,10 @@ def write(folder, figures, arguments=()):
   made.write(folder)
 
 
-def test_a_figure_is_kept_with_what_it_was_measured_with(tmp_path):
+def test_a_value_is_recorded_with_its_setting(tmp_path):
   write(tmp_path, [('a', 'time', 1 / 3)], ['--quick', '--record=anywhere'])
-  [(key, row)] = record.read(tmp_path / 'made.csv').items()
-  assert key == ('a', 'time')
+  [row] = record.read(tmp_path / 'made.csv').itertuples(index=False)
+  assert (row.case, row.figure) == ('a', 'time')
   assert (row.value, row.unit, row.rounds) == ('0.333333', 'ms', '3')
   assert row.command == 'python -m benchmarks.made --quick'
   assert all(row)
@@ -36,7 +36,8 @@ def test_a_part_replaces_its_own_lines(tmp_path):
 def test_another_instruction_set_is_another_file(tmp_path, monkeypatch):
   monkeypatch.setenv(native.ISA_VARIABLE, 'portable')
   write(tmp_path, [('a', 'time', 1)])
-  [row] = record.read(tmp_path / 'made_portable.csv').values()
+  path = tmp_path / 'made_portable.csv'
+  [row] = record.read(path).itertuples(index=False)
   assert row.command == 'SPARSITY_ISA=portable python -m benchmarks.made'
 
 
