@@ -9,6 +9,7 @@ Top-KAST refresh: the masks of two densities from one search.
 
 import argparse
 import functools
+import statistics
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +83,8 @@ def main():
       name: functools.partial(function, x)
       for name, function in functions.items()
     }
-    medians = timing.medians(timing.interleave(calls, repeats))
+    timed = timing.interleave(calls, repeats)
+    medians = {name: statistics.median(x) for name, x in timed.items()}
     for name, seconds in medians.items():
       ratio = seconds / medians['counting']
       size = 'x'.join(map(str, shape))
