@@ -144,7 +144,7 @@ def saved_step(workdir: pathlib.Path) -> int:
     status = json.loads((workdir / 'status.json').read_text())
   except FileNotFoundError:
     return 0
-  return status['step']
+  return status.get('step', 0)
 
 
 def memory(pid: int | str) -> float:
