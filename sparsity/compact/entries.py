@@ -17,14 +17,16 @@ import numpy as np
 from sparsity import kernels
 from sparsity.kernels import host
 from sparsity.kernels.structure import is_traced
+from sparsity.kernels.structure import matrix_shape
 from sparsity.kernels.structure import on_cpu
 from sparsity.kernels.structure import to_numpy
 
 
 def places(structure: kernels.Structure, shape: tuple[int, ...]) -> jax.Array:
   """Returns int32 [k_B]: index of each entry in the flattened weight."""
-  s, matrix = to_numpy(structure), (math.prod(shape[:-1]), shape[-1])
-  return s.columns * np.int32(shape[-1]) + kernels.outputs_of(s, matrix)
+  s = to_numpy(structure)
+  outputs = kernels.outputs_of(s, matrix_shape(shape))
+  return s.columns * np.int32(shape[-1]) + outputs
 
 
 def in_forward(structure: kernels.Structure) -> jax.Array:

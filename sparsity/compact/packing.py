@@ -12,6 +12,7 @@ from sparsity import select
 from sparsity.compact import entries as entries_lib
 from sparsity.compact import weights as weights_lib
 from sparsity.kernels.structure import is_traced
+from sparsity.kernels.structure import matrix_shape
 
 
 def pack(weights: Any, forward: Any, backward: Any | None = None) -> Any:
@@ -173,7 +174,7 @@ def make_entries(
       f'shape {shape}: deselect this layer, or use masked storage, which takes '
       'any layer'
     )
-  matrix = weights_lib.matrix_shape(shape)
+  matrix = matrix_shape(shape)
   try:
     structure = kernels.from_masks(
       forward.reshape(matrix), backward.reshape(matrix), counts

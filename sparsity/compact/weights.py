@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from sparsity import kernels
 from sparsity import masked
+from sparsity.kernels import structure
 
 
 @jax.tree_util.register_dataclass
@@ -29,7 +30,7 @@ class Entries:
   @property
   def matrix_shape(self) -> tuple[int, int]:
     """The shape as a matrix: (all axes but the last, outputs)."""
-    return matrix_shape(self.shape)
+    return structure.matrix_shape(self.shape)
 
   @property
   def num_forward(self) -> int:
@@ -180,16 +181,6 @@ def grad(fun: Callable, has_aux: bool = False) -> Callable:
     return (gradients, value[1]) if has_aux else gradients
 
   return wrapped
-
-
-def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
-  """Returns a weight's shape as a matrix: (all axes but the last, outputs).
-
-  Example:
-    >>> matrix_shape((3, 3, 16, 32))
-    (144, 32)
-  """
-  return math.prod(shape[:-1]), shape[-1]
 
 
 def row(vector: jax.Array, rank: int) -> jax.Array:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsity.kernels.structure import Structure
+from sparsity.kernels.structure import matrix_shape
 from sparsity.kernels.structure import strip_size
 from sparsity.kernels.window import Window
 
@@ -149,5 +150,4 @@ def _call(target, result, window, *arrays, **numbers):
 
 
 def _strip(s, shape):
-  matrix = shape[0] * shape[1] * shape[2], shape[3]
-  return np.int64(strip_size(matrix, len(s.t_columns)))
+  return np.int64(strip_size(matrix_shape(shape), len(s.t_columns)))

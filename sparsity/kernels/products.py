@@ -12,8 +12,6 @@ Arguments of all functions:
 Shapes: values: [k_B] in the order of the structure, or the dense weight.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 
@@ -22,6 +20,7 @@ from sparsity.kernels import native
 from sparsity.kernels import xla
 from sparsity.kernels.structure import Structure
 from sparsity.kernels.structure import expected_shapes
+from sparsity.kernels.structure import matrix_shape
 from sparsity.kernels.window import Window
 
 Active = Structure | jax.Array
@@ -140,7 +139,7 @@ def _check_weight(active, shape, values=None):
         f'mask of its shape, got {shape} and {active.dtype} {active.shape}'
       )
     return
-  matrix = math.prod(shape[:3]), shape[3]
+  matrix = matrix_shape(shape)
   num_backward, num_forward = active.columns.size, active.t_columns.size
   expected = expected_shapes(matrix, num_forward, num_backward)._asdict()
   for field, array in active._asdict().items():

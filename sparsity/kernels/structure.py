@@ -90,6 +90,16 @@ def strip_size(shape: tuple[int, int], num_forward: int) -> int:
   return size
 
 
+def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+  """Returns a weight's shape as a matrix: (all axes but the last, outputs).
+
+  Example:
+    >>> matrix_shape((3, 3, 16, 32))
+    (144, 32)
+  """
+  return math.prod(shape[:-1]), shape[-1]
+
+
 def num_strips(num_columns: int, strip: int) -> int:
   """Returns the number of strips, which is the number of cells per row."""
   return -(-num_columns // strip)

@@ -1,6 +1,6 @@
 """Pure JAX implementation for any device: writes the dense weight out.
 
-Each product writes the weight of its layer once, by a sorted scatter without
+Each product writes the weight of its layer once, by a scatter without
 duplicates in the compute dtype, and discards it after one dense product, which
 accelerators are made for. XLA sums bfloat16 products in float32.
 
@@ -13,11 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsity.kernels.structure import BLOCK
 from sparsity.kernels.structure import Structure
-from sparsity.kernels.structure import num_strips
+from sparsity.kernels.structure import matrix_shape
 from sparsity.kernels.structure import outputs_of
-from sparsity.kernels.structure import strip_size
 from sparsity.kernels.window import Window
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
@@ -56,9 +54,9 @@ def weight_gradient(
   gradient = pull(dy)[0]
   if not isinstance(active, Structure):
     return gradient
-  gradient = gradient.reshape(-1, shape[-1])
-  outputs = outputs_of(active, gradient.shape)
-  return gradient.at[active.columns, outputs].get(mode='promise_in_bounds')
+  at = active.columns * np.int32(shape[3])
+  at = at + outputs_of(active, matrix_shape(shape))
+  return gradient.reshape(-1).at[at].get(mode='promise_in_bounds')
 
 
 def _promote(*arrays):
@@ -81,37 +79,11 @@ def _write_out(values, active, shape):
   """Returns the weight [kh, kw, in, out], zero outside A."""
   if not isinstance(active, Structure):
     return jnp.where(active, values, 0)
-  size, num_outputs = active.t_columns.shape[0], shape[3]
-  num_inputs = shape[0] * shape[1] * shape[2]
-  strip = strip_size((num_inputs, num_outputs), size)
-  strips = num_strips(num_inputs, strip)
-  num_cells = strips * num_outputs
-  cell = jnp.repeat(
-    np.arange(num_cells, dtype=np.int32),
-    jnp.diff(active.cells[: num_cells + 1]),
-    total_repeat_length=size,
+  # Output-major like the entries, so that memory is accessed in order.
+  matrix, size = matrix_shape(shape), active.t_columns.shape[0]
+  at = outputs_of(active, matrix)[:size] * np.int32(matrix[0])
+  weight = jnp.zeros(matrix[0] * matrix[1], values.dtype)
+  weight = weight.at[at + active.columns[:size]].set(
+    values[:size], unique_indices=True, mode='promise_in_bounds'
   )
-  # Cell by cell, in the order of the entries.
-  weight = (
-    jnp.zeros((num_cells, strip), values.dtype)
-    .at[cell, active.columns[:size] % strip]
-    .set(
-      values[:size],
-      indices_are_sorted=True,
-      unique_indices=True,
-      mode='promise_in_bounds',
-    )
-  )
-  full = num_outputs // BLOCK * BLOCK  # outputs in full blocks
-  blocks = [
-    weight[first * strips : last * strips]
-    .reshape(-1, strips, rows, strip)
-    .swapaxes(1, 2)
-    .reshape(last - first, strips * strip)
-    for first, last, rows in (
-      (0, full, BLOCK),
-      (full, num_outputs, num_outputs - full),
-    )
-    if last > first
-  ]
-  return jnp.concatenate(blocks)[:, :num_inputs].T.reshape(shape)
+  return weight.reshape(matrix[::-1]).T.reshape(shape)
