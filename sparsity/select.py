@@ -92,8 +92,8 @@ def join(module_name: str, name: str) -> str:
 def named_leaves(tree: Any) -> Iterator[tuple[str, str, Any]]:
   """Yields `(module_name, name, value)` for each leaf, in tree order."""
   for path, value in jax.tree_util.tree_leaves_with_path(tree):
-    *modules, name = [_key(entry) for entry in path] or ['']
-    yield '/'.join(modules), name, value
+    module = jax.tree_util.keystr(path[:-1], simple=True, separator='/')
+    yield module, jax.tree_util.keystr(path[-1:], simple=True), value
 
 
 def path_leaves(tree: Any) -> list[tuple[str, Any]]:
@@ -151,10 +151,3 @@ def put(tree: Any, values: Mapping[str, Any]) -> Any:
   """Returns `tree` with the leaves at the paths of `values` replaced."""
   leaves = [values.get(path, x) for path, x in path_leaves(tree)]
   return jax.tree.unflatten(jax.tree.structure(tree), leaves)
-
-
-def _key(entry: Any) -> str:
-  for attribute in ('key', 'name', 'idx'):
-    if hasattr(entry, attribute):
-      return str(getattr(entry, attribute))
-  return str(entry)

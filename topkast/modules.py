@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 import sparsity
 from sparsity import schedules
-from topkast import sets
+from topkast import transform
 
 Density = float | Mapping[str, float]
 
@@ -79,7 +79,7 @@ def sparsified(
     ValueError: If an option is invalid, as in `topkast.topkast`; on exit, if no
       parameter was selected, or a density names none that was.
   """
-  rule = sets.make_rule(exploration)
+  rule = transform.make_rule(exploration)
   is_due = schedules.every(refresh_every, stop=stop_refresh_at)
   paths = {}  # an ordered set of the selected parameters
 

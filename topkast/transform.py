@@ -2,11 +2,15 @@
 
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
 import optax
 
 import sparsity
 from sparsity import schedules
-from topkast import sets
+from sparsity import topk
+
+EXPLORATIONS = ('topk', 'random')
 
 
 def topkast(
@@ -70,7 +74,7 @@ def topkast(
   """
   return sparsity.sparsify(
     inner,
-    sets.make_rule(exploration),
+    make_rule(exploration),
     sparsity.make_counts(
       forward_density=forward_density,
       backward_density=backward_density,
@@ -81,6 +85,50 @@ def topkast(
     ),
     is_due=schedules.every(refresh_every, stop=stop_refresh_at),
     seed=seed,
+  )
+
+
+def choose(
+  weights: dict[str, jax.Array],
+  counts: sparsity.Counts,
+  key: jax.Array,
+  exploration: str = 'topk',
+) -> sparsity.ActiveSets:
+  """Returns the active sets of `weights`, by layer path.
+
+  Within a layer |phi| and |theta| rank alike, because x -> x^alpha is monotone;
+  either can be passed.
+  """
+  if exploration == 'topk':
+    ks = (counts.forward, counts.backward)
+    return sparsity.ActiveSets(
+      *topk.nested_topk_masks(weights, ks, counts.scope, magnitude=True)
+    )
+  forward = topk.topk_masks(
+    weights, counts.forward, counts.scope, magnitude=True
+  )
+  # Entries of A rank first, so that B includes them, the others at random.
+  keys = topk.layer_keys(key, forward)
+  scores = {
+    path: jnp.where(mask, jnp.inf, topk.random_scores(keys[path], mask.shape))
+    for path, mask in forward.items()
+  }
+  backward = topk.topk_masks(scores, counts.backward, counts.scope)
+  return sparsity.ActiveSets(forward, backward)
+
+
+def make_rule(exploration: str) -> sparsity.Rule:
+  """Returns the rule that chooses both sets anew at every refresh."""
+  if exploration not in EXPLORATIONS:
+    raise ValueError(
+      f'expected exploration out of {EXPLORATIONS}, got {exploration!r}'
+    )
+
+  def init(weights, counts, key):
+    return choose(weights, counts, key, exploration)
+
+  return sparsity.Rule(
+    init, lambda now, counts: init(now.weights, counts, now.key)
   )
 
 

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 from powerprop.packnet import ownership
 from sparsity import select as select_lib
 from sparsity import state as state_lib
-from sparsity import threshold
 from sparsity import topk
 
 
@@ -50,10 +49,9 @@ def fixed_share(
   Raises:
     ValueError: If the density is outside (0, 1].
   """
-  free = {path: jnp.sum(owner == 0) for path, owner in state.owner.items()}
   ks = {
-    path: jnp.int32(min(int(n), topk.num_kept(density, max(1, int(n)))))
-    for path, n in jax.device_get(free).items()
+    path: jnp.int32(min(n, topk.num_kept(density, max(1, n))))
+    for path, n in ownership.free_by_layer(state).items()
   }
   return _fixed_share(select_lib.pick(params, state.owner), state.owner, ks)
 
@@ -72,8 +70,7 @@ def search(
   The masks keep the largest weights of each layer, owned or free. If even the
   first density is too low, the task uses all weights and leaves none free.
 
-  Each layer is ranked once for all densities, and nothing is recompiled for
-  further densities, tasks or searches.
+  Nothing is recompiled for further densities, tasks or searches.
 
   Example:
     >>> params = {'linear': {'w': jnp.array([[1.0, -4.0, 3.0, 2.0]])}}
@@ -105,18 +102,18 @@ def search(
       f'{full_accuracy} with all weights'
     )
   layers = select_lib.pick(params, state.owner)
-  cuts = _cuts(
-    layers,
-    {
-      path: jnp.int32([topk.num_kept(density, x.size) for density in densities])
-      for path, x in layers.items()
-    },
-  )
   tried = {}
 
+  def largest(level):
+    kept = {
+      path: jnp.int32(topk.num_kept(densities[level], x.size))
+      for path, x in layers.items()
+    }
+    return _largest(layers, kept)
+
   def is_enough(level):
-    masked = select_lib.put(params, _masked(layers, cuts, level))
-    tried[level] = float(evaluate(masked))
+    _, masked = largest(level)
+    tried[level] = float(evaluate(select_lib.put(params, masked)))
     return tried[level] >= gamma * full_accuracy  # False if it is NaN
 
   levels = range(len(densities))
@@ -127,7 +124,7 @@ def search(
   level = failed - 1
   is_found = level >= 0
   return Search(
-    _masks(layers, cuts, level) if is_found else state_lib.trues(layers),
+    largest(level)[0] if is_found else state_lib.trues(layers),
     float(densities[level]) if is_found else 1.0,
     tried[level] if is_found else full_accuracy,
     full_accuracy,
@@ -150,36 +147,11 @@ def check_search(densities: Sequence[float], gamma: float, method: str) -> None:
     raise ValueError(f"expected method 'linear' or 'bisection', got {method!r}")
 
 
-# One cut after another: finding all N together takes fewer passes, but the
-# program grows with N, and compiling it takes longer than a search.
 @jax.jit
-def _cuts(layers, ks):
-  """Returns a `threshold.Cut` with arrays [N] by path, for ks [N] by path."""
-
-  def find(layer, k):
-    [cut] = threshold.find([layer], k[None], magnitude=True)
-    return cut
-
-  return {
-    path: jax.lax.map(lambda k, layer=layer: find(layer, k), ks[path])
-    for path, layer in layers.items()
-  }
-
-
-@jax.jit
-def _masks(layers, cuts, level):
-  return {
-    path: threshold.keep(
-      layer, jax.tree.map(lambda x: x[level], cuts[path]), magnitude=True
-    )
-    for path, layer in layers.items()
-  }
-
-
-@jax.jit
-def _masked(layers, cuts, level):
-  masks = _masks(layers, cuts, level)
-  return jax.tree.map(state_lib.masked, masks, layers)
+def _largest(layers, ks):
+  """Returns the masks of the largest weights, and the masked layers."""
+  masks = topk.topk_masks(layers, ks, magnitude=True)
+  return masks, jax.tree.map(state_lib.masked, masks, layers)
 
 
 @jax.jit

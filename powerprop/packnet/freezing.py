@@ -1,4 +1,4 @@
-"""Freezing of owned weights: active sets from outside, for any optimizer."""
+"""Start and training of a task, with the weights of earlier tasks frozen."""
 
 from typing import Any
 
@@ -48,6 +48,48 @@ def freeze(
   )
 
 
+def start_task(
+  params: Any, state: ownership.PackState, fresh: Any, *, min_free: int = 1
+) -> Any:
+  """Returns the initial parameters of the next task.
+
+  Free entries and per-task parameters are taken from `fresh`; the others stay
+  bitwise unchanged.
+
+  Args:
+    fresh: newly initialized parameters, raw like `params`:
+      `from_weights(net.init(...), alpha)`. Zeros continue from the pruned
+      network, except with Powerpropagation, where zero is a fixed point.
+    min_free: minimum number of free entries. With 0 a task may start without
+      any: it selects among owned weights and trains its own parameters.
+
+  Raises:
+    ValueError: If there is no room for another task, too few entries are free
+      (lists the usage by layer), or `fresh` is not like `params`.
+  """
+  ownership.check_alike('fresh parameters like params', fresh, params)
+  check_capacity(state, min_free)
+  return _start_task(params, state, fresh)
+
+
+def check_capacity(state: ownership.PackState, min_free: int = 1) -> None:
+  """Raises ValueError unless one more task fits, with `min_free` entries."""
+  ownership.check_room(state)
+  free = ownership.free_by_layer(state)
+  if sum(free.values()) >= min_free:
+    return
+  layers = '\n  '.join(
+    f'{path}: {owner.size - free[path]} of {owner.size} owned, '
+    f'{free[path]} free'
+    for path, owner in state.owner.items()
+  )
+  raise ValueError(
+    f'expected at least {min_free} free entries for task '
+    f'{int(state.num_tasks) + 1}, got {sum(free.values())}; keep fewer for '
+    f'each task, or lower min_free:\n  {layers}'
+  )
+
+
 def training_sets(
   params: Any, state: ownership.PackState
 ) -> state_lib.ActiveSets:
@@ -92,12 +134,8 @@ def with_sets(
     ValueError: If `opt_state` does not hold exactly one `SparseState`, or the
       structure or shapes differ.
   """
-  held = _describe(state_lib.active_sets(opt_state))
-  given = _describe(sets)
-  if held != given:
-    raise ValueError(
-      f'expected sets like those in the state, {held}, got {given}'
-    )
+  held = state_lib.active_sets(opt_state)
+  ownership.check_alike('sets like those in the state', sets, held)
 
   def is_sparse(node):
     return isinstance(node, state_lib.SparseState)
@@ -107,6 +145,14 @@ def with_sets(
     opt_state,
     is_leaf=is_sparse,
   )
+
+
+@jax.jit
+def _start_task(params, state, fresh):
+  drawn = select_lib.pick(fresh, [*state.owner, *state.copies])
+  for path, layer in select_lib.pick(params, state.owner).items():
+    drawn[path] = jnp.where(state.owner[path] == 0, drawn[path], layer)
+  return select_lib.put(params, drawn)
 
 
 def _trained(params, state, owner, is_first):
@@ -122,10 +168,5 @@ def _trained(params, state, owner, is_first):
 
 
 def _count_all(params) -> counts_lib.Counts:
-  """Returns counts that list every parameter as sparse."""
   sizes = {path: int(np.size(x)) for path, x in select_lib.path_leaves(params)}
   return counts_lib.Counts(sizes, sizes, sizes, 'layer', {})
-
-
-def _describe(sets):
-  return jax.tree.map(lambda x: (np.shape(x), jnp.result_type(x).name), sets)

@@ -1,4 +1,4 @@
-"""Ownership of weights by tasks, and the parameters of each task.
+"""Ownership of weights by tasks, their parameters, and what is free.
 
 Tasks are numbered 1, 2, ... in the order of their claims.
 
@@ -35,6 +35,15 @@ class PackState(NamedTuple):
   copies: Layers  # [T, ...] by path: values of the per-task parameters
 
 
+class Usage(NamedTuple):
+  """Fractions of the entries of a layer, after some task."""
+
+  owned: float  # by this task or an earlier one
+  free: float  # 1 - owned
+  new: float  # owned by this task
+  reused: float  # used by this task, owned by an earlier one
+
+
 def init(
   params: Any,
   *,
@@ -57,10 +66,8 @@ def init(
 
   Args:
     select: predicate for the packed parameters, heads excepted.
-    is_head: predicate for heads; None for no heads.
-    per_task_heads: give each task its own heads.
-    per_task_biases: give each task its own copy of all other parameters that
-      are not packed.
+    per_task_biases: give each task its own copy of all parameters that are
+      neither packed nor heads.
 
   Raises:
     ValueError: If `num_tasks` is less than 1, no parameter is packed, or
@@ -75,10 +82,11 @@ def init(
       select_lib.join(module, name) not in heads and select(module, name, value)
     ),
   )
-  everything = select_lib.selected_paths(params, select_lib.is_any)
   copied = {
     path: value
-    for path, value in everything.items()
+    for path, value in select_lib.selected_paths(
+      params, select_lib.is_any
+    ).items()
     if path not in packed
     and (per_task_heads if path in heads else per_task_biases)
   }
@@ -194,6 +202,53 @@ def check_task(state: PackState, task: int | jax.Array) -> None:
     )
 
 
+def usage(state: PackState, task: int | None = None) -> dict[str, Usage]:
+  """Returns the usage of each packed layer by path, and in total as `'all'`.
+
+  After `task`, by default the last one.
+
+  Example:
+    >>> params = {'linear': {'w': jnp.ones((2, 2))}}
+    >>> state = init(params, num_tasks=2)
+    >>> for mask in [[[1, 0], [0, 0]], [[1, 1], [0, 0]]]:
+    ...   masks = {'linear/w': jnp.array(mask, bool)}
+    ...   state = claim(params, state, masks)
+    >>> usage(state)['linear/w']
+    Usage(owned=0.5, free=0.5, new=0.25, reused=0.25)
+
+  Raises:
+    ValueError: If there is no such task.
+  """
+  if task is None:
+    task = int(state.num_tasks)
+  if task:
+    check_task(state, task)
+  masks = jax.device_get(task_masks(state, task)) if task else {}
+  counts = {}
+  for path, owner in jax.device_get(state.owner).items():
+    is_owned = (owner > 0) & (owner <= task)
+    is_reused = is_owned & (owner < task) & masks.get(path, False)
+    sets = (is_owned, is_owned & (owner == task), is_reused)
+    counts[path] = np.array([owner.size, *map(np.count_nonzero, sets)])
+  counts['all'] = np.sum(list(counts.values()), 0)
+  shares = {path: (x[1:] / x[0]).tolist() for path, x in counts.items()}
+  return {
+    path: Usage(owned, 1 - owned, new, reused)
+    for path, (owned, new, reused) in shares.items()
+  }
+
+
+def num_free(state: PackState) -> int:
+  """Returns the number of entries without an owner."""
+  return sum(free_by_layer(state).values())
+
+
+def free_by_layer(state: PackState) -> dict[str, int]:
+  """Returns `num_free` of each packed layer, by path."""
+  free = {path: jnp.sum(owner == 0) for path, owner in state.owner.items()}
+  return {path: int(n) for path, n in jax.device_get(free).items()}
+
+
 @jax.jit
 def _claim(params, state, masks):
   task = state.num_tasks + 1
@@ -208,3 +263,19 @@ def _claim(params, state, masks):
 
 def _room(state) -> int:
   return next(iter(state.masks.values())).shape[0]
+
+
+def check_alike(name: str, given: Any, expected: Any) -> None:
+  """Raises ValueError unless trees have the same paths, shapes and dtypes."""
+  given, expected = (
+    {
+      path: (tuple(np.shape(x)), jnp.result_type(x))
+      for path, x in select_lib.path_leaves(tree)
+    }
+    for tree in (given, expected)
+  )
+  if differing := dict(given.items() ^ expected.items()):
+    raise ValueError(
+      f'expected {name}, with the same paths, shapes and dtypes, got others '
+      f'for {sorted(differing)}'
+    )

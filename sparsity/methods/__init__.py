@@ -15,10 +15,10 @@ saliency score of `magnitude` and `gradual` at a pruning, and by `saliency`
 before training.
 """
 
+from sparsity.methods.fixed import saliency as saliency
+from sparsity.methods.fixed import snip as snip
+from sparsity.methods.fixed import static as static
 from sparsity.methods.magnitude import gradual as gradual
 from sparsity.methods.magnitude import magnitude as magnitude
-from sparsity.methods.rigl import rigl as rigl
-from sparsity.methods.set import set_ as set_
-from sparsity.methods.snip import saliency as saliency
-from sparsity.methods.snip import snip as snip
-from sparsity.methods.static import static as static
+from sparsity.methods.rewiring import rigl as rigl
+from sparsity.methods.rewiring import set_ as set_

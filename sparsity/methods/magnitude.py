@@ -50,9 +50,7 @@ def magnitude(
            [ True, False]], dtype=bool)
 
   Args:
-    inner: any optimizer; `powerprop.powerprop(...)` for Powerpropagation too.
     density: fraction of the selected entries that is kept, in (0, 1].
-    at: update after which all others are pruned, at least 1.
     distribution: 'uniform', 'erdos_renyi' or 'erdos_renyi_kernel'.
     scope: 'layer' ranks each layer by itself, 'global' all layers together.
     dense: regular expressions of layers that stay dense, counted in `density`.
@@ -69,18 +67,17 @@ def magnitude(
   """
   if at < 1:
     raise ValueError(f'expected at >= 1, got {at}')
-  return wrapper.sparsify(
+  return _prune(
     inner,
-    _make_rule(pattern, score, lambda count, k, size: k),
-    counts_lib.make_counts(
-      forward_density=density,
-      distribution=distribution,
-      scope=scope,
-      dense=dense,
-      pattern=pattern,
-      select=select,
-    ),
-    is_due=lambda count: count == at,
+    lambda count, k, size: k,
+    lambda count: count == at,
+    density=density,
+    distribution=distribution,
+    scope=scope,
+    dense=dense,
+    pattern=pattern,
+    score=score,
+    select=select,
   )
 
 
@@ -125,11 +122,9 @@ def gradual(
   densities at the end.
 
   Args:
-    density: fraction of the selected entries kept at the end, in (0, 1].
     start: update until which training is dense.
     end: update of the last pruning.
-    prune_every: updates between prunings; the first is `prune_every` updates
-      after `start`.
+    prune_every: updates between prunings, counted from `start`.
 
   Raises:
     ValueError: If `density` is outside (0, 1], not 0 <= start < end,
@@ -146,23 +141,22 @@ def gradual(
     more = jnp.round((size - k) * (left / (end - start)) ** 3)
     return k + more.astype(jnp.int32)
 
-  return wrapper.sparsify(
+  return _prune(
     inner,
-    _make_rule(pattern, score, num_kept),
-    counts_lib.make_counts(
-      forward_density=density,
-      distribution=distribution,
-      scope=scope,
-      dense=dense,
-      pattern=pattern,
-      select=select,
-    ),
-    is_due=is_due,
+    num_kept,
+    is_due,
+    density=density,
+    distribution=distribution,
+    scope=scope,
+    dense=dense,
+    pattern=pattern,
+    score=score,
+    select=select,
   )
 
 
-def _make_rule(pattern, score, num_kept) -> state_lib.Rule:
-  """Returns the rule that keeps the num_kept(count, final k, size) best."""
+def _prune(inner, num_kept, is_due, *, density, pattern, score, **options):
+  """Returns `inner` on the num_kept(count, final k, size) best when due."""
   if not callable(score):
     if score not in SCORES:
       raise ValueError(f'expected score out of {sorted(SCORES)}, got {score!r}')
@@ -182,8 +176,13 @@ def _make_rule(pattern, score, num_kept) -> state_lib.Rule:
     )
     return state_lib.ActiveSets(kept, kept)
 
-  return state_lib.Rule(
-    lambda weights, counts, key: state_lib.everything(weights),
-    refresh,
-    changes='numbers',
+  return wrapper.sparsify(
+    inner,
+    state_lib.Rule(
+      lambda weights, counts, key: state_lib.everything(weights),
+      refresh,
+      changes='numbers',
+    ),
+    counts_lib.make_counts(forward_density=density, pattern=pattern, **options),
+    is_due=is_due,
   )

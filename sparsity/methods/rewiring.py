@@ -1,6 +1,7 @@
-"""Drop and grow: the common part of SET and RigL."""
+"""SET and RigL: drop the smallest weights, grow others."""
 
 from collections.abc import Callable
+from collections.abc import Sequence
 import math
 from typing import Any
 
@@ -9,23 +10,182 @@ import jax.numpy as jnp
 import optax
 
 from sparsity import counts as counts_lib
+from sparsity import distributions
 from sparsity import patterns
 from sparsity import schedules
+from sparsity import select as select_lib
 from sparsity import state as state_lib
 from sparsity import wrapper
 
 ANNEALS = ('constant', 'cosine')
 
-# (refresh, pattern, number to grow by layer, kept masks) -> masks of the grown
-Grow = Callable[[state_lib.Refresh, patterns.Pattern, Any, Any], Any]
+# (refresh, number to grow by layer, kept masks) -> masks of the grown
+Grow = Callable[[state_lib.Refresh, Any, Any], Any]
 
 
-def rewire(
+def rigl(
+  inner: optax.GradientTransformation,
+  *,
+  density: float,
+  refresh_every: int,
+  stop_refresh_at: int,
+  drop_fraction: float = 0.3,
+  anneal: str = 'cosine',
+  grow_at: float = 0.0,
+  distribution: str | distributions.Distribution = 'uniform',
+  dense: Sequence[str] = (),
+  pattern: patterns.Pattern = patterns.UNSTRUCTURED,
+  seed: int = 0,
+  select: select_lib.Predicate = select_lib.is_weight,
+) -> optax.GradientTransformationExtraArgs:
+  """Returns `inner` on active sets that follow the gradient.
+
+  The initial sets are random. Every `refresh_every` updates, before
+  `stop_refresh_at`, each layer drops a fraction of its smallest active weights
+  and grows as many where |gradient| is largest among the rest; the count is
+  unchanged. As in the paper such an update is not a step of the optimizer: all
+  parameters stay, dense ones included, and schedules inside `inner` do not
+  count it. Only these updates read the gradient outside the sets.
+
+  Grown weights start at zero with fresh optimizer state. A weight that is
+  dropped and grown at once has never left.
+
+  Differs from the paper: with Powerpropagation a weight at zero stays there,
+  because the gradient of phi has a factor |phi|^(alpha - 1). With `grow_at`,
+  grown weights start at phi = +-grow_at, with the sign that decreases the loss
+  and close to zero in theta: 0.1 gives |theta| = 0.01 at alpha = 2.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> tx = rigl(
+    ...   optax.sgd(0.1), density=0.25, refresh_every=1, stop_refresh_at=9)
+    >>> params = {'linear': {'w': jnp.ones((4, 4))}}
+    >>> _, state = tx.update(params, tx.init(params), params)
+    >>> int(state.sets.forward['linear']['w'].sum())
+    4
+
+  Arguments not listed are those of `sparsity.magnitude`.
+
+  Args:
+    stop_refresh_at: T_end, the update at which `anneal` reaches zero; the sets
+      stay from then on.
+    drop_fraction: fraction of the active entries to drop, initially.
+    anneal: 'cosine' as in the paper, or 'constant' (refreshes at
+      `stop_refresh_at` too).
+    grow_at: initial |parameter| of grown entries.
+
+  Raises:
+    ValueError: If `density` or `drop_fraction` is outside (0, 1], an interval
+      is less than 1, or an option is unknown.
+
+  Reference:
+    Evci et al., 2020, "Rigging the lottery: making all tickets winners".
+    https://arxiv.org/abs/1911.11134
+  """
+
+  return _rewire(
+    inner,
+    lambda now, num_grown, kept: patterns.topk_masks(
+      pattern, now.gradients, num_grown, given=kept
+    ),
+    lambda params, gradients: gradients > 0,
+    steps=False,
+    grow_at=grow_at,
+    density=density,
+    refresh_every=refresh_every,
+    stop_refresh_at=stop_refresh_at,
+    drop_fraction=drop_fraction,
+    anneal=anneal,
+    distribution=distribution,
+    dense=dense,
+    pattern=pattern,
+    seed=seed,
+    select=select,
+  )
+
+
+def set_(
+  inner: optax.GradientTransformation,
+  *,
+  density: float,
+  refresh_every: int,
+  stop_refresh_at: int | None = None,
+  drop_fraction: float = 0.3,
+  anneal: str = 'constant',
+  grow_at: float = 0.0,
+  distribution: str | distributions.Distribution = 'uniform',
+  dense: Sequence[str] = (),
+  pattern: patterns.Pattern = patterns.UNSTRUCTURED,
+  seed: int = 0,
+  select: select_lib.Predicate = select_lib.is_weight,
+) -> optax.GradientTransformationExtraArgs:
+  """Returns `inner` on active sets that are rewired at random.
+
+  The initial sets are random. After every `refresh_every` updates (an epoch in
+  the paper) each layer drops a fraction of its smallest active weights and
+  grows as many at random among the rest; the count is unchanged. The optimizer
+  steps on every update, and the weights after the step are ranked. Grown
+  weights have fresh optimizer state.
+
+  Differs from the paper: the smallest weights are those of least magnitude,
+  rather than the smallest positive and the largest negative ones; and grown
+  weights start at zero, as in the comparisons of Evci et al., 2020, or at
+  +-grow_at, with the sign of their old value, random at initialization. With
+  Powerpropagation a weight at zero stays there: give `grow_at`, see
+  `sparsity.rigl`.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> tx = set_(optax.sgd(0.1), density=0.25, refresh_every=1)
+    >>> params = {'linear': {'w': jnp.ones((4, 4))}}
+    >>> _, state = tx.update(params, tx.init(params), params)
+    >>> int(state.sets.forward['linear']['w'].sum())
+    4
+
+  Arguments not listed are those of `sparsity.rigl`.
+
+  Args:
+    stop_refresh_at: last update that may change the sets; None: no end.
+    anneal: 'constant' as in the paper, or 'cosine' as in `sparsity.rigl`: the
+      fraction reaches zero at `stop_refresh_at`.
+    distribution: 'erdos_renyi' in the paper.
+
+  Raises:
+    ValueError: As in `sparsity.rigl`.
+
+  Reference:
+    Mocanu et al., 2018, "Scalable training of artificial neural networks with
+    adaptive sparse connectivity". https://arxiv.org/abs/1707.04780
+  """
+
+  return _rewire(
+    inner,
+    lambda now, num_grown, kept: patterns.random_masks(
+      pattern, now.key, kept, num_grown, kept
+    ),
+    lambda params, gradients: params < 0,
+    steps=True,
+    grow_at=grow_at,
+    density=density,
+    refresh_every=refresh_every,
+    stop_refresh_at=stop_refresh_at,
+    drop_fraction=drop_fraction,
+    anneal=anneal,
+    distribution=distribution,
+    dense=dense,
+    pattern=pattern,
+    seed=seed,
+    select=select,
+  )
+
+
+def _rewire(
   inner: optax.GradientTransformation,
   grow: Grow,
-  initial_values: Callable[[jax.Array, jax.Array], jax.Array],
+  starts_negative: Callable[[jax.Array, jax.Array], jax.Array],
   *,
   steps: bool,
+  grow_at: float,
   density: float,
   refresh_every: int,
   stop_refresh_at: int | None,
@@ -35,14 +195,12 @@ def rewire(
   seed: int,
   **options: Any,
 ) -> optax.GradientTransformationExtraArgs:
-  """Returns `inner` on random sets that are rewired at every refresh.
+  """Returns `inner` on random sets; each refresh drops units and grows as many.
 
-  A refresh drops a fraction of the smallest active units in each layer and
-  grows as many among all that are not kept, including those just dropped. A
-  unit that is dropped and grown at once has never left: it keeps its value and
-  its optimizer state. `initial_values` is the `grow` of `sparsity.Rule`;
-  `options` are further ones of `sparsity.make_counts`.
+  `starts_negative` maps (parameters, gradients) to the sign of grown entries.
   """
+  if not 0 <= grow_at < math.inf:
+    raise ValueError(f'expected a finite grow_at >= 0, got {grow_at}')
   fraction = _make_fraction(drop_fraction, anneal, stop_refresh_at)
   if stop_refresh_at is not None:
     if stop_refresh_at < 1:
@@ -67,9 +225,12 @@ def rewire(
       },
       jax.tree.map(jnp.subtract, counts.forward, dropped),
     )
-    grown = grow(now, pattern, dropped, kept)
+    grown = grow(now, dropped, kept)
     active = jax.tree.map(jnp.logical_or, kept, grown)
     return state_lib.ActiveSets(active, active)
+
+  def initial_values(params, gradients):
+    return jnp.where(starts_negative(params, gradients), -grow_at, grow_at)
 
   return wrapper.sparsify(
     inner,
@@ -80,14 +241,7 @@ def rewire(
   )
 
 
-def check_grow_at(grow_at: float) -> None:
-  """Raises ValueError unless `grow_at` is finite and not negative."""
-  if not 0 <= grow_at < math.inf:
-    raise ValueError(f'expected a finite grow_at >= 0, got {grow_at}')
-
-
 def _make_fraction(drop_fraction, anneal, stop) -> schedules.Density:
-  """Returns the schedule of the fraction to drop."""
   if anneal not in ANNEALS:
     raise ValueError(f'expected anneal out of {ANNEALS}, got {anneal!r}')
   if not 0 < drop_fraction <= 1:

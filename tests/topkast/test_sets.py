@@ -6,7 +6,7 @@ import pytest
 
 import sparsity
 from tests import oracles
-from topkast import sets
+from topkast import transform as sets
 
 KEY = jax.random.key(7)
 SHAPES = {'a/w': (9, 7), 'b/w': (4, 5, 3)}

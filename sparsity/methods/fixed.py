@@ -1,4 +1,4 @@
-"""SNIP: keep the weights the loss is most sensitive to, before training."""
+"""Sets that never change: at random, or SNIP's most sensitive weights."""
 
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -14,7 +14,57 @@ from sparsity import distributions
 from sparsity import patterns
 from sparsity import select as select_lib
 from sparsity import state as state_lib
+from sparsity import topk
 from sparsity import wrapper
+
+
+def static(
+  inner: optax.GradientTransformation,
+  *,
+  density: float,
+  distribution: str = 'uniform',
+  scope: str = 'layer',
+  dense: Sequence[str] = (),
+  seed: int = 0,
+  select: select_lib.Predicate = select_lib.is_weight,
+) -> optax.GradientTransformationExtraArgs:
+  """Returns `inner` on a random set of entries that never changes.
+
+  The baseline for dynamic methods.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> tx = static(optax.sgd(0.1), density=0.25)
+    >>> state = tx.init({'linear': {'w': jnp.ones((4, 4))}})
+    >>> int(state.sets.forward['linear']['w'].sum())
+    4
+
+  Arguments not listed are those of `sparsity.magnitude`.
+
+  Raises:
+    ValueError: If `density` is outside (0, 1] or an option is unknown.
+  """
+
+  def init(weights, counts, key):
+    keys = topk.layer_keys(key, weights)
+    scores = {
+      path: topk.random_scores(keys[path], weight.shape)
+      for path, weight in weights.items()
+    }
+    return topk.topk_masks(scores, counts.forward, counts.scope)
+
+  return _fixed(
+    inner,
+    init,
+    counts_lib.make_counts(
+      forward_density=density,
+      distribution=distribution,
+      scope=scope,
+      dense=dense,
+      select=select,
+    ),
+    seed=seed,
+  )
 
 
 def saliency(
@@ -108,14 +158,12 @@ def snip(
         raise ValueError(
           f'expected scores of shape {x.shape} for {path}, got {found}'
         )
-    best = patterns.topk_masks(
-      pattern, {path: own[path] for path in weights}, counts.forward, scope
-    )
-    return state_lib.same_sets(best)
+    own = {path: own[path] for path in weights}
+    return patterns.topk_masks(pattern, own, counts.forward, scope)
 
-  return wrapper.sparsify(
+  return _fixed(
     inner,
-    state_lib.Rule(init, lambda now, _: now.sets, changes='nothing'),
+    init,
     counts_lib.make_counts(
       forward_density=density,
       distribution=distribution,
@@ -124,5 +172,19 @@ def snip(
       pattern=pattern,
       select=select,
     ),
+  )
+
+
+def _fixed(inner, init, make_counts, seed=0):
+  """Returns `inner` on the masks of init(weights, counts, key), for ever."""
+  return wrapper.sparsify(
+    inner,
+    state_lib.Rule(
+      lambda *args: state_lib.same_sets(init(*args)),
+      lambda now, _: now.sets,
+      changes='nothing',
+    ),
+    make_counts,
     is_due=lambda count: jnp.zeros_like(count, bool),
+    seed=seed,
   )
