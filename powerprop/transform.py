@@ -23,8 +23,7 @@ def powerprop(
 
   `inner` is initialized with theta and gets dL/dtheta and theta, so that its
   weight decay and penalties act on theta. Its updates are multiplied by
-  alpha |phi|^(alpha - 1). To decay phi itself, chain a decay after it. The
-  state is that of `inner`, which also gets the extra arguments of `update`;
+  alpha |phi|^(alpha - 1). To decay phi itself, chain a decay after it.
   `alpha` and `select` are as in `to_weights`.
 
   Example:

@@ -63,10 +63,7 @@ def count(fn: Callable[..., Any], params: Any, *args: Any) -> Network:
     >>> network.layers[1]
     Layer(path='linear/w', shape=(784, 10), size=7840, flops=15680)
 
-  Args:
-    params: a tree of arrays or shapes.
-    *args: trees of arrays or shapes: data, except masks (boolean arrays) and
-      random keys.
+  Arguments are data, except masks (boolean arrays) and random keys.
 
   Raises:
     ValueError: If there are products inside a `jax.lax.while_loop`, or inside
@@ -137,8 +134,7 @@ def train_rigl(
   """Returns the mean FLOPs of a step of RigL.
 
   (3 f_S T + 2 f_S + f_D) / (T + 1) with T = `refresh_every`: one dense gradient
-  of the weights after every T sparse steps. As in the paper, refreshes are
-  assumed to continue to the end of training.
+  of the weights after every T sparse steps, until the end of training.
 
   Raises:
     ValueError: As for `forward`, or if `refresh_every` is less than 1.
@@ -207,8 +203,7 @@ def num_bytes(
 ) -> int:
   """Returns the bytes of a layer in its smallest form.
 
-  The candidates are the active values with a bitmask, the active values with
-  an index each, and all values.
+  That is the active values with a bitmask or an index each, or all values.
 
   Example:
     >>> num_bytes(800, 800), num_bytes(800, 80), num_bytes(800, 8)
@@ -224,11 +219,10 @@ def num_bytes(
 
 
 def _check(network: Network, densities: Densities):
-  paths = {layer.path for layer in network.layers}
-  if unknown := sorted(set(densities) - paths):
-    raise ValueError(
-      f'expected densities of layers out of {sorted(paths)}, got {unknown}'
-    )
+  paths = [layer.path for layer in network.layers]
   for path, density in densities.items():
-    if not 0 <= density <= 1:
-      raise ValueError(f'expected densities in [0, 1], got {path}: {density}')
+    if path not in paths or not 0 <= density <= 1:
+      raise ValueError(
+        f'expected densities in [0, 1] of layers out of {paths}, got '
+        f'{path}: {density}'
+      )

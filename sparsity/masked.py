@@ -110,9 +110,7 @@ def masked_weights(
 
   Inside `sparsity.grad` and `value_and_grad` any model works: one whose layers
   cannot take `MaskedWeights`, such as `hk.Conv2D`, receives masked arrays.
-  Outside of them, as in evaluation, use `forward_weights`. The leaves of a
-  `MaskedWeights` are its unmasked values and its mask; a loss should not map
-  over the leaves of the weights.
+  Outside of them, as in evaluation, use `forward_weights`.
 
   Example:
     >>> import jax.numpy as jnp, optax, sparsity
@@ -125,12 +123,10 @@ def masked_weights(
     >>> updates, state = tx.update(gradients, state, params)
 
   Args:
-    tx: the sparse method, outermost; it knows the density of each layer.
+    tx: the sparse method, outermost; `state` is its masked state.
     params: raw or reparameterized.
-    state: of `tx`; masked, not compact.
     skip: whether the computation runs on a single device, as in
-      `skip=mesh.size == 1`; False gives masked arrays. None: whether JAX has a
-      single device, over all processes.
+      `skip=mesh.size == 1`; by default, whether JAX has a single device.
 
   Raises:
     ValueError: If `tx` is not one of this package's methods itself, or `state`

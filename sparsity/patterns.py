@@ -108,10 +108,9 @@ def n_of_m(n: int, m: int, *, otherwise: str = 'error') -> Pattern:
 def block(rows: int, columns: int, *, otherwise: str = 'error') -> Pattern:
   """Returns the pattern of blocks of [rows, columns] in [I, O].
 
-  Each spatial position of a convolution kernel is a separate matrix. Blocks at
-  the edges may be smaller; each counts as one block, and since blocks are
-  ranked by their mean, size does not matter. Layers with fewer than two axes do
-  not fit.
+  Each spatial position of a convolution kernel is a separate matrix. Smaller
+  blocks at the edges count alike, since blocks are ranked by their mean. Layers
+  with fewer than two axes do not fit.
 
   Example:
     >>> scores = jnp.array([[1.0, 1.0, 2.0], [1.0, 1.0, 2.0]])
@@ -148,18 +147,13 @@ def block(rows: int, columns: int, *, otherwise: str = 'error') -> Pattern:
 
 
 def channels(*, otherwise: str = 'error') -> Pattern:
-  """Returns the pattern of output channels, the last axis.
-
-  Layers with fewer than two axes do not fit.
+  """Returns the pattern of output channels: the last of two or more axes.
 
   Example:
     >>> scores = jnp.array([[1.0, 3.0], [4.0, 3.0]])
     >>> topk_masks(channels(), {'w': scores}, {'w': 1})['w'].astype(int)
     Array([[0, 1],
            [0, 1]], dtype=int32)
-
-  Raises:
-    ValueError: If `otherwise` is unknown.
 
   Reference:
     Li et al., 2017, "Pruning filters for efficient ConvNets".
@@ -188,8 +182,8 @@ def topk_masks(
 ) -> dict[str, jax.Array]:
   """Returns the masks of the k units of largest |score|, by layer path.
 
-  Units in the masks `given` are not chosen again. `k` is by path, or a total
-  with `scope='global'`, which requires `UNSTRUCTURED`; it may be traced.
+  Units in the masks `given` are not chosen again. `scope='global'` requires
+  `UNSTRUCTURED`.
   """
   if scope == 'global':
     return topk_lib.topk_masks(scores, k, scope, magnitude=True)

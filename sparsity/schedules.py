@@ -14,11 +14,7 @@ Event = Callable[[jax.Array], jax.Array]
 
 
 def constant(density: float) -> Density:
-  """Returns a schedule of constant density.
-
-  Raises:
-    ValueError: If `density` is outside (0, 1].
-  """
+  """Returns a schedule of constant density, in (0, 1]."""
   _check_density('density', density)
   return lambda count: jnp.full(jnp.shape(count), density, jnp.float32)
 
@@ -100,8 +96,6 @@ def every(interval: int, *, start: int = 0, stop: int | None = None) -> Event:
 
 def every_to(end: int, interval: int, *, start: int = 0) -> Event:
   """Returns an event due every `interval` updates after `start`, and at `end`.
-
-  The last one coincides with the end of a schedule, whatever the interval.
 
   Example:
     >>> due = every_to(9, 3, start=2)

@@ -49,9 +49,8 @@ def search(
 ) -> Bracket:
   """Narrows the bracket until the count at `low` is k, or to one value.
 
-  A pass that narrows the bracket too little is followed by one with evenly
-  spaced trial values, which bounds the number of passes at twice that of a
-  search by equal parts. `excess` is subtracted from every count.
+  A pass that narrows it too little is followed by one with even steps, which
+  bounds the number of passes. `excess` is subtracted from every count.
   """
   # More parts make fewer passes with more comparisons; measured.
   num_parts = 4 if len(ks) == 1 else 3
@@ -95,11 +94,7 @@ def narrow(
 def count(
   rank: Rank, leaves: Sequence[jax.Array], values: jax.Array
 ) -> jax.Array:
-  """Returns [N, T]: the number of n-th ranks that are >= values[n, t].
-
-  One reduction with many results reads its operands once and is vectorized;
-  separate reductions would each read them again.
-  """
+  """Returns [N, T]: the number of n-th ranks that are >= values[n, t]."""
 
   def add(a, b):
     return tuple(x + y for x, y in zip(a, b, strict=True))
@@ -109,6 +104,7 @@ def count(
   starts = [jnp.int32(offset) for offset in offsets(leaves)]
   leaves, starts, values = lax.optimization_barrier((leaves, starts, values))
 
+  # One reduction with many results reads its operands only once.
   counts = zeros = (np.int32(0),) * values.size
   for leaf, offset in zip(leaves, starts, strict=True):
     is_above = tuple(

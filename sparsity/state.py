@@ -88,10 +88,6 @@ def sparse_state(state: optax.OptState) -> SparseState:
   Raises:
     ValueError: If there is none, or more than one.
   """
-
-  def is_sparse(node):
-    return isinstance(node, SparseState)
-
   found = list(filter(is_sparse, jax.tree.leaves(state, is_leaf=is_sparse)))
   if len(found) != 1:
     raise ValueError(
@@ -101,12 +97,15 @@ def sparse_state(state: optax.OptState) -> SparseState:
   return found[0]
 
 
+def is_sparse(node: Any) -> bool:
+  """Returns True for a `SparseState`."""
+  return isinstance(node, SparseState)
+
+
 def forward_weights(params: Any, state: optax.OptState) -> Any:
   """Returns the weights of the network: `params` on A, zero elsewhere.
 
-  Shapes:
-    params: a tree like the one the optimizer was initialized with, raw or
-      reparameterized; the result has the same shapes and dtypes.
+  `params` may be raw or reparameterized.
 
   Raises:
     ValueError: If `state` does not hold exactly one `SparseState`.

@@ -45,9 +45,6 @@ def order(scores: jax.Array, magnitude: bool = False) -> jax.Array:
 
   -0.0 equals 0.0, NaN is below every number, and subnormals are distinct even
   where float comparisons flush them to zero.
-
-  Shapes:
-    scores: any; the result has the same shape.
   """
   lowest, infinity = _range(scores.dtype, magnitude)
   keys = _raw_order(scores, magnitude)
@@ -61,17 +58,8 @@ def find(
 ) -> list[Cut]:
   """Returns for each k the cut that keeps exactly k scores over all leaves.
 
+  The leaves are ranked as if flattened and concatenated; ks [N] are clipped.
   The cuts share every pass over the scores.
-
-  Example:
-    >>> scores = jnp.array([5.0, 7.0, 5.0, 5.0])
-    >>> [cut] = find([scores], jnp.array([3]))
-    >>> keep(scores, cut)
-    Array([ True,  True,  True, False], dtype=bool)
-
-  Shapes:
-    leaves: any; ranked together, as if flattened and concatenated.
-    ks: [N]; clipped to [0, total size].
   """
   leaves = [lax.stop_gradient(leaf) for leaf in leaves]
   total = _total_size(leaves)
@@ -96,10 +84,7 @@ def find(
 def keep(
   scores: jax.Array, cut: Cut, offset: int = 0, magnitude: bool = False
 ) -> jax.Array:
-  """Returns the boolean mask of the scores above a cut of `find`.
-
-  `offset` is the entry of `search.offsets` for this leaf.
-  """
+  """Returns the mask of the scores above a cut; for `search.offsets`."""
   is_last = _indices(scores.shape, offset) > cut.last
   least = jnp.where(is_last, cut.key + 1, cut.key)
   return order(scores, magnitude) >= least

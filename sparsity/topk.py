@@ -33,13 +33,9 @@ def topk_mask(
     >>> topk_mask(jnp.array([3.0, -9.0, 3.0, 3.0]), 2)
     Array([ True, False,  True, False], dtype=bool)
 
-  Shapes:
-    scores: any; the result has the same shape.
-
   Args:
-    k: Number of entries to keep. An array is not checked but clipped to
-      [0, size].
-    magnitude: Rank |scores|, without materializing them.
+    k: an array is not checked but clipped to [0, size].
+    magnitude: rank |scores|, without materializing them.
 
   Raises:
     ValueError: If `k` is an integer outside [0, size].
@@ -65,8 +61,7 @@ def topk_masks(
     Array([False, False], dtype=bool)
 
   Args:
-    k: Number of entries to keep: a tree like `scores` (`scope='layer'`), or one
-      total (`scope='global'`).
+    k: a tree like `scores`, or one total with `scope='global'`.
     scope: 'layer' ranks each layer by itself, 'global' all layers together.
 
   Raises:
@@ -85,8 +80,7 @@ def nested_topk_masks(
 ) -> tuple[Any, ...]:
   """Returns `topk_masks(scores, k)` for each k, from one shared search.
 
-  The masks are nested, because all of them break ties alike. Two cost little
-  more than one.
+  The masks are nested, and two cost little more than one.
 
   Example:
     >>> forward, backward = nested_topk_masks(jnp.arange(4.0), [1, 3])

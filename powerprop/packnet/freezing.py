@@ -136,14 +136,12 @@ def with_sets(
   """
   held = state_lib.active_sets(opt_state)
   ownership.check_alike('sets like those in the state', sets, held)
-
-  def is_sparse(node):
-    return isinstance(node, state_lib.SparseState)
-
   return jax.tree.map(
-    lambda node: node._replace(sets=sets) if is_sparse(node) else node,
+    lambda node: (
+      node._replace(sets=sets) if state_lib.is_sparse(node) else node
+    ),
     opt_state,
-    is_leaf=is_sparse,
+    is_leaf=state_lib.is_sparse,
   )
 
 

@@ -41,7 +41,6 @@ def network(x):
 @pytest.mark.parametrize(
   ('name', 'alpha'),
   [
-    ('Linear', 1),
     ('Linear', 1.3),
     ('Conv2D', 2),
     ('Conv2DTranspose', 2),
@@ -140,22 +139,6 @@ def test_a_getter_inside_sees_theta_and_one_outside_phi():
   net.apply(params, jnp.ones((1, 2)))
   np.testing.assert_allclose(seen['outside'], 2.0)
   np.testing.assert_allclose(seen['inside'], 4.0)
-
-
-def test_contexts_within_each_other_multiply_their_powers():
-  def forward(x):
-    linear = hk.Linear(3, w_init=usual)
-    with powerprop.parameterize(2), powerprop.parameterize(1.5):
-      return linear(x)
-
-  plain = transform(lambda x: hk.Linear(3, w_init=usual)(x))
-  x = jnp.ones((1, 4))
-  params = transform(forward).init(KEY, x)
-  weights = powerprop.to_weights(params, 3)
-  oracles.assert_close(weights, plain.init(KEY, x))
-  np.testing.assert_allclose(
-    transform(forward).apply(params, x), plain.apply(weights, x), rtol=1e-5
-  )
 
 
 def test_lifted_parameters_go_by_their_name_in_the_inner_transform():

@@ -112,13 +112,6 @@ class Learner:
   [
     ('momentum and decay', 'packnet', {'keep_state': True}),
     ('adamw', 'efficient', {'alpha': 2.0, 'per_task_biases': True}),
-    pytest.param('adamw', 'packnet', {'alpha': 2.0}, marks=pytest.mark.nightly),
-    pytest.param(
-      'momentum and decay',
-      'efficient',
-      {'keep_state': True, 'per_task_heads': False},
-      marks=pytest.mark.nightly,
-    ),
   ],
 )
 def test_predictions_of_earlier_tasks_are_bitwise_unchanged(
@@ -142,8 +135,7 @@ def test_predictions_of_earlier_tasks_are_bitwise_unchanged(
   assert learner.predict._cache_size() == 1
   assert learner.train._cache_size() == 1
   assert learner.evaluate._cache_size() == (method == 'efficient')
-  # The first task has the whole network, so that it learns.
-  assert accuracies[0] > 0.6
+  assert accuracies[0] > 0.6  # with the whole network
 
 
 @pytest.mark.parametrize(

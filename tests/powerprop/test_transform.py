@@ -1,5 +1,3 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -159,30 +157,6 @@ def test_every_optimizer_trains_and_compiles_once(name):
   start = powerprop.from_weights(params(), 2)
   _, values = run(WRAPPED[name](), 2, 60, start)
   assert values[-1] < 0.5 * values[0]
-
-
-def test_state_maps_over_parameters():
-  tx = powerprop.powerprop(optax.adam(0.1), {'net/linear': 2})
-  state = optax.tree.map_params(
-    tx, lambda x: jnp.ones_like(x), tx.init(params())
-  )
-  oracles.assert_close(state[0].mu, jax.tree.map(jnp.ones_like, params()))
-  link = powerprop.scale_by_powerprop(2)
-  optax.tree.map_params(link, lambda x: x, link.init(params()))
-
-
-def test_bfloat16_updates_have_the_dtype_of_the_inner_optimizer():
-  inner = OPTIMIZERS['adam']()
-  tx = powerprop.powerprop(inner, 3)
-  dtypes = functools.partial(jax.tree.map, lambda x: x.dtype)
-  halves = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params())
-  actual, expected = jax.eval_shape(
-    lambda params: [
-      each.update(params, each.init(params), params)[0] for each in (tx, inner)
-    ],
-    halves,
-  )
-  assert dtypes(actual) == dtypes(expected) == dtypes(halves)
 
 
 @pytest.mark.parametrize(

@@ -19,16 +19,8 @@ def make(**options):
 def test_uniform_counts_are_rounded_in_each_layer():
   counts = make(forward_density=0.1, backward_density=0.25)
   assert counts.sizes == SIZES
-  assert counts.forward == {
-    'net/linear/w': 60,
-    'net/linear_1/w': 30,
-    'net/tiny/w': 1,
-  }
-  assert counts.backward == {
-    'net/linear/w': 150,
-    'net/linear_1/w': 75,
-    'net/tiny/w': 2,
-  }
+  assert list(counts.forward.values()) == [60, 30, 1]
+  assert list(counts.backward.values()) == [150, 75, 2]
   assert counts.forward_densities == dict.fromkeys(SIZES, 0.1)
 
 
@@ -75,11 +67,10 @@ def test_global_counts_are_of_all_together():
 @pytest.mark.parametrize('scope', ['layer', 'global'])
 def test_at_density_one_nothing_is_sparse(scope):
   assert make(forward_density=1.0, scope=scope).sizes == {}
-
-
-def test_a_layer_with_a_full_backward_set_is_still_sparse():
-  counts = make(forward_density=0.1, backward_density=1.0)
-  assert counts.backward == SIZES
+  full = make(forward_density=0.1, backward_density=1.0)
+  assert full.backward == SIZES
+  counts = sparsity.make_counts(forward_density=0.1, scope=scope)
+  assert counts({}).sizes == {}
 
 
 def test_shapes_suffice_and_the_backward_density_defaults_to_the_forward():
@@ -100,18 +91,10 @@ def test_with_a_pattern_both_counts_are_of_units():
   assert counts.backward == {'net/linear/w': 15, 'net/linear_1/w': 5}
 
 
-@pytest.mark.parametrize('scope', ['layer', 'global'])
-def test_a_tree_without_leaves_has_no_counts(scope):
-  dense = ('linear',) if scope == 'layer' else ()
-  counts = sparsity.make_counts(forward_density=0.1, scope=scope, dense=dense)
-  assert counts({}).sizes == {}
-
-
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
     ({'forward_density': 0.0}, r'forward_density in \(0, 1\], got 0\.0'),
-    ({'forward_density': 1.5}, r'forward_density in \(0, 1\], got 1\.5'),
     (
       {'forward_density': 0.1, 'backward_density': 1.5},
       r'backward_density in \(0, 1\], got 1\.5',
@@ -132,10 +115,6 @@ def test_a_tree_without_leaves_has_no_counts(scope):
     (
       {'forward_density': 0.1, 'dense': ('conv',)},
       r"dense layers out of .*got 'conv', which matches none",
-    ),
-    (
-      {'forward_density': 0.1, 'dense': ('linear_1',)},
-      r"got \['net/linear_1/w'\] with 300: raise the density",
     ),
     (
       {'forward_density': 0.1, 'select': lambda *_: False},

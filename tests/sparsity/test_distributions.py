@@ -86,7 +86,6 @@ def test_density_one_is_exactly_one(distribution):
   ('density', 'dense', 'message'),
   [
     (0.0, (), r'in \(0, 1\], got 0\.0'),
-    (1.1, (), r'in \(0, 1\], got 1\.1'),
     (float('nan'), (), r'in \(0, 1\], got nan'),
     (0.5, ('c/w',), r"out of \['a/w', 'b/w'\], got \['c/w'\]"),
     (
@@ -100,8 +99,3 @@ def test_a_bad_argument_is_an_error(density, dense, message):
   shapes = {'a/w': (3, 4), 'b/w': (2, 2)}
   with pytest.raises(ValueError, match=message):
     distributions.uniform(shapes, density, dense=dense)
-
-
-def test_an_empty_layer_is_an_error():
-  with pytest.raises(ValueError, match=r"got empty \['a/w'\]"):
-    distributions.uniform({'a/w': (0, 4)}, 0.5)

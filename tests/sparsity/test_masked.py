@@ -31,20 +31,6 @@ def test_products_and_gradients_are_those_of_the_masked_weight():
   np.testing.assert_array_equal(dx[:, 30:], 0.0)
 
 
-def test_vmap_maps_over_weights_and_masks():
-  rng = np.random.default_rng(0)
-  x = jnp.asarray(rng.normal(size=(3, 8, 40)), jnp.float32)
-  w = jnp.asarray(rng.normal(size=(3, 40, 30)), jnp.float32)
-  mask = jnp.asarray(rng.random((3, 40, 30)) < 0.2)
-
-  def run(x, w, mask):
-    return sparsity.matmul(x, masked.MaskedWeights(w, mask))
-
-  found = jax.jit(jax.vmap(run))(x, w, mask)
-  expected = jnp.matmul(x, jnp.where(mask, w, 0))
-  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-
-
 @pytest.fixture
 def is_native(monkeypatch):
   """The native kernels in use; skips where they are not built."""

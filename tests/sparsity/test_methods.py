@@ -240,23 +240,6 @@ def test_the_weights_of_the_network_converge(method, optimizer):
     assert left < 0.2 * np.abs(start - target)[forward].mean()
 
 
-@each_case
-def test_map_params_finds_every_array_shaped_like_parameters(method, optimizer):
-  tx = make_tx(method, optimizer)
-  state = jax.eval_shape(tx.init, make_tree(0))
-  marked = optax.tree.map_params(
-    tx,
-    lambda x: 'parameter',
-    state,
-    transform_non_params=lambda _: 'other',
-  )
-  assert sparsity.sparse_state(marked).count == 'other'
-  for is_parameter, x in zip(
-    jax.tree.leaves(marked), jax.tree.leaves(state), strict=True
-  ):
-    assert is_parameter == ('parameter' if jnp.ndim(x) else 'other')
-
-
 @functools.cache
 def dense_params(optimizer):
   """Returns the parameters after 4 steps of dense training."""
@@ -289,30 +272,6 @@ def test_density_one_is_dense_training_bit_for_bit(method, optimizer):
   for _ in range(4):
     params, state, _ = step(params, state)
   oracles.assert_same(params, dense_params(optimizer))
-
-
-@pytest.mark.parametrize('method', ['rigl', 'topkast'])
-def test_scan_equals_a_loop(method):
-  tx = make_tx(method, 'adam')
-  step = make_step(tx)
-
-  @jax.jit
-  def scan(params, state):
-    return jax.lax.scan(
-      lambda carry, _: (step(*carry)[:2], None), (params, state), length=6
-    )[0]
-
-  params = make_tree(0)
-  params, state = scan(params, tx.init(params))
-  expected = run(method, 'adam')
-  oracles.assert_same(state.sets, expected.states[6].sets)
-  for layer in LAYERS:
-    np.testing.assert_allclose(
-      params[layer]['w'].astype(jnp.float32),
-      expected.params[6][layer]['w'].astype(np.float32),
-      rtol=2e-2,
-      atol=1e-5,
-    )
 
 
 @pytest.mark.parametrize(
@@ -388,20 +347,6 @@ def test_static_sets_are_random_and_stay():
   assert sum(int(forward[layer]['w'].sum()) for layer in LAYERS) == 32
 
 
-def test_magnitude_prunes_once_the_smallest_at_that_time():
-  found = run('magnitude', 'adam')
-  for i in range(3):
-    assert all(x.all() for x in jax.tree.leaves(found.states[i].sets))
-  for layer in LAYERS:
-    scores = np.abs(found.params[3][layer]['w']).astype(np.float64).ravel()
-    k = scores.size // 2
-    expected = np.zeros(scores.size, bool)
-    expected[np.argsort(-scores, kind='stable')[:k]] = True
-    for state in (*found.states[3:], found.last[1]):
-      for mask in (state.sets.forward, state.sets.backward):
-        np.testing.assert_array_equal(mask[layer]['w'].ravel(), expected)
-
-
 @pytest.mark.parametrize(
   ('method', 'options', 'message'),
   [
@@ -409,19 +354,14 @@ def test_magnitude_prunes_once_the_smallest_at_that_time():
     ('magnitude', {'at': 0}, 'at >= 1, got 0'),
     ('magnitude', {'score': 'size'}, "score out of .* got 'size'"),
     ('gradual', {'prune_every': 0}, 'interval >= 1, got 0'),
-    ('gradual', {'start': -1}, 'start >= 0, got -1'),
     ('gradual', {'end': 1}, 'end >= 2, got 1'),
-    ('set', {'refresh_every': 0}, 'interval >= 1, got 0'),
     ('set', {'drop_fraction': 1.5}, r'drop_fraction in \(0, 1\], got 1.5'),
     ('set', {'grow_at': float('nan')}, 'grow_at >= 0, got nan'),
     ('rigl', {'stop_refresh_at': 0}, 'stop_refresh_at >= 1, got 0'),
     ('rigl', {'stop_refresh_at': None}, "anneal='cosine', got None"),
-    ('rigl', {'drop_fraction': 0.0}, r'drop_fraction in \(0, 1\], got 0'),
     ('rigl', {'anneal': 'linear'}, "anneal out of .* got 'linear'"),
-    ('rigl', {'grow_at': -1.0}, r'grow_at >= 0, got -1'),
     ('topkast', {'forward_density': 0.6}, '=0.6, backward_density=0.5'),
     ('topkast', {'exploration': 'rigl'}, "exploration out of .*'rigl'"),
-    ('topkast', {'refresh_every': 0}, 'interval >= 1, got 0'),
     ('topkast', {'stop_refresh_at': -1}, 'stop >= 0, got -1'),
   ],
 )

@@ -139,18 +139,6 @@ def test_a_weight_dropped_and_grown_at_once_never_left():
   np.testing.assert_array_equal(state.inner.trace['a']['w'], 1.5 * active)
 
 
-def test_state_made_from_parameters_starts_from_their_grown_values():
-  copy = optax.GradientTransformation(lambda params: params, lambda *xs: xs[:2])
-  found = run(RIGL(copy, grow_at=0.5), 1)
-  params, state = found[1]
-  for layer in SHAPES:
-    before, after = masks_of(found, layer)
-    grown = after & ~before
-    assert grown.any()
-    copied, weight = state.inner[layer]['w'], params[layer]['w']
-    np.testing.assert_allclose(copied[grown], weight[grown], rtol=1e-5)
-
-
 def test_with_powerprop_the_gradient_of_theta_decides():
   inner = powerprop.powerprop(optax.sgd(0.1), 2.0)
   found = run(RIGL(inner, refresh_every=2, stop_refresh_at=8, grow_at=0.3), 2)
@@ -165,43 +153,6 @@ def test_with_powerprop_the_gradient_of_theta_decides():
     found_values = new_params[layer]['w'][grown]
     expected = -0.3 * np.sign(gradient[grown])
     np.testing.assert_allclose(found_values, expected, rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-  'method', [RIGL, pytest.param(SET, marks=pytest.mark.nightly)]
-)
-def test_grown_weights_learn_with_powerprop_only_from_grow_at(method):
-  target = jnp.zeros((6, 6)).at[0].set(1.0)
-
-  def last_loss(grow_at):
-    tx = method(
-      powerprop.powerprop(optax.sgd(0.1), 2.0),
-      density=1 / 3,
-      refresh_every=10,
-      stop_refresh_at=1000,
-      grow_at=grow_at,
-    )
-    phi = {'linear': {'w': jnp.full((6, 6), 0.2)}}
-    state = tx.init(phi)
-
-    def loss(weights):
-      return jnp.sum((weights['linear']['w'] - target) ** 2)
-
-    def weights(phi, state):
-      return sparsity.forward_weights(powerprop.to_weights(phi, 2.0), state)
-
-    def step(carry, _):
-      phi, state = carry
-      gradients = jax.grad(loss)(weights(phi, state))
-      updates, state = tx.update(gradients, state, phi)
-      return (optax.apply_updates(phi, updates), state), None
-
-    carry, _ = jax.lax.scan(step, (phi, state), length=400)
-    return float(loss(weights(*carry)))
-
-  # Target weights outside the first set cannot be learned from zero.
-  assert last_loss(0.0) > 0.9
-  assert last_loss(0.1) < 0.05
 
 
 def test_n_of_m_holds_at_every_update():
@@ -269,20 +220,6 @@ def test_every_entry_that_set_does_not_keep_is_equally_likely_to_be_grown():
   # Four of twelve free places, just dropped or not.
   shares = chosen.sum(0) / free.sum(0)
   np.testing.assert_allclose(shares, 1 / 3, atol=0.06)
-
-
-def test_the_sets_of_set_stay_after_the_last_refresh():
-  masks = masks_of(run(SET(optax.sgd(0.3), stop_refresh_at=6), 10))
-  assert (masks[5] != masks[6]).any()
-  for mask in masks[7:]:
-    np.testing.assert_array_equal(mask, masks[6])
-
-
-def test_set_with_cosine_drops_less_and_less():
-  options = {'stop_refresh_at': 10, 'anneal': 'cosine', 'drop_fraction': 1.0}
-  found = run(SET(optax.sgd(0.3), **options), 9)
-  for t in (3, 6, 9):
-    num_gone(found, t, round(25 * 0.5 * (1 + np.cos(np.pi * t / 10))))
 
 
 def test_weights_grown_by_set_start_at_grow_at_with_their_old_sign():

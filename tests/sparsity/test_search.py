@@ -91,24 +91,6 @@ def test_random_scores_need_few_passes(passes):
   assert max(made) < 20
 
 
-@pytest.mark.parametrize('shape', [(3, 3, 20, 5), (1100,), (600, 2)])
-def test_large_arrays_are_counted_in_parts_alike(shape, monkeypatch):
-  scores = np.random.default_rng(2).standard_normal(shape).astype(np.float32)
-  values = jnp.array([[0, 2**29, 2**30]])
-
-  def count():
-    return search.count(
-      lambda leaf, *_: threshold.order(leaf), [jnp.asarray(scores)], values
-    )
-
-  expected = [[(scores >= x).sum() for x in (0, 2.0**-63, 2.0)]]
-  assert np.array_equal(count(), expected)
-  monkeypatch.setattr(search, '_LEAST_SPLIT', 100)
-  monkeypatch.setattr(search, '_LEAST_PART', 20)
-  assert np.array_equal(count(), expected)
-  assert search._inner_axes(shape)[-1] == len(shape) - 1
-
-
 def test_parts_are_counted_where_sharded_scores_are(monkeypatch):
   monkeypatch.setattr(search, '_LEAST_SPLIT', 1)
   monkeypatch.setattr(search, '_LEAST_PART', 100)

@@ -4,7 +4,6 @@ import numpy as np
 import optax
 import pytest
 
-import powerprop
 import sparsity
 from tests import oracles
 
@@ -65,16 +64,6 @@ def test_saliency_compiles_once_and_is_float32():
     sparsity.saliency(loss, weights(), [])
 
 
-def test_saliency_averages_gradients_not_their_magnitudes():
-  x = jnp.array([2.0, 1.0])
-  scores = sparsity.saliency(
-    lambda weights, x: jnp.sum(weights * x),
-    jnp.array([3.0, 3.0]),
-    [x, x * jnp.array([-1.0, 1.0])],
-  )
-  np.testing.assert_array_equal(scores, [0.0, 3.0])
-
-
 def masks_of(state):
   oracles.assert_same(*state.sets)
   return [state.sets.forward[f'layer_{i}']['w'] for i in range(2)]
@@ -98,23 +87,6 @@ def test_the_most_salient_are_kept_and_trained(scope):
     for mask, right, i in zip(masks_of(state), expected, range(2), strict=True):
       np.testing.assert_array_equal(mask, right)
       np.testing.assert_array_equal(updates[f'layer_{i}']['w'] != 0, right)
-
-
-def test_saliencies_of_phi_and_theta_rank_alike():
-  alpha = 3.0
-  phi = powerprop.from_weights(weights(), alpha)
-
-  def loss_of_phi(phi, batch):
-    return loss(powerprop.to_weights(phi, alpha), batch)
-
-  sets = [
-    masks_of(sparsity.snip(optax.sgd(0.1), scores=s, density=0.3).init(phi))
-    for s in (
-      sparsity.saliency(loss, weights(), batches(2)),
-      sparsity.saliency(loss_of_phi, phi, batches(2)),
-    )
-  ]
-  oracles.assert_same(*sets)
 
 
 def test_scores_that_do_not_fit_are_an_error_that_names_the_layer():

@@ -35,9 +35,7 @@ def count_haiku(fn, *args):
 @pytest.mark.parametrize(
   ('make', 'image', 'products'),
   [
-    (lambda: hk.Conv2D(7, 3), (9, 8, 4), 9 * 8 * 3 * 3 * 4 * 7),
     (lambda: hk.Conv2D(7, 3, 2), (9, 8, 4), 5 * 4 * 3 * 3 * 4 * 7),
-    (lambda: hk.Conv2D(7, 5, 3), (9, 8, 4), 3 * 3 * 5 * 5 * 4 * 7),
     (lambda: hk.Conv2D(8, 3, feature_group_count=4), (5, 5, 4), 5 * 5 * 9 * 8),
     (lambda: hk.Conv2DTranspose(6, 2, 2), (5, 5, 4), 5 * 5 * 4 * 2 * 2 * 6),
   ],
@@ -53,7 +51,6 @@ def test_a_convolution_has_a_product_for_each_window_entry(
 @pytest.mark.parametrize(
   'change',
   [
-    lambda w: w,
     lambda w: w.astype(jnp.bfloat16).astype(jnp.float32),
     lambda w: jnp.where(w > 0, w, 0.0),
     lambda w: w * sparsity.topk_mask(w, 4, magnitude=True),
@@ -64,8 +61,7 @@ def test_a_convolution_has_a_product_for_each_window_entry(
     lambda w: jax.lax.stop_gradient(w),
     lambda w: jax.checkpoint(jnp.sin)(w),
     lambda w: w + 0.1 * jax.random.normal(KEY, w.shape),
-    lambda w: jax.lax.optimization_barrier(w),
-    lambda w: jax.jit(lambda w: -w)(w),
+    lambda w: jax.jit(lambda w: jax.lax.optimization_barrier(-w))(w),
   ],
 )
 def test_a_parameter_is_followed_through(change):
@@ -136,7 +132,6 @@ SQUARE = shape(3, 3)
   ('fn', 'params', 'args', 'expected'),
   [
     # Biases and scales do not turn activations into parameters.
-    (biased, BIASED, [shape(1, 3)], {'a': 30, 'c': 40}),
     (biased, BIASED, [shape(2, 3)], {'a': 60, 'c': 80}),
     # A mask among the arguments is not data.
     (
