@@ -274,18 +274,7 @@ def test_density_one_is_dense_training_bit_for_bit(method, optimizer):
   oracles.assert_same(params, dense_params(optimizer))
 
 
-@pytest.mark.parametrize(
-  'method',
-  [
-    'set',
-    'topkast',
-    *(
-      pytest.param(method, marks=pytest.mark.nightly)
-      for method in METHODS
-      if method not in ('set', 'topkast')
-    ),
-  ],
-)
+@pytest.mark.parametrize('method', ['set', 'topkast'])
 def test_sharded_sets_are_those_of_one_device(method):
   mesh = jax.make_mesh((4,), ('x',), axis_types=(jax.sharding.AxisType.Auto,))
   sharding = jax.sharding.NamedSharding(mesh, jax.P('x'))

@@ -26,18 +26,13 @@ def adversarial_cases():
   ladder = np.arange(SIZE)
   return {
     'all equal': np.full(SIZE, 0.3),
-    'all zero': np.zeros(SIZE),
-    'all infinite': np.full(SIZE, np.inf),
     'all NaN': np.full(SIZE, np.nan),
     'two values': np.where(is_first, 1.0, 1.0 + 2.0**-23),
     'two clusters far apart': np.where(is_first, 1e-30, 1e30) * uniform,
-    'one outlier': np.where(ladder == 7, 1e38, 1e-38),
     'few in the tail': np.where(ladder < 300, 1e30, 1e-3) * uniform,
-    'steps towards one': 1 + 2.0 ** -(ladder % 24),
     'each octave half': 2.0 ** -np.minimum(ladder, 148),
     'doubly exponential': np.exp(-np.exp(ladder % 6.0)),
     'mostly zero': np.where(is_first, 0, uniform),
-    'neighbors': np.int32(2**29 + ladder).view(np.float32),
     'neighbors in clusters': np.int32(
       2**29 + ladder % 50 + 2**20 * (ladder // 50)
     ).view(np.float32),

@@ -44,7 +44,6 @@ def test_the_name_of_the_last_module_decides():
   assert not select.is_weight('net/layer_norm_1', 'w', jnp.ones((2, 2)))
   scale = np.ones((1, 1, 1, 64))
   assert not select.is_weight('net/batch_norm', 'w', scale)
-  assert not select.is_weight('net/batchnorm', 'w', scale)
   assert not select.is_weight('net/linear', 'w', np.ones(64))
   assert select.is_weight('net/conv2_d', 'w', scale)
 
@@ -60,11 +59,7 @@ TREE = {
   [
     (select.is_any, ['0/b', '0/w', '1/b', '1/w']),
     (select.matching(r'linear/'), ['0/b', '0/w']),
-    (select.matching(r'/w$'), ['0/w', '1/w']),
-    (
-      select.all_of(select.is_weight, select.matching('linear_1')),
-      ['1/w'],
-    ),
+    (select.all_of(select.is_weight, select.matching('linear_1')), ['1/w']),
     (
       select.any_of(select.is_weight, select.matching('linear_1')),
       ['0/w', '1/b', '1/w'],
@@ -95,15 +90,12 @@ def test_deeper_trees_are_named_by_the_whole_path():
   }
 
 
-def test_an_array_by_itself_is_selected():
+def test_an_array_by_itself_is_selected_and_an_empty_tree_stays_as_it_is():
   assert select.selected(np.ones(3), select.is_weight) is True
   assert paths(np.ones(3)) == ['']
-
-
-@pytest.mark.parametrize('tree', [{}, {'module': {}}, (), None])
-def test_a_tree_without_leaves_stays_as_it_is(tree):
-  assert select.selected(tree, select.is_weight) == tree
-  assert select.selected_paths(tree, select.is_weight) == {}
+  for tree in ({}, {'module': {}}, (), None):
+    assert select.selected(tree, select.is_weight) == tree
+    assert select.selected_paths(tree, select.is_weight) == {}
 
 
 def test_picked_leaves_can_be_put_back():

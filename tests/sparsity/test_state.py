@@ -38,33 +38,6 @@ def make_tx(inner, interval=1, refresh=walk, seed=0):
   )
 
 
-ADD_ONE = optax.stateless(
-  lambda updates, _: jax.tree.map(lambda x: x + 1, updates)
-)
-
-
-@pytest.mark.parametrize(
-  ('before', 'decay', 'value'),
-  [
-    (optax.identity(), 0.9, 1.0),  # never 1.9: the momentum starts afresh
-    (ADD_ONE, 1.0, 2.0),
-  ],
-)
-def test_momentum_neither_moves_entries_that_left_nor_returns_with_them(
-  before, decay, value
-):
-  tx = make_tx(optax.chain(before, optax.trace(decay)))
-  state, update = tx.init(PARAMS), jax.jit(tx.update)
-  for i in range(7):
-    updates, state = update(GRADIENTS, state, PARAMS)
-    expected = value * np.asarray(row(i % 3)[LAYER])
-    np.testing.assert_array_equal(updates['linear']['w'], expected)
-    np.testing.assert_array_equal(state.inner[1].trace['linear']['w'], 0.0)
-  np.testing.assert_allclose(
-    updates['linear']['b'], value * sum(decay**i for i in range(7)), rtol=1e-6
-  )
-
-
 def test_the_inner_optimizer_gets_gradients_and_parameters_on_the_set_only():
   seen = {}
 
@@ -104,35 +77,14 @@ def test_a_rule_gets_the_next_parameters_and_dense_gradients():
   assert now.key == jax.random.fold_in(jax.random.key(3), 1)
 
 
-def test_between_refreshes_sets_and_state_stay():
-  def refresh(now, counts):
-    return walk(now._replace(count=now.count // 3), counts)
-
-  tx = make_tx(optax.trace(0.5), interval=3, refresh=refresh)
-  state, update = tx.init(PARAMS), jax.jit(tx.update)
-  rows, traces = [], []
-  for _ in range(5):
-    _, state = update(GRADIENTS, state, PARAMS)
-    rows.append(int(jnp.argmax(state.sets.forward['linear']['w'][:, 0])))
-    traces.append(state.inner.trace['linear']['w'][:2, 0].tolist())
-  assert rows == [0, 0, 1, 1, 1]
-  assert traces == [[1, 0], [1.5, 0], [0, 0], [0, 1], [0, 1.5]]
-  assert int(state.count) == 5
-
-
 @pytest.mark.parametrize(
   'inner',
   [
     optax.masked(optax.trace(0.9), {'linear': {'w': True, 'b': False}}),
-    optax.partition(
-      {'w': optax.trace(0.9), 'b': optax.trace(0.5)},
-      {'linear': {'w': 'w', 'b': 'b'}},
-    ),
-    optax.MultiSteps(optax.trace(0.9), 2),
     optax.apply_if_finite(optax.trace(0.9), 3),
     optax.chain(optax.trace(0.9), optax.add_noise(0.0, 0.5, jax.random.key(1))),
   ],
-  ids=['masked', 'partition', 'MultiSteps', 'apply_if_finite', 'add_noise'],
+  ids=['masked', 'apply_if_finite', 'add_noise'],
 )
 def test_nested_states_are_reset_entry_by_entry(inner):
   tx = make_tx(inner, interval=2)

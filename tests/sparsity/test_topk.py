@@ -218,9 +218,9 @@ def test_random_mask_has_exactly_k_and_is_uniform():
 def test_overlap_is_the_share_of_the_first():
   a, b = np.array([1, 1, 1, 0], bool), np.array([1, 0, 0, 0], bool)
   assert topk.overlap(a, b) == pytest.approx(1 / 3)
-  assert topk.overlap(b, a) == 1.0
-  assert topk.overlap([a, b], [a, a]) == 1.0
-  assert topk.overlap(~(a | ~a), a) == 1.0
+  assert topk.overlap([a, b], [a, a]) == topk.overlap(~(a | ~a), a) == 1.0
+  with pytest.raises(ValueError, match='at least one entry'):
+    topk.density({})
 
 
 def test_num_kept_rounds_and_keeps_at_least_one():

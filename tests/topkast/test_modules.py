@@ -156,37 +156,26 @@ def test_evaluation_uses_the_stored_sets_and_changes_nothing():
   )
 
 
-def test_densities_by_path_leave_other_layers_dense():
-  def forward(x):
-    densities = {'mlp/~/linear_0/w': 0.1, 'conv2_d/w': 0.5}
-    with topkast.sparsified(
-      forward_density=densities, backward_density=0.5, refresh=True
-    ):
-      return network(x)
-
-  _, state = jax.jit(transform(forward).init)(KEY, IMAGES)
-  sets = sets_in(state)
-  assert set(sets) == {'mlp/~/linear_0/w', 'conv2_d/w'}
-  for path, density in (('mlp/~/linear_0/w', 0.1), ('conv2_d/w', 0.5)):
-    size = sets[path].forward.size
-    assert sets[path].forward.sum() == round(density * size)
-    assert sets[path].backward.sum() == round(0.5 * size)
-
-
-def test_contexts_do_not_share_their_sets_or_counts():
-  def forward(x):
-    linear, other = hk.Linear(8, w_init=usual), hk.Linear(4, w_init=usual)
-    with topkast.sparsified(refresh=True, refresh_every=2, **DENSITIES):
-      x = linear(x)
-    with topkast.sparsified(refresh=True, **DENSITIES):
-      return other(x)
-
-  net = transform(forward)
-  params, state = net.init(KEY, X)
-  assert set(state) == {'topkast', 'topkast_1'}
-  assert state['topkast_1']['linear_1/w'].forward.sum() == 8
-  _, state = net.apply(params, state, X)
-  assert state['topkast']['count'] == state['topkast_1']['count'] == 1
+@pytest.mark.parametrize(
+  ('name', 'args', 'shape'),
+  [('Linear', (5,), (2, 8)), ('Conv2D', (3, 2), (2, 4, 4, 2))],
+)
+def test_a_module_equals_the_plain_one_on_masked_weights(name, args, shape):
+  options = {'w_init': usual, 'name': 'embed'}  # sparse, whatever its name
+  densities = DENSITIES | {'forward_density': {'embed/w': 0.1}}
+  module = getattr(topkast, name)
+  net = transform(
+    lambda x: module(*args, **options, **densities)(x, refresh=True)
+  )
+  plain = transform(lambda x: getattr(hk, name)(*args, **options)(x))
+  x = jax.random.normal(KEY, shape)
+  params, state = net.init(KEY, x)
+  sets, w = state['topkast']['embed/w'], params['embed']['w']
+  assert sets.forward.sum() == round(0.1 * w.size)
+  assert sets.backward.sum() == w.size // 2
+  masked = {'embed': params['embed'] | {'w': w * sets.forward}}
+  out, _ = net.apply(params, state, x)
+  oracles.assert_close(out, plain.apply(masked, {}, x)[0])
 
 
 @pytest.mark.parametrize(

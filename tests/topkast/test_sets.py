@@ -72,12 +72,3 @@ def test_random_exploration_is_random_among_what_is_left():
   bound = 4 * np.sqrt(share * (1 - share) / 500)
   np.testing.assert_allclose(drawn.mean(0)[left], share, atol=bound)
   assert not drawn[:, ~left].any()
-
-
-def test_layers_of_one_shape_explore_different_entries():
-  w = make_weights()['a/w']
-  ks = (dict.fromkeys(SHAPES, k) for k in (10, 30))
-  counts = make_counts()._replace(forward=next(ks), backward=next(ks))
-  found = sets.choose(dict.fromkeys(SHAPES, w), counts, KEY, 'random')
-  np.testing.assert_array_equal(found.forward['a/w'], found.forward['b/w'])
-  assert (found.backward['a/w'] != found.backward['b/w']).any()
