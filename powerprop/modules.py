@@ -37,16 +37,12 @@ def parameterize(
     (784, 300)
 
   Outputs and gradients equal `net.apply(to_weights(params, alpha, select), x)`
-  with `params = from_weights(net.init(...), alpha, select)`.
+  with `params = from_weights(net.init(...), alpha, select)`. Inside `hk.lift`
+  and its derivatives a parameter is known by its name in the inner transform.
 
   Haiku runs outer getters first: an inner getter, such as a mask, gets theta,
   an outer one phi. Nested contexts, and contexts around the modules of this
   file, multiply their powers.
-
-  Args:
-    alpha: as in `to_weights`.
-    select: as in `to_weights`. Inside `hk.lift` and its derivatives a parameter
-      is known by its name in the inner transform, here and in `alpha`.
 
   Raises:
     ValueError: If an alpha is less than 1, not finite or traced; on exit, if no

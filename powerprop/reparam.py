@@ -30,26 +30,20 @@ def to_weights(
   The derivative alpha |phi|^(alpha - 1) is written by hand, because automatic
   differentiation gives NaN at phi = 0 for alpha < 2, and pruned entries are
   exactly zero. Second derivatives that do not exist at zero are zero there.
-  alpha = 1 is the identity, at no cost.
-
-  The power of 16-bit parameters is computed in float32 and rounded once, since
-  small powers underflow (0.01^4 is below the smallest float16).
+  The power of 16-bit parameters is computed in float32 and rounded once.
 
   Example:
     >>> to_weights(jnp.array([-2.0, 0.0, 3.0]), 2)
     Array([-4.,  0.,  9.], dtype=float32)
     >>> params = {'net/linear': {'w': jnp.full((1, 2), 2.0), 'b': jnp.ones(2)}}
-    >>> to_weights(params, 3)['net/linear']['w']
-    Array([[8., 8.]], dtype=float32)
     >>> to_weights(params, {'net/linear': 2})['net/linear']['w']
     Array([[4., 4.]], dtype=float32)
 
   Args:
-    params: phi, one array or a tree whose selected leaves are transformed.
     alpha: a number of at least 1, or a mapping from parameter path
       (`'module/name'`) or module name to numbers; a path takes precedence.
       Layers not listed have alpha 1.
-    select: predicate for the leaves of a tree.
+    select: predicate for the leaves of a tree; an array is always selected.
 
   Raises:
     ValueError: If an alpha is less than 1, not finite or traced; if nothing is
@@ -99,8 +93,7 @@ def scale_by_derivative(
 ) -> Any:
   """Returns `updates` times alpha |phi|^(alpha - 1), in their own dtype.
 
-  In a jitted step XLA computes the power once for this and
-  `to_weights(params)`, because both contain the same expression.
+  In a jitted step XLA computes the power once for this and `to_weights`.
   """
 
   def scale(a, phi, update):
@@ -141,8 +134,7 @@ def check_matched(alpha: Alpha, paths: Any) -> None:
   if not isinstance(alpha, Mapping):
     return
   known = {*paths, *(path.rpartition('/')[0] for path in paths)}
-  unknown = [key for key in alpha if key not in known]
-  if unknown:
+  if unknown := [key for key in alpha if key not in known]:
     listing = '\n  '.join(paths)
     raise ValueError(
       f'expected the keys of alpha to name selected parameters, got {unknown}; '
@@ -196,12 +188,9 @@ def _power(x: jax.Array, exponent: float) -> jax.Array:
   """Returns |x|^exponent to within a few ulps.
 
   The exponent is split into an integer (products), sixteenths (a square root
-  for each binary digit) and a rest (exp(rest log|x|)). This is both fast and
-  accurate, since the error of exp(e log|x|) grows with |e log|x||.
-
-  Negative exponents, from derivatives that do not exist at zero, give 1 there:
-  finite, and multiplied by sign(x) = 0.
+  for each binary digit) and a rest (exp(rest log|x|), whose error is small).
   """
+  # Derivatives that do not exist at zero: 1, which sign(x) = 0 multiplies.
   if exponent < 0:
     return 1 / _power(jnp.where(x == 0, 1, x), -exponent)
   square = root = x = jnp.abs(x)

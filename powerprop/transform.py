@@ -1,10 +1,9 @@
 """Powerpropagation as Optax transformations.
 
-There are two forms. Differentiate through `to_weights`, and any optimizer gets
-dL/dphi and phi, without this module. Or take the gradient with respect to
-theta and wrap the optimizer in `powerprop`: it gets dL/dtheta and theta, and
-its update is mapped to phi. With SGD both are the same. With a normalizing
-optimizer such as Adam the first form loses the effect of the method, that large
+Differentiate through `to_weights`, and any optimizer gets dL/dphi and phi. Or
+take the gradient with respect to theta and wrap the optimizer in `powerprop`:
+it gets dL/dtheta and theta, and its update is mapped to phi. With SGD both are
+the same. With Adam the first form loses the effect of the method, that large
 weights learn faster.
 """
 

@@ -13,6 +13,7 @@ import warnings
 
 from sparsity import distributions
 from sparsity import patterns
+from sparsity import schedules
 from sparsity import select as select_lib
 from sparsity import topk
 
@@ -59,7 +60,6 @@ def make_counts(
     pattern: entries kept together; see `sparsity.patterns`. Layers that do not
       fit and stay dense leave the selection, and so do not count towards the
       densities.
-    select: predicate for the parameters that may be sparse.
 
   Raises:
     ValueError: If a density is outside (0, 1], the forward density exceeds
@@ -72,7 +72,13 @@ def make_counts(
   if isinstance(dense, str):
     dense = (dense,)
   _check_scope(scope, dense, pattern)
-  distribution = _find_distribution(distribution)
+  if not callable(distribution):
+    if distribution not in DISTRIBUTIONS:
+      raise ValueError(
+        f'expected distribution out of {sorted(DISTRIBUTIONS)}, got '
+        f'{distribution!r}'
+      )
+    distribution = DISTRIBUTIONS[distribution]
   selection = select
   if pattern.otherwise == 'dense':
     selection = select_lib.all_of(
@@ -106,12 +112,8 @@ def make_counts(
 
 
 def _check_densities(forward_density, backward_density):
-  for name, density in (
-    ('forward_density', forward_density),
-    ('backward_density', backward_density),
-  ):
-    if not 0 < density <= 1:
-      raise ValueError(f'expected {name} in (0, 1], got {density}')
+  schedules.check_density('forward_density', forward_density)
+  schedules.check_density('backward_density', backward_density)
   if forward_density > backward_density:
     raise ValueError(
       'expected a backward density not below the forward density, got '
@@ -131,17 +133,6 @@ def _check_scope(scope, dense, pattern):
     raise ValueError(
       f"expected scope='layer' with a pattern, got 'global' with {pattern.name}"
     )
-
-
-def _find_distribution(distribution) -> distributions.Distribution:
-  if callable(distribution):
-    return distribution
-  if distribution not in DISTRIBUTIONS:
-    raise ValueError(
-      f'expected distribution out of {sorted(DISTRIBUTIONS)}, got '
-      f'{distribution!r}'
-    )
-  return DISTRIBUTIONS[distribution]
 
 
 def _check_fit(pattern, params, select):
@@ -184,34 +175,37 @@ def _global_counts(sizes, forward_density, backward_density) -> Counts:
 
 def _in_units(pattern, counts: Counts, shapes) -> Counts:
   """Returns counts of entries as counts of units of the pattern."""
-  sizes, kept = {}, ({}, {})
-  for path, size in counts.sizes.items():
+  sizes = {}
+
+  def units(path, num_entries):
     own = patterns.of_layer(pattern, shapes[path])
     sizes[path] = own.num_units(shapes[path])
-    for units, entries in zip(
-      kept, (counts.forward, counts.backward), strict=True
-    ):
-      density = entries[path] / size
-      if density > own.most:
-        raise ValueError(
-          f'expected densities up to {own.most:g} for the pattern {own.name}, '
-          f'got {density:.4g} for {path} {shapes[path]}'
-        )
-      is_same = sizes[path] == size
-      units[path] = (
-        entries[path] if is_same else topk.num_kept(density, sizes[path])
+    density = num_entries / counts.sizes[path]
+    if density > own.most:
+      raise ValueError(
+        f'expected densities up to {own.most:g} for the pattern {own.name}, '
+        f'got {density:.4g} for {path} {shapes[path]}'
       )
-  return counts._replace(sizes=sizes, forward=kept[0], backward=kept[1])
+    if sizes[path] == counts.sizes[path]:
+      return num_entries
+    return topk.num_kept(density, sizes[path])
+
+  forward, backward = (
+    {path: units(path, k) for path, k in kept.items()}
+    for kept in (counts.forward, counts.backward)
+  )
+  return counts._replace(sizes=sizes, forward=forward, backward=backward)
 
 
 def _matching(expressions: Sequence[str], paths) -> list[str]:
   """Returns the paths that match; each expression has to match at least one."""
+  matching = set()
   for expression in expressions:
-    if not any(re.search(expression, path) for path in paths):
+    found = {path for path in paths if re.search(expression, path)}
+    if not found:
       raise ValueError(
         f'expected dense layers out of {sorted(paths)}, got {expression!r}, '
         'which matches none'
       )
-  return [
-    path for path in paths if any(re.search(e, path) for e in expressions)
-  ]
+    matching |= found
+  return [path for path in paths if path in matching]

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 import math
 
+from sparsity import schedules
+
 Shapes = Mapping[str, tuple[int, ...]]
 Distribution = Callable[..., dict[str, float]]
 
@@ -86,16 +88,15 @@ def _solve(
   weight: Callable[[tuple[int, ...]], float],
 ) -> dict[str, float]:
   """Returns min(1, eps * weight(shape)) by layer; the total sets eps."""
-  if not 0 < density <= 1:
-    raise ValueError(f'expected a density in (0, 1], got {density}')
+  schedules.check_density('a density', density)
   full = set(dense)
   if unknown := sorted(full - set(shapes)):
     raise ValueError(
       f'expected dense layers out of {sorted(shapes)}, got {unknown}'
     )
   sizes = {path: math.prod(shape) for path, shape in shapes.items()}
-  if empty := [path for path, size in sizes.items() if not size]:
-    raise ValueError(f'expected layers with entries, got empty {empty}')
+  if not all(sizes.values()):
+    raise ValueError(f'expected layers with entries, got {shapes}')
   raw = {path: weight(shapes[path]) for path in shapes}
   total = sum(sizes.values())
   if (used := sum(sizes[path] for path in full)) > density * total:

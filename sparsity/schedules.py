@@ -15,7 +15,7 @@ Event = Callable[[jax.Array], jax.Array]
 
 def constant(density: float) -> Density:
   """Returns a schedule of constant density, in (0, 1]."""
-  _check_density('density', density)
+  check_density('density', density)
   return lambda count: jnp.full(jnp.shape(count), density, jnp.float32)
 
 
@@ -25,7 +25,7 @@ def one_shot(density: float, *, at: int) -> Density:
   Raises:
     ValueError: If `density` is outside (0, 1], or `at` is negative.
   """
-  _check_density('density', density)
+  check_density('density', density)
   _check_range('at', at, 0)
   return lambda count: jnp.where(count < at, 1.0, density).astype(jnp.float32)
 
@@ -51,8 +51,8 @@ def cubic(
     Zhu and Gupta, 2017, "To prune, or not to prune: exploring the efficacy of
     pruning for model compression". https://arxiv.org/abs/1710.01878
   """
-  _check_density('density', density)
-  _check_density('initial_density', initial_density)
+  check_density('density', density)
+  check_density('initial_density', initial_density)
   if density > initial_density:
     raise ValueError(
       'expected a density not above the initial density, got '
@@ -117,7 +117,8 @@ def every_to(end: int, interval: int, *, start: int = 0) -> Event:
   return is_due
 
 
-def _check_density(name: str, density: float):
+def check_density(name: str, density: float):
+  """Raises ValueError unless a density is in (0, 1]."""
   if not 0 < density <= 1:
     raise ValueError(f'expected {name} in (0, 1], got {density}')
 

@@ -16,6 +16,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from sparsity import schedules
 from sparsity import search
 from sparsity import threshold
 
@@ -184,8 +185,7 @@ def num_kept(density: float, size: int) -> int:
   Raises:
     ValueError: If `density` is outside (0, 1], or `size` less than 1.
   """
-  if not 0 < density <= 1:
-    raise ValueError(f'expected a density in (0, 1], got {density}')
+  schedules.check_density('a density', density)
   if size < 1:
     raise ValueError(f'expected at least one entry to keep, got size {size}')
   return max(1, round(density * size))

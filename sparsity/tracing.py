@@ -209,12 +209,9 @@ def _result(eqn, out, origins) -> Origin:
 def _fit(origin: Origin, aval) -> Origin:
   """Returns the origin scaled down to the size of `aval`."""
   total = sum(origin.entries.values())
-  if total <= aval.size:
-    return origin
-  share = aval.size / total
-  return origin._replace(
-    entries={path: share * n for path, n in origin.entries.items()}
-  )
+  share = min(1, aval.size / total) if total else 1
+  entries = {path: share * n for path, n in origin.entries.items()}
+  return origin._replace(entries=entries)
 
 
 def _either(a: Origin, b: Origin) -> Origin:

@@ -1,8 +1,6 @@
 """The wrapper that makes any optimizer sparse by a rule.
 
-It implements what all methods share: gradients and updates on the backward set
-only, refreshes when due, and a reset of the optimizer state of entries that
-leave or enter. A method adds a `Rule`: the initial sets, and the next ones.
+A method adds a `Rule`: the initial sets, and the next ones. All else is shared.
 """
 
 from collections.abc import Callable

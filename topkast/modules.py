@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 import sparsity
 from sparsity import schedules
+from sparsity import state as state_lib
 from topkast import transform
 
 Density = float | Mapping[str, float]
@@ -73,7 +74,6 @@ def sparsified(
     backward_density: fraction in B, likewise.
     refresh: True for a training call, which is counted and refreshes the sets
       when due; False uses the stored sets.
-    refresh_every: training calls between refreshes.
 
   Raises:
     ValueError: If an option is invalid, as in `topkast.topkast`; on exit, if no
@@ -124,7 +124,7 @@ class _Layers(hk.Module):
   """Holds the sets of one context, so that contexts do not share them."""
 
   def count(self, is_counted: bool) -> jax.Array:
-    """Returns the number of calls before this one."""
+    """Returns the number of counted calls before this one."""
     count = hk.get_state('count', [], jnp.int32, jnp.zeros)
     if is_counted:
       hk.set_state('count', count + 1)
@@ -193,17 +193,13 @@ class Conv2D(_Sparsified, hk.Conv2D):
 def _masked(w: jax.Array, forward: jax.Array, backward: jax.Array) -> jax.Array:
   """Returns w on A, zero elsewhere, with derivative one on B."""
   del backward
-  return jnp.where(forward, w, jnp.zeros_like(w))
+  return state_lib.masked(forward, w)
 
 
 @_masked.defjvp
 def _masked_jvp(primals, tangents):
   w, forward, backward = primals
-  tangent = tangents[0]
-  return (
-    _masked(w, forward, backward),
-    jnp.where(backward, tangent, jnp.zeros_like(tangent)),
-  )
+  return _masked(w, forward, backward), state_lib.masked(backward, tangents[0])
 
 
 def _density_of(density: Density, path: str) -> float:
@@ -211,7 +207,6 @@ def _density_of(density: Density, path: str) -> float:
 
 
 def _check_used(paths, *densities: Density) -> None:
-  """Raises if nothing was selected, or a key of `densities` names nothing."""
   if not paths:
     raise ValueError(
       'expected selected parameters within sparsified, got none: put it '

@@ -31,7 +31,6 @@ def exploration_penalty(
     ...   forward_density=0.1, backward_density=0.2)
 
   Args:
-    coefficient: strength on A, at least 0.
     kind: 'l2' for coefficient / 2 * strength * w^2, 'l1' for
       coefficient * strength * |w|.
 
@@ -49,16 +48,9 @@ def exploration_penalty(
   if not coefficient >= 0:
     raise ValueError(f'expected coefficient >= 0, got {coefficient}')
 
-  def update(
-    updates,
-    state,
-    params=None,
-    *,
-    active_sets=None,
-    forward_densities=None,
-    **extra,
-  ):
-    del extra
+  def update(updates, state, params=None, **extra):
+    active_sets = extra.get('active_sets')
+    forward_densities = extra.get('forward_densities')
     if active_sets is None or forward_densities is None:
       raise ValueError(
         'expected the active sets as an extra argument, got none: put '

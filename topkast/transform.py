@@ -34,8 +34,7 @@ def topkast(
   on B, a superset of A; entries outside B stay bitwise unchanged, whatever the
   inner optimizer does. Every `refresh_every` updates both sets are chosen anew
   from the parameters of the next step, and entries that leave or enter B get
-  fresh optimizer state. The state is a `sparsity.SparseState`; the
-  transformation must be outermost, see `sparsity.sparsify`.
+  fresh optimizer state. It must be outermost, see `sparsity.sparsify`.
 
   Example:
     >>> import jax, jax.numpy as jnp, optax, topkast
@@ -57,11 +56,10 @@ def topkast(
   Args:
     forward_density: D, fraction of the selected entries in A, in (0, 1].
     backward_density: D + M, fraction in B; 1 for a dense backward pass.
-    refresh_every: updates between refreshes; the paper refreshes every step.
+    refresh_every: 1 in the paper.
     stop_refresh_at: last update that may change the sets; None: no end.
     exploration: choice of B without A: 'topk' as in the paper, or 'random', its
       ablation.
-    seed: seed of random exploration.
 
   Raises:
     ValueError: If a density is outside (0, 1], the forward density exceeds

@@ -39,16 +39,6 @@ def test_erdos_renyi_counts_have_the_total_and_full_layers_are_not_sparse():
   }
 
 
-def test_a_distribution_may_be_a_function():
-  def first_only(shapes, density, *, dense):
-    assert shapes['net/linear/w'] == (20, 30)
-    assert list(dense) == ['net/tiny/w']
-    return {**dict.fromkeys(shapes, 1.0), 'net/linear/w': density}
-
-  counts = make(forward_density=0.5, distribution=first_only, dense=('tiny',))
-  assert counts.forward == {'net/linear/w': 300}
-
-
 @pytest.mark.parametrize('dense', ['linear_1', ('linear_1/w$',)])
 def test_dense_layers_count_towards_the_density(dense):
   counts = make(forward_density=0.5, dense=dense)

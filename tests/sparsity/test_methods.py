@@ -328,8 +328,9 @@ def test_static_sets_are_random_and_stay():
   assert first.forward['net/linear_1']['w'].sum() == 16
   assert first.forward['net/linear']['b'].all()
   other = METHODS['static'](optax.sgd(0.1), seed=1).init(make_tree(0)).sets
-  masks = [sets.forward['net/linear']['w'] for sets in (first, other)]
-  assert not np.array_equal(*masks)
+  assert not np.array_equal(
+    *(x.forward['net/linear']['w'] for x in (first, other))
+  )
   params = jax.tree.map(lambda x: x.astype(jnp.float32), make_tree(0))
   tx = sparsity.static(optax.sgd(0.1), density=0.25, scope='global')
   forward = tx.init(params).sets.forward

@@ -84,27 +84,6 @@ def test_compact_weights_give_the_outputs_of_masked_ones():
     )
 
 
-def test_precision_policies_cast_the_values():
-  jmp = pytest.importorskip('jmp')
-  policy = jmp.Policy(jnp.float32, jnp.bfloat16, jnp.bfloat16)
-
-  def forward(x):
-    with hk.mixed_precision.push_policy(modules.Linear, policy):
-      return modules.Linear(6)(x)
-
-  net = hk.without_apply_rng(hk.transform(forward))
-  x = jax.random.normal(jax.random.key(1), (3, 7))
-  masked, packed = pack(net.init(jax.random.key(0), x), 0.4)
-  found = net.apply(packed, x)
-  assert found.dtype == jnp.bfloat16
-  np.testing.assert_allclose(
-    found.astype(jnp.float32),
-    net.apply(masked, x).astype(jnp.float32),
-    rtol=2e-2,
-    atol=2e-2,
-  )
-
-
 def test_haikus_own_layers_are_named_in_errors():
   net = transform(hk.Linear, 4)
   _, packed = pack(net.init(jax.random.key(0), jnp.ones((2, 5))), 0.4)

@@ -88,13 +88,6 @@ def test_any_bits_are_ranked_like_a_stable_sort(data):
     assert is_equal(mask, oracle(scores, k))
 
 
-@pytest.mark.parametrize('shape', [(), (0,), (3, 0), (2, 3, 2, 2)])
-def test_any_shape(shape):
-  scores = np.random.default_rng(2).standard_normal(shape).astype(np.float32)
-  for k in {0, scores.size // 2, scores.size}:
-    assert is_equal(topk.topk_mask(scores, k), oracle(scores, k))
-
-
 def test_under_vmap_a_traced_k_is_clipped():
   batch = np.stack(list(numpy_cases().values())).astype(np.float32)
   ks = np.arange(len(batch)) * 3
@@ -232,10 +225,3 @@ def test_num_kept_rounds_and_keeps_at_least_one():
   for density in (0.0, float('nan')):
     with pytest.raises(ValueError, match=rf'in \(0, 1\], got {density}'):
       topk.num_kept(density, 10)
-
-
-def test_each_layer_has_its_own_key_decided_by_its_path():
-  key = jax.random.key(0)
-  both = topk.layer_keys(key, ['a/w', 'b/w'])
-  assert both['a/w'] != both['b/w']
-  assert topk.layer_keys(key, ['b/w'])['b/w'] == both['b/w']

@@ -86,16 +86,6 @@ def test_attention_scores_belong_to_no_parameter():
   assert other == 2 * 2 * num_heads * length * length * size
 
 
-def test_a_recurrent_network_counts_every_step():
-  def forward(x):
-    core = hk.LSTM(5)
-    return hk.dynamic_unroll(core, x, core.initial_state(2))[0]
-
-  by_path, other = count_haiku(forward, shape(7, 2, 3))
-  assert by_path == {'lstm/linear/w': 7 * 2 * 2 * (3 + 5) * 20}
-  assert other == 0
-
-
 def scan(params, x):
   return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, params['w'])[0]
 
