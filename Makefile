@@ -1,34 +1,39 @@
 # make demo        trains on MNIST, prints a table, draws plots
 # make demo-text   trains a language model and samples from it
 # make test        runs the tests; make test-all adds the nightly ones
+# make test-library runs those of sparsity, powerprop and topkast
 # make lint        checks style; make format fixes it
 # make docs        builds the site into docs/_build/html
 # make bench       measures speed and writes docs/benchmarks.md; more than an hour
 # make paper-mnist trains the MNIST tables of docs/results.md again
 #
 # JAX_EXTRA=cuda13 installs JAX for GPUs (tpu: for TPUs), at the locked version.
+# PYTHON=python3.13 uses that Python, in an environment of its own; from 3.12 on
+# the locked versions are those of requirements-newest.lock.
 
 PYTHON ?= python3
 JAX_EXTRA ?=
-VENV := .venv
+VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 RUN := $(VENV)/bin/python
+LOCK := $(shell $(PYTHON) -c 'import sys; print("requirements%s.lock" % ("-newest" * (sys.version_info >= (3, 12))))')
 STAMP := $(VENV)/.installed$(JAX_EXTRA)
 KERNELS := $(VENV)/.kernels
+LIBRARIES := sparsity powerprop topkast
 PAPER := runs/paper
 SPEED := docs/results/speed
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.3
 
-.PHONY: setup demo demo-text test test-all lint format docs bench paper-mnist clean
+.PHONY: setup demo demo-text test test-library test-all lint format docs bench paper-mnist clean
 
 setup: $(STAMP) $(KERNELS)
 
-$(STAMP): requirements.lock
+$(STAMP): $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("expected Python 3.11 or later, got " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
 	@echo 'Setting up $(VENV) ...'
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	@if [ -n '$(JAX_EXTRA)' ]; then $(RUN) -m pip install --quiet --disable-pip-version-check -c requirements.lock 'jax[$(JAX_EXTRA)]'; fi
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -r $(LOCK)
+	@if [ -n '$(JAX_EXTRA)' ]; then $(RUN) -m pip install --quiet --disable-pip-version-check -c $(LOCK) 'jax[$(JAX_EXTRA)]'; fi
 	@touch $(STAMP)
 
 # Without a compiler this says so, and the pure JAX kernels are used.
@@ -46,12 +51,16 @@ demo-text: setup
 test: setup
 	$(RUN) -m pytest -n 2 --dist loadfile -m 'not nightly'
 
+test-library: setup
+	$(RUN) -m pytest -n 2 --dist loadfile -m 'not nightly' $(LIBRARIES) $(LIBRARIES:%=tests/%)
+
 test-all: setup
 	$(RUN) -m pytest -n 2 --dist loadfile
 
 lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 format: setup
 	$(RUN) -m ruff check --fix .
@@ -87,4 +96,4 @@ bench: setup
 	$(RUN) -m benchmarks.page
 
 clean:
-	rm -rf $(VENV) .cache build docs/_build *.egg-info sparsity/kernels/*.so
+	rm -rf .venv .venv-* .cache build docs/_build *.egg-info sparsity/kernels/*.so

@@ -6,6 +6,7 @@ import pathlib
 import setuptools
 from setuptools.command import build_ext
 
+JAX = '>=0.10,<0.13'
 EXPERIMENTS = [
   'absl-py>=2.1,<3',
   'grain>=0.2.18,<0.3',
@@ -26,8 +27,11 @@ EXPERIMENTS = [
   'tensorflow-datasets>=4.9.10,<5',
 ]
 DEV = [
+  'equinox>=0.11,<1',  # trees of other libraries, in the tests
+  'flax>=0.10,<1',
   'hypothesis>=6.100,<7',
   'ipykernel>=6.29,<8',  # executes the tutorial of the site
+  'mypy>=1.18,<3',
   'myst-nb>=1.3,<2',
   'playwright>=1.49,<2',  # drives an installed browser
   'pytest>=8,<10',
@@ -71,19 +75,23 @@ setuptools.setup(
     include=['sparsity*', 'powerprop*', 'topkast*']
   ),
   # Shipped too, so that `python -m sparsity.kernels.build` works anywhere.
-  package_data={'sparsity.kernels': ['native/*.cc', 'native/*.h']},
+  package_data={
+    'sparsity.kernels': ['native/*.cc', 'native/*.h'],
+    **{name: ['py.typed'] for name in ('sparsity', 'powerprop', 'topkast')},
+  },
   ext_modules=[
     setuptools.Extension('sparsity.kernels._native', [], optional=True)
   ],
   cmdclass={'build_ext': BuildKernels},
   install_requires=[
-    'jax>=0.10,<0.11',
-    'jaxlib>=0.10,<0.11',
+    f'jax{JAX}',
+    f'jaxlib{JAX}',
     'dm-haiku>=0.0.17,<0.1',
     'optax>=0.2.8,<0.3',
     'numpy>=1.26,<3',
   ],
   extras_require={
+    **{name: [f'jax[{name}]{JAX}'] for name in ('cuda12', 'cuda13', 'tpu')},
     'experiments': EXPERIMENTS,
     'dev': EXPERIMENTS + DEV,
   },

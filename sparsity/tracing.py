@@ -122,7 +122,10 @@ def _divide(flops: int, entries) -> Flops:
 def _scan(eqn, origins):
   params = eqn.params
   body, times = params['jaxpr'].jaxpr, params['length']
-  num_consts, num_carry = params['num_consts'], params['num_carry']
+  # By rank: only JAX before 0.12 names these numbers in the parameters.
+  num_xs = _num_stacked(eqn.invars, body.invars)
+  num_carry = len(eqn.outvars) - _num_stacked(eqn.outvars, body.outvars)
+  num_consts = len(origins) - num_carry - num_xs
   given = [
     _fit(origin, variable.aval)
     for origin, variable in zip(origins, body.invars, strict=True)
@@ -131,6 +134,13 @@ def _scan(eqn, origins):
   xs = given[num_consts + num_carry :]
   results, flops = _until_same(body, consts, carry, xs)
   return results, Flops({path: times * n for path, n in flops.items()})
+
+
+def _num_stacked(outside, inside) -> int:
+  """Returns how many variables of a scan have an axis of steps outside it."""
+  return sum(
+    a.aval.ndim > b.aval.ndim for a, b in zip(outside, inside, strict=True)
+  )
 
 
 def _while(eqn, origins):

@@ -15,11 +15,16 @@ PAGES = [
 ]
 
 
-def test_the_example_of_the_libraries_trains():
-  text = (ROOT / 'docs' / 'library.md').read_text()
+def example():
+  """Returns the example of the README."""
+  text = (ROOT / 'README.md').read_text()
   [block] = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+  return block
+
+
+def test_the_example_of_the_readme_trains():
   names = {}
-  exec(block, names)
+  exec(example(), names)
   loss, batch = names['loss'], names['batch']
   before = names['topkast'].weights(
     names['powerprop'].to_weights(names['params'], 2.0), names['state']
@@ -31,7 +36,7 @@ def test_the_example_of_the_libraries_trains():
   after = names['topkast'].weights(
     names['powerprop'].to_weights(names['params'], 2.0), names['state']
   )
-  assert loss(after, batch) < loss(before, batch)
+  assert loss(after, *batch) < loss(before, *batch)
   weights = [x for x in jax.tree.leaves(after) if x.ndim == 2]
   assert all((x != 0).mean() <= 0.101 for x in weights)
 

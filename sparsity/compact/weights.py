@@ -90,8 +90,8 @@ class CompactWeights(masked.Weights):
       'or use masked storage'
     )
 
-  # JAX looks `__jax_array__` up before it rejects an unknown type.
-  __jax_array__ = property(_unsupported)
+  # Called by JAX before it rejects an unknown type.
+  __jax_array__ = _unsupported
   __add__ = __radd__ = __sub__ = __rsub__ = _unsupported
   __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _unsupported
   __matmul__ = __rmatmul__ = __pow__ = __neg__ = __getitem__ = _unsupported
