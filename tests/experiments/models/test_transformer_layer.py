@@ -1,5 +1,4 @@
 import haiku as hk
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -100,47 +99,25 @@ SETTINGS = layer_lib.Settings(
 )
 
 
-def transform(is_training, biases):
-  """Returns a sub-layer as a function of x, memory, positions and mask."""
-
-  def forward(x, memory, positions, mask):
-    attention = layer_lib.Attention(SETTINGS, 'attention')
-    return attention(x, memory, positions, biases, mask, is_training)
-
-  return hk.without_apply_rng(hk.transform(forward))
-
-
-@pytest.mark.parametrize('same_length', [False, True])
-def test_attention_equals_the_formula_of_the_paper(same_length):
+@pytest.mark.parametrize(
+  ('same_length', 'are_shared'), [(False, True), (True, False)]
+)
+def test_attention_equals_the_formula_of_the_paper(same_length, are_shared):
   keys, positions, biases, weights = arrays()
   mask = layer_lib.visible(jnp.array([1, M]), T, M, same_length)
   params = {f'attention/{name}': {'w': w} for name, w in weights.items()}
   params['attention/layer_norm'] = {'scale': jnp.ones(D), 'offset': jnp.ones(D)}
+  if not are_shared:
+    params['attention'] = dict(r_w_bias=biases.r_w, r_r_bias=biases.r_r)
+
+  @hk.transform
+  def attend(*arguments):
+    return layer_lib.Attention(SETTINGS, 'attention')(*arguments, False)
+
   x = keys[:, M:]
-  found = transform(False, biases).apply(
-    params, x, keys[:, :M], positions, mask
-  )
+  given = biases if are_shared else None
+  found = attend.apply(params, None, x, keys[:, :M], positions, given, mask)
   y = x + slow(x, keys, positions, biases, weights, np.array(mask))
   y -= y.mean(-1, keepdims=True)
   expected = 1 + y / np.sqrt(np.square(y).mean(-1, keepdims=True) + 1e-5)
   np.testing.assert_allclose(found, expected, atol=2e-5)
-
-
-def test_a_layer_without_given_biases_has_its_own():
-  keys, positions, biases, _ = arrays()
-  mask = layer_lib.visible(jnp.array([1, M]), T, M, False)
-  given, own = (
-    jax.eval_shape(
-      transform(False, each).init,
-      jax.random.key(0),
-      keys[:, M:],
-      keys[:, :M],
-      positions,
-      mask,
-    )
-    for each in (biases, None)
-  )
-  assert 'attention' not in given
-  assert {name: x.shape for name, x in own['attention'].items()} == {
-    'r_w_bias': (H, C), 'r_r_bias': (H, C),
-  }  # fmt: skip
