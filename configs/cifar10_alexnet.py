@@ -53,7 +53,8 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   )
   config.optimizer = sections.sgd(
     learning_rate=0.1,
-    schedule=sections.piecewise(
+    schedule=dict(
+      name='piecewise',
       warmup_steps=390,
       boundaries=(num_steps // 2, num_steps * 3 // 4),
       factor=0.1,

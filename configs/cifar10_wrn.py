@@ -12,7 +12,6 @@ us.
 import ml_collections
 
 from configs import cifar10_alexnet
-from configs import sections
 
 NUM_STEPS = 88_000  # 250 epochs of 45,000 / 128
 
@@ -23,7 +22,10 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   config.model = dict(
     name='wide_resnet', depth=22, width=2, dropout=0.0, compute_dtype='float32'
   )
-  config.optimizer.schedule = sections.piecewise(
-    warmup_steps=390, boundaries=(30_000, 60_000, 80_000), factor=0.2
+  config.optimizer.schedule = dict(
+    name='piecewise',
+    warmup_steps=390,
+    boundaries=(30_000, 60_000, 80_000),
+    factor=0.2,
   )
   return config

@@ -18,8 +18,6 @@ from configs import arguments
 from configs import permuted_mnist
 from configs import sections
 
-NUM_STEPS = 20_000
-
 
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
   """Returns the config."""
@@ -29,7 +27,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     strategy='efficient_packnet',
     alpha=1.0,
     gamma=0.95,
-    num_steps=NUM_STEPS,
+    num_steps=20_000,
   )
   words = ','.join(f'{key}={value}' for key, value in given.items())
   config = permuted_mnist.get_config(words)

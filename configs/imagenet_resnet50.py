@@ -5,15 +5,8 @@
   python launch.py --config=configs/imagenet_resnet50.py:METHOD,density=D \
       --config.data.data_dir=DATA --workdir=DIR
 
-METHOD is one of `methods.LARGE`. Further keys, after a comma each:
-
-  density=0.1                       of Top-KAST: forward
-  backward_density=0.2              of Top-KAST
-  distribution=uniform              or erdos_renyi_kernel
-  length=1                          multiplies the training and all milestones
-  batch_size=4096                   scales the learning rate, and the number of
-                                    steps so that the epochs stay
-  alpha=1.375                       of the powerprop_ methods; our choice
+METHOD is one of `methods.LARGE`; further keys, after a comma each, are those of
+`KEYS`.
 
 The recipe is that of https://github.com/google-research/rigl: ResNet-50 v1.5,
 32,000 steps of 4,096 images, Nesterov momentum 0.9, learning rate 1.6 (0.1 per
@@ -44,9 +37,13 @@ from configs import sections
 
 NUM_TRAIN = 1_281_167
 KEYS = {
-  'density': 0.1, 'backward_density': 0.2, 'distribution': 'uniform',
-  'length': 1.0, 'batch_size': 4_096, 'alpha': 1.375,
-}  # fmt: skip
+  'density': 0.1,  # of Top-KAST: forward
+  'backward_density': 0.2,  # of Top-KAST
+  'distribution': 'uniform',  # or 'erdos_renyi_kernel'
+  'length': 1.0,  # multiplies the training and all milestones
+  'batch_size': 4_096,  # scales the learning rate and the number of steps
+  'alpha': 1.375,  # of the powerprop_ methods; this project's choice
+}
 
 
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
@@ -86,7 +83,8 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   )
   config.optimizer = sections.sgd(
     learning_rate=0.1 * batch_size / 256,
-    schedule=sections.piecewise(
+    schedule=dict(
+      name='piecewise',
       warmup_steps=round(5 * epoch),
       boundaries=tuple(round(at * epoch) for at in (30, 70, 90)),
       factor=0.1,

@@ -10,12 +10,14 @@ import pytest
 import configs
 from configs import arguments
 from configs import methods
-from configs import strategies
+from configs import permuted_mnist
 from experiments import dryrun
 from experiments.sweep import plan
 from experiments.tasks import table as tasks
 
-STRATEGIES = tuple(f'strategy={name},alpha=2' for name in strategies.NAMES)
+STRATEGIES = tuple(
+  f'strategy={name},alpha=2' for name in permuted_mnist.STRATEGIES
+)
 VARIANTS = {
   'cifar10_alexnet': methods.NAMES,
   'cifar10_wrn': ('dense', 'topkast'),
@@ -37,8 +39,7 @@ LARGE = {
   'wikitext103_transformer_xl',
 }  # fmt: skip
 NOT_CONFIGS = {
-  'arguments', 'cluster', 'language', 'methods', 'sections', 'strategies',
-  'sweeps',
+  'arguments', 'cluster', 'language', 'methods', 'sections', 'sweeps',
 }  # fmt: skip
 
 
