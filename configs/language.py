@@ -18,6 +18,10 @@ MODEL = {
   'tie_projections': (False,), 'cutoffs': (), 'div_val': 1,
   'same_length': False, 'compute_dtype': 'float32', 'remat': False,
 }  # fmt: skip
+OPTIMIZER = {
+  'name': 'adam', 'b1': 0.9, 'b2': 0.999, 'eps': 1e-8, 'weight_decay': 0.0,
+  'clip_norm': 0.25,
+}  # fmt: skip
 
 
 def published(
@@ -76,17 +80,12 @@ def make(
     refresh_every=refresh_every,
   )
   config.optimizer = dict(
-    name='adam',
+    OPTIMIZER,
     learning_rate=learning_rate,
     schedule=sections.cosine(
       num_steps=num_steps,
       warmup_steps=min(size['warmup_steps'], num_steps // 10),
     ),
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    weight_decay=0.0,
-    clip_norm=0.25,
   )
   config.train = sections.train(
     batch_size=size['batch_size'],

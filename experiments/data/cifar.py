@@ -64,8 +64,7 @@ def _load(
       name, data_dir, ('train', 'test'), encoded=('image',)
     )
   )
-  first = len(train.labels) - num_validation
-  if first < 1:
+  if num_validation >= len(train.labels):
     raise ValueError(
       f'expected num_validation from 1 to {len(train.labels) - 1}, one less '
       f'than there are for training; got {num_validation}'
@@ -77,11 +76,7 @@ def _load(
     )
     for inputs, labels in (train, test)
   )
-  return dataset.Arrays(
-    dataset.Examples(train.inputs[:first], train.labels[:first]),
-    dataset.Examples(train.inputs[first:], train.labels[first:]),
-    test,
-  )
+  return dataset.hold_out(train, num_validation, test)
 
 
 def pad_crop_flip(
