@@ -3,10 +3,8 @@
   python launch.py --config=configs/cifar10_wrn.py:METHOD,density=D \
       --config.data.data_dir=DATA --workdir=DIR
 
-Data and keys as in `configs/cifar10_alexnet.py`. The recipe is this project's
-choice: 250 epochs of batches of 128, learning rate 0.1, divided by five at
-30,000, 60,000 and 80,000 steps, L2 of 5e-4. Hardware: one GPU; not trained by
-us.
+Data, keys and hardware as in `configs/cifar10_alexnet.py`. The recipe is this
+project's choice: 250 epochs of batches of 128, L2 of 5e-4.
 """
 
 import ml_collections

