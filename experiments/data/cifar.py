@@ -29,8 +29,6 @@ def _cifar(
   """Returns CIFAR; each color channel has mean 0 and deviation 1 in training.
 
   Args:
-    num_classes: 10, or 100 for CIFAR-100 with its fine labels.
-    data_dir: folder of tensorflow-datasets.
     num_validation: number of training examples, the last, held out for
       validation; at least 1, usually 5,000.
     pad: pixels that `pad_crop_flip` moves an image by at most; usually 4.

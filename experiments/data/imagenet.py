@@ -76,7 +76,6 @@ def imagenet(
   decodes, and evaluation gives weight 0; each is logged once.
 
   Args:
-    data_dir: folder of tensorflow-datasets.
     num_validation: number of training examples, the last, held out; 0 makes
       'validation' the test split, as is common in publications.
     image_size: side of the crop, usually 224.

@@ -63,56 +63,6 @@ def test_every_parameter_is_a_weight_a_bias_or_of_a_norm(name):
   assert sum(counts) == sum(x.size for _, _, x in leaves)
 
 
-def outputs_of(network, size):
-  """Returns the shape of what each convolution and norm returns, in order."""
-  found = {}
-
-  def record(next_fn, args, kwargs, context):
-    out = next_fn(*args, **kwargs)
-    if context.method_name == '__call__':
-      found[context.module.module_name] = out.shape
-    return out
-
-  with hk.intercept_methods(record):
-    shapes_of(network, (size, size, 3))
-  return found
-
-
-def test_resnet50_has_the_stages_of_the_paper():
-  outputs = outputs_of(make_resnet50(), 224)
-  assert outputs['stem/conv'] == (2, 112, 112, 64)
-  sizes = {1: (56, 256, 3), 2: (28, 512, 4), 3: (14, 1024, 6), 4: (7, 2048, 3)}
-  for stage, (pixels, channels, num_blocks) in sizes.items():
-    for block in range(num_blocks):
-      name = f'stage_{stage}/block_{block}'
-      assert outputs[f'{name}/norm_3'] == (2, pixels, pixels, channels)
-      has_shortcut = f'{name}/shortcut_conv' in outputs
-      assert has_shortcut == (block == 0)
-      stride = 2 if stage > 1 and not block else 1  # in the 3x3 convolution
-      assert outputs[f'{name}/conv_1'][1] == stride * pixels
-      assert outputs[f'{name}/conv_2'][1] == pixels
-  assert outputs['logits'] == (2, 1000)
-  convolutions = [name for name in outputs if 'conv' in name]
-  assert len(convolutions) == 53
-
-
-@pytest.mark.parametrize(
-  ('make', 'size', 'expected'),
-  [
-    (make_resnet32, 32, {'stage_1/block_4': 32, 'stage_3/block_4': 8}),
-    (make_resnet32, 33, {'stage_2/block_4': 17, 'stage_3/block_4': 9}),
-    (
-      functools.partial(make_resnet18, stem='cifar'),
-      32,
-      {'stage_1/block_1': 32, 'stage_4/block_1': 4},
-    ),
-  ],
-)
-def test_stages_halve_images_of_any_size(make, size, expected):
-  outputs = outputs_of(make(), size)
-  assert {name: outputs[f'{name}/norm_2'][1] for name in expected} == expected
-
-
 @pytest.fixture(scope='module')
 def small():
   """Returns a ResNet-8 by its compute type, parameters, state and images."""

@@ -9,20 +9,6 @@ B, T, M, D, H, C = 2, 3, 4, 6, 2, 5
 K = M + T
 
 
-@pytest.mark.parametrize('shape', [(1, 1), (3, 3), (2, 7), (5, 8)])
-def test_the_relative_shift_equals_a_slow_loop(shape):
-  num_queries, num_keys = shape
-  x = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
-  shifted = layer_lib.relative_shift(jnp.asarray(x))
-  for t in range(num_queries):
-    for k in range(num_keys - num_queries + t + 1):
-      distance = num_keys - num_queries + t - k
-      # Column j of x has the distance K - 1 - j.
-      np.testing.assert_array_equal(
-        shifted[:, t, k], x[:, t, num_keys - 1 - distance]
-      )
-
-
 @pytest.mark.parametrize('clamp_len', [None, 3, 100])
 def test_distances_are_embedded_one_by_one(clamp_len):
   embedded = layer_lib.embed_distances(9, D, clamp_len)

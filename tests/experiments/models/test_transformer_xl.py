@@ -71,27 +71,6 @@ def test_two_segments_with_memory_equal_one_long_segment(pre_norm, same_length):
   assert np.abs(alone - long[:, T:]).max() > 0.01
 
 
-def test_the_memory_holds_the_last_inputs_of_each_layer():
-  model, params, apply = make()
-  inputs, targets = draw(3 * T)
-  memory = model.memory(B, 6)
-  lengths = []
-  for i in range(3):
-    part = slice(i * T, (i + 1) * T)
-    before = memory
-    _, memory = evaluate(
-      apply, params, inputs[:, part], targets[:, part], memory
-    )
-    lengths.append(memory.length.tolist())
-    for old, new in zip(before.hidden, memory.hidden, strict=True):
-      np.testing.assert_array_equal(new[:, : 6 - T], old[:, T:])
-  assert lengths == [[4, 4], [6, 6], [6, 6]]
-  table = params['transformer_xl/embedding']['embeddings_0']
-  np.testing.assert_allclose(
-    memory.hidden[0], table[inputs[:, -6:]] * D**0.5, atol=1e-6
-  )
-
-
 @pytest.mark.parametrize('same_length', [False, True])
 def test_no_prediction_depends_on_what_comes_after_it(same_length):
   model, params, apply = make(same_length=same_length)
