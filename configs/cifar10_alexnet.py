@@ -4,16 +4,12 @@
   python launch.py --config=configs/cifar10_alexnet.py:METHOD,density=D \
       --config.data.data_dir=DATA --workdir=DIR
 
-METHOD is one of `methods.NAMES`; dense gives the curve of one-shot pruning, as
-in Powerpropagation. Further keys, after a comma each: backward_density of
-Top-KAST, distribution, alpha of Powerpropagation (1 for none), and num_steps,
-which scales all milestones.
-
-Schwarz et al., 2021, https://arxiv.org/abs/2110.00296, use "a smaller version
-of AlexNet". Its sizes and their recipe are unknown to us; both are this
-project's choice, so published figures are not comparable. Hardware: one GPU.
-Not trained by us: CIFAR-10 was not at hand. The tests take a few steps on
-images of the same layout.
+METHOD is one of `methods.NAMES`; dense gives the curve of one-shot pruning.
+Further keys: backward_density of Top-KAST, distribution, alpha of
+Powerpropagation, and num_steps, which scales all milestones. Sizes and recipe
+are this project's choice, as those of Schwarz et al., 2021,
+https://arxiv.org/abs/2110.00296, are unknown to us. Hardware: one GPU; not
+trained by us.
 """
 
 import ml_collections
@@ -53,7 +49,8 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   )
   config.optimizer = sections.sgd(
     learning_rate=0.1,
-    schedule=sections.piecewise(
+    schedule=dict(
+      name='piecewise',
       warmup_steps=390,
       boundaries=(num_steps // 2, num_steps * 3 // 4),
       factor=0.1,

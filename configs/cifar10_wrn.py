@@ -3,16 +3,13 @@
   python launch.py --config=configs/cifar10_wrn.py:METHOD,density=D \
       --config.data.data_dir=DATA --workdir=DIR
 
-Data and keys as in `configs/cifar10_alexnet.py`. The recipe is this project's
-choice: 250 epochs of batches of 128, learning rate 0.1, divided by five at
-30,000, 60,000 and 80,000 steps, L2 of 5e-4. Hardware: one GPU; not trained by
-us.
+Data, keys and hardware as in `configs/cifar10_alexnet.py`. The recipe is this
+project's choice: 250 epochs of batches of 128, L2 of 5e-4.
 """
 
 import ml_collections
 
 from configs import cifar10_alexnet
-from configs import sections
 
 NUM_STEPS = 88_000  # 250 epochs of 45,000 / 128
 
@@ -23,7 +20,10 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   config.model = dict(
     name='wide_resnet', depth=22, width=2, dropout=0.0, compute_dtype='float32'
   )
-  config.optimizer.schedule = sections.piecewise(
-    warmup_steps=390, boundaries=(30_000, 60_000, 80_000), factor=0.2
+  config.optimizer.schedule = dict(
+    name='piecewise',
+    warmup_steps=390,
+    boundaries=(30_000, 60_000, 80_000),
+    factor=0.2,
   )
   return config

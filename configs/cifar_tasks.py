@@ -4,11 +4,9 @@
   python launch.py --config=configs/cifar_tasks.py:strategy=STRATEGY,alpha=A \
       --config.tasks.data_dir=DATA --workdir=DIR
 
-STRATEGY as in `configs/permuted_mnist.py`. The six tasks and the network are
-customary (Zenke et al., 2017, https://arxiv.org/abs/1703.04200, for the tasks);
-optimizer, steps, gamma and densities are this project's choice. With PackNet
-and EfficientPackNet each task has its own normalization. Hardware: one GPU; not
-trained by us. The tests take a few steps on images of the same layout.
+STRATEGY as in `configs/permuted_mnist.py`. The tasks and the network are
+customary (Zenke et al., 2017, https://arxiv.org/abs/1703.04200), all else is
+this project's choice. Hardware: one GPU; not trained by us.
 """
 
 import ml_collections
@@ -17,8 +15,6 @@ from ml_collections import config_dict
 from configs import arguments
 from configs import permuted_mnist
 from configs import sections
-
-NUM_STEPS = 20_000
 
 
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
@@ -29,7 +25,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     strategy='efficient_packnet',
     alpha=1.0,
     gamma=0.95,
-    num_steps=NUM_STEPS,
+    num_steps=20_000,
   )
   words = ','.join(f'{key}={value}' for key, value in given.items())
   config = permuted_mnist.get_config(words)

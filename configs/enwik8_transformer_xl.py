@@ -8,17 +8,11 @@ METHOD is one of `methods.LARGE`; SIZE is base (12 layers, 41 million
 parameters) or large (24 layers, 277 million). `num_steps` (400,000) scales all
 milestones; further keys are those of `language.KEYS`.
 
-Sizes, dropout, lengths, batch, learning rate, warm-up and number of steps are
-those of the training scripts of https://github.com/kimiyoung/transformer-xl,
-which reports, dense, 1.06 (base) and 0.99 (large) bits per character. Which
-layers Top-KAST left dense and its schedule are unknown to us; here all matrices
-of attention and feed-forward are sparse, and the sets change every 100 steps.
-Departures: products in bfloat16, parameters in float32; a vocabulary of all 256
-bytes, more than the text has.
-
-Hardware: meant for GPUs or TPUs; not trained by us. The tests lower the step at
-full size for CPU, GPU and TPU. The batch of 22 of the base size divides among
-1, 2, 11 or 22 devices: --config.train.num_devices.
+Sizes and recipe are those of https://github.com/kimiyoung/transformer-xl, which
+reports, dense, 1.06 (base) and 0.99 (large) bits per character; products are in
+bfloat16 here. Which layers Top-KAST left dense and its schedule are unknown to
+us. Hardware: GPUs or TPUs (the batch of 22 of the base size divides among 1, 2,
+11 or 22: --config.train.num_devices); not trained by us.
 """
 
 import ml_collections

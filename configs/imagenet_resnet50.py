@@ -5,29 +5,13 @@
   python launch.py --config=configs/imagenet_resnet50.py:METHOD,density=D \
       --config.data.data_dir=DATA --workdir=DIR
 
-METHOD is one of `methods.LARGE`. Further keys, after a comma each:
+METHOD is one of `methods.LARGE`; further keys, after a comma each, are those of
+`KEYS`.
 
-  density=0.1                       of Top-KAST: forward
-  backward_density=0.2              of Top-KAST
-  distribution=uniform              or erdos_renyi_kernel
-  length=1                          multiplies the training and all milestones
-  batch_size=4096                   scales the learning rate, and the number of
-                                    steps so that the epochs stay
-  alpha=1.375                       of the powerprop_ methods; our choice
-
-The recipe is that of https://github.com/google-research/rigl: ResNet-50 v1.5,
-32,000 steps of 4,096 images, Nesterov momentum 0.9, learning rate 1.6 (0.1 per
-256 images) divided by ten at epochs 30, 70 and 90, L2 of 1e-4 on the weights,
-label smoothing 0.1; sets change every 100 steps until step 25,000 with a drop
-fraction of 0.3; gradual pruning from step 10,000 to 25,000. Uniform: the first
-convolution stays dense and does not count; Erdos-Renyi kernel: all layers are
-sparse. The linear warm-up of 5 epochs is customary, its source was not checked.
-Compute is in bfloat16, parameters in float32.
-
-Hardware: meant for a TPU or several GPUs (32,000 steps of 4,096 images are
-3.2e18 FLOPs); not trained by us. The tests lower the step at full size for CPU,
-GPU and TPU, and take a few steps of ResNet-18 on a small data set of the same
-layout.
+The recipe is that of https://github.com/google-research/rigl, with 5 epochs of
+warm-up; uniform: the first convolution stays dense and does not count. Compute
+is in bfloat16, parameters in float32. Hardware: a TPU or several GPUs (3.2e18
+FLOPs); not trained by us.
 
 Published top-1 accuracy at 80% and 90% sparsity, from the README of that
 repository: RigL uniform 74.60 and 72.02, RigL ERK 75.12 and 73.07, five times
@@ -44,9 +28,13 @@ from configs import sections
 
 NUM_TRAIN = 1_281_167
 KEYS = {
-  'density': 0.1, 'backward_density': 0.2, 'distribution': 'uniform',
-  'length': 1.0, 'batch_size': 4_096, 'alpha': 1.375,
-}  # fmt: skip
+  'density': 0.1,  # of Top-KAST: forward
+  'backward_density': 0.2,  # of Top-KAST
+  'distribution': 'uniform',  # or 'erdos_renyi_kernel'
+  'length': 1.0,  # multiplies the training and all milestones
+  'batch_size': 4_096,  # scales the learning rate and the number of steps
+  'alpha': 1.375,  # of the powerprop_ methods; this project's choice
+}
 
 
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
@@ -86,7 +74,8 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   )
   config.optimizer = sections.sgd(
     learning_rate=0.1 * batch_size / 256,
-    schedule=sections.piecewise(
+    schedule=dict(
+      name='piecewise',
       warmup_steps=round(5 * epoch),
       boundaries=tuple(round(at * epoch) for at in (30, 70, 90)),
       factor=0.1,

@@ -18,22 +18,16 @@ MODEL = {
   'tie_projections': (False,), 'cutoffs': (), 'div_val': 1,
   'same_length': False, 'compute_dtype': 'float32', 'remat': False,
 }  # fmt: skip
+OPTIMIZER = {
+  'name': 'adam', 'b1': 0.9, 'b2': 0.999, 'eps': 1e-8, 'weight_decay': 0.0,
+  'clip_norm': 0.25,
+}  # fmt: skip
 
 
 def published(
   argument: str, sizes: dict[str, Any], data: dict[str, Any], **model: Any
 ) -> ml_collections.ConfigDict:
-  """Returns the config of a published text, in one of several sizes.
-
-  Args:
-    argument: after the colon; `num_steps=0` is the size's own length.
-    sizes: the sizes that `make` takes, by name.
-    data: the section `data`, without a cache.
-    **model: keys of the section `model`.
-
-  Raises:
-    ValueError: If the variant, a key or the size is unknown.
-  """
+  """Returns the config of a published text, in one of several sizes."""
   variant, given = arguments.parse(
     argument, methods.LARGE, **KEYS, num_steps=0, size='base'
   )
@@ -58,21 +52,11 @@ def make(
   learning_rate: float = 2.5e-4,
   **model: Any,
 ) -> ml_collections.ConfigDict:
-  """Returns a config.
+  """Returns a config, with `model` added to that of the size.
 
   All matrices of attention and feed-forward are sparse, except layers whose
   path `method.exclude` matches, such as 'attention/position'. Embeddings,
   softmax, biases and normalization are always dense.
-
-  Args:
-    variant: one of `methods.LARGE`.
-    given: values of `KEYS`.
-    size: `model`, `length` (of segments and memory), `evaluation`,
-      `batch_size`, `num_devices` (None: all), `warmup_steps`, `num_steps`.
-    data: the section `data`.
-    refresh_every: updates between changes of the sets.
-    learning_rate: peak, after the warm-up.
-    **model: further keys of the section `model`.
   """
   name, alpha = methods.choose(variant, given['alpha'])
   num_steps = size['num_steps']
@@ -95,13 +79,13 @@ def make(
     num_steps=num_steps,
     refresh_every=refresh_every,
   )
-  config.optimizer = sections.adam(
+  config.optimizer = dict(
+    OPTIMIZER,
     learning_rate=learning_rate,
     schedule=sections.cosine(
       num_steps=num_steps,
       warmup_steps=min(size['warmup_steps'], num_steps // 10),
     ),
-    clip_norm=0.25,
   )
   config.train = sections.train(
     batch_size=size['batch_size'],

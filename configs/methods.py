@@ -39,15 +39,12 @@ def section(
   backward_density: float | None = None,
   alpha: float = 1.0,
 ) -> dict[str, Any]:
-  """Returns the section `config.method`.
+  """Returns the section `config.method`; `name` is one of `NAMES`.
 
   Args:
-    name: one of `NAMES`.
     density: share of weights at the end; of Top-KAST, forward.
     num_steps: length of the training.
     refresh_every: updates between changes of the sets.
-    distribution: of the density over layers.
-    exclude: layers that stay dense and do not count.
     backward_density: of Top-KAST; None: twice the forward density, at most 1.
     alpha: of Powerpropagation, under which SET and RigL cannot grow weights
       from zero; they start at 1e-4 in theta instead.

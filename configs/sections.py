@@ -24,22 +24,6 @@ def sgd(
   )
 
 
-def adam(
-  *, learning_rate: float, schedule: dict[str, Any], clip_norm: float
-) -> dict[str, Any]:
-  """Returns the section `optimizer`: Adam with clipped gradients."""
-  return dict(
-    name='adam',
-    learning_rate=learning_rate,
-    schedule=schedule,
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    weight_decay=0.0,
-    clip_norm=clip_norm,
-  )
-
-
 def cosine(*, num_steps: int, warmup_steps: int) -> dict[str, Any]:
   """Returns the section `optimizer.schedule`: linear warm-up, then cosine."""
   return dict(
@@ -47,34 +31,16 @@ def cosine(*, num_steps: int, warmup_steps: int) -> dict[str, Any]:
   )
 
 
-def piecewise(
-  *, warmup_steps: int, boundaries: tuple[int, ...], factor: float
-) -> dict[str, Any]:
-  """Returns the section `optimizer.schedule`: a factor at each boundary."""
-  return dict(
-    name='piecewise',
-    warmup_steps=warmup_steps,
-    boundaries=boundaries,
-    factor=factor,
-  )
-
-
 def train(
   *, batch_size: int, num_steps: int, log_every: int = 100, **more: Any
 ) -> dict[str, Any]:
   """Returns the section `train`, on one device; `more` adds and replaces."""
-  return dict(
-    {
-      'batch_size': batch_size,
-      'num_micro': 1,
-      'num_devices': 1,
-      'num_steps': num_steps,
-      'log_every': log_every,
-      'keep_checkpoints': 2,
-      'on_not_finite': 'stop',
-    },
-    **more,
-  )
+  section = {
+    'batch_size': batch_size, 'num_micro': 1, 'num_devices': 1,
+    'num_steps': num_steps, 'log_every': log_every, 'keep_checkpoints': 2,
+    'on_not_finite': 'stop',
+  }  # fmt: skip
+  return section | more
 
 
 def prune(*, num_levels: int = 0, lowest: float = 0.01) -> dict[str, Any]:

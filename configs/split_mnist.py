@@ -4,9 +4,8 @@
       --workdir=DIR
 
 STRATEGY as in `configs/permuted_mnist.py`; `:quick` has 200 steps for each
-task. The digits are 0 and 1, 2 and 3, and so on, as is customary (Zenke et al.,
-2017, https://arxiv.org/abs/1703.04200); each task is trained and tested with a
-head of its own. All else as in `configs/permuted_mnist.py`.
+task. The digits are 0 and 1, 2 and 3, and so on (Zenke et al., 2017,
+https://arxiv.org/abs/1703.04200). All else as in `configs/permuted_mnist.py`.
 """
 
 import ml_collections

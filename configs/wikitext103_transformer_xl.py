@@ -4,22 +4,11 @@
       --config=configs/wikitext103_transformer_xl.py:METHOD,size=SIZE \
       --config.data.path=FOLDER --workdir=DIR
 
-FOLDER holds wiki.{train,valid,test}.tokens; METHOD is one of `methods.LARGE`,
-SIZE base or large. `num_steps` (200,000 for base, 4,000,000 for large) scales
-all milestones; further keys are those of `language.KEYS`.
-
-Sizes, dropout, lengths, batch, learning rate, warm-up and number of steps are
-those of the training scripts of https://github.com/kimiyoung/transformer-xl,
-which reports, dense, a perplexity of 24.03 (base, 151 million parameters) and
-18.3 (large, 257 million). With the 18 layers of the large size this model has
-285.2 million parameters and not 257; every parameter is listed by
-`transformer_xl.describe`. Which layers Top-KAST left dense and its schedule
-are unknown to us; here all matrices of attention and feed-forward are sparse,
-and the sets change every 100 steps. Departure: products in bfloat16, parameters
-in float32.
-
-Hardware: meant for GPUs or TPUs; not trained by us. The tests lower the step at
-full size for CPU, GPU and TPU.
+FOLDER holds wiki.{train,valid,test}.tokens. `num_steps` is 200,000 for base and
+4,000,000 for large; all else as in `configs/enwik8_transformer_xl.py`. The
+released code reports, dense, a perplexity of 24.03 (base, 151 million
+parameters) and 18.3 (large, 257 million); with the 18 layers of its script the
+large model has 285.2 million.
 """
 
 import ml_collections

@@ -5,6 +5,7 @@ formats are those of the real data sets, so readers are tested from the bytes.
 """
 
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Mapping
 import functools
 import io
@@ -31,7 +32,6 @@ SIZES = (
   (375, 500), (180, 240), (375, 500), (120, 600),
 )  # fmt: skip
 NUM_CLASSES = 1000
-LABEL_EVERY = 111  # photograph i has the label 111 i: 0 and 999 among them
 
 
 @functools.cache
@@ -63,18 +63,18 @@ def view(index: int, height: int, width: int) -> np.ndarray:
   )
 
 
-def jpeg(index: int, quality: int = 95) -> bytes:
+def jpeg(index: int) -> bytes:
   """Returns the JPEG file of a view, in one of the `SIZES`; some are gray."""
   size = SIZES[(index + index // len(_NAMES)) % len(SIZES)]
   image = view(index, *size)
   if index % 16 == 15:
     image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-  return encode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+  return encode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 95])
 
 
 def label(index: int) -> int:
-  """Returns the label of a view, by its photograph."""
-  return LABEL_EVERY * (index % len(_NAMES))
+  """Returns the label of a view: 111 times the number of its photograph."""
+  return 111 * (index % len(_NAMES))
 
 
 def encode(kind: str, image: np.ndarray, options=()) -> bytes:
@@ -83,11 +83,12 @@ def encode(kind: str, image: np.ndarray, options=()) -> bytes:
   return content.tobytes()
 
 
-def imagenet_example(index: int) -> dict:
-  """Returns an example of ImageNet: file name, image and label."""
+def imagenet_example(index: int, damaged: Collection[int] = ()) -> dict:
+  """Returns an example of ImageNet; the images in `damaged` are truncated."""
+  image = jpeg(index)
   return {
     'file_name': f'n{label(index):08d}_{index}.JPEG',
-    'image': jpeg(index),
+    'image': image[: len(image) // 2] if index in damaged else image,
     'label': label(index),
   }
 
@@ -100,11 +101,7 @@ def write_imagenet(
   num_shards: int = 3,
   example: Callable[[int], dict] = imagenet_example,
 ) -> None:
-  """Writes views as imagenet2012 to a folder of tensorflow-datasets.
-
-  `example` makes the example of an index: from 0 in the training split, the
-  following ones in `validation`.
-  """
+  """Writes views as imagenet2012; indices of `validation` follow `train`."""
   features = {
     'image': tfds.features.Image(encoding_format='jpeg'),
     'label': tfds.features.ClassLabel(num_classes=NUM_CLASSES),

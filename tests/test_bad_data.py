@@ -1,7 +1,7 @@
 """Damaged records, as the command reports them."""
 
+import functools
 import json
-import pathlib
 
 import pytest
 
@@ -9,7 +9,6 @@ from experiments import metrics
 import launch
 from tests import photographs
 
-REPOSITORY = pathlib.Path(launch.__file__).parent
 DAMAGED = {3, 7, 14}  # of 12 images for training and 6 for testing
 CONFIG = """
 import ml_collections
@@ -34,14 +33,8 @@ def get_config():
 @pytest.fixture(scope='module')
 def data_dir(tmp_path_factory):
   """ImageNet with truncated images."""
-
-  def example(index):
-    made = photographs.imagenet_example(index)
-    if index in DAMAGED:
-      made['image'] = made['image'][: len(made['image']) // 2]
-    return made
-
   folder = tmp_path_factory.mktemp('damaged')
+  example = functools.partial(photographs.imagenet_example, damaged=DAMAGED)
   photographs.write_imagenet(
     folder, num_train=12, num_validation=6, example=example
   )
@@ -63,7 +56,6 @@ def test_a_damaged_record_ends_the_run_with_its_name(
   error = capsys.readouterr().err
   assert 'Stopped: expected a record that decodes, got ' in error
   assert '.array_record-0000' in error
-  assert 'record ' in error
   assert "set on_bad_record to 'skip'" in error
   assert 'Traceback' not in error
   status = json.loads((tmp_path / 'run' / 'status.json').read_text())
@@ -93,19 +85,3 @@ def forget_after(workdir, step):
   for folder in (workdir / 'checkpoints').iterdir():
     if folder.name.isdigit() and int(folder.name) > step:
       folder.rename(workdir / f'later-{folder.name}')
-
-
-def test_a_missing_shard_is_named_before_the_run_begins(
-  tmp_path, data_dir, capsys
-):
-  folder = tmp_path / 'data'
-  [source] = data_dir.glob('imagenet2012/*')
-  copy = folder / source.relative_to(data_dir)
-  copy.mkdir(parents=True)
-  for path in source.iterdir():
-    if not path.name.endswith('train.array_record-00001-of-00003'):
-      (copy / path.name).write_bytes(path.read_bytes())
-  assert run(tmp_path, folder) == launch.USER_ERROR
-  error = capsys.readouterr().err
-  assert 'missing imagenet2012-train.array_record-00001-of-00003' in error
-  assert not (tmp_path / 'run').exists()

@@ -29,8 +29,6 @@ def _cifar(
   """Returns CIFAR; each color channel has mean 0 and deviation 1 in training.
 
   Args:
-    num_classes: 10, or 100 for CIFAR-100 with its fine labels.
-    data_dir: folder of tensorflow-datasets.
     num_validation: number of training examples, the last, held out for
       validation; at least 1, usually 5,000.
     pad: pixels that `pad_crop_flip` moves an image by at most; usually 4.
@@ -64,8 +62,7 @@ def _load(
       name, data_dir, ('train', 'test'), encoded=('image',)
     )
   )
-  first = len(train.labels) - num_validation
-  if first < 1:
+  if num_validation >= len(train.labels):
     raise ValueError(
       f'expected num_validation from 1 to {len(train.labels) - 1}, one less '
       f'than there are for training; got {num_validation}'
@@ -77,11 +74,7 @@ def _load(
     )
     for inputs, labels in (train, test)
   )
-  return dataset.Arrays(
-    dataset.Examples(train.inputs[:first], train.labels[:first]),
-    dataset.Examples(train.inputs[first:], train.labels[first:]),
-    test,
-  )
+  return dataset.hold_out(train, num_validation, test)
 
 
 def pad_crop_flip(

@@ -65,12 +65,17 @@ class Source(NamedTuple):
   load: Callable[[], Arrays | Stream]  # Stream if `is_stream`
 
 
-def read_checked(path: pathlib.Path, sha256: str) -> bytes:
-  """Returns the content of a file after checking its SHA-256.
+def hold_out(train: Examples, num: int, test: Examples) -> Arrays:
+  """Returns the splits, with the last `num` training examples as validation."""
+  return Arrays(
+    Examples(train.inputs[:-num], train.labels[:-num]),
+    Examples(train.inputs[-num:], train.labels[-num:]),
+    test,
+  )
 
-  Raises:
-    ValueError: If the file is missing, truncated or altered.
-  """
+
+def read_checked(path: pathlib.Path, sha256: str) -> bytes:
+  """Returns the content of a file; ValueError if its SHA-256 differs."""
   try:
     content = path.read_bytes()
   except FileNotFoundError as error:

@@ -76,7 +76,6 @@ def imagenet(
   decodes, and evaluation gives weight 0; each is logged once.
 
   Args:
-    data_dir: folder of tensorflow-datasets.
     num_validation: number of training examples, the last, held out; 0 makes
       'validation' the test split, as is common in publications.
     image_size: side of the crop, usually 224.
@@ -109,8 +108,18 @@ def imagenet(
 
 def _load(data_dir, num_validation, recipe, skip, num_workers):
   """Returns the stream of a data set that was found to be whole."""
+  sources = records.open_splits(
+    NAME, data_dir, ('train', 'validation'), encoded=('image',)
+  )
+  info = sources[0].dataset_info
+  num_classes = info.features['label'].num_classes
+  if num_classes != NUM_CLASSES:
+    raise ValueError(
+      f'expected {NUM_CLASSES} classes in {info.data_dir}, got {num_classes}; '
+      f'is it {NAME}?'
+    )
   train, test = (
-    Split(source, 0, len(source), recipe, skip) for source in _open(data_dir)
+    Split(source, 0, len(source), recipe, skip) for source in sources
   )
   if not 0 <= num_validation < train.num:
     raise ValueError(
@@ -130,29 +139,9 @@ def _load(data_dir, num_validation, recipe, skip, num_workers):
   )
 
 
-def _open(data_dir: str | None) -> list[Any]:
-  """Returns the prepared splits for training and testing, checked."""
-  sources = records.open_splits(
-    NAME, data_dir, ('train', 'validation'), encoded=('image',)
-  )
-  info = sources[0].dataset_info
-  num_classes = info.features['label'].num_classes
-  if num_classes != NUM_CLASSES:
-    raise ValueError(
-      f'expected {NUM_CLASSES} classes in {info.data_dir}, got {num_classes}; '
-      f'is it {NAME}?'
-    )
-  return sources
-
-
 def _train(
   split, num_workers, bad, *, seed, first_step, batch_size, **process
 ) -> Iterator[dataset.Examples]:
-  if seed < 0 or first_step < 0 or batch_size > split.num:
-    raise ValueError(
-      'expected seed >= 0, first_step >= 0 and a batch_size from 1 to '
-      f'{split.num}, got {seed}, {first_step} and {batch_size}'
-    )
   rows = grain.MapDataset.range(split.num).seed(seed).shuffle()
   rows = rows.repeat(_NUM_EPOCHS)
   rows = rows.random_map(functools.partial(_train_row, split))
@@ -163,10 +152,8 @@ def _train(
 def _evaluate(
   splits, num_workers, bad, *, split, batch_size, **process
 ) -> Iterator[tuple[dataset.Examples, np.ndarray]]:
-  if split not in splits:
-    raise ValueError(f'expected a split among {(*splits,)}, got {split!r}')
   chosen = splits[split]
-  num_padded = -(-chosen.num // max(batch_size, 1)) * batch_size
+  num_padded = -(-chosen.num // batch_size) * batch_size
   rows = grain.MapDataset.range(num_padded)
   rows = rows.map(functools.partial(_evaluation_row, chosen))
   batches = _batches(rows, batch_size, **process)
@@ -181,16 +168,6 @@ def _batches(
   process_count: int,
 ) -> grain.MapDataset:
   """Returns a process's share of each batch: every P-th row."""
-  if not 0 <= process_index < process_count:
-    raise ValueError(
-      f'expected 0 <= process_index < process_count, got {process_index} and '
-      f'{process_count}'
-    )
-  if batch_size < 1 or batch_size % process_count:
-    raise ValueError(
-      f'expected a batch_size that the processes, {process_count}, divide; got '
-      f'{batch_size}'
-    )
   rows = rows[process_index::process_count]
   return rows.batch(batch_size // process_count, batch_fn=_stack)
 

@@ -52,37 +52,21 @@ def load(*, data_dir: str | None) -> dataset.Arrays:
       files of this package.
   """
   if data_dir is None:
-    return make_splits(read_files('train'), read_files('t10k'))
-  train, test = (
-    (
-      np.stack([example['image'][..., 0] for example in source]),
-      np.array([example['label'] for example in source]),
+    train, test = (
+      (_read_idx(f'{name}-images-idx3'), _read_idx(f'{name}-labels-idx1'))
+      for name in ('train', 't10k')
     )
-    for source in records.open_splits('mnist', data_dir, ('train', 'test'))
-  )
-  return make_splits(train, test)
-
-
-def read_files(prefix: str) -> tuple[np.ndarray, np.ndarray]:
-  """Returns images and labels, uint8, of the files 'train-*' or 't10k-*'."""
-  return (
-    _read_idx(FILES / f'{prefix}-images-idx3-ubyte.gz'),
-    _read_idx(FILES / f'{prefix}-labels-idx1-ubyte.gz'),
-  )
-
-
-def make_splits(
-  train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]
-) -> dataset.Arrays:
-  """Returns the splits of images and labels, uint8, after checking them."""
+  else:
+    train, test = (
+      (
+        np.stack([example['image'][..., 0] for example in source]),
+        np.array([example['label'] for example in source]),
+      )
+      for source in records.open_splits('mnist', data_dir, ('train', 'test'))
+    )
   train = _to_examples('train', *train, NUM_TRAIN)
   test = _to_examples('test', *test, NUM_TEST)
-  first = NUM_TRAIN - NUM_VALIDATION
-  return dataset.Arrays(
-    dataset.Examples(train.inputs[:first], train.labels[:first]),
-    dataset.Examples(train.inputs[first:], train.labels[first:]),
-    test,
-  )
+  return dataset.hold_out(train, NUM_VALIDATION, test)
 
 
 def _to_examples(
@@ -94,17 +78,13 @@ def _to_examples(
       f'expected images and labels of the shapes {expected} in {split}, got '
       f'{images.shape} and {labels.shape}'
     )
-  if labels.min() < 0 or labels.max() >= NUM_CLASSES:
-    raise ValueError(
-      f'expected labels from 0 to {NUM_CLASSES - 1} in {split}, got '
-      f'{labels.min()} to {labels.max()}'
-    )
   scaled = images[..., np.newaxis].astype(np.float32)
   scaled /= np.float32(255)
   return dataset.Examples(scaled, labels.astype(np.int32))
 
 
-def _read_idx(path: pathlib.Path) -> np.ndarray:
+def _read_idx(name: str) -> np.ndarray:
+  path = FILES / f'{name}-ubyte.gz'
   content = gzip.decompress(dataset.read_checked(path, SHA256[path.name]))
   rank = content[3]
   shape = struct.unpack_from(f'>{rank}I', content, 4)

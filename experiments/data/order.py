@@ -18,16 +18,7 @@ def batch_indices(
     ...   0, first_step=0, num_steps=2, batch_size=3, num_examples=5)
     array([[4, 1, 2],
            [0, 3, 0]], dtype=int32)
-
-  Raises:
-    ValueError: If a number is negative, or `batch_size` is not between 1 and
-      `num_examples`.
   """
-  if min(seed, first_step, num_steps) < 0:
-    raise ValueError(
-      'expected seed >= 0, first_step >= 0 and num_steps >= 0, got '
-      f'{seed}, {first_step} and {num_steps}'
-    )
   if not 1 <= batch_size <= num_examples:
     raise ValueError(
       f'expected a batch_size from 1 to {num_examples}, the number of '

@@ -30,11 +30,6 @@ def steps_per_epoch(num_tokens: int, batch_size: int, segment_len: int) -> int:
   Raises:
     ValueError: If a row is shorter than a segment and its last target.
   """
-  if batch_size < 1 or segment_len < 1:
-    raise ValueError(
-      'expected batch_size >= 1 and segment_len >= 1, got '
-      f'{batch_size} and {segment_len}'
-    )
   row = num_tokens // batch_size
   if row < segment_len + 1:
     raise ValueError(
@@ -58,9 +53,6 @@ def train_batch(
     >>> batch.targets
     array([[3, 4],
            [8, 9]], dtype=int32)
-
-  Raises:
-    ValueError: As `steps_per_epoch`.
   """
   num_steps = steps_per_epoch(len(tokens), batch_size, segment_len)
   first = step % num_steps * segment_len
@@ -82,9 +74,6 @@ def evaluation_batches(
   Each of the B rows gets an equal part of the split, preceded by the
   `num_warm_up` segments before it with weight 0. If these fill the memory of
   every layer, see `warm_up`, the result does not depend on B.
-
-  Raises:
-    ValueError: If there are fewer than 2 tokens.
   """
   if len(tokens) < 2:
     raise ValueError(

@@ -50,10 +50,7 @@ def permuted_mnist(
 ) -> Stream:
   """Returns MNIST, then MNIST with its pixels in other orders.
 
-  Args:
-    num_tasks: T, any number.
-    seed: of the orders, which do not depend on T; at least 0.
-    data_dir: as in `mnist.load`.
+  The orders depend on the seed alone, not on the number of tasks.
 
   Reference:
     Goodfellow et al., 2013, "An empirical investigation of catastrophic
@@ -78,11 +75,7 @@ def split_mnist(
 ) -> Stream:
   """Returns the classes of MNIST, some for each task, usually 5 x 2.
 
-  Args:
-    num_tasks: T.
-    classes_per_task: at least 2.
-    seed: of the order of the classes; None for 0, 1, 2, ...
-    data_dir: as in `mnist.load`.
+  `seed` is that of the order of the classes; None for 0, 1, 2, ...
 
   Reference:
     Zenke et al., 2017, "Continual learning through synaptic intelligence".
@@ -130,18 +123,23 @@ def cifar(
       'expected num_tasks from 1 to 11, CIFAR-10 and ten tens of CIFAR-100, '
       f'got {num_tasks}'
     )
-  options = {
-    'data_dir': data_dir, 'num_validation': num_validation,
-    'pad': pad, 'flip': flip,
-  }  # fmt: skip
-
-  ten = cifar_lib.cifar10(**options)
-  hundred = cifar_lib.cifar100(**options)
+  ten, hundred = (
+    make(data_dir=data_dir, num_validation=num_validation, pad=pad, flip=flip)
+    for make in (cifar_lib.cifar10, cifar_lib.cifar100)
+  )
 
   def load():
     if num_tasks == 1:
       return ten.load()
-    return dataset.Arrays(*map(_join, ten.load(), hundred.load()))
+    return dataset.Arrays(
+      *(
+        dataset.Examples(
+          np.concatenate([a.inputs, b.inputs]),
+          np.concatenate([a.labels, b.labels + 10]),
+        )
+        for a, b in zip(ten.load(), hundred.load(), strict=True)
+      )
+    )
 
   tasks = tuple(
     views.Task(tuple(range(10 * i, 10 * i + 10)), None)
@@ -169,14 +167,6 @@ def read(stream: Stream) -> Tasks:
 def make_views(stream: Stream) -> views.Views:
   """Returns the views of all tasks of a stream."""
   return views.make_views(stream.tasks, stream.num_base_classes)
-
-
-def _join(ten: dataset.Examples, hundred: dataset.Examples):
-  """Returns the examples of both; labels of the second begin at 10."""
-  return dataset.Examples(
-    np.concatenate([ten.inputs, hundred.inputs]),
-    np.concatenate([ten.labels, hundred.labels + 10]),
-  )
 
 
 def _mnist(data_dir: str | None, tasks: Sequence[views.Task]) -> Stream:

@@ -43,11 +43,8 @@ class Corpus(NamedTuple):
 def kjv(*, unit: str, max_words: int | None) -> Corpus:
   """Returns the King James Version, which is part of this package.
 
-  The last 200,000 bytes are the test split, the 200,000 before validation.
-
-  Args:
-    unit: 'byte' | 'word'.
-    max_words: see `vocabulary.count`; None for bytes.
+  The last 200,000 bytes are the test split, the 200,000 before validation. For
+  `unit` and `max_words` see `file`.
   """
   content = gzip.decompress(dataset.read_checked(KJV, KJV_SHA256))
   text = np.frombuffer(content, np.uint8)

@@ -118,9 +118,9 @@ class AdaptiveSoftmax(hk.Module):
 
   Reference:
     Grave et al., 2017, "Efficient softmax approximation for GPUs".
-    https://arxiv.org/abs/1609.04309; Baevski and Auli, 2019, "Adaptive input
-    representations for neural language modeling".
-    https://arxiv.org/abs/1809.10853
+    https://arxiv.org/abs/1609.04309
+    Baevski and Auli, 2019, "Adaptive input representations for neural language
+    modeling". https://arxiv.org/abs/1809.10853
   """
 
   def __init__(

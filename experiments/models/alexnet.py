@@ -39,17 +39,13 @@ def alexnet(
     Krizhevsky et al., 2012, "ImageNet classification with deep convolutional
     neural networks". https://doi.org/10.1145/3065386
   """
-  if num_classes < 1:
-    raise ValueError(f'expected num_classes >= 1, got {num_classes}')
   layers.check_dropout(dropout)
+  init = layers.fan_in(2.0)
 
   def forward(images, is_training):
-    layers.check_images(images)
     x = images
     for i, channels in enumerate(CHANNELS):
-      conv = layers.Conv2D(
-        channels, 3, w_init=layers.fan_in(2.0), name=f'conv_{i}'
-      )
+      conv = layers.Conv2D(channels, 3, w_init=init, name=f'conv_{i}')
       x = jax.nn.relu(conv(x))  # [B, H / 2^pools, W / 2^pools, channels]
       if i in POOLED:
         x = hk.max_pool(x, (1, 2, 2, 1), (1, 2, 2, 1), 'VALID')
@@ -57,12 +53,11 @@ def alexnet(
     for i, width in enumerate(HIDDEN):
       if is_training and dropout:
         x = hk.dropout(hk.next_rng_key(), dropout, x)
-      linear = layers.Linear(
-        width, w_init=layers.fan_in(2.0), name=f'linear_{i}'
-      )
+      linear = layers.Linear(width, w_init=init, name=f'linear_{i}')
       x = jax.nn.relu(linear(x))  # [B, width]
-    return layers.Linear(num_classes, w_init=layers.fan_in(1.0), name='logits')(
-      x
+    logits = layers.Linear(
+      num_classes, w_init=layers.fan_in(1.0), name='logits'
     )
+    return logits(x)
 
   return layers.transform(forward, compute_dtype=compute_dtype)

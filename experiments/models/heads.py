@@ -53,11 +53,8 @@ def make_heads(
     num_heads: H; 1 for a head shared by all tasks.
 
   Raises:
-    ValueError: If `num_heads` is less than 1, or the heads' parameters cannot
-      be identified.
+    ValueError: If the heads' parameters cannot be identified.
   """
-  if num_heads < 1:
-    raise ValueError(f'expected num_heads >= 1, got {num_heads}')
   one, all_ = make_network(num_classes), make_network(num_classes * num_heads)
   shapes = [
     _shapes(network, inputs) for network in (one, make_network(num_classes + 1))
@@ -65,7 +62,16 @@ def make_heads(
   paths = frozenset(
     path for path in shapes[0] if shapes[0][path] != shapes[1][path]
   )
-  _check_paths(paths, shapes[0], num_classes)
+  odd = {
+    path: shapes[0][path]
+    for path in paths
+    if shapes[0][path][-1] != num_classes
+  }
+  if odd or not paths:
+    raise ValueError(
+      'expected output layers whose last axis is the number of classes, '
+      f'{num_classes}, got {odd or "no parameters that depend on it"}'
+    )
 
   def apply(params, state, key, inputs, is_training, task):
     if num_heads == 1:
@@ -113,14 +119,3 @@ def _shapes(network, inputs) -> dict[str, tuple[int, ...]]:
     select_lib.join(module, name): tuple(x.shape)
     for module, name, x in select_lib.named_leaves(params)
   }
-
-
-def _check_paths(paths, shapes, num_classes: int) -> None:
-  odd = {
-    path: shapes[path] for path in paths if shapes[path][-1] != num_classes
-  }
-  if odd or not paths:
-    raise ValueError(
-      'expected output layers whose last axis is the number of classes, '
-      f'{num_classes}, got {odd or "no parameters that depend on it"}'
-    )

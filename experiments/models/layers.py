@@ -163,12 +163,6 @@ def fan_in(scale: float) -> hk.initializers.Initializer:
   return hk.initializers.VarianceScaling(scale, 'fan_in', 'truncated_normal')
 
 
-def check_images(images: jax.Array) -> None:
-  """Raises ValueError unless images are [B, H, W, C]."""
-  if images.ndim != 4:
-    raise ValueError(f'expected images [B, H, W, C], got {images.shape}')
-
-
 def check_dropout(dropout: float) -> None:
   """Raises ValueError unless a dropout rate is in [0, 1)."""
   if not 0 <= dropout < 1:

@@ -1,7 +1,7 @@
-"""Residual networks: ResNet-50 and -18 for ImageNet, ResNet-32 for CIFAR.
+"""Residual networks: ResNet-50 and -18, for CIFAR ResNet-32 and WRN-22-2.
 
-Convolutions have no bias. The last batch normalization of each block has an
-initial scale of zero, so each block starts as its shortcut.
+Convolutions have no bias. In ResNets, the last batch normalization of each
+block has an initial scale of zero, so each block starts as its shortcut.
 
 Axes: B examples, H and W pixels, C channels.
 """
@@ -40,12 +40,7 @@ def resnet50(
     hour". https://arxiv.org/abs/1706.02677 (v1.5, the zero scales)
   """
   return _resnet(
-    _bottleneck,
-    num_blocks=(3, 4, 6, 3),
-    channels=(64, 128, 256, 512),
-    stem='imagenet',
-    num_classes=num_classes,
-    compute_dtype=compute_dtype,
+    _bottleneck, (3, 4, 6, 3), 64, 'imagenet', num_classes, compute_dtype
   )
 
 
@@ -58,14 +53,7 @@ def resnet18(
     stem: 'imagenet' (7x7 convolution and pooling, stride 4 in all) or 'cifar'
       (3x3 convolution of stride 1).
   """
-  return _resnet(
-    _basic,
-    num_blocks=(2, 2, 2, 2),
-    channels=(64, 128, 256, 512),
-    stem=stem,
-    num_classes=num_classes,
-    compute_dtype=compute_dtype,
-  )
+  return _resnet(_basic, (2, 2, 2, 2), 64, stem, num_classes, compute_dtype)
 
 
 def resnet32(
@@ -79,42 +67,34 @@ def resnet32(
   Differs from the paper: initialization as in `resnet50`.
   """
   return _resnet(
-    _basic_padded,
-    num_blocks=(5, 5, 5),
-    channels=(16, 32, 64),
-    stem='cifar',
-    num_classes=num_classes,
-    compute_dtype=compute_dtype,
+    _basic_padded, (5, 5, 5), 16, 'cifar', num_classes, compute_dtype
   )
 
 
 def _resnet(
   block: Block,
-  *,
   num_blocks: Sequence[int],
-  channels: Sequence[int],
+  channels: int,
   stem: str,
   num_classes: int,
   compute_dtype: str,
 ) -> hk.TransformedWithState:
   if stem not in STEMS:
     raise ValueError(f'expected stem out of {sorted(STEMS)}, got {stem!r}')
-  if num_classes < 1:
-    raise ValueError(f'expected num_classes >= 1, got {num_classes}')
 
   def forward(images, is_training):
-    layers.check_images(images)
     kernel, stride = STEMS[stem]
     with hk.name_scope('stem'):
-      x = layers.conv(images, channels[0], kernel, stride=stride, name='conv')
+      x = layers.conv(images, channels, kernel, stride=stride, name='conv')
       x = jax.nn.relu(layers.batch_norm(x, is_training, name='norm'))
     if stem == 'imagenet':
       x = hk.max_pool(x, (1, 3, 3, 1), (1, 2, 2, 1), 'SAME')
-    for i, (num, width) in enumerate(zip(num_blocks, channels, strict=True)):
+    for i, num in enumerate(num_blocks):
       with hk.name_scope(f'stage_{i + 1}'):
         for j in range(num):
           with hk.name_scope(f'block_{j}'):
-            x = block(x, is_training, width, 2 if i and not j else 1)
+            stride = 2 if i and not j else 1
+            x = block(x, is_training, channels * 2**i, stride)
     x = jnp.mean(x, (1, 2))  # [B, C]
     return layers.Linear(
       num_classes, w_init=hk.initializers.RandomNormal(0.01), name='logits'
@@ -164,3 +144,69 @@ def _projection(x, is_training, channels, stride):
     return x
   x = layers.conv(x, channels, 1, stride=stride, name='shortcut_conv')
   return layers.batch_norm(x, is_training, name='shortcut_norm')
+
+
+def wide_resnet(
+  *,
+  depth: int,
+  width: int,
+  dropout: float,
+  num_classes: int,
+  compute_dtype: str,
+) -> hk.TransformedWithState:
+  """Returns WRN-depth-width: normalization and ReLU precede convolutions.
+
+  WRN-22-2 with 10 classes has 1,076,912 weights, 2,720 scales and offsets and
+  10 biases. Weights: variance scaling (1, fan-in, truncated normal).
+
+  Shapes:
+    images: float32 [B, H, W, C], 32 pixels in the literature; logits: float32
+      [B, num_classes].
+
+  Args:
+    depth: 6n + 4 for n blocks in each of three stages.
+    width: multiple of 16, 32 and 64 channels.
+    dropout: rate in [0, 1) between the convolutions of a block.
+
+  Reference:
+    Zagoruyko and Komodakis, 2016, "Wide residual networks".
+    https://arxiv.org/abs/1605.07146
+  """
+  num_blocks, rest = divmod(depth - 4, 6)
+  if num_blocks < 1 or rest:
+    raise ValueError(
+      f'expected depth = 6n + 4 with n >= 1, such as 22, got {depth}'
+    )
+  if width < 1:
+    raise ValueError(f'expected width >= 1, got {width}')
+  layers.check_dropout(dropout)
+
+  def forward(images, is_training):
+    drop = dropout if is_training else 0.0
+    x = layers.conv(images, 16, 3, name='stem_conv')
+    for i, base in enumerate((16, 32, 64)):
+      with hk.name_scope(f'stage_{i + 1}'):
+        for j in range(num_blocks):
+          with hk.name_scope(f'block_{j}'):
+            stride = 2 if i and not j else 1
+            x = _wide_block(x, is_training, base * width, stride, drop)
+    x = jax.nn.relu(layers.batch_norm(x, is_training, name='norm'))
+    x = jnp.mean(x, (1, 2))  # [B, C]
+    logits = layers.Linear(
+      num_classes, w_init=layers.fan_in(1.0), name='logits'
+    )
+    return logits(x)
+
+  return layers.transform(forward, compute_dtype=compute_dtype)
+
+
+def _wide_block(x, is_training, channels, stride, drop):
+  shortcut = x
+  x = jax.nn.relu(layers.batch_norm(x, is_training, name='norm_1'))
+  if x.shape[-1] != channels:
+    shortcut = layers.conv(x, channels, 1, stride=stride, name='shortcut_conv')
+  x = layers.conv(x, channels, 3, stride=stride, name='conv_1')
+  x = jax.nn.relu(layers.batch_norm(x, is_training, name='norm_2'))
+  if drop:
+    x = hk.dropout(hk.next_rng_key(), drop, x)
+  return layers.conv(x, channels, 3, name='conv_2') + shortcut

@@ -84,15 +84,13 @@ def transformer_xl(
   compute_dtype: str,
   remat: bool,
 ) -> TransformerXL:
-  """Returns the model.
-
-  The memory length is that of the memory given.
+  """Returns the model; the memory length is that of the memory given.
 
   Args:
     vocab_size: V.
     num_layers: at least 1.
     d_model: D, even.
-    num_heads: of attention.
+    num_heads: H.
     d_head: width of a head.
     d_inner: hidden width of the feed-forward network.
     d_embed: width of the shortlist's embeddings; D in all published models.
@@ -134,18 +132,15 @@ def transformer_xl(
 def _functions(vocabulary, settings) -> TransformerXL:
   """Returns the pure functions of a model."""
 
-  def apply(*arguments):
+  @hk.transform
+  def applied(*arguments):
     return _Net(vocabulary, settings)(*arguments)
 
-  def predict(tokens, memory):
-    return _Net(vocabulary, settings).predict(tokens, memory)
+  @hk.transform
+  def predicted(*arguments):
+    return _Net(vocabulary, settings).predict(*arguments)
 
   def empty(batch_size: int, memory_len: int) -> Memory:
-    if batch_size < 1 or memory_len < 0:
-      raise ValueError(
-        'expected batch_size >= 1 and memory_len >= 0, got '
-        f'{batch_size} and {memory_len}'
-      )
     shape = (batch_size, memory_len, settings.d_model)
     hidden = tuple(
       jnp.zeros(shape, settings.compute_dtype)
@@ -157,7 +152,6 @@ def _functions(vocabulary, settings) -> TransformerXL:
     tokens = jnp.zeros((1, 1), jnp.int32)
     return applied.init(key, tokens, tokens, empty(1, 1), False)
 
-  applied, predicted = hk.transform(apply), hk.transform(predict)
   return TransformerXL(
     init=init,
     memory=empty,

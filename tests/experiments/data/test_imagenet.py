@@ -1,4 +1,5 @@
 import contextlib
+import functools
 import os
 import pathlib
 import signal
@@ -100,18 +101,13 @@ def test_examples(imagenet_dir):
   return read_all(imagenet_dir, 'validation')
 
 
-def test_a_stream_has_the_types_it_promises(stream, whole):
-  assert stream.num_train == NUM_TRAIN
-  inputs, labels = whole
-  assert (inputs.shape, inputs.dtype) == ((15, 8, 32, 32, 3), np.float32)
-  assert (labels.shape, labels.dtype) == ((15, 8), np.int32)
-  assert 'tensorflow' not in sys.modules
-
-
 def test_training_has_random_views_in_the_order_of_grain(
   stream, train_examples
 ):
+  assert stream.num_train == NUM_TRAIN
   inputs, labels = take(stream, 3, seed=5, first_step=4)
+  assert (inputs.shape, inputs.dtype) == ((3, 8, 32, 32, 3), np.float32)
+  assert (labels.shape, labels.dtype) == ((3, 8), np.int32)
   draws = grain.MapDataset.range(NUM_TRAIN).seed(5).shuffle().repeat()
   draws = draws.random_map(lambda index, rng: (index, rng))
   for step, row in np.ndindex(3, 8):
@@ -121,36 +117,7 @@ def test_training_has_random_views_in_the_order_of_grain(
     view = images.train_view(example['image'], rng, RECIPE)
     expected = images.normalize(view, imagenet.MEAN, imagenet.STD)
     np.testing.assert_array_equal(inputs[step, row], expected)
-
-
-def test_training_is_a_function_of_seed_and_step(imagenet_dir, stream, whole):
-  again = take(open_stream(imagenet_dir), 2)
-  assert_equal(again, [array[:2] for array in whole])
-  assert not np.array_equal(take(stream, 2, seed=1)[0], again[0])
-
-
-@pytest.mark.parametrize('first_step', [4, 13])
-def test_training_resumes_at_the_exact_example(stream, whole, first_step):
-  rest = take(stream, 2, first_step=first_step)
-  assert_equal(rest, [array[first_step : first_step + 2] for array in whole])
-
-
-def test_an_epoch_has_every_example_once_in_another_order(
-  whole, train_examples
-):
-  _, labels = whole
-  expected = sorted(example['label'] for example in train_examples)
-  epochs = [labels[i : i + 5].ravel().tolist() for i in (0, 5, 10)]
-  assert [sorted(epoch) for epoch in epochs] == [expected] * 3
-  assert epochs[0] != epochs[1] != epochs[2]
-
-
-def test_an_example_has_another_crop_in_another_epoch(imagenet_dir):
-  # Only one example is left, so that an epoch is a step.
-  stream = open_stream(imagenet_dir, num_validation=NUM_TRAIN - 1)
-  inputs, labels = take(stream, 4, batch_size=1)
-  assert len(set(labels.ravel())) == 1
-  assert len({crop.tobytes() for crop in inputs}) == 4
+  assert 'tensorflow' not in sys.modules
 
 
 @pytest.mark.parametrize('count', [2, 4])
@@ -165,18 +132,17 @@ def test_the_shares_of_all_processes_are_the_batch(
     assert_equal(own, [array[:, index::count] for array in evaluated])
 
 
-@pytest.mark.parametrize('batch_size', [7, 8, 30])
-def test_evaluation_has_every_example_once(stream, test_examples, batch_size):
-  _, labels, weights = evaluate(stream, 'test', batch_size=batch_size)
+@pytest.mark.parametrize('batch_size', [7, 30])
+def test_evaluation_has_the_center_of_every_example_once(
+  stream, test_examples, batch_size
+):
+  inputs, labels, weights = evaluate(stream, 'test', batch_size=batch_size)
   assert labels.shape == weights.shape == (-(-21 // batch_size), batch_size)
   assert weights.dtype == np.float32
   assert weights.ravel().tolist() == [1] * 21 + [0] * (weights.size - 21)
   expected = [example['label'] for example in test_examples]
   assert labels.ravel()[:21].tolist() == expected
-
-
-def test_evaluation_has_the_centers_of_the_examples(evaluated, test_examples):
-  found = evaluated[0].reshape(-1, 32, 32, 3)
+  found = inputs.reshape(-1, 32, 32, 3)
   for image, example in zip(found, test_examples, strict=False):
     view = images.evaluation_view(example['image'], RECIPE)
     expected = images.normalize(view, imagenet.MEAN, imagenet.STD)
@@ -256,13 +222,7 @@ def test_workers_live_as_long_as_the_process_that_reads(imagenet_dir, tmp_path):
     start_new_session=True,
     env=os.environ | {'PYTHONPATH': str(REPOSITORY)},
   )
-  timed_out = []
-
-  def kill():
-    timed_out.append(True)
-    os.killpg(process.pid, signal.SIGKILL)
-
-  stop = threading.Timer(300, kill)
+  stop = threading.Timer(300, os.killpg, (process.pid, signal.SIGKILL))
   stop.start()
   try:
     assert process.stdout.readline() == 'reads\n'
@@ -271,7 +231,7 @@ def test_workers_live_as_long_as_the_process_that_reads(imagenet_dir, tmp_path):
     process.kill()
     # The pipe ends once no worker holds it.
     assert process.stdout.read() == ''
-    assert not timed_out
+    assert stop.is_alive()
   finally:
     stop.cancel()
     with contextlib.suppress(ProcessLookupError):
@@ -281,16 +241,11 @@ def test_workers_live_as_long_as_the_process_that_reads(imagenet_dir, tmp_path):
 
 
 def write_damaged(folder, damaged):
-  """Writes a data set with some truncated images."""
-
-  def example(index):
-    made = photographs.imagenet_example(index)
-    if index in damaged:
-      made['image'] = made['image'][: len(made['image']) // 2]
-    return made
-
   photographs.write_imagenet(
-    folder, num_train=12, num_validation=6, example=example
+    folder,
+    num_train=12,
+    num_validation=6,
+    example=functools.partial(photographs.imagenet_example, damaged=damaged),
   )
 
 
@@ -316,23 +271,15 @@ def read_labels(data_dir, split):
 def test_evaluation_stops_at_the_record_that_does_not_decode(
   damaged_dir, num_workers
 ):
-  skipping = open_stream(damaged_dir, on_bad_record='skip')
-  expected = evaluate(skipping, 'test', batch_size=1)
-  batches = open_stream(damaged_dir, num_workers=num_workers).evaluate(
-    split='test', batch_size=1, **P1
-  )
+  stream = open_stream(damaged_dir, num_workers=num_workers)
   _, [first] = read_labels(damaged_dir, 'validation')
-  assert first > 0
-  for i in range(first):
-    examples, weights = next(batches)
-    assert_equal((*examples, weights), [array[i] for array in expected])
   file, record = divmod(first, 2)  # two records a file
   with pytest.raises(
     ValueError,
     match=rf'validation.array_record-0000{file}-of-00003, record {record}: '
     'the image does not decode; copy the file again, or set on_bad_record',
   ):
-    next(batches)
+    evaluate(stream, 'test', batch_size=1)
 
 
 def test_a_record_that_is_skipped_is_replaced_by_the_next(damaged_dir, caplog):
@@ -350,7 +297,6 @@ def test_a_record_that_is_skipped_is_replaced_by_the_next(damaged_dir, caplog):
   assert stream.quarantined() == len(bad) == 2  # each is counted once
   assert stream.skipped() >= 6
   assert caplog.text.count('it does not decode') == 2
-  assert_equal(take(stream, 1, first_step=2, batch_size=12)[0], inputs[2:])
 
 
 def test_a_record_that_is_skipped_has_no_weight_in_evaluation(damaged_dir):
@@ -386,36 +332,9 @@ def test_a_data_set_of_other_classes_is_an_error(tmp_path):
     ({'on_bad_record': 'ignore'}, r"among \('stop', 'skip'\), got 'ignore'"),
     ({'num_workers': -1}, 'num_workers >= 0, got -1'),
     ({'num_validation': 40}, 'num_validation from 0 to 39, .* got 40'),
-    ({'num_validation': -1}, 'num_validation from 0 to 39, .* got -1'),
     ({'image_size': 0}, 'expected 1 <= image_size'),
   ],
 )
 def test_arguments_out_of_range_are_an_error(imagenet_dir, changes, message):
   with pytest.raises(ValueError, match=message):
     open_stream(imagenet_dir, **changes)
-
-
-@pytest.mark.parametrize(
-  ('changes', 'message'),
-  [
-    ({'seed': -1}, 'expected seed >= 0, .* got -1, 0 and 8'),
-    ({'first_step': -1}, 'got 0, -1 and 8'),
-    ({'batch_size': 41}, 'a batch_size from 1 to 40, got 0, 0 and 41'),
-    (
-      {'batch_size': 6, 'process': {**P1, 'process_count': 4}},
-      r'the processes, 4, divide; got 6',
-    ),
-    (
-      {'process': {'process_index': 2, 'process_count': 2}},
-      'process_index < process_count, got 2 and 2',
-    ),
-  ],
-)
-def test_steps_out_of_range_are_an_error_at_once(stream, changes, message):
-  with pytest.raises(ValueError, match=message):
-    take(stream, 0, **changes)
-
-
-def test_an_unknown_split_is_an_error_at_once(stream):
-  with pytest.raises(ValueError, match=r"among .* got 'tset'"):
-    stream.evaluate(split='tset', batch_size=8, **P1)

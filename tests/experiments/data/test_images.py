@@ -59,38 +59,27 @@ def test_areas_are_uniform_and_ratios_log_uniform():
     np.testing.assert_allclose(quartiles, [0.25, 0.5, 0.75], atol=0.04)
 
 
-@pytest.mark.parametrize(
-  ('kind', 'options'),
-  [
-    ('.jpg', []),
-    ('.jpg', [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]),
-    ('.png', []),
-  ],
-)
-def test_the_header_of_an_image_has_its_shape(kind, options):
-  content = photographs.encode(kind, photographs.view(0, 31, 57), options)
+@pytest.mark.parametrize('kind', ['.jpg', '.png'])
+def test_the_header_of_an_image_has_its_shape(kind):
+  content = photographs.encode(kind, photographs.view(0, 31, 57))
   assert images.read_shape(content) == (31, 57)
-  assert images.read_shape(content[:10]) is None
-  assert images.read_shape(b'') is None
-
-
-def rotated_jpeg(image):
-  """Returns a JPEG whose EXIF header asks viewers to turn it by 90 degrees."""
-  file, exif = io.BytesIO(), Image.Exif()
-  exif[0x0112] = 6
-  Image.fromarray(image[..., ::-1]).save(file, 'JPEG', exif=exif, quality=95)
-  return file.getvalue()
+  view = images.train_view(content, np.random.default_rng(0), RECIPE)
+  assert view.shape == images.evaluation_view(content, RECIPE).shape
+  assert view.shape == (224, 224, 3)
 
 
 def test_the_orientation_in_the_header_is_ignored():
-  content = rotated_jpeg(photographs.view(1, 40, 90))
-  assert images.decode(content).shape == (40, 90, 3)
-  assert images.read_shape(content) == (40, 90)
+  file, exif = io.BytesIO(), Image.Exif()
+  exif[0x0112] = 6  # asks viewers to turn it by 90 degrees
+  image = Image.fromarray(photographs.view(1, 40, 90)[..., ::-1])
+  image.save(file, 'JPEG', exif=exif)
+  assert images.decode(file.getvalue()).shape == (40, 90, 3)
+  assert images.read_shape(file.getvalue()) == (40, 90)
 
 
 @pytest.mark.parametrize(
   ('shrink', 'factor'),
-  [(0.5, 1), (1.9, 1), (2, 2), (3.9, 2), (4, 4), (9, 8), (100, 8)],
+  [(0.5, 1), (1.9, 1), (2, 2), (4, 4), (100, 8)],
 )
 def test_an_image_is_decoded_as_large_as_needed(shrink, factor):
   content = photographs.encode('.jpg', photographs.view(2, 160, 240))
@@ -137,7 +126,7 @@ def test_a_reduced_view_is_nearly_that_of_the_whole_image():
     assert 0 < error < error_of_moved / 2
 
 
-@pytest.mark.parametrize('index', [0, 1, 5, 7, 9])
+@pytest.mark.parametrize('index', [0, 1, 5, 9])
 def test_evaluation_sees_the_center(index):
   content = photographs.jpeg(index)
   view = images.evaluation_view(content, RECIPE)
@@ -155,13 +144,6 @@ def test_evaluation_sees_the_center(index):
   assert view.shape == (224, 224, 3)
   error = np.abs(view.astype(int) - expected).mean()
   assert error < 2 if min(height, width) >= 512 else error == 0
-
-
-def test_an_image_that_is_no_jpeg_is_seen_too():
-  content = photographs.encode('.png', photographs.view(3, 300, 400))
-  view = images.train_view(content, np.random.default_rng(0), RECIPE)
-  assert view.shape == (224, 224, 3)
-  assert images.evaluation_view(content, RECIPE).shape == (224, 224, 3)
 
 
 @pytest.mark.parametrize('cut', [0, 3, 300, 20_000, -2])
@@ -196,12 +178,8 @@ def test_normalization_is_by_mean_and_deviation():
   ('change', 'message'),
   [
     ({'image_size': 0}, '1 <= image_size <= resize, got image_size 0'),
-    ({'resize': 223}, 'got image_size 224 and resize 223'),
     ({'area': (0.0, 1.0)}, r'area \(low, high\) within \(0, 1\]'),
-    ({'area': (0.5, 0.4)}, r'got \(0.5, 0.4\)'),
-    ({'area': (0.5, 1.1)}, r'got \(0.5, 1.1\)'),
     ({'area': (0.5,)}, r'got \(0.5,\)'),
-    ({'ratio': (0.0, 1.0)}, r'ratio \(low, high\) above 0'),
     ({'ratio': (2.0, 1.0)}, r'got \(2.0, 1.0\)'),
     ({'interpolation': 'best'}, "among linear, cubic, area; got 'best'"),
   ],

@@ -45,15 +45,6 @@ def open_train(folder):
   return source
 
 
-def decode_error(source, index):
-  try:
-    records.load(source, index, 10, images.decode)
-  except records.DecodeError as error:
-    return str(error)
-  except dataset.DataError:  # the label
-    return None
-
-
 def edit(path, old, new):
   text = path.read_text()
   assert old in text
@@ -77,25 +68,28 @@ def test_bytes_that_changed_are_named(copied, tmp_path):
   content = bytearray((copied / NAMES[1]).read_bytes())
   content[content.find(b'IDAT') + 20] ^= 1  # within an image
   (copied / NAMES[1]).write_bytes(content)
-  source = open_train(tmp_path)
-  [error] = filter(None, (decode_error(source, i) for i in range(31)))
-  assert f'{NAMES[1]}, record ' in error
-  assert 'hash mismatch' in error
+  source, found = open_train(tmp_path), []
+  for i in range(31):
+    try:
+      records.load(source, i, 10, images.decode)
+    except records.DecodeError as error:
+      found.append(str(error))
+    except dataset.DataError:
+      pass  # the label
+  assert len(found) == 1
+  assert f'{NAMES[1]}, record ' in found[0]
+  assert 'hash mismatch' in found[0]
 
 
 def test_an_absent_data_set_says_how_to_prepare_it(tmp_path):
+  with pytest.raises(ValueError, match=r'data_dir, .* cifar10, got none'):
+    open_train(None)
   with pytest.raises(
     ValueError,
     match='expected the data set cifar10 .* got none .*: tfds build cifar10 '
     f'--data_dir={tmp_path} --file_format=array_record$',
   ):
     open_train(tmp_path)
-  assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_that_is_not_given_is_asked_for():
-  with pytest.raises(ValueError, match=r'data_dir, .* cifar10, got none'):
-    open_train(None)
 
 
 def test_an_absent_split_is_an_error(written):
@@ -105,42 +99,46 @@ def test_an_absent_split_is_an_error(written):
     records.open_splits('cifar10', written, ('validation',))
 
 
-def test_a_missing_file_is_named(copied, tmp_path):
-  (copied / NAMES[2]).unlink()
-  with pytest.raises(
-    ValueError, match=f'expected 3 files .* missing {NAMES[2]}; copy it there'
-  ):
-    open_train(tmp_path)
+def truncate(folder, left):
+  path = folder / NAMES[0]
+  content = path.read_bytes()
+  path.write_bytes(content[: int(left * len(content))])
 
 
-@pytest.mark.parametrize('left', [0, 0.5, 0.99])
-def test_a_truncated_file_is_named(copied, tmp_path, left):
-  content = (copied / NAMES[0]).read_bytes()
-  (copied / NAMES[0]).write_bytes(content[: int(left * len(content))])
-  with pytest.raises(
-    ValueError, match=rf'records in .*{NAMES[0]}, got a damaged file'
-  ):
-    open_train(tmp_path)
-
-
-def test_a_file_of_another_preparation_is_named(copied, tmp_path):
-  info = open_train(tmp_path).dataset_info.splits['train']
+def replace_with_longer(folder):
+  info = open_train(folder.parents[1]).dataset_info.splits['train']
   longer, shorter = np.argmax(info.shard_lengths), np.argmin(info.shard_lengths)
-  most, least = info.shard_lengths[longer], info.shard_lengths[shorter]
-  assert most > least
-  shutil.copy(copied / NAMES[longer], copied / NAMES[shorter])
-  with pytest.raises(
-    ValueError,
-    match=f'expected {least} records in .*{NAMES[shorter]}, got {most}; copy',
-  ):
-    open_train(tmp_path)
+  assert info.shard_lengths[longer] > info.shard_lengths[shorter]
+  shutil.copy(folder / NAMES[longer], folder / NAMES[shorter])
 
 
-def test_a_data_set_of_another_format_is_an_error(copied, tmp_path):
-  edit(copied / 'dataset_info.json', '"array_record"', '"tfrecord"')
-  with pytest.raises(
-    ValueError, match=r'format array_record .* got tfrecord; '
-  ):
+@pytest.mark.parametrize(
+  ('damage', 'message'),
+  [
+    (
+      lambda folder: (folder / NAMES[2]).unlink(),
+      f'expected 3 files .* missing {NAMES[2]}; copy it there',
+    ),
+    (
+      lambda folder: truncate(folder, 0),
+      rf'records in .*{NAMES[0]}, got a damaged file',
+    ),
+    (
+      lambda folder: truncate(folder, 0.99),
+      rf'records in .*{NAMES[0]}, got a damaged file',
+    ),
+    (replace_with_longer, r'expected \d+ records in .*, got \d+; copy'),
+    (
+      lambda folder: edit(
+        folder / 'dataset_info.json', '"array_record"', '"tfrecord"'
+      ),
+      r'format array_record .* got tfrecord; ',
+    ),
+  ],
+)
+def test_damaged_files_are_named(copied, tmp_path, damage, message):
+  damage(copied)
+  with pytest.raises(ValueError, match=message):
     open_train(tmp_path)
 
 

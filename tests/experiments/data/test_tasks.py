@@ -59,25 +59,17 @@ def assert_equal(found, expected):
     np.testing.assert_array_equal(a, b)
 
 
-def test_the_first_permuted_task_is_mnist_itself():
-  found = read(permuted())
-  assert found.stream.num_classes == 10
-  for name in tasks.SPLITS:
-    expected = getattr(some_mnist(), name)
-    assert_equal(examples_of(found, 0, name), expected)
-
-
 def test_later_tasks_have_all_pixels_of_each_image_in_one_other_order():
-  order = permuted().tasks[1].source
+  found, order = read(permuted()), permuted().tasks[1].source
+  assert found.stream.num_classes == 10
+  assert_equal(examples_of(found, 0, 'test'), some_mnist().test)
   assert sorted(order) == list(range(784))
   assert not np.array_equal(order, np.arange(784))
-  inputs, labels = examples_of(read(permuted()), 1, 'test')
+  inputs, labels = examples_of(found, 1, 'test')
   expected, expected_labels = some_mnist().test
   np.testing.assert_array_equal(labels, expected_labels)
   for image, original in zip(inputs[:5], expected[:5], strict=True):
-    flat = original.reshape(-1)
-    by_hand = [flat[order[pixel]] for pixel in range(784)]
-    np.testing.assert_array_equal(image.reshape(-1), by_hand)
+    np.testing.assert_array_equal(image.ravel(), original.ravel()[order])
 
 
 def test_a_stream_is_fixed_by_its_seed_whatever_its_length():
@@ -92,12 +84,9 @@ def test_a_stream_is_fixed_by_its_seed_whatever_its_length():
   assert short[1][:4].tolist() == [185, 106, 362, 599]
 
 
-def test_a_hundred_tasks_take_the_memory_of_one():
-  stream = permuted(100)
-  many = read(stream)
-  arrays = {id(x): x for x in jax.tree.leaves(many.rows)}
-  arrays |= {id(x): x for x in jax.tree.leaves(tasks.make_views(stream))}
-  assert sum(x.nbytes for x in arrays.values()) < 400_000
+def test_tasks_share_the_examples_and_the_rows_in_memory():
+  many = read(permuted(100))
+  assert len({id(rows) for rows in many.rows}) == 1
   assert many.examples.train.inputs is some_mnist().train.inputs
 
 
@@ -119,7 +108,6 @@ def test_a_seed_mixes_the_classes():
   classes = [c for task in mixed.tasks for c in task.classes]
   assert len(set(classes)) == 9
   assert classes != list(range(9))
-  assert classes == [c for t in split(3, 3, seed=4).tasks for c in t.classes]
   found = read(mixed)
   _, labels = examples_of(found, 1, 'test')
   base = some_mnist().test.labels[found.rows[1]['test']]
@@ -169,12 +157,8 @@ def test_cifar_10_comes_first_then_tens_of_cifar_100(data_dir):
       own = (base.labels >= first) & (base.labels < first + 10)
       expected = (base.inputs[own], base.labels[own] - first)
       assert_equal(examples_of(found, task, name), expected)
-
-
-def test_one_task_of_cifar_is_cifar_10_alone(data_dir):
-  found = tasks.read(cifar_stream(data_dir, 1))
-  assert set(found.rows[0]['train']) == set(range(40))
-  assert len(found.examples.train.labels) == 40
+  one = tasks.read(cifar_stream(data_dir, 1))
+  assert len(one.examples.train.labels) == 40  # CIFAR-10 alone
 
 
 @pytest.mark.parametrize(
@@ -188,7 +172,6 @@ def test_one_task_of_cifar_is_cifar_10_alone(data_dir):
     ),
     (lambda: split(5, 1), 'classes_per_task >= 2, got 1'),
     (lambda: cifar_stream(None, 12), r'from 1 to 11, .* got 12'),
-    (lambda: tasks.read(cifar_stream(None)), 'expected data_dir, the folder'),
   ],
 )
 def test_a_bad_argument_is_an_error(make, message):

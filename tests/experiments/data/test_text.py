@@ -1,5 +1,4 @@
 import gzip
-import shutil
 import zipfile
 
 import numpy as np
@@ -35,33 +34,14 @@ def test_the_shipped_text_is_cut_where_its_readme_says():
   assert '3,898,239' in readme
 
 
-@pytest.mark.parametrize('damage', ['missing', 'altered', 'truncated'])
-def test_the_shipped_text_is_checked_before_it_is_used(
-  tmp_path, monkeypatch, damage
-):
+def test_the_shipped_text_is_checked_before_it_is_used(tmp_path, monkeypatch):
   content = bytearray(text.KJV.read_bytes())
+  content[4] ^= 1  # the time stamp: gzip does not mind
   path = tmp_path / 'kjv.txt.gz'
-  if damage != 'missing':
-    content[4] ^= damage == 'altered'
-    path.write_bytes(content[:1000] if damage == 'truncated' else content)
+  path.write_bytes(content)
   monkeypatch.setattr(text, 'KJV', path)
   with pytest.raises(ValueError, match=text.KJV_SHA256):
     text.kjv(unit='byte', max_words=None)
-
-
-def test_words_of_the_shipped_text_come_back_as_its_lines():
-  corpus = text.kjv(unit='word', max_words=None)
-  whole = gzip.decompress(text.KJV.read_bytes()).decode()
-  words = [
-    word
-    for line in whole.removesuffix('\n').split('\n')
-    for word in [*vocabulary_lib.pieces(line, 'punctuation'), '<eos>']
-  ]
-  tokens = np.concatenate(corpus[:3])
-  assert len(tokens) == len(words)
-  num = len(corpus.train)  # a word of another split may be unknown
-  assert [corpus.vocabulary.words[i] for i in tokens[:num]] == words[:num]
-  assert tokens.dtype == np.uint16
 
 
 def test_enwik8_is_90_5_and_5_million_bytes(tmp_path):
@@ -94,7 +74,7 @@ def test_enwik8_is_unpacked_once_from_its_archive(tmp_path, monkeypatch):
   assert made.stat().st_mtime_ns == stamp
 
 
-def test_what_is_not_enwik8_is_an_error(tmp_path):
+def test_another_file_than_enwik8_is_an_error(tmp_path):
   path = tmp_path / 'enwik8'
   path.write_bytes(b'x' * 99)
   with pytest.raises(ValueError, match=r'100,000,000 bytes .* got 99'):
@@ -129,15 +109,15 @@ def test_wikitext_is_counted_as_the_original_is(wikitext):
 
 
 def test_tokens_are_made_once_and_anew_for_another_text(wikitext):
+  def stamps():
+    cache = wikitext / '.tokens'
+    return {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+
   text.wikitext103(path=str(wikitext), cache_dir=None)
-  files = {
-    x.name: x.stat().st_mtime_ns for x in (wikitext / '.tokens').iterdir()
-  }
-  assert len(files) == 4  # three splits and the vocabulary
+  before = stamps()
+  assert len(before) == 4  # three splits and the vocabulary
   text.wikitext103(path=str(wikitext), cache_dir=None)
-  assert files == {
-    x.name: x.stat().st_mtime_ns for x in (wikitext / '.tokens').iterdir()
-  }
+  assert stamps() == before
   (wikitext / 'wiki.train.tokens').write_text('a b\n')
   corpus = text.wikitext103(path=str(wikitext), cache_dir=None)
   assert corpus.vocabulary.words == ('<eos>', '<unk>', 'a', 'b')
@@ -152,15 +132,13 @@ def test_a_missing_token_file_says_what_is_there(wikitext):
     text.wikitext103(path=str(wikitext), cache_dir=None)
 
 
-@pytest.mark.parametrize('unit', ['byte', 'word'])
-@pytest.mark.parametrize('is_zipped', [False, True])
-def test_any_text_may_be_read(tmp_path, unit, is_zipped):
+@pytest.mark.parametrize(
+  ('unit', 'suffix'), [('byte', '.txt'), ('word', '.txt'), ('word', '.gz')]
+)
+def test_any_text_may_be_read(tmp_path, unit, suffix):
   content = TEXT.encode()
-  path = tmp_path / 'a.txt'
-  path.write_bytes(content)
-  if is_zipped:
-    path = tmp_path / 'b.txt.gz'
-    path.write_bytes(gzip.compress(content))
+  path = tmp_path / f'a{suffix}'
+  path.write_bytes(gzip.compress(content) if suffix == '.gz' else content)
   corpus = text.file(**file_section(path, unit=unit))
   decoded = [
     vocabulary_lib.decode(corpus.vocabulary, split) for split in corpus[:3]
@@ -215,13 +193,3 @@ def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path):
   (tmp_path / 'taken').write_text('')
   with pytest.raises(ValueError, match='give another as cache_dir'):
     text.file(**file_section(path, cache_dir=str(tmp_path / 'taken/x')))
-
-
-def test_a_copy_of_a_text_shares_no_tokens_with_a_changed_one(tmp_path):
-  path = tmp_path / 'a.txt.gz'
-  path.write_bytes(gzip.compress(TEXT.encode()))
-  text.file(**file_section(path))
-  shutil.copy(path, tmp_path / 'old.gz')
-  path.write_bytes(gzip.compress(TEXT.upper().encode()))
-  corpus = text.file(**file_section(path))
-  assert corpus.train.tobytes() == TEXT.upper().encode()[: len(corpus.train)]

@@ -180,18 +180,11 @@ def test_embeddings_are_rows_of_tables_projected_and_scaled(case):
     np.testing.assert_allclose(found[0, word], row * D**0.5, atol=1e-5)
 
 
-def test_rare_words_have_narrow_embeddings():
-  tables = make(div_val=2, d_embed=8).tables
-  assert tables == [(7, 8), (5, 4), (11, 2)]
-
-
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
     ({'cutoffs': (12, 7)}, r'cutoffs that rise .* got \(12, 7\)'),
     ({'cutoffs': (7, V)}, 'vocab_size - 1 = 22'),
-    ({'cutoffs': (0, 7)}, 'cutoffs that rise from 1'),
-    ({'div_val': 0}, 'div_val >= 1'),
     ({'div_val': 3}, 'leaves each cluster a width'),
     ({'tie_projections': (False,)}, '3 flags in tie_projections'),
   ],

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from experiments.models import alexnet
-from experiments.models import convnet
 from experiments.models import layers
+from experiments.models import lenet
 from experiments.models import resnet
-from experiments.models import wide_resnet
 import sparsity
 
 KEY = jax.random.key(0)
@@ -25,9 +24,9 @@ def defaults(make, **arguments):
   )
 
 
-make_wide = defaults(wide_resnet.wide_resnet, depth=22, width=2, dropout=0.0)
+make_wide = defaults(resnet.wide_resnet, depth=22, width=2, dropout=0.0)
 make_alexnet = defaults(alexnet.alexnet, dropout=0.0)
-make_lenet5 = defaults(convnet.lenet5)
+make_lenet5 = defaults(lenet.lenet5)
 make_resnet18 = defaults(resnet.resnet18, stem='imagenet', num_classes=1000)
 make_resnet32 = defaults(resnet.resnet32)
 make_resnet50 = defaults(resnet.resnet50, num_classes=1000)
@@ -64,66 +63,12 @@ def test_every_parameter_is_a_weight_a_bias_or_of_a_norm(name):
   assert sum(counts) == sum(x.size for _, _, x in leaves)
 
 
-def outputs_of(network, size):
-  """Returns the shape of what each convolution and norm returns, in order."""
-  found = {}
-
-  def record(next_fn, args, kwargs, context):
-    out = next_fn(*args, **kwargs)
-    if context.method_name == '__call__':
-      found[context.module.module_name] = out.shape
-    return out
-
-  with hk.intercept_methods(record):
-    shapes_of(network, (size, size, 3))
-  return found
-
-
-def test_resnet50_has_the_stages_of_the_paper():
-  outputs = outputs_of(make_resnet50(), 224)
-  assert outputs['stem/conv'] == (2, 112, 112, 64)
-  sizes = {1: (56, 256, 3), 2: (28, 512, 4), 3: (14, 1024, 6), 4: (7, 2048, 3)}
-  for stage, (pixels, channels, num_blocks) in sizes.items():
-    for block in range(num_blocks):
-      name = f'stage_{stage}/block_{block}'
-      assert outputs[f'{name}/norm_3'] == (2, pixels, pixels, channels)
-      has_shortcut = f'{name}/shortcut_conv' in outputs
-      assert has_shortcut == (block == 0)
-      stride = 2 if stage > 1 and not block else 1  # in the 3x3 convolution
-      assert outputs[f'{name}/conv_1'][1] == stride * pixels
-      assert outputs[f'{name}/conv_2'][1] == pixels
-  assert outputs['logits'] == (2, 1000)
-  convolutions = [name for name in outputs if 'conv' in name]
-  assert len(convolutions) == 53
-
-
-@pytest.mark.parametrize('size', [32, 33])
-def test_resnet32_has_three_stages_for_any_size(size):
-  outputs = outputs_of(make_resnet32(), size)
-  half, quarter = (size + 1) // 2, ((size + 1) // 2 + 1) // 2
-  assert outputs['stage_1/block_4/norm_2'] == (2, size, size, 16)
-  assert outputs['stage_2/block_4/norm_2'] == (2, half, half, 32)
-  assert outputs['stage_3/block_4/norm_2'] == (2, quarter, quarter, 64)
-
-
-def test_the_stem_of_cifar_keeps_the_size():
-  outputs = outputs_of(make_resnet18(stem='cifar'), 32)
-  assert outputs['stem/conv'] == (2, 32, 32, 64)
-  assert outputs['stage_1/block_1/norm_2'] == (2, 32, 32, 64)
-  assert outputs['stage_4/block_1/norm_2'] == (2, 4, 4, 512)
-
-
 @pytest.fixture(scope='module')
 def small():
   """Returns a ResNet-8 by its compute type, parameters, state and images."""
   networks = {
     dtype: resnet._resnet(
-      resnet._basic_padded,
-      num_blocks=(1, 1, 1),
-      channels=(16, 32, 64),
-      stem='cifar',
-      num_classes=10,
-      compute_dtype=dtype,
+      resnet._basic_padded, (1, 1, 1), 16, 'cifar', 10, dtype
     )
     for dtype in ('float32', 'bfloat16')
   }
@@ -146,10 +91,6 @@ def test_each_block_begins_as_its_shortcut(small):
   changed = hk.data_structures.map(
     lambda module, _, x: 3 * x[::-1] if '/conv_' in module else x, params
   )
-  assert not np.array_equal(
-    params['stage_3/block_0/conv_2']['w'],
-    changed['stage_3/block_0/conv_2']['w'],
-  )
   expected, _ = applies['float32'](params, state, None, images, True)
   logits, _ = applies['float32'](changed, state, None, images, True)
   np.testing.assert_array_equal(logits, expected)
@@ -158,15 +99,6 @@ def test_each_block_begins_as_its_shortcut(small):
     other_values(changed), state, None, images, True
   )
   assert not np.allclose(logits, expected)
-
-
-def test_only_the_last_norm_of_a_block_begins_at_zero(small):
-  _, params, _, _ = small
-  for module, leaves in params.items():
-    if 'norm' in module.split('/')[-1]:
-      last = module.endswith('norm_2')
-      np.testing.assert_array_equal(leaves['scale'], 0.0 if last else 1.0)
-      np.testing.assert_array_equal(leaves['offset'], 0.0)
 
 
 def test_weights_begin_as_the_recipe_says(small):
@@ -206,19 +138,14 @@ def draw(network, images):
   return jax.tree.map(normal, params), zeros
 
 
-@pytest.fixture(scope='module', params=['alexnet', 'lenet5', 'wide_resnet'])
-def network(request):
-  """Returns a small network by compute type, parameters, state and images."""
-  make, shape, _ = NETWORKS[request.param]
+@pytest.mark.parametrize('name', ['alexnet', 'lenet5', 'wide_resnet'])
+def test_bfloat16_computes_nearly_the_same(name):
+  make, shape, _ = NETWORKS[name]
   shape = (8, 8, 3) if shape[-1] == 3 else shape
   if make is make_wide:
     make = functools.partial(make_wide, depth=10, width=1)
   images = jax.random.normal(KEY, (4, *shape))
-  return make, *draw(make(), images), images
-
-
-def test_bfloat16_computes_nearly_the_same(network):
-  make, params, state, images = network
+  params, state = draw(make(), images)
   outputs = [
     jax.jit(make(compute_dtype=dtype).apply, static_argnums=4)(
       params, state, None, images, True
@@ -237,18 +164,11 @@ def test_dropout_is_in_training_only(make):
   network = make(dropout=0.5, **changes)
   images = jax.random.normal(KEY, (2, 8, 8, 3))
   params, state = draw(network, images)
-
-  def logits(params, rng, is_training):
-    return network.apply(params, state, rng, images, is_training)[0]
-
-  train = jax.jit(functools.partial(logits, is_training=True))
-  one, again, other = (train(params, jax.random.key(i)) for i in (1, 1, 2))
-  np.testing.assert_array_equal(one, again)
+  train = jax.jit(lambda key: network.apply(params, state, key, images, True))
+  one, other = (train(jax.random.key(i))[0] for i in (1, 2))
   assert not np.allclose(one, other)
-  # In evaluation nothing depends on the key: it is not even needed.
-  assert jax.eval_shape(lambda p: logits(p, None, False), params).shape == (
-    2, 10
-  )  # fmt: skip
+  # In evaluation the key is not even needed.
+  jax.eval_shape(lambda p: network.apply(p, state, None, images, False), params)
 
 
 def test_bfloat16_keeps_statistics_and_gradients_in_float32(small):
@@ -312,18 +232,9 @@ def test_a_batch_on_many_devices_has_the_statistics_of_all_of_it(small):
   ('make', 'message'),
   [
     (lambda: make_wide(depth=21), r'depth = 6n \+ 4 .* got 21'),
-    (lambda: make_wide(depth=4), r'depth = 6n \+ 4 .* got 4'),
-    (lambda: make_wide(width=0), 'expected width and num_classes >= 1'),
+    (lambda: make_wide(width=0), 'expected width >= 1, got 0'),
     (lambda: make_wide(dropout=1.0), r'dropout in \[0, 1\), got 1.0'),
-    (lambda: make_alexnet(dropout=-0.1), r'dropout in \[0, 1\), got -0.1'),
-    (lambda: make_alexnet(num_classes=0), 'expected num_classes >= 1, got 0'),
-    (lambda: make_resnet50(num_classes=0), 'expected num_classes >= 1, got 0'),
     (lambda: make_resnet18(stem='mnist'), r"out of \['cifar', .*got 'mnist'"),
-    (
-      lambda: make_resnet32().init(KEY, jnp.ones((2, 784)), True),
-      r'images \[B, H, W, C\], got \(2, 784\)',
-    ),
-    (lambda: make_lenet5(num_classes=0), 'expected num_classes >= 1, got 0'),
     (
       lambda: make_lenet5(compute_dtype='int8'),
       'expected compute_dtype out of',

@@ -1,5 +1,4 @@
 import haiku as hk
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,20 +7,6 @@ from experiments.models import transformer_layer as layer_lib
 
 B, T, M, D, H, C = 2, 3, 4, 6, 2, 5
 K = M + T
-
-
-@pytest.mark.parametrize('shape', [(1, 1), (3, 3), (2, 7), (5, 8)])
-def test_the_relative_shift_equals_a_slow_loop(shape):
-  num_queries, num_keys = shape
-  x = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
-  shifted = layer_lib.relative_shift(jnp.asarray(x))
-  for t in range(num_queries):
-    for k in range(num_keys - num_queries + t + 1):
-      distance = num_keys - num_queries + t - k
-      # Column j of x has the distance K - 1 - j.
-      np.testing.assert_array_equal(
-        shifted[:, t, k], x[:, t, num_keys - 1 - distance]
-      )
 
 
 @pytest.mark.parametrize('clamp_len', [None, 3, 100])
@@ -100,47 +85,25 @@ SETTINGS = layer_lib.Settings(
 )
 
 
-def transform(is_training, biases):
-  """Returns a sub-layer as a function of x, memory, positions and mask."""
-
-  def forward(x, memory, positions, mask):
-    attention = layer_lib.Attention(SETTINGS, 'attention')
-    return attention(x, memory, positions, biases, mask, is_training)
-
-  return hk.without_apply_rng(hk.transform(forward))
-
-
-@pytest.mark.parametrize('same_length', [False, True])
-def test_attention_equals_the_formula_of_the_paper(same_length):
+@pytest.mark.parametrize(
+  ('same_length', 'are_shared'), [(False, True), (True, False)]
+)
+def test_attention_equals_the_formula_of_the_paper(same_length, are_shared):
   keys, positions, biases, weights = arrays()
   mask = layer_lib.visible(jnp.array([1, M]), T, M, same_length)
   params = {f'attention/{name}': {'w': w} for name, w in weights.items()}
   params['attention/layer_norm'] = {'scale': jnp.ones(D), 'offset': jnp.ones(D)}
+  if not are_shared:
+    params['attention'] = dict(r_w_bias=biases.r_w, r_r_bias=biases.r_r)
+
+  @hk.transform
+  def attend(*arguments):
+    return layer_lib.Attention(SETTINGS, 'attention')(*arguments, False)
+
   x = keys[:, M:]
-  found = transform(False, biases).apply(
-    params, x, keys[:, :M], positions, mask
-  )
+  given = biases if are_shared else None
+  found = attend.apply(params, None, x, keys[:, :M], positions, given, mask)
   y = x + slow(x, keys, positions, biases, weights, np.array(mask))
   y -= y.mean(-1, keepdims=True)
   expected = 1 + y / np.sqrt(np.square(y).mean(-1, keepdims=True) + 1e-5)
   np.testing.assert_allclose(found, expected, atol=2e-5)
-
-
-def test_a_layer_without_given_biases_has_its_own():
-  keys, positions, biases, _ = arrays()
-  mask = layer_lib.visible(jnp.array([1, M]), T, M, False)
-  given, own = (
-    jax.eval_shape(
-      transform(False, each).init,
-      jax.random.key(0),
-      keys[:, M:],
-      keys[:, :M],
-      positions,
-      mask,
-    )
-    for each in (biases, None)
-  )
-  assert 'attention' not in given
-  assert {name: x.shape for name, x in own['attention'].items()} == {
-    'r_w_bias': (H, C), 'r_r_bias': (H, C),
-  }  # fmt: skip

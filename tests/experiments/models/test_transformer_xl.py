@@ -13,34 +13,10 @@ from sparsity import select
 B, T, V, D, LAYERS = 2, 4, 11, 8, 2
 
 TINY = {
-  **language.MODEL,
-  'vocab_size': V,
-  'num_layers': LAYERS,
-  'd_model': D,
-  'd_embed': D,
-  'num_heads': 2,
-  'd_head': 3,
-  'd_inner': 10,
-  'dropout': 0.0,
-  'attention_dropout': 0.0,
-  'clamp_len': None,
-}
-
-ENWIK8 = {'vocab_size': 204, 'num_heads': 8}
-WIKITEXT = {
-  'vocab_size': 267_735,
-  'cutoffs': (20_000, 40_000, 200_000),
-  'tie_projections': (False, True, True, True),
-}
-# layers, d_model, heads, d_head, d_inner, div_val; published number
-SIZES = {
-  'enwik8 base': (ENWIK8, (12, 512, 8, 64, 2048, 1), 41e6),
-  'enwik8 large': (ENWIK8, (24, 1024, 8, 128, 3072, 1), 277e6),
-  'wikitext103 base': (WIKITEXT, (16, 410, 10, 41, 2100, 1), 151e6),
-  # 257M is published; the released script has 18 layers, which make 285M.
-  'wikitext103 large': (WIKITEXT, (16, 1024, 16, 64, 4096, 4), 257e6),
-  'wikitext103 script': (WIKITEXT, (18, 1024, 16, 64, 4096, 4), 285.2e6),
-}
+  **language.MODEL, 'vocab_size': V, 'num_layers': LAYERS, 'd_model': D,
+  'd_embed': D, 'num_heads': 2, 'd_head': 3, 'd_inner': 10, 'dropout': 0.0,
+  'attention_dropout': 0.0, 'clamp_len': None,
+}  # fmt: skip
 
 
 @functools.cache
@@ -95,27 +71,6 @@ def test_two_segments_with_memory_equal_one_long_segment(pre_norm, same_length):
   assert np.abs(alone - long[:, T:]).max() > 0.01
 
 
-def test_the_memory_holds_the_last_inputs_of_each_layer():
-  model, params, apply = make()
-  inputs, targets = draw(3 * T)
-  memory = model.memory(B, 6)
-  lengths = []
-  for i in range(3):
-    part = slice(i * T, (i + 1) * T)
-    before = memory
-    _, memory = evaluate(
-      apply, params, inputs[:, part], targets[:, part], memory
-    )
-    lengths.append(memory.length.tolist())
-    for old, new in zip(before.hidden, memory.hidden, strict=True):
-      np.testing.assert_array_equal(new[:, : 6 - T], old[:, T:])
-  assert lengths == [[4, 4], [6, 6], [6, 6]]
-  table = params['transformer_xl/embedding']['embeddings_0']
-  np.testing.assert_allclose(
-    memory.hidden[0], table[inputs[:, -6:]] * D**0.5, atol=1e-6
-  )
-
-
 @pytest.mark.parametrize('same_length', [False, True])
 def test_no_prediction_depends_on_what_comes_after_it(same_length):
   model, params, apply = make(same_length=same_length)
@@ -139,25 +94,17 @@ def test_no_prediction_depends_on_what_comes_after_it(same_length):
 def test_no_gradient_flows_into_the_memory():
   model, params, _ = make()
   inputs, targets = draw(T)
-  memory = model.memory(B, T + 2)
+  memory = model.memory(B, T + 2)._replace(length=jnp.full(B, T))
 
-  def second_loss(hidden):
+  def loss(hidden):
     nll, new = model.apply(
-      params,
-      memory._replace(hidden=hidden, length=jnp.full(B, T)),
-      None,
-      inputs,
-      targets,
-      False,
+      params, memory._replace(hidden=hidden), None, inputs, targets, False
     )
     return jnp.sum(nll) + sum(jnp.sum(x) for x in new.hidden)
 
   hidden = tuple(x + 0.1 for x in memory.hidden)
-  run = jax.jit(jax.value_and_grad(second_loss))
-  value, gradients = run(hidden)
-  assert value != run(tuple(2 * x for x in hidden))[0]
-  for gradient in gradients:
-    np.testing.assert_array_equal(gradient, 0)
+  gradients = jax.jit(jax.grad(loss))(hidden)
+  assert not any(np.any(gradient) for gradient in gradients)
 
 
 def test_rows_of_a_memory_may_hold_different_numbers():
@@ -166,12 +113,16 @@ def test_rows_of_a_memory_may_hold_different_numbers():
   memory = model.memory(B, T)
   _, full = evaluate(apply, params, inputs[:, :T], targets[:, :T], memory)
   mixed = full._replace(length=jnp.array([T, 0], jnp.int32))
-  rest = inputs[:, T:], targets[:, T:]
-  found, _ = evaluate(apply, params, *rest, mixed)
-  with_memory, _ = evaluate(apply, params, *rest, full)
-  without, _ = evaluate(apply, params, *rest, memory)
+  found, with_memory, without = (
+    evaluate(apply, params, inputs[:, T:], targets[:, T:], each)[0]
+    for each in (mixed, full, memory)
+  )
   np.testing.assert_allclose(found[0], with_memory[0], atol=1e-6)
   np.testing.assert_allclose(found[1], without[1], atol=1e-6)
+  # A model without memory sees its segment.
+  none = model.memory(B, 0)
+  alone, _ = evaluate(apply, params, inputs[:, T:], targets[:, T:], none)
+  np.testing.assert_allclose(alone, without, atol=1e-5)
 
 
 def test_the_next_words_are_those_that_the_loss_is_about():
@@ -196,13 +147,12 @@ def test_dropout_is_off_in_evaluation_and_random_in_training(name):
   expected, _ = evaluate(plain, params, inputs, targets, memory)
   found, _ = evaluate(apply, params, inputs, targets, memory)
   np.testing.assert_array_equal(found, expected)
-  one, two, again = (
+  one, two = (
     apply(params, memory, jax.random.key(seed), inputs, targets, True)[0]
-    for seed in (1, 2, 1)
+    for seed in (1, 2)
   )
   assert np.abs(one - expected).max() > 0.01
   assert np.abs(one - two).max() > 0.01
-  np.testing.assert_array_equal(one, again)
 
 
 def make_loss(model):
@@ -248,37 +198,9 @@ def test_bfloat16_keeps_parameters_and_losses_in_float32():
   assert 0 < np.abs(found - expected).max() < 0.3
 
 
-def test_distances_over_clamp_len_count_as_equal():
-  model, params, apply = make(clamp_len=1)
-  _, _, plain = make()
-  inputs, targets = draw(T)
-  memory = model.memory(B, T)
-  one, _ = evaluate(apply, params, inputs, targets, memory)
-  two, _ = evaluate(plain, params, inputs, targets, memory)
-  np.testing.assert_allclose(one[:, :2], two[:, :2], atol=1e-6)
-  assert np.abs(one[:, 2:] - two[:, 2:]).max() > 1e-3
-
-
-def count(config):
-  init = transformer_xl.transformer_xl(**config).init
-  params = jax.eval_shape(init, jax.random.key(0))
-  return sum(x.size for x in jax.tree.leaves(params))
-
-
-@pytest.mark.parametrize('name', SIZES)
-def test_sizes_are_those_published(name):
-  data, sizes, published = SIZES[name]
-  names = ('num_layers', 'd_model', 'num_heads', 'd_head', 'd_inner', 'div_val')
-  config = {**TINY, **data, **dict(zip(names, sizes, strict=True))}
-  config['d_embed'] = config['d_model']
-  assert count(config) == pytest.approx(published, rel=0.02)
-
-
-@pytest.mark.parametrize('tie_biases', [False, True])
-def test_the_weights_are_those_of_attention_and_feed_forward(tie_biases):
+def test_the_weights_are_those_of_attention_and_feed_forward():
   config = {
     **TINY,
-    'tie_biases': tie_biases,
     'tie_embeddings': False,
     'div_val': 2,
     'cutoffs': (5, 8),
@@ -286,17 +208,15 @@ def test_the_weights_are_those_of_attention_and_feed_forward(tie_biases):
   }
   init = transformer_xl.transformer_xl(**config).init
   params = jax.eval_shape(init, jax.random.key(0))
-  assert ('transformer_xl' in params) == tie_biases
   chosen = select.selected_paths(params, sparsity.is_weight)
+  names = (
+    *(f'attention/{x}' for x in ('query', 'key', 'value', 'position')),
+    'attention/output', 'feed_forward/linear_0', 'feed_forward/linear_1',
+  )  # fmt: skip
   assert set(chosen) == {
     f'transformer_xl/layer_{i}/{name}/w'
     for i in range(LAYERS)
-    for name in (
-      *(f'attention/{x}' for x in ('query', 'key', 'value', 'position')),
-      'attention/output',
-      'feed_forward/linear_0',
-      'feed_forward/linear_1',
-    )
+    for name in names
   }
 
 
@@ -306,7 +226,6 @@ def test_the_weights_are_those_of_attention_and_feed_forward(tie_biases):
     ({'num_layers': 0}, 'num_layers >= 1, got 0'),
     ({'d_model': 7}, 'even d_model'),
     ({'dropout': 1.0}, '0 <= dropout < 1, got 1.0'),
-    ({'attention_dropout': -0.1}, '0 <= attention_dropout < 1'),
     ({'clamp_len': 0}, 'clamp_len >= 1 or None, got 0'),
     ({'compute_dtype': 'float16'}, r"compute_dtype.*got 'float16'"),
     ({'cutoffs': (20,)}, 'cutoffs that rise'),
@@ -322,14 +241,3 @@ def test_same_length_needs_a_memory():
   inputs, targets = draw(T)
   with pytest.raises(ValueError, match='memory of at least 1 with same_length'):
     model.apply(params, model.memory(B, 0), None, inputs, targets, False)
-  with pytest.raises(ValueError, match='memory_len >= 0, got 2 and -1'):
-    model.memory(2, -1)
-
-
-def test_a_model_without_memory_sees_its_segment():
-  model, params, apply = make()
-  inputs, targets = draw(T)
-  without, memory = evaluate(apply, params, inputs, targets, model.memory(B, 0))
-  empty, _ = evaluate(apply, params, inputs, targets, model.memory(B, 3))
-  np.testing.assert_allclose(without, empty, atol=1e-5)
-  assert memory.hidden[0].shape == (B, 0, D)
