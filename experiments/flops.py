@@ -16,8 +16,7 @@ import sys
 from typing import Any
 from typing import NamedTuple
 
-import rich.console
-import rich.table
+import pandas as pd
 
 from experiments import build
 from experiments import methods
@@ -27,9 +26,7 @@ import sparsity
 from sparsity import flops
 
 USER_ERROR = 2  # exit code
-_COLUMNS = (
-  'entries', 'density', 'bytes, dense', 'sparse', 'FLOPs, dense', 'sparse ',
-)  # fmt: skip
+_SUMS = ('entries', 'num_bytes', 'sparse_bytes', 'flops', 'sparse_flops')
 
 
 class Row(NamedTuple):
@@ -103,12 +100,7 @@ def report(config: Mapping[str, Any]) -> Report:
 def densities(
   section: Mapping[str, Any], params: Any
 ) -> tuple[dict[str, float], dict[str, float]]:
-  """Returns the exact densities k / n of the forward and the backward sets.
-
-  Args:
-    section: `config.method`.
-    params: tree of arrays or shapes.
-  """
+  """Returns the exact densities k / n of the forward and the backward sets."""
   if section['name'] == 'dense':
     return {}, {}
   select = sparsity.all_of(
@@ -174,29 +166,22 @@ def _train(network, section, num_steps, forward, backward) -> float:
   raise ValueError(f'expected a method of known cost, got {section["name"]!r}')
 
 
-def show(found: Report, console: rich.console.Console) -> None:
-  """Prints a row for each layer, and the totals."""
-  table = rich.table.Table(box=rich.table.box.SIMPLE_HEAD, show_footer=True)
-  density = found.active_entries / found.entries
-  for name, footer in (
-    ('layer', 'all'),
-    ('shape', ''),
-    *zip(_COLUMNS, _cells(found, density), strict=True),
-  ):
-    justify = 'right' if name in _COLUMNS else 'left'
-    table.add_column(name, footer, justify=justify)
-  rest = [row[2:] for row in found.rows if not row.flops]
-  for row in found.rows:
-    if row.flops:
-      shape = ' x '.join(map(str, row.shape))
-      table.add_row(row.path, shape, *_cells(row, row.density))
-  if rest:
-    sums = Row('', (), *map(sum, zip(*rest, strict=True)))
-    table.add_row('(in no product)', '', *_cells(sums, 1.0))
-  if found.other_flops:
-    other = f'{found.other_flops:,}'
-    table.add_row('(no parameter)', *[''] * 5, other, other)
-  console.print(table)
+def show(found: Report) -> None:
+  """Prints a row for each parameter in a product, the rest, and the totals."""
+  frame = pd.DataFrame(found.rows)
+  frame['shape'] = [' x '.join(map(str, row.shape)) for row in found.rows]
+  in_product = frame[frame.flops > 0]
+  others = frame[frame.flops == 0].sum(numeric_only=True)
+  others['path'], others['density'] = '(in no product)', 1.0
+  attention = dict.fromkeys(('flops', 'sparse_flops'), found.other_flops)
+  total = {name: getattr(found, name) for name in _SUMS}
+  total['density'] = found.active_entries / found.entries
+  below = [others, {'path': '(no parameter)', **attention}]
+  below.append({'path': 'all', **total})
+  table = pd.concat([in_product, pd.DataFrame(below)]).fillna('')
+  formats = {name: lambda x: f'{x:,.0f}' if x != '' else '' for name in _SUMS}
+  formats['density'] = lambda x: f'{x:.4f}' if x != '' else ''
+  print(table.to_string(index=False, formatters=formats))
   print(*totals(found), sep='\n')
 
 
@@ -208,17 +193,6 @@ def totals(found: Report) -> list[str]:
     f'training:  {found.train_flops:.4g} FLOPs an example and step dense, '
     f'{found.sparse_train_flops:.4g} with the method: '
     f'{found.train_share:.4f} of dense; {found.total_train_flops:.4g} in all',
-  ]
-
-
-def _cells(costs: Row | Report, density: float) -> list[str]:
-  return [
-    f'{costs.entries:,}',
-    f'{density:.4f}',
-    f'{costs.num_bytes:,}',
-    f'{costs.sparse_bytes:,}',
-    f'{costs.flops:,.0f}',
-    f'{costs.sparse_flops:,.0f}',
   ]
 
 
@@ -242,8 +216,7 @@ def main(arguments: Sequence[str]) -> int:
     rows = [row._asdict() for row in found.rows]
     print(json.dumps({**found._asdict(), 'rows': rows}, indent=2))
   else:
-    width = None if sys.stdout.isatty() else 140
-    show(found, rich.console.Console(width=width))
+    show(found)
   return 0
 
 

@@ -45,13 +45,9 @@ def sample(
   Args:
     model: evaluated model.
     weights: theta on the forward set.
-    prompt: int [P], at least one token.
-    length: number of tokens to draw.
-    memory_len: number of earlier tokens in the memory.
-    segment_len: number of tokens of the prompt to read at once.
+    prompt: int [P], at least one token, read in pieces of `segment_len`.
     temperature: divides the log-probabilities; 0: always the likeliest token.
     top_p: draw from the likeliest tokens whose probabilities sum to it.
-    seed: of the draws.
 
   Raises:
     ValueError: If a number is out of range.

@@ -31,7 +31,7 @@ OnProgress = Callable[[int, dict[str, float]], None]
 class Outcome(NamedTuple):
   """The end of a call of `train`."""
 
-  status: str  # 'done' | 'interrupted' | 'diverged' | 'failed'
+  status: str  # 'done' | 'interrupted' | 'diverged'
   step: int  # global
   seconds: float  # of training, over all sessions of the run
   signal: int | None  # that interrupted it
@@ -160,10 +160,7 @@ def _train_stages(session: _Session, step: int, state: Any) -> Outcome:
       continue
     first = max(step - start, 0)
     if not first:
-      try:
-        state = stage.begin(session.seed, state)
-      except base.StageError as error:
-        return session.outcome('failed', start, str(error))
+      state = stage.begin(session.seed, state)
     state, outcome = _train_stage(session, stage, start, state, first)
     if outcome.status != 'done':
       return outcome

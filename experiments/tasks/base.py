@@ -22,10 +22,6 @@ Row = dict[str, Any]
 State = state_lib.TrainState
 
 
-class StageError(ValueError):
-  """A stage cannot begin; the message says why."""
-
-
 class Stage(NamedTuple):
   """A part of a run: all of it, or one task of a stream."""
 
@@ -103,19 +99,15 @@ def make_task(
   exports: tuple[Export, ...] | None = None,
   **fields: Any,
 ) -> Task:
-  """Returns a task with its compiled steps.
+  """Returns a task with its compiled steps; `fields` are more of `Task`.
 
   Args:
-    objective: see `Task`, like `training` and `batch`.
-    training: the section `config.train`.
-    init: from a key to theta and the network's state.
-    batch: shapes, with shardings.
+    init: key -> theta, network state.
     batch_at: (inputs of a chunk, number of a step in it) -> batch.
     make_stages: from the shapes of the masked state to the stages.
     state_spec: sharding of the network's state; None: replicated.
     in_loop: one dispatch makes many steps.
     exports: None: one, at the end of the run.
-    **fields: of `Task`.
 
   Raises:
     ValueError: If the method or its storage does not fit the parameters.
