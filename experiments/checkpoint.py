@@ -50,15 +50,10 @@ class Checkpoints:
   def __init__(
     self, directory: str | os.PathLike[str], max_to_keep: int | None
   ):
-    """Opens a folder, which has a subfolder named by the step for each.
+    """Opens a folder, created by the first `save` if absent.
 
-    Args:
-      directory: created by the first `save` if absent.
-      max_to_keep: number of newest checkpoints to keep; older ones saved with
-        `keep_always` stay too. None: read-only, even while a run trains there.
-
-    Raises:
-      ValueError: If `max_to_keep` < 1.
+    Keeps the newest `max_to_keep` and those saved with `keep_always`; None:
+    read-only, even while a run trains there.
     """
     if max_to_keep is not None and max_to_keep < 1:
       raise ValueError(f'expected max_to_keep >= 1 or None, got {max_to_keep}')
@@ -96,11 +91,8 @@ class Checkpoints:
   ) -> None:
     """Saves a state; the checkpoint is complete on return.
 
-    Args:
-      step: later than every saved step.
-      state: tree of arrays; other leaves are errors.
-      metadata: plain data; `restore` returns it, and the step, as JSON has it.
-      keep_always: True for a checkpoint that is never deleted.
+    `restore` returns the metadata, and the step, as JSON has them. With
+    `keep_always` the checkpoint is never deleted.
 
     Raises:
       ValueError: If the step is not later, or a leaf is not an array.
@@ -172,8 +164,7 @@ class Checkpoints:
       raise rundir.FolderError(
         f'expected a checkpoint{wanted} in {self._directory}; got {steps}'
       )
-    types = leaves.types(leaves.by_path(like))
-    failures: dict[int, str] = {}
+    types, failures = leaves.types(leaves.by_path(like)), {}
     for candidate in reversed(steps) if step is None else [step]:
       contents = self._attempt(failures, self._describe, candidate)
       if contents is None:
@@ -215,7 +206,6 @@ class Checkpoints:
     target = jax.tree.map(_with_sharding, _without_empty(shapes))
     path = self._directory / str(step) / _ITEM
     handler = ocp.PyTreeCheckpointHandler()
-    leaves.check_sizes(handler.metadata(path).tree, target)
     restored = handler.restore(
       path,
       args=ocp.args.PyTreeRestore(

@@ -168,20 +168,21 @@ def _train(network, section, num_steps, forward, backward) -> float:
 
 def show(found: Report) -> None:
   """Prints a row for each parameter in a product, the rest, and the totals."""
-  frame = pd.DataFrame(found.rows)
-  frame['shape'] = [' x '.join(map(str, row.shape)) for row in found.rows]
-  in_product = frame[frame.flops > 0]
-  others = frame[frame.flops == 0].sum(numeric_only=True)
-  others['path'], others['density'] = '(in no product)', 1.0
-  attention = dict.fromkeys(('flops', 'sparse_flops'), found.other_flops)
-  total = {name: getattr(found, name) for name in _SUMS}
-  total['density'] = found.active_entries / found.entries
-  below = [others, {'path': '(no parameter)', **attention}]
-  below.append({'path': 'all', **total})
-  table = pd.concat([in_product, pd.DataFrame(below)]).fillna('')
-  formats = {name: lambda x: f'{x:,.0f}' if x != '' else '' for name in _SUMS}
-  formats['density'] = lambda x: f'{x:.4f}' if x != '' else ''
+  rest = [row[2:] for row in found.rows if not row.flops]
+  rows = [row for row in found.rows if row.flops]
+  if rest:
+    sums = Row('(in no product)', (), *map(sum, zip(*rest, strict=True)))
+    rows.append(sums._replace(density=1.0))
+  density = found.active_entries / found.entries
+  total = [getattr(found, name) for name in Row._fields if name in _SUMS]
+  rows.append(Row('all', (), total[0], density, *total[1:]))
+  table = pd.DataFrame(rows)
+  table['shape'] = [' x '.join(map(str, row.shape)) for row in rows]
+  formats = dict.fromkeys(_SUMS, '{:,.0f}'.format)
+  formats['density'] = '{:.4f}'.format
   print(table.to_string(index=False, formatters=formats))
+  if found.other_flops:
+    print(f'FLOPs without parameters, in all: {found.other_flops:,}')
   print(*totals(found), sep='\n')
 
 

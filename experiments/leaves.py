@@ -1,7 +1,6 @@
-"""The leaves of a checkpoint's state: types, sizes in files, checksum."""
+"""The leaves of a checkpoint's state: types and checksum."""
 
 from collections.abc import Mapping
-import math
 import os
 from typing import Any
 import zlib
@@ -14,11 +13,7 @@ from experiments import rundir
 
 
 def by_path(tree: Any) -> dict[str, Any]:
-  """Returns the arrays of a tree by path: `{"['linear']['w']": ...}`.
-
-  Raises:
-    ValueError: If a leaf is not an array.
-  """
+  """Returns the arrays of a tree by path: `{"['linear']['w']": ...}`."""
   arrays = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
     path = jax.tree_util.keystr(path)
@@ -47,30 +42,6 @@ def check_types(saved: Mapping, expected: Mapping, name: os.PathLike) -> None:
       raise rundir.FolderError(
         f'checkpoint {name} does not fit: {path or "the state"} is {there} '
         f'there, {here} expected'
-      )
-
-
-def check_sizes(saved: Mapping[str, Any], like: Mapping[str, Any]) -> None:
-  """Raises unless Orbax's metadata of the files fit the expected arrays.
-
-  Orbax allocates by the sizes in these files before any checksum is compared.
-
-  Raises:
-    ValueError: If an array is missing, or of another shape or chunk size.
-  """
-  for path, leaf in like.items():
-    shape, there = leaf.shape, saved.get(path)
-    if there is None:
-      raise ValueError(f'expected {path} in its files, got none')
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-      shape = jax.eval_shape(jax.random.key_data, leaf).shape
-    chunk = there.storage.chunk_shape if there.storage else None
-    itemsize = jnp.dtype(there.dtype).itemsize
-    is_larger = math.prod(chunk or ()) > max(1, math.prod(shape))
-    if tuple(there.shape) != tuple(shape) or is_larger or itemsize > 16:
-      raise ValueError(
-        f'expected {path} of the shape {shape} in its files, got {there.shape} '
-        f'in chunks of {chunk}, {itemsize} bytes an entry'
       )
 
 

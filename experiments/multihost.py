@@ -15,6 +15,7 @@ import sys
 import traceback
 from typing import Any
 from typing import NamedTuple
+import zlib
 
 import jax
 from jax.experimental import multihost_utils
@@ -203,16 +204,16 @@ def wait() -> None:
 def check_same(tree: Any) -> None:
   """Checks that all devices of all processes hold the same replicated arrays.
 
-  A mask that differs on one device would show in no metric. Arrays are compared
-  by 32-bit hashes; those divided among devices are skipped.
+  A mask that differs on one device would show in no metric. Arrays divided among
+  devices are skipped.
 
   Raises:
     LostError: In every process, if an array differs.
   """
   if jax.process_count() == 1:
     return
-  names, hashes = _hashes(tree)
-  everywhere = multihost_utils.process_allgather(hashes)  # [P, D, L]
+  names, checksums = _checksums(tree)
+  everywhere = multihost_utils.process_allgather(checksums)  # [P, D, L]
   differs = (everywhere != everywhere[0, 0]).any(1)  # [P, L]
   if differs.any():
     leaf = int(np.argmax(differs.any(0)))
@@ -236,31 +237,14 @@ def _gather_text(text: str) -> list[str]:
   ]
 
 
-def _hashes(tree: Any) -> tuple[list[str], np.ndarray]:
-  """Returns the names of replicated arrays, and their hashes [D, L]."""
-  names, copies = [], []
+def _checksums(tree: Any) -> tuple[list[str], np.ndarray]:
+  """Returns the names of replicated arrays, and their CRC-32 [D, L]."""
+  names, checksums = [], []
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
     if isinstance(leaf, jax.Array) and leaf.is_fully_replicated and leaf.size:
       if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
       names.append(jax.tree_util.keystr(path))
-      copies.append([shard.data for shard in leaf.addressable_shards])
-  per_device = [_hash_all(arrays) for arrays in zip(*copies, strict=True)]
-  return names, np.array(jax.device_get(per_device) or [[]], np.uint32)
-
-
-@jax.jit
-def _hash_all(arrays: tuple[jax.Array, ...]) -> list[jax.Array]:
-  return [_hash(x) for x in arrays]
-
-
-def _hash(x: jax.Array) -> jax.Array:
-  """Returns the sum of entries' bits mixed with their indices (MurmurHash3)."""
-  x = jnp.ravel(x)
-  if jnp.issubdtype(x.dtype, jnp.floating):
-    x = jax.lax.bitcast_convert_type(x, f'uint{8 * x.dtype.itemsize}')
-  index = jnp.arange(x.size, dtype=jnp.uint32) * jnp.uint32(0x9E3779B1)
-  y = x.astype(jnp.uint32) ^ index
-  y = (y ^ (y >> 16)) * jnp.uint32(0x85EBCA6B)
-  y = (y ^ (y >> 13)) * jnp.uint32(0xC2B2AE35)
-  return jnp.sum(y ^ (y >> 16), dtype=jnp.uint32)
+      copies = [np.asarray(x.data).tobytes() for x in leaf.addressable_shards]
+      checksums.append([zlib.crc32(copy) for copy in copies])
+  return names, np.array(checksums, np.uint32).T

@@ -55,15 +55,10 @@ def compile_steps(
   *,
   in_loop: bool,
 ) -> Steps:
-  """Returns the compiled functions of a task.
+  """Returns the compiled functions of a task; see `tasks.base.make_task`.
 
-  Args:
-    objective: loss and method.
-    batch_at: (inputs of a chunk, number of a step in it) -> batch.
-    state: shapes with shardings.
-    replicated: sharding of the metrics.
-    in_loop: one dispatch makes many steps; otherwise a chunk is one step, which
-      XLA parallelizes better outside of a loop.
+  Without `in_loop` a chunk is one step, which XLA parallelizes better outside
+  of a loop.
   """
   shardings = jax.tree.map(lambda x: x.sharding, storage_lib.on_device(state))
 

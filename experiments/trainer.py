@@ -82,13 +82,8 @@ def train(
 
   The last state of each stage is kept; other checkpoints rotate. On SIGINT and
   SIGTERM, finishes the current chunk, saves, and returns. A resumed run equals
-  an uninterrupted one bit for bit.
-
-  Args:
-    task: of the run.
-    seed: of the network and its batches.
-    workdir: run folder, created and locked by the caller.
-    on_progress: called with the global step and metrics after each chunk.
+  an uninterrupted one bit for bit. The caller has created and locked the run
+  folder; `on_progress` gets the global step and metrics after each chunk.
   """
   workdir = pathlib.Path(workdir)
   checkpoints = checkpoint.Checkpoints(
