@@ -204,8 +204,8 @@ def wait() -> None:
 def check_same(tree: Any) -> None:
   """Checks that all devices of all processes hold the same replicated arrays.
 
-  A mask that differs on one device would show in no metric. Arrays divided among
-  devices are skipped.
+  A mask that differs on one device would show in no metric. Skips arrays that
+  are divided among devices.
 
   Raises:
     LostError: In every process, if an array differs.

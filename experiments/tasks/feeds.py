@@ -70,14 +70,9 @@ def array_feed(
     )
     return classification.means(jax.tree.map(lambda x: jnp.sum(x, 0), sums))
 
-  def indices(seed, first_step, num_steps):
-    return order.batch_indices(
-      seed,
-      first_step,
-      num_steps,
-      training.batch_size,
-      len(arrays.train.labels),
-    )
+  def indices(*chunk):
+    num_examples = len(arrays.train.labels)
+    return order.batch_indices(*chunk, training.batch_size, num_examples)
 
   def batches(seed, first_step, num_steps):
     chosen = mesh_lib.to_devices(
@@ -105,10 +100,9 @@ def stream_feed(
 ) -> Feed:
   """Returns the feed of examples read while training: one dispatch a step."""
   over_data = mesh_lib.over_data(training.mesh)
-  processes = {
-    'process_index': jax.process_index(),
-    'process_count': jax.process_count(),
-  }
+  processes = dict(
+    process_index=jax.process_index(), process_count=jax.process_count()
+  )
   totals = jax.jit(
     functools.partial(_totals, network),
     out_shardings=mesh_lib.replicated(training.mesh),
@@ -116,12 +110,10 @@ def stream_feed(
   following = {}  # the open iterator, by seed and next step
 
   def read(seed, first_step):
+    size = training.batch_size
     return iter(
       stream.train(
-        seed=seed,
-        first_step=first_step,
-        batch_size=training.batch_size,
-        **processes,
+        seed=seed, first_step=first_step, batch_size=size, **processes
       )
     )
 

@@ -65,7 +65,7 @@ def image_classification(
     ),
     methods.make_method(method, powerprop, optimizer, training.mesh.size),
     training.num_micro,
-    training.skip_nonfinite,
+    training.on_not_finite == 'skip',
   )
 
   def init(key):

@@ -74,7 +74,10 @@ def language_modelling(
       f'got {method["name"]!r}'
     )
   objective = step_lib.Objective(
-    _make_loss(trained), made, training.num_micro, training.skip_nonfinite
+    _make_loss(trained),
+    made,
+    training.num_micro,
+    training.on_not_finite == 'skip',
   )
   # Reads the text at the first call.
   corpus = functools.cache(

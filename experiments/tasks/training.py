@@ -25,18 +25,9 @@ class Training(NamedTuple):
   mesh: jax.sharding.Mesh
   sizes: dict[str, int]  # further keys, such as 'eval_batch_size'
 
-  @property
-  def skip_nonfinite(self) -> bool:
-    """Skips steps whose loss or gradient is not finite."""
-    return self.on_not_finite == 'skip'
-
 
 def make_training(section: dict, sizes: Sequence[str] = ()) -> Training:
-  """Returns the section `config.train`, checked.
-
-  Args:
-    section: the keys of `Training` without `mesh`, and `sizes`.
-    sizes: names of further integers, such as 'eval_batch_size'.
+  """Returns the section `config.train`, checked; `sizes` are further integers.
 
   Raises:
     ValueError: If a key is unknown, missing, mistyped or out of range, or the
@@ -53,12 +44,9 @@ def make_training(section: dict, sizes: Sequence[str] = ()) -> Training:
     Training, shared, name='config.train', mesh=None, sizes=own
   )
   fields = training._asdict()
-  least_one = {
-    name: fields[name]
-    for name in fields
-    if Training.__annotations__[name] is int
-  }
-  build.check_least('config.train', 1, **least_one)
+  kinds = Training.__annotations__
+  integers = {name: x for name, x in fields.items() if kinds[name] is int}
+  build.check_least('config.train', 1, **integers)
   for name in ('eval_every', 'checkpoint_every'):
     if fields[name] % training.log_every:
       raise ValueError(

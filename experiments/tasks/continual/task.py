@@ -77,7 +77,7 @@ def continual_learning(
     _make_loss(loss, network, made, stream.augment),
     _make_method(powerprop, optimizer),
     training.num_micro,
-    training.skip_nonfinite,
+    training.on_not_finite == 'skip',
   )
   num_tasks = len(stream.tasks)
   init = functools.partial(_init, network, made, stream)
