@@ -157,15 +157,6 @@ def test_a_stream_is_read_on_from_any_step():
   assert feed.counters() == {'quarantined': 2}
 
 
-def test_each_device_has_a_share_of_the_batch():
-  for kind, axis in (('arrays', 1), ('stream', 0)):
-    feed, _ = make_feed(kind, num_devices=4)
-    [(inputs, _)] = feed.batches(SEED, 0, 1)
-    x = inputs[0]  # indices, or images
-    assert len(x.sharding.device_set) == 4
-    assert x.sharding.shard_shape(x.shape)[axis] == BATCH_SIZE // 4
-
-
 @pytest.mark.parametrize('kind', KINDS)
 def test_evaluation_counts_every_example_once(kind):
   feed, _ = make_feed(kind)
