@@ -65,11 +65,7 @@ def save(path: str | os.PathLike[str], network: Network) -> None:
 
 
 def load(path: str | os.PathLike[str]) -> Network:
-  """Returns the network that `save` wrote.
-
-  Raises:
-    ValueError: If the file is missing, altered or not written by `save`.
-  """
+  """Returns the network that `save` wrote; ValueError for any other file."""
   try:
     with safetensors.safe_open(os.fspath(path), 'numpy') as file:
       # `safe_open` has compared the tensors' sizes with the file's.
@@ -114,9 +110,6 @@ def extract(
     workdir: the run folder.
     task: of continual learning, from 1; None: the last.
     step: global step of a checkpoint; None: the end of the task's training.
-
-  Raises:
-    ValueError: If there is no such run, task or checkpoint.
   """
   workdir = pathlib.Path(workdir)
   if not (workdir / 'config.json').exists():

@@ -54,11 +54,7 @@ def placement(
   process_count: int | None,
   process_index: int | None,
 ) -> Placement | None:
-  """Returns the placement that the flags ask for; None for a single process.
-
-  Raises:
-    ValueError: If flags contradict each other, or one is missing.
-  """
+  """Returns the placement that the flags ask for; None for a single process."""
   flags = (coordinator, process_count, process_index)
   if distributed is not None:
     if flags != (None, None, None):
@@ -83,11 +79,7 @@ def placement(
 
 
 def start(place: Placement | None) -> None:
-  """Connects this process to the others; call before any other use of JAX.
-
-  Raises:
-    ValueError: If the others cannot be found.
-  """
+  """Connects this process to the others; call before any other use of JAX."""
   if place is None or jax.distributed.is_initialized():
     return
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
@@ -116,11 +108,7 @@ def is_first() -> bool:
 
 
 def together(function: Callable[..., Any], *args: Any) -> Any:
-  """Returns `function(*args)`; an error in one process is raised in all.
-
-  Raises:
-    ValueError: If the function raised it, or an `OSError`, in some process.
-  """
+  """Returns `function(*args)`; ValueErrors and OSErrors are raised in all."""
   if jax.process_count() == 1:
     return function(*args)
   result, problem = None, ''
@@ -138,11 +126,7 @@ def together(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def in_first(function: Callable[..., Any], *args: Any) -> Any:
-  """Returns `function(*args)` in the first process, None in the others.
-
-  Raises:
-    ValueError: In every process, if the function raised it or an `OSError`.
-  """
+  """Returns `function(*args)` in the first process, None in the others."""
   return together(lambda: function(*args) if is_first() else None)
 
 

@@ -231,12 +231,9 @@ def compute_gradients(
   def body(carry, part):
     total, net_state = carry
     batch, number = part
+    own_key = jax.random.fold_in(key, number)
     (loss, (metrics, net_state)), gradients = gradient(
-      weights,
-      net_state,
-      jax.random.fold_in(key, number),
-      batch,
-      is_training,
+      weights, net_state, own_key, batch, is_training
     )
     total = jax.tree.map(jnp.add, total, gradients)
     return (total, net_state), {'loss': loss, **metrics}

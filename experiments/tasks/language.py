@@ -136,13 +136,9 @@ def _make_loss(model: transformer_xl.TransformerXL) -> Callable[..., Any]:
 
   def loss_fn(weights, net_state, key, batch, is_training):
     memory = jax.tree.map(lambda x: x[0], net_state)
+    memory = scoring.forget(memory, batch.is_first)
     nll, memory = model.apply(
-      weights,
-      scoring.forget(memory, batch.is_first),
-      key,
-      batch.inputs,
-      batch.targets,
-      is_training,
+      weights, memory, key, batch.inputs, batch.targets, is_training
     )
     net_state = jax.tree.map(
       lambda rest, new: jnp.concatenate([rest[1:], new[None]]),
