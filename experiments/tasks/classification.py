@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from experiments import mesh as mesh_lib
-from experiments.tasks import training as training_lib
+from experiments.tasks import base
 
 Metrics = dict[str, jax.Array]
 
@@ -27,7 +27,7 @@ class Batch(NamedTuple):
 
 
 def batch_shapes(
-  example_shape: tuple[int, ...], training: training_lib.Training
+  example_shape: tuple[int, ...], training: base.Training
 ) -> Batch:
   """Returns the shapes of a training batch, sharded over the devices."""
   size = training.batch_size

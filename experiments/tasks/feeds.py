@@ -18,8 +18,8 @@ from experiments import mesh as mesh_lib
 from experiments import step as step_lib
 from experiments.data import dataset
 from experiments.data import order
+from experiments.tasks import base
 from experiments.tasks import classification
-from experiments.tasks import training as training_lib
 
 
 class Feed(NamedTuple):
@@ -49,7 +49,7 @@ def streamed_batch(inputs: Any, i: jax.Array) -> classification.Batch:
 def array_feed(
   network: hk.TransformedWithState,
   arrays: dataset.Arrays,
-  training: training_lib.Training,
+  training: base.Training,
 ) -> Feed:
   """Returns the feed of examples on the device: one dispatch a chunk."""
   mesh = training.mesh
@@ -96,7 +96,7 @@ def array_feed(
 def stream_feed(
   network: hk.TransformedWithState,
   stream: dataset.Stream,
-  training: training_lib.Training,
+  training: base.Training,
 ) -> Feed:
   """Returns the feed of examples read while training: one dispatch a step."""
   over_data = mesh_lib.over_data(training.mesh)

@@ -211,6 +211,30 @@ def test_an_unreadable_checkpoint_is_set_aside_for_the_one_before(
   assert restore(tmp_path) == 2
 
 
+def flip(content):
+  return bytes(
+    x ^ (4 * (i == len(content) // 2)) for i, x in enumerate(content)
+  )
+
+
+@pytest.mark.parametrize(
+  'alter', [lambda _: b'', lambda x: x[:-9], flip],
+  ids=['empty', 'truncated', 'flipped'],
+)  # fmt: skip
+def test_any_altered_file_is_refused_or_not_needed(tmp_path, alter):
+  save(tmp_path, 1)
+  refused = 0
+  for path in [x for x in tmp_path.rglob('*') if x.is_file()]:
+    content = path.read_bytes()
+    path.write_bytes(alter(content))
+    try:
+      assert restore(tmp_path, max_to_keep=None) == 1
+    except rundir.FolderError:
+      refused += 1
+    path.write_bytes(content)
+  assert refused >= 2  # the description and the array
+
+
 def test_an_unreadable_checkpoint_is_not_rotated_out(tmp_path):
   save(tmp_path, 1, 2)
   truncate_description(tmp_path / '1')

@@ -21,12 +21,10 @@ from tests.experiments import small
 
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
-  """The folder of two runs that are done, which differ in storage."""
+  """The folder of a finished run, which trains compact weights."""
   folder = tmp_path_factory.mktemp('runs')
-  for storage in ('masked', 'compact'):
-    small.train(
-      small.image(storage=storage), folder / storage, checkpoint_every=10
-    )
+  config = small.image(storage='compact')
+  small.train(config, folder / 'run', checkpoint_every=10)
   return folder
 
 
@@ -46,14 +44,14 @@ def assert_equal(a, b):
 
 def test_a_network_read_back_has_the_loss_of_the_run(runs, tmp_path):
   file = tmp_path / 'net.safetensors'
-  assert run(runs / 'masked', file) == 0
+  assert run(runs / 'run', file) == 0
   exported = export.load(file)
   data = mnist.load(data_dir=None).test
   logits, _ = lenet.lenet(hidden=(16,), num_classes=10).apply(
     exported.weights, exported.state, None, data.inputs, False
   )
   loss = classification.cross_entropy(jnp.asarray(logits), data.labels)
-  rows = (runs / 'masked' / 'metrics.jsonl').read_text().splitlines()
+  rows = (runs / 'run' / 'metrics.jsonl').read_text().splitlines()
   [row] = [x for x in map(json.loads, rows) if x['split'] == 'test']
   np.testing.assert_allclose(float(loss), row['loss'], rtol=1e-5)
   for layer, masks in exported.masks.items():
@@ -62,26 +60,14 @@ def test_a_network_read_back_has_the_loss_of_the_run(runs, tmp_path):
     assert masks['w'].sum() == round(0.2 * active.size)
   assert header_of(file)['densities']['linear_1/w'] == 0.2
   assert exported.labels == {}
-  config = rundir.read_config(runs / 'masked')
+  config = rundir.read_config(runs / 'run')
   assert exported.config == config
   assert (config['seed'], config['powerprop']['alpha']) == (3, 2.0)
 
 
-def test_a_compact_run_has_the_network_of_a_masked_one(runs, tmp_path):
-  loaded = []
-  for storage in ('masked', 'compact'):
-    assert run(runs / storage, tmp_path / storage) == 0
-    loaded.append(export.load(tmp_path / storage))
-  assert_equal(loaded[0].masks, loaded[1].masks)
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-    *(x.weights for x in loaded),
-  )
-
-
 def test_an_earlier_checkpoint_can_be_exported(runs, tmp_path):
-  assert run(runs / 'masked', tmp_path / 'late') == 0
-  assert run(runs / 'masked', tmp_path / 'early', '--step=10') == 0
+  assert run(runs / 'run', tmp_path / 'late') == 0
+  assert run(runs / 'run', tmp_path / 'early', '--step=10') == 0
   a, b = (export.load(tmp_path / x).weights for x in ('late', 'early'))
   assert (a['linear_0']['w'] != b['linear_0']['w']).any()
 
@@ -89,8 +75,8 @@ def test_an_earlier_checkpoint_can_be_exported(runs, tmp_path):
 @pytest.mark.parametrize(
   ('folder', 'more', 'message'),
   [
-    ('masked', ['--step=7'], 'one of the checkpoints [10, 20] in'),
-    ('masked', ['--task=1'], 'expected --task'),
+    ('run', ['--step=7'], 'one of the checkpoints [10, 20] in'),
+    ('run', ['--task=1'], 'expected --task'),
     ('', [], 'choose one of:\n'),
     ('nowhere', [], 'expected a folder with config.json, got'),
   ],

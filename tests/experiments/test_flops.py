@@ -151,14 +151,12 @@ def flag(tmp_path_factory):
 
 
 def test_the_command_prints_json_of_an_overridden_config(flag, capsys):
-  shares = []
-  for density in (0.02, 0.2):
-    override = f'--config.method.forward_density={density}'
-    assert flops.main([flag, '--json', override]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found['entries'] == sum(row['entries'] for row in found['rows'])
-    shares.append(found['inference_share'])
-  assert math.isclose(shares[1] / shares[0], 10, rel_tol=0.05)
+  assert (
+    flops.main([flag, '--json', '--config.method.forward_density=0.1']) == 0
+  )
+  found = json.loads(capsys.readouterr().out)
+  assert found['entries'] == sum(row['entries'] for row in found['rows'])
+  assert found['inference_share'] == pytest.approx(0.1, rel=0.01)
 
 
 def test_the_command_prints_a_row_for_each_layer(flag, capsys):

@@ -61,7 +61,6 @@ def test_at_temperature_zero_the_likeliest_token_is_taken(network, likeliest):
   'changes',
   [
     {'segment_len': 16},
-    {'temperature': 1e-4},
     {'temperature': 1.0, 'top_p': 1e-6},
   ],
 )

@@ -15,8 +15,8 @@ from experiments.data import dataset
 from experiments.data import order
 from experiments.data import tasks as tasks_lib
 from experiments.data import views as views_lib
+from experiments.tasks import base
 from experiments.tasks import classification
-from experiments.tasks import training as training_lib
 
 
 class Part(NamedTuple):
@@ -36,7 +36,7 @@ class Data(NamedTuple):
   parts: dict[str, list[Part]]  # by split, of each task
 
 
-def load(stream: tasks_lib.Stream, training: training_lib.Training) -> Data:
+def load(stream: tasks_lib.Stream, training: base.Training) -> Data:
   """Returns the data of a stream, replicated on all devices.
 
   Raises:

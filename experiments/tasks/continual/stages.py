@@ -23,7 +23,6 @@ from experiments import mesh as mesh_lib
 from experiments import methods
 from experiments import state as state_lib
 from experiments.tasks import base
-from experiments.tasks import training as training_lib
 from experiments.tasks.continual import evaluation
 from experiments.tasks.continual import feed
 from experiments.tasks.continual import strategies
@@ -63,7 +62,7 @@ class Learner:
   method: methods.Method
   # From a key to theta and the network's state.
   init: Callable[[jax.Array], tuple[Any, strategies.NetState]]
-  training: training_lib.Training
+  training: base.Training
   testing: Testing
   num_tasks: int
   evaluator: evaluation.Evaluator

@@ -16,7 +16,6 @@ from experiments.data import order
 from experiments.tasks import base
 from experiments.tasks import classification
 from experiments.tasks import feeds
-from experiments.tasks import training as training_lib
 import sparsity
 from tests.experiments import small
 
@@ -70,7 +69,7 @@ KINDS = {
 
 
 def make_feed(kind, num_devices=1):
-  training = training_lib.make_training(
+  training = base.make_training(
     {**small.image()['train'], 'batch_size': BATCH_SIZE,
      'eval_batch_size': 4, 'num_devices': num_devices},
     ('eval_batch_size',),
