@@ -92,26 +92,18 @@ def _strategy(name: str, num_steps: int, gamma: float) -> dict[str, Any]:
   """Returns the section `config.strategy`, for so many steps a task."""
   if name not in STRATEGIES:
     raise ValueError(f'expected strategy={"|".join(STRATEGIES)}, got {name!r}')
-  packed = dict(
-    biases='frozen', when_exhausted='continue', keep_optimizer=False
-  )
   sections = {
     'efficient_packnet': dict(
-      packed, gamma=gamma, densities=DENSITIES, search='linear'
+      biases='frozen', gamma=gamma, densities=DENSITIES, search='linear'
     ),
     'packnet': dict(
-      packed,
+      biases='frozen',
       density=config_dict.placeholder(float),  # None: 1 / T of all weights
       retrain_steps=max(1, num_steps // 2),
     ),
-    'fine_tuning': dict(keep_optimizer=False),
-    'ewc': dict(
-      strength=30.0,
-      num_examples=500,
-      fisher_batch_size=10,
-      keep_optimizer=False,
-    ),
-    'l2': dict(strength=0.001, keep_optimizer=False),
+    'fine_tuning': dict(),
+    'ewc': dict(strength=30.0, num_examples=500, fisher_batch_size=10),
+    'l2': dict(strength=0.001),
     'joint': dict(),
     'alone': dict(),
   }

@@ -16,9 +16,9 @@ import zlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
-from experiments import leaves
 from experiments import multihost
 from experiments import rundir
 
@@ -50,15 +50,10 @@ class Checkpoints:
   def __init__(
     self, directory: str | os.PathLike[str], max_to_keep: int | None
   ):
-    """Opens a folder, which has a subfolder named by the step for each.
+    """Opens a folder, created by the first `save` if absent.
 
-    Args:
-      directory: created by the first `save` if absent.
-      max_to_keep: number of newest checkpoints to keep; older ones saved with
-        `keep_always` stay too. None: read-only, even while a run trains there.
-
-    Raises:
-      ValueError: If `max_to_keep` < 1.
+    Keeps the newest `max_to_keep` and those saved with `keep_always`; None:
+    read-only, even while a run trains there.
     """
     if max_to_keep is not None and max_to_keep < 1:
       raise ValueError(f'expected max_to_keep >= 1 or None, got {max_to_keep}')
@@ -78,9 +73,7 @@ class Checkpoints:
 
   def steps(self) -> list[int]:
     """Returns the saved steps in ascending order."""
-    if not self._directory.exists():
-      return []
-    names = os.listdir(self._directory)
+    names = [path.name for path in self._directory.glob('*')]
     return sorted(int(name) for name in names if name.isdecimal())
 
   def latest(self) -> int | None:
@@ -96,15 +89,11 @@ class Checkpoints:
   ) -> None:
     """Saves a state; the checkpoint is complete on return.
 
-    Args:
-      step: later than every saved step.
-      state: tree of arrays; other leaves are errors.
-      metadata: plain data; `restore` returns it, and the step, as JSON has it.
-      keep_always: True for a checkpoint that is never deleted.
+    `restore` returns the metadata, and the step, as JSON has them. With
+    `keep_always` the checkpoint is never deleted.
 
     Raises:
-      ValueError: If the step is not later, or a leaf is not an array.
-      TypeError: If `metadata` is not plain data.
+      ValueError: If the step is not later than every saved step.
       SaveError: If it cannot be written.
     """
     latest = self.latest()
@@ -112,11 +101,11 @@ class Checkpoints:
       raise ValueError(
         f'expected a step after {latest}, in {self._directory}; got {step}'
       )
-    arrays = leaves.by_path(state)
+    arrays = _by_path(state)
     described = {
       'keep_always': keep_always,
-      'types': leaves.types(arrays),
-      'crc32': leaves.checksum(arrays),
+      'types': _types(arrays),
+      'crc32': _checksum(arrays),
       'metadata': {**metadata, 'step': step},
     }
     contents = rundir.to_json(described)
@@ -159,12 +148,11 @@ class Checkpoints:
     Args:
       like: tree of arrays or `jax.ShapeDtypeStruct`s: the structure and the
         shardings to restore to; without a sharding, the first device.
-      step: step to restore; None is the newest readable one. Unreadable
-        checkpoints that are newer are renamed to `unreadable-STEP` and logged.
+      step: None is the newest readable one. Unreadable checkpoints that are
+        newer are renamed to `unreadable-STEP` and logged.
 
     Raises:
-      ValueError: If there is none; if none is readable (one of another format
-        is not); if it does not fit `like`, with the first difference.
+      ValueError: If none is readable, or it does not fit `like`.
     """
     steps = self.steps()
     if not steps or (step is not None and step not in steps):
@@ -172,14 +160,13 @@ class Checkpoints:
       raise rundir.FolderError(
         f'expected a checkpoint{wanted} in {self._directory}; got {steps}'
       )
-    types = leaves.types(leaves.by_path(like))
-    failures: dict[int, str] = {}
+    types, failures = _types(_by_path(like)), {}
     for candidate in reversed(steps) if step is None else [step]:
       contents = self._attempt(failures, self._describe, candidate)
       if contents is None:
         continue
       name = self._directory / str(candidate)
-      leaves.check_types(contents['types'], types, name)
+      _check_types(contents['types'], types, name)
       crc32 = contents['crc32']
       state = self._attempt(failures, self._read, candidate, like, crc32)
       if state is not None:
@@ -194,8 +181,6 @@ class Checkpoints:
     """Returns the description that `save` wrote beside the arrays."""
     path = self._directory / str(step)
     description = ocp.metadata.get_step_metadata(path).custom_metadata
-    if not description or 'format' not in description:
-      raise ValueError('the description of its contents is missing')
     if description['format'] != FORMAT:
       raise ValueError(
         f'expected format {FORMAT}, got {description["format"]}; another '
@@ -211,11 +196,10 @@ class Checkpoints:
 
   def _read(self, step: int, like: Any, crc32: int | None) -> Any:
     """Returns the state of a checkpoint, in the structure of `like`."""
-    shapes = leaves.by_path(like)
+    shapes = _by_path(like)
     target = jax.tree.map(_with_sharding, _without_empty(shapes))
     path = self._directory / str(step) / _ITEM
     handler = ocp.PyTreeCheckpointHandler()
-    leaves.check_sizes(handler.metadata(path).tree, target)
     restored = handler.restore(
       path,
       args=ocp.args.PyTreeRestore(
@@ -227,7 +211,7 @@ class Checkpoints:
       path: restored[path] if x.size else jnp.zeros(x.shape, x.dtype)
       for path, x in shapes.items()
     }
-    if leaves.checksum(arrays) != crc32:
+    if _checksum(arrays) != crc32:
       raise ValueError('the checksum of its arrays differs from the saved one')
     return jax.tree.unflatten(jax.tree.structure(like), arrays.values())
 
@@ -275,3 +259,41 @@ def _with_sharding(leaf: Any) -> Any:
     return leaf
   sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+  """Returns the arrays of a tree by path: `{"['linear']['w']": ...}`."""
+  arrays = jax.tree_util.tree_leaves_with_path(tree)
+  return {jax.tree_util.keystr(path): x for path, x in arrays}
+
+
+def _types(arrays: Mapping[str, Any]) -> dict[str, str]:
+  """Returns dtype and shape by path: `{"['w']": 'float32[300,100]'}`."""
+  return {
+    path: f'{x.dtype}[{",".join(map(str, x.shape))}]'
+    for path, x in arrays.items()
+  }
+
+
+def _check_types(saved: Mapping, expected: Mapping, name: os.PathLike) -> None:
+  for path in [*expected, *saved]:
+    there, here = saved.get(path, 'absent'), expected.get(path, 'absent')
+    if there != here:
+      raise rundir.FolderError(
+        f'checkpoint {name} does not fit: {path or "the state"} is {there} '
+        f'there, {here} expected'
+      )
+
+
+def _checksum(arrays: Mapping[str, Any]) -> int | None:
+  """Returns the CRC-32 of all bytes; None if some are on other hosts."""
+  value = 0
+  for leaf in arrays.values():
+    if isinstance(leaf, jax.Array):
+      if not leaf.is_fully_addressable and not leaf.is_fully_replicated:
+        return None
+      if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    array = np.ascontiguousarray(leaf)
+    value = zlib.crc32(array.reshape(-1).view(np.uint8), value)
+  return value

@@ -1,20 +1,16 @@
 """A trained network as one safetensors file for other programs.
 
   python -m experiments.export --workdir=DIR --out=FILE [--task=N] [--step=N]
-      [--compact]
 
 `weights/PATH` is theta, zero outside the forward set; `masks/PATH` the forward
-set of each sparse layer; `state/PATH` batch statistics and the like. With
---compact a sparse layer is `values/PATH`, its active entries in row-major
-order, and `bits/PATH`, its mask as `numpy.packbits` writes it. The header holds
-the config, the labels of the network, its densities and the shapes of compact
-layers. Loading runs no code from the file.
+set of each sparse layer; `state/PATH` batch statistics and the like. The header
+holds the config, the labels of the network and its densities. Loading runs no
+code from the file.
 """
 
 import argparse
 from collections.abc import Sequence
 import json
-import math
 import os
 import pathlib
 import sys
@@ -33,11 +29,8 @@ from experiments.tasks import table
 import sparsity
 
 FORMAT = 2
-KINDS = ('weights', 'masks', 'state', 'values', 'bits')
+KINDS = ('weights', 'masks', 'state')
 USER_ERROR = 2  # exit code
-
-Tree = dict[str, dict[str, np.ndarray]]  # by module, then by name
-Flat = dict[str, np.ndarray]  # by path
 
 
 class Network(NamedTuple):
@@ -50,29 +43,20 @@ class Network(NamedTuple):
   labels: dict[str, int]  # among the networks of the run, such as {'task': 2}
 
 
-def save(
-  path: str | os.PathLike[str], network: Network, compact: bool = False
-) -> None:
+def save(path: str | os.PathLike[str], network: Network) -> None:
   """Writes a network, atomically; masks without zeros are left out."""
-  weights, masks = _flatten(network.weights), _flatten(network.masks or {})
+  masks = _flatten(network.masks or {})
   masks = {path: x for path, x in masks.items() if not x.all()}
   header = {
     'format': FORMAT,
     'config': network.config,
     'labels': network.labels,
     'densities': {path: float(x.mean()) for path, x in masks.items()},
-    'shapes': {path: x.shape for path, x in masks.items()} if compact else {},
   }
-  parts = {'state': _flatten(network.state)}
-  if compact:
-    parts['weights'] = {p: x for p, x in weights.items() if p not in masks}
-    parts['values'] = {p: weights[p][mask] for p, mask in masks.items()}
-    parts['bits'] = {p: np.packbits(mask) for p, mask in masks.items()}
-  else:
-    parts |= {'weights': weights, 'masks': masks}
+  parts = _flatten(network.weights), masks, _flatten(network.state)
   tensors = {
     f'{kind}/{path}': np.ascontiguousarray(x)
-    for kind, part in parts.items()
+    for kind, part in zip(KINDS, parts, strict=True)
     for path, x in part.items()
   }
   text = rundir.to_json(header)
@@ -81,11 +65,7 @@ def save(
 
 
 def load(path: str | os.PathLike[str]) -> Network:
-  """Returns the network that `save` wrote.
-
-  Raises:
-    ValueError: If the file is missing, altered or not written by `save`.
-  """
+  """Returns the network that `save` wrote; ValueError for any other file."""
   try:
     with safetensors.safe_open(os.fspath(path), 'numpy') as file:
       # `safe_open` has compared the tensors' sizes with the file's.
@@ -95,20 +75,17 @@ def load(path: str | os.PathLike[str]) -> Network:
           f'expected format {FORMAT}, got {header["format"]!r:.80}: export it '
           'again with this version'
         )
-      parts: dict[str, Flat] = {kind: {} for kind in KINDS}
+      parts = {kind: {} for kind in KINDS}
       for name in file.keys():  # noqa: SIM118
         kind, _, path_in_tree = name.partition('/')
         parts[kind][path_in_tree] = file.get_tensor(name)
-    for name, shape in header['shapes'].items():
-      weight, mask = _unpack(parts['values'][name], parts['bits'][name], shape)
-      parts['weights'][name], parts['masks'][name] = weight, mask
     for name, mask in parts['masks'].items():
       if mask.dtype != bool or mask.shape != parts['weights'][name].shape:
         raise ValueError(f'expected a mask of the shape of its weight {name}')
       if mask.mean() != header['densities'][name]:
         raise ValueError(f'expected a mask of the density in the header {name}')
     return Network(
-      *(_unflatten(parts[kind]) for kind in KINDS[:3]),
+      *(_unflatten(parts[kind]) for kind in KINDS),
       header['config'],
       header['labels'],
     )
@@ -133,9 +110,6 @@ def extract(
     workdir: the run folder.
     task: of continual learning, from 1; None: the last.
     step: global step of a checkpoint; None: the end of the task's training.
-
-  Raises:
-    ValueError: If there is no such run, task or checkpoint.
   """
   workdir = pathlib.Path(workdir)
   if not (workdir / 'config.json').exists():
@@ -164,29 +138,13 @@ def extract(
   return Network(*network, config, export.labels)
 
 
-def _unpack(
-  values: np.ndarray, bits: np.ndarray, shape: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the dense weight and the mask of a compact layer."""
-  size = math.prod(shape)
-  # The bits bound the memory of a forged shape.
-  if bits.dtype != np.uint8 or bits.shape != (-(-size // 8),) or size < 1:
-    raise ValueError(f'expected the packed bits of a mask of the shape {shape}')
-  mask = np.unpackbits(bits, count=size).astype(bool).reshape(shape)
-  if values.shape != (mask.sum(),):
-    raise ValueError(f'expected {mask.sum()} values, got {values.shape}')
-  weight = np.zeros(shape, values.dtype)
-  weight[mask] = values
-  return weight, mask
-
-
-def _flatten(tree: Any) -> Flat:
+def _flatten(tree: Any) -> dict[str, np.ndarray]:
   leaves = sparsity.select.named_leaves(tree)
   return {sparsity.select.join(*path): np.asarray(x) for *path, x in leaves}
 
 
-def _unflatten(flat: Flat) -> Tree:
-  tree: Tree = {}
+def _unflatten(flat: dict[str, np.ndarray]) -> dict[str, dict]:
+  tree = {}
   for path, x in flat.items():
     module, _, name = path.rpartition('/')
     tree.setdefault(module, {})[name] = x
@@ -205,13 +163,10 @@ def main(arguments: Sequence[str]) -> int:
   parser.add_argument('--out', required=True, help='file to write')
   parser.add_argument('--task', type=int, help='of continual learning, from 1')
   parser.add_argument('--step', type=int, help='global step of a checkpoint')
-  parser.add_argument(
-    '--compact', action='store_true', help='active entries of sparse layers'
-  )
   given = parser.parse_args(arguments)
   try:
     network = extract(given.workdir, given.task, given.step)
-    save(given.out, network, given.compact)
+    save(given.out, network)
   except (ValueError, OSError) as error:
     print(f'experiments.export: {error}', file=sys.stderr)
     return USER_ERROR

@@ -16,8 +16,7 @@ import sys
 from typing import Any
 from typing import NamedTuple
 
-import rich.console
-import rich.table
+import pandas as pd
 
 from experiments import build
 from experiments import methods
@@ -27,9 +26,7 @@ import sparsity
 from sparsity import flops
 
 USER_ERROR = 2  # exit code
-_COLUMNS = (
-  'entries', 'density', 'bytes, dense', 'sparse', 'FLOPs, dense', 'sparse ',
-)  # fmt: skip
+_SUMS = ('entries', 'num_bytes', 'sparse_bytes', 'flops', 'sparse_flops')
 
 
 class Row(NamedTuple):
@@ -103,12 +100,7 @@ def report(config: Mapping[str, Any]) -> Report:
 def densities(
   section: Mapping[str, Any], params: Any
 ) -> tuple[dict[str, float], dict[str, float]]:
-  """Returns the exact densities k / n of the forward and the backward sets.
-
-  Args:
-    section: `config.method`.
-    params: tree of arrays or shapes.
-  """
+  """Returns the exact densities k / n of the forward and the backward sets."""
   if section['name'] == 'dense':
     return {}, {}
   select = sparsity.all_of(
@@ -174,29 +166,23 @@ def _train(network, section, num_steps, forward, backward) -> float:
   raise ValueError(f'expected a method of known cost, got {section["name"]!r}')
 
 
-def show(found: Report, console: rich.console.Console) -> None:
-  """Prints a row for each layer, and the totals."""
-  table = rich.table.Table(box=rich.table.box.SIMPLE_HEAD, show_footer=True)
-  density = found.active_entries / found.entries
-  for name, footer in (
-    ('layer', 'all'),
-    ('shape', ''),
-    *zip(_COLUMNS, _cells(found, density), strict=True),
-  ):
-    justify = 'right' if name in _COLUMNS else 'left'
-    table.add_column(name, footer, justify=justify)
+def show(found: Report) -> None:
+  """Prints a row for each parameter in a product, the rest, and the totals."""
   rest = [row[2:] for row in found.rows if not row.flops]
-  for row in found.rows:
-    if row.flops:
-      shape = ' x '.join(map(str, row.shape))
-      table.add_row(row.path, shape, *_cells(row, row.density))
+  rows = [row for row in found.rows if row.flops]
   if rest:
-    sums = Row('', (), *map(sum, zip(*rest, strict=True)))
-    table.add_row('(in no product)', '', *_cells(sums, 1.0))
+    sums = Row('(in no product)', (), *map(sum, zip(*rest, strict=True)))
+    rows.append(sums._replace(density=1.0))
+  density = found.active_entries / found.entries
+  total = [getattr(found, name) for name in Row._fields if name in _SUMS]
+  rows.append(Row('all', (), total[0], density, *total[1:]))
+  table = pd.DataFrame(rows)
+  table['shape'] = [' x '.join(map(str, row.shape)) for row in rows]
+  formats = dict.fromkeys(_SUMS, '{:,.0f}'.format)
+  formats['density'] = '{:.4f}'.format
+  print(table.to_string(index=False, formatters=formats))
   if found.other_flops:
-    other = f'{found.other_flops:,}'
-    table.add_row('(no parameter)', *[''] * 5, other, other)
-  console.print(table)
+    print(f'FLOPs without parameters, in all: {found.other_flops:,}')
   print(*totals(found), sep='\n')
 
 
@@ -208,17 +194,6 @@ def totals(found: Report) -> list[str]:
     f'training:  {found.train_flops:.4g} FLOPs an example and step dense, '
     f'{found.sparse_train_flops:.4g} with the method: '
     f'{found.train_share:.4f} of dense; {found.total_train_flops:.4g} in all',
-  ]
-
-
-def _cells(costs: Row | Report, density: float) -> list[str]:
-  return [
-    f'{costs.entries:,}',
-    f'{density:.4f}',
-    f'{costs.num_bytes:,}',
-    f'{costs.sparse_bytes:,}',
-    f'{costs.flops:,.0f}',
-    f'{costs.sparse_flops:,.0f}',
   ]
 
 
@@ -242,8 +217,7 @@ def main(arguments: Sequence[str]) -> int:
     rows = [row._asdict() for row in found.rows]
     print(json.dumps({**found._asdict(), 'rows': rows}, indent=2))
   else:
-    width = None if sys.stdout.isatty() else 140
-    show(found, rich.console.Console(width=width))
+    show(found)
   return 0
 
 

@@ -18,9 +18,7 @@ DATA = 'data'
 def make_mesh(num_devices: int | None) -> Mesh:
   """Returns a mesh with the single axis `data`; None takes all devices.
 
-  Raises:
-    ValueError: If there are fewer; or, with several processes, if it is not all
-      of them, because each process feeds its own devices.
+  Several processes take all, because each feeds its own devices.
   """
   # Sorted by process: the share of a batch that a process reads is contiguous.
   devices = sorted(jax.devices(), key=lambda x: (x.process_index, x.id))

@@ -65,9 +65,6 @@ def make_method(
 ) -> Method:
   """Returns the method that three sections of a config describe.
 
-  With `powerprop.optimizer_in` 'theta' the optimizer acts on the weights, with
-  'phi' on the raw parameters.
-
   Raises:
     ValueError: If a key is unknown, missing, mistyped or out of range.
   """
@@ -206,11 +203,7 @@ METHODS = {
 
 
 def check_exclude(method: Method, params: Any) -> None:
-  """Checks that each pattern of `exclude` matches a weight of `params`.
-
-  Raises:
-    ValueError: If one matches none; lists the weights.
-  """
+  """Raises ValueError unless each pattern of `exclude` matches a weight."""
   weights = sparsity.select.selected_paths(params, sparsity.is_weight)
   for pattern in method.exclude:
     if not any(re.search(pattern, path) for path in weights):

@@ -15,6 +15,7 @@ import sys
 import traceback
 from typing import Any
 from typing import NamedTuple
+import zlib
 
 import jax
 from jax.experimental import multihost_utils
@@ -53,11 +54,7 @@ def placement(
   process_count: int | None,
   process_index: int | None,
 ) -> Placement | None:
-  """Returns the placement that the flags ask for; None for a single process.
-
-  Raises:
-    ValueError: If flags contradict each other, or one is missing.
-  """
+  """Returns the placement that the flags ask for; None for a single process."""
   flags = (coordinator, process_count, process_index)
   if distributed is not None:
     if flags != (None, None, None):
@@ -82,11 +79,7 @@ def placement(
 
 
 def start(place: Placement | None) -> None:
-  """Connects this process to the others; call before any other use of JAX.
-
-  Raises:
-    ValueError: If the others cannot be found.
-  """
+  """Connects this process to the others; call before any other use of JAX."""
   if place is None or jax.distributed.is_initialized():
     return
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
@@ -115,11 +108,7 @@ def is_first() -> bool:
 
 
 def together(function: Callable[..., Any], *args: Any) -> Any:
-  """Returns `function(*args)`; an error in one process is raised in all.
-
-  Raises:
-    ValueError: If the function raised it, or an `OSError`, in some process.
-  """
+  """Returns `function(*args)`; ValueErrors and OSErrors are raised in all."""
   if jax.process_count() == 1:
     return function(*args)
   result, problem = None, ''
@@ -137,11 +126,7 @@ def together(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def in_first(function: Callable[..., Any], *args: Any) -> Any:
-  """Returns `function(*args)` in the first process, None in the others.
-
-  Raises:
-    ValueError: In every process, if the function raised it or an `OSError`.
-  """
+  """Returns `function(*args)` in the first process, None in the others."""
   return together(lambda: function(*args) if is_first() else None)
 
 
@@ -203,16 +188,16 @@ def wait() -> None:
 def check_same(tree: Any) -> None:
   """Checks that all devices of all processes hold the same replicated arrays.
 
-  A mask that differs on one device would show in no metric. Arrays are compared
-  by 32-bit hashes; those divided among devices are skipped.
+  A mask that differs on one device would show in no metric. Skips arrays that
+  are divided among devices.
 
   Raises:
     LostError: In every process, if an array differs.
   """
   if jax.process_count() == 1:
     return
-  names, hashes = _hashes(tree)
-  everywhere = multihost_utils.process_allgather(hashes)  # [P, D, L]
+  names, checksums = _checksums(tree)
+  everywhere = multihost_utils.process_allgather(checksums)  # [P, D, L]
   differs = (everywhere != everywhere[0, 0]).any(1)  # [P, L]
   if differs.any():
     leaf = int(np.argmax(differs.any(0)))
@@ -236,31 +221,14 @@ def _gather_text(text: str) -> list[str]:
   ]
 
 
-def _hashes(tree: Any) -> tuple[list[str], np.ndarray]:
-  """Returns the names of replicated arrays, and their hashes [D, L]."""
-  names, copies = [], []
+def _checksums(tree: Any) -> tuple[list[str], np.ndarray]:
+  """Returns the names of replicated arrays, and their CRC-32 [D, L]."""
+  names, checksums = [], []
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
     if isinstance(leaf, jax.Array) and leaf.is_fully_replicated and leaf.size:
       if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
       names.append(jax.tree_util.keystr(path))
-      copies.append([shard.data for shard in leaf.addressable_shards])
-  per_device = [_hash_all(arrays) for arrays in zip(*copies, strict=True)]
-  return names, np.array(jax.device_get(per_device) or [[]], np.uint32)
-
-
-@jax.jit
-def _hash_all(arrays: tuple[jax.Array, ...]) -> list[jax.Array]:
-  return [_hash(x) for x in arrays]
-
-
-def _hash(x: jax.Array) -> jax.Array:
-  """Returns the sum of entries' bits mixed with their indices (MurmurHash3)."""
-  x = jnp.ravel(x)
-  if jnp.issubdtype(x.dtype, jnp.floating):
-    x = jax.lax.bitcast_convert_type(x, f'uint{8 * x.dtype.itemsize}')
-  index = jnp.arange(x.size, dtype=jnp.uint32) * jnp.uint32(0x9E3779B1)
-  y = x.astype(jnp.uint32) ^ index
-  y = (y ^ (y >> 16)) * jnp.uint32(0x85EBCA6B)
-  y = (y ^ (y >> 13)) * jnp.uint32(0xC2B2AE35)
-  return jnp.sum(y ^ (y >> 16), dtype=jnp.uint32)
+      copies = [np.asarray(x.data).tobytes() for x in leaf.addressable_shards]
+      checksums.append([zlib.crc32(copy) for copy in copies])
+  return names, np.array(checksums, np.uint32).T

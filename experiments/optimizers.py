@@ -32,11 +32,10 @@ def piecewise(
   if not 0 < factor <= 1:
     raise ValueError(f'expected factor in (0, 1], got {factor}')
 
-  def schedule(step):
-    passed = sum((jnp.asarray(step) >= at).astype(int) for at in boundaries)
-    return _warmup(step, warmup_steps) * jnp.float32(factor) ** passed
-
-  return schedule
+  steps = optax.piecewise_constant_schedule(
+    1.0, dict.fromkeys(boundaries, factor)
+  )
+  return lambda step: _warmup(step, warmup_steps) * steps(step)
 
 
 def cosine(*, warmup_steps: int, num_steps: int, final: float) -> Schedule:
@@ -49,13 +48,10 @@ def cosine(*, warmup_steps: int, num_steps: int, final: float) -> Schedule:
       f'expected num_steps over warmup_steps={warmup_steps}, got {num_steps}'
     )
 
-  def schedule(step):
-    share = (step - warmup_steps) / (num_steps - warmup_steps)
-    share = jnp.clip(share, 0.0, 1.0)
-    decayed = final + (1 - final) * 0.5 * (1 + jnp.cos(jnp.pi * share))
-    return _warmup(step, warmup_steps) * decayed
-
-  return schedule
+  decay = optax.cosine_decay_schedule(1.0, num_steps - warmup_steps, final)
+  return lambda step: (
+    _warmup(step, warmup_steps) * decay(jnp.maximum(step - warmup_steps, 0))
+  )
 
 
 def inverse_sqrt(*, warmup_steps: int) -> Schedule:
@@ -94,9 +90,6 @@ def sgd(
   """Returns SGD; the decay is added to the gradient, as an L2 penalty is.
 
   Only weights decay, not biases or normalization.
-
-  Raises:
-    ValueError: If a value is out of range.
   """
   _check_range(0, 1, momentum=momentum)
   return optax.chain(
@@ -116,11 +109,7 @@ def adam(
   weight_decay: float,
   clip_norm: float | None,
 ) -> optax.GradientTransformation:
-  """Returns Adam; the decay of weights is decoupled, as in AdamW.
-
-  Raises:
-    ValueError: If a value is out of range.
-  """
+  """Returns Adam; the decay of weights is decoupled, as in AdamW."""
   _check_range(0, 1, b1=b1, b2=b2)
   _check_range(0, math.inf, eps=eps)
   return optax.chain(

@@ -45,13 +45,9 @@ def sample(
   Args:
     model: evaluated model.
     weights: theta on the forward set.
-    prompt: int [P], at least one token.
-    length: number of tokens to draw.
-    memory_len: number of earlier tokens in the memory.
-    segment_len: number of tokens of the prompt to read at once.
+    prompt: int [P], at least one token, read in pieces of `segment_len`.
     temperature: divides the log-probabilities; 0: always the likeliest token.
     top_p: draw from the likeliest tokens whose probabilities sum to it.
-    seed: of the draws.
 
   Raises:
     ValueError: If a number is out of range.
@@ -154,22 +150,23 @@ def main(arguments: Sequence[str]) -> int:
   given = parser.parse_args(arguments)
   try:
     network = export.extract(given.workdir, step=given.step)
-    details = table.make_task(network.config).details
-    if not isinstance(details, language.Language):
+    found = table.make_task(network.config).language
+    if found is None:
       raise ValueError(
         f'expected a run of language_modelling in {given.workdir}, got one of '
         f'{network.config["experiment"]}'
       )
+    model, shape = found
     path = pathlib.Path(given.workdir) / language.VOCABULARY
     vocabulary = vocabulary_lib.read(path)
     prompt = encode(vocabulary, given.prompt)
     tokens = sample(
-      details.model,
+      model,
       network.weights,
       prompt,
       length=given.length,
-      memory_len=details.memory_len,
-      segment_len=details.segment_len,
+      memory_len=shape.memory_len,
+      segment_len=shape.segment_len,
       temperature=given.temperature,
       top_p=given.top_p,
       seed=given.seed,

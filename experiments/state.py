@@ -27,11 +27,7 @@ def init_state(
   seed: Any,
   scores: Any = None,
 ) -> TrainState:
-  """Returns the masked state before the first step.
-
-  `init` maps a key to theta and the network's state; `scores` holds the
-  saliency of the weights. The seed may be traced.
-  """
+  """Returns the masked state before the first step; the seed may be traced."""
   weights, net_state = init(init_key(seed))
   params = method.from_weights(weights)
   tx, _ = method.make(seed, scores)

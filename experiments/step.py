@@ -55,15 +55,10 @@ def compile_steps(
   *,
   in_loop: bool,
 ) -> Steps:
-  """Returns the compiled functions of a task.
+  """Returns the compiled functions of a task; see `tasks.base.make_task`.
 
-  Args:
-    objective: loss and method.
-    batch_at: (inputs of a chunk, number of a step in it) -> batch.
-    state: shapes with shardings.
-    replicated: sharding of the metrics.
-    in_loop: one dispatch makes many steps; otherwise a chunk is one step, which
-      XLA parallelizes better outside of a loop.
+  Without `in_loop` a chunk is one step, which XLA parallelizes better outside
+  of a loop.
   """
   shardings = jax.tree.map(lambda x: x.sharding, storage_lib.on_device(state))
 
@@ -236,12 +231,9 @@ def compute_gradients(
   def body(carry, part):
     total, net_state = carry
     batch, number = part
+    own_key = jax.random.fold_in(key, number)
     (loss, (metrics, net_state)), gradients = gradient(
-      weights,
-      net_state,
-      jax.random.fold_in(key, number),
-      batch,
-      is_training,
+      weights, net_state, own_key, batch, is_training
     )
     total = jax.tree.map(jnp.add, total, gradients)
     return (total, net_state), {'loss': loss, **metrics}

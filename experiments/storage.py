@@ -56,9 +56,6 @@ def compact(tx: Optimizer, num_devices: int) -> tuple[Optimizer, Storage]:
   """Returns the optimizer of compact parameters and its storage.
 
   Its `init` takes masked parameters: a state begins masked and is packed.
-
-  Raises:
-    ValueError: If the number of active entries of the method changes.
   """
   del num_devices
   training = sparsity.compact.compact(tx)
@@ -120,9 +117,6 @@ def make_steps(
       the chunk, and the sums of their metrics; the state has no `host_params`.
     measure: (state, i) -> the state after step i with its parameters unchanged,
       metrics, and the dense gradients.
-    state: before the chunk.
-    first_step: of the chunk.
-    num_steps: of the chunk.
   """
   counts = np.arange(1, num_steps + 1, dtype=np.int32)
   due = counts[storage.is_due(first_step + counts)].tolist()
@@ -170,11 +164,7 @@ def shapes(storage: Storage, state: Any, place: Callable[[Any], Any]) -> Any:
 
 
 def check(name: str, storage: str, options: dict[str, Any]) -> None:
-  """Checks that a method, with its options, can be trained in a storage.
-
-  Raises:
-    ValueError: If it cannot; names the key.
-  """
+  """Raises ValueError unless a method can be trained in a storage."""
   if storage not in STORAGES:
     raise ValueError(
       f'config.method.storage: expected one of {tuple(STORAGES)}, got '

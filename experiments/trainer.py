@@ -31,7 +31,7 @@ OnProgress = Callable[[int, dict[str, float]], None]
 class Outcome(NamedTuple):
   """The end of a call of `train`."""
 
-  status: str  # 'done' | 'interrupted' | 'diverged' | 'failed'
+  status: str  # 'done' | 'interrupted' | 'diverged'
   step: int  # global
   seconds: float  # of training, over all sessions of the run
   signal: int | None  # that interrupted it
@@ -82,13 +82,8 @@ def train(
 
   The last state of each stage is kept; other checkpoints rotate. On SIGINT and
   SIGTERM, finishes the current chunk, saves, and returns. A resumed run equals
-  an uninterrupted one bit for bit.
-
-  Args:
-    task: of the run.
-    seed: of the network and its batches.
-    workdir: run folder, created and locked by the caller.
-    on_progress: called with the global step and metrics after each chunk.
+  an uninterrupted one bit for bit. The caller has created and locked the run
+  folder; `on_progress` gets the global step and metrics after each chunk.
   """
   workdir = pathlib.Path(workdir)
   checkpoints = checkpoint.Checkpoints(
@@ -160,10 +155,7 @@ def _train_stages(session: _Session, step: int, state: Any) -> Outcome:
       continue
     first = max(step - start, 0)
     if not first:
-      try:
-        state = stage.begin(session.seed, state)
-      except base.StageError as error:
-        return session.outcome('failed', start, str(error))
+      state = stage.begin(session.seed, state)
     state, outcome = _train_stage(session, stage, start, state, first)
     if outcome.status != 'done':
       return outcome

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 import functools
 import pathlib
 from typing import Any
@@ -10,20 +11,32 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from experiments import build
 from experiments import mesh as mesh_lib
 from experiments import methods
 from experiments import state as state_lib
 from experiments import step as step_lib
 from experiments import storage as storage_lib
-from experiments.tasks import training as training_lib
 import sparsity
 
 Row = dict[str, Any]
 State = state_lib.TrainState
 
 
-class StageError(ValueError):
-  """A stage cannot begin; the message says why."""
+class Training(NamedTuple):
+  """The section `config.train`, checked."""
+
+  batch_size: int
+  num_micro: int
+  num_devices: int | None
+  num_steps: int  # of a stage
+  log_every: int  # steps of a chunk
+  eval_every: int
+  checkpoint_every: int
+  keep_checkpoints: int
+  on_not_finite: str
+  mesh: jax.sharding.Mesh
+  sizes: dict[str, int]  # further keys, such as 'eval_batch_size'
 
 
 class Stage(NamedTuple):
@@ -68,7 +81,7 @@ class Task(NamedTuple):
 
   title: str
   objective: step_lib.Objective
-  training: training_lib.Training
+  training: Training
   stages: tuple[Stage, ...]
   steps: step_lib.Steps
   params: Any  # shapes of theta
@@ -81,8 +94,8 @@ class Task(NamedTuple):
   # the files of a run that goes on, and writes those of a run that begins.
   check_folder: Callable[[pathlib.Path], None] = lambda workdir: None
   write_folder: Callable[[pathlib.Path], None] = lambda workdir: None
-  # Further objects of one kind of task, such as the evaluated language model.
-  details: Any = None
+  # A language model with the lengths of the evaluation, and their shape.
+  language: Any = None
 
   @property
   def num_steps(self) -> int:
@@ -93,7 +106,7 @@ class Task(NamedTuple):
 def make_task(
   *,
   objective: step_lib.Objective,
-  training: training_lib.Training,
+  training: Training,
   init: Callable[[jax.Array], tuple[Any, Any]],
   batch: Any,
   batch_at: Callable[[Any, Any], Any],
@@ -103,19 +116,15 @@ def make_task(
   exports: tuple[Export, ...] | None = None,
   **fields: Any,
 ) -> Task:
-  """Returns a task with its compiled steps.
+  """Returns a task with its compiled steps; `fields` are more of `Task`.
 
   Args:
-    objective: see `Task`, like `training` and `batch`.
-    training: the section `config.train`.
-    init: from a key to theta and the network's state.
-    batch: shapes, with shardings.
+    init: key -> theta, network state.
     batch_at: (inputs of a chunk, number of a step in it) -> batch.
     make_stages: from the shapes of the masked state to the stages.
     state_spec: sharding of the network's state; None: replicated.
     in_loop: one dispatch makes many steps.
     exports: None: one, at the end of the run.
-    **fields: of `Task`.
 
   Raises:
     ValueError: If the method or its storage does not fit the parameters.
@@ -148,7 +157,7 @@ def make_task(
 def state_shapes(
   objective: step_lib.Objective,
   init,
-  training: training_lib.Training,
+  training: Training,
   spec: Any = None,
 ) -> tuple[State, State]:
   """Returns the shapes of the masked state and of the trained state."""
@@ -233,3 +242,40 @@ def to_floats(metrics: Any) -> dict[str, float]:
   """Returns metrics as numbers on the host."""
   fetched = jax.device_get(metrics)
   return {name: float(value) for name, value in fetched.items()}
+
+
+def make_training(section: dict, sizes: Sequence[str] = ()) -> Training:
+  """Returns the section `config.train`, checked; `sizes` are further integers.
+
+  Raises:
+    ValueError: If a key is unknown, missing, mistyped or out of range, or the
+      devices do not divide the batch.
+  """
+  own = {name: x for name, x in section.items() if name in sizes}
+  shared = {name: x for name, x in section.items() if name not in sizes}
+  for name in sizes:
+    if name not in own:
+      raise ValueError(f'config.train: missing key {name!r}')
+    if not isinstance(own[name], int) or isinstance(own[name], bool):
+      raise ValueError(f'config.train.{name}: expected int, got {own[name]!r}')
+  training = build.call(
+    Training, shared, name='config.train', mesh=None, sizes=own
+  )
+  fields = training._asdict()
+  kinds = Training.__annotations__
+  integers = {name: x for name, x in fields.items() if kinds[name] is int}
+  build.check_least('config.train', 1, **integers)
+  for name in ('eval_every', 'checkpoint_every'):
+    if fields[name] % training.log_every:
+      raise ValueError(
+        f'config.train.{name}: expected a multiple of '
+        f'log_every={training.log_every}, got {fields[name]}'
+      )
+  if training.on_not_finite not in step_lib.ON_NOT_FINITE:
+    raise ValueError(
+      'config.train.on_not_finite: expected one of '
+      f'{step_lib.ON_NOT_FINITE}, got {training.on_not_finite!r}'
+    )
+  mesh = mesh_lib.make_mesh(training.num_devices)
+  mesh_lib.check_batch_size(training.batch_size, mesh, training.num_micro)
+  return training._replace(mesh=mesh)

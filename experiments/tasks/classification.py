@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from experiments import mesh as mesh_lib
-from experiments.tasks import training as training_lib
+from experiments.tasks import base
 
 Metrics = dict[str, jax.Array]
 
@@ -27,7 +27,7 @@ class Batch(NamedTuple):
 
 
 def batch_shapes(
-  example_shape: tuple[int, ...], training: training_lib.Training
+  example_shape: tuple[int, ...], training: base.Training
 ) -> Batch:
   """Returns the shapes of a training batch, sharded over the devices."""
   size = training.batch_size
@@ -44,13 +44,10 @@ def make_loss(
   augment: Callable[..., jax.Array] | None,
   label_smoothing: float,
 ) -> Callable[..., Any]:
-  """Returns the loss of a network that is called (images, is_training).
+  """Returns the mean cross-entropy of a network on augmented images, in nats.
 
-  It is the mean cross-entropy, in nats, on augmented images. The true class has
-  the label 1 - `label_smoothing`, and all classes share the rest evenly.
-
-  Raises:
-    ValueError: If `label_smoothing` is outside [0, 1).
+  The true class has the label 1 - `label_smoothing`, and all classes share the
+  rest evenly.
   """
   if not 0 <= label_smoothing < 1:
     raise ValueError(
@@ -68,18 +65,14 @@ def make_loss(
     if label_smoothing:
       even = -jnp.mean(jax.nn.log_softmax(logits))
       loss = (1 - label_smoothing) * loss + label_smoothing * even
-    metrics = {'accuracy': accuracy(logits, batch.labels)}
-    return loss, (metrics, net_state)
+    accuracy = jnp.mean(jnp.argmax(logits, -1) == batch.labels)
+    return loss, ({'accuracy': accuracy}, net_state)
 
   return loss_fn
 
 
 def totals(logits: jax.Array, labels: jax.Array, counts: jax.Array) -> Metrics:
-  """Returns sums over a batch, to be added up over batches.
-
-  Shapes:
-    counts: float32 [B], 1 for an example and 0 for padding.
-  """
+  """Returns sums over a batch; `counts` [B] is 0 for padding, otherwise 1."""
   losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
   return {
     'loss': jnp.sum(counts * losses),
@@ -91,11 +84,6 @@ def totals(logits: jax.Array, labels: jax.Array, counts: jax.Array) -> Metrics:
 def means(sums: Metrics) -> Metrics:
   """Returns the mean loss and accuracy, from the sums of `totals`."""
   return {name: sums[name] / sums['count'] for name in ('loss', 'accuracy')}
-
-
-def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """Returns the share of examples whose largest logit is the label's."""
-  return jnp.mean(jnp.argmax(logits, -1) == labels)
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -18,8 +18,8 @@ from experiments import mesh as mesh_lib
 from experiments import step as step_lib
 from experiments.data import dataset
 from experiments.data import order
+from experiments.tasks import base
 from experiments.tasks import classification
-from experiments.tasks import training as training_lib
 
 
 class Feed(NamedTuple):
@@ -49,7 +49,7 @@ def streamed_batch(inputs: Any, i: jax.Array) -> classification.Batch:
 def array_feed(
   network: hk.TransformedWithState,
   arrays: dataset.Arrays,
-  training: training_lib.Training,
+  training: base.Training,
 ) -> Feed:
   """Returns the feed of examples on the device: one dispatch a chunk."""
   mesh = training.mesh
@@ -70,14 +70,9 @@ def array_feed(
     )
     return classification.means(jax.tree.map(lambda x: jnp.sum(x, 0), sums))
 
-  def indices(seed, first_step, num_steps):
-    return order.batch_indices(
-      seed,
-      first_step,
-      num_steps,
-      training.batch_size,
-      len(arrays.train.labels),
-    )
+  def indices(*chunk):
+    num_examples = len(arrays.train.labels)
+    return order.batch_indices(*chunk, training.batch_size, num_examples)
 
   def batches(seed, first_step, num_steps):
     chosen = mesh_lib.to_devices(
@@ -101,14 +96,13 @@ def array_feed(
 def stream_feed(
   network: hk.TransformedWithState,
   stream: dataset.Stream,
-  training: training_lib.Training,
+  training: base.Training,
 ) -> Feed:
   """Returns the feed of examples read while training: one dispatch a step."""
   over_data = mesh_lib.over_data(training.mesh)
-  processes = {
-    'process_index': jax.process_index(),
-    'process_count': jax.process_count(),
-  }
+  processes = dict(
+    process_index=jax.process_index(), process_count=jax.process_count()
+  )
   totals = jax.jit(
     functools.partial(_totals, network),
     out_shardings=mesh_lib.replicated(training.mesh),
@@ -116,12 +110,10 @@ def stream_feed(
   following = {}  # the open iterator, by seed and next step
 
   def read(seed, first_step):
+    size = training.batch_size
     return iter(
       stream.train(
-        seed=seed,
-        first_step=first_step,
-        batch_size=training.batch_size,
-        **processes,
+        seed=seed, first_step=first_step, batch_size=size, **processes
       )
     )
 

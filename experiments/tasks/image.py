@@ -24,7 +24,6 @@ from experiments.tasks import base
 from experiments.tasks import classification
 from experiments.tasks import feeds
 from experiments.tasks import pruning
-from experiments.tasks import training as training_lib
 import sparsity
 
 HISTOGRAM = {'num_bins': 201, 'limit': 0.3}
@@ -47,7 +46,7 @@ def image_classification(
     ValueError: If a key is unknown, missing, mistyped or out of range.
   """
   source = build.build(data_table.SOURCES, data, name='config.data')
-  training = training_lib.make_training(train, ('eval_batch_size',))
+  training = base.make_training(train, ('eval_batch_size',))
   mesh_lib.check_batch_size(training.sizes['eval_batch_size'], training.mesh)
   network = build.build(
     model_table.MODELS,
@@ -65,7 +64,7 @@ def image_classification(
     ),
     methods.make_method(method, powerprop, optimizer, training.mesh.size),
     training.num_micro,
-    training.skip_nonfinite,
+    training.on_not_finite == 'skip',
   )
 
   def init(key):
@@ -107,7 +106,7 @@ def _example(network, source: dataset.Source, net_state) -> base.Example:
   )
 
 
-def _check_data(data: Any, training: training_lib.Training) -> None:
+def _check_data(data: Any, training: base.Training) -> None:
   is_stream = isinstance(data, dataset.Stream)
   num = data.num_train if is_stream else len(data.train.labels)
   if training.batch_size > num:

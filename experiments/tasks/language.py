@@ -10,7 +10,6 @@ from collections.abc import Callable
 import functools
 import pathlib
 from typing import Any
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,17 +28,8 @@ from experiments.data import vocabulary as vocabulary_lib
 from experiments.models import transformer_xl
 from experiments.tasks import base
 from experiments.tasks import scoring
-from experiments.tasks import training as training_lib
 
 VOCABULARY = 'vocabulary.json'  # in the run folder
-
-
-class Language(NamedTuple):
-  """The model as it is evaluated."""
-
-  model: transformer_xl.TransformerXL
-  memory_len: int
-  segment_len: int
 
 
 def language_modelling(
@@ -58,7 +48,7 @@ def language_modelling(
     ValueError: If a key is unknown, missing, mistyped or out of range.
   """
   build.build(_TEXTS, data, name='config.data')
-  training = training_lib.make_training(train, ('segment_len', 'memory_len'))
+  training = base.make_training(train, ('segment_len', 'memory_len'))
   build.check_least(
     'config.train', 1, segment_len=training.sizes['segment_len']
   )
@@ -74,7 +64,10 @@ def language_modelling(
       f'got {method["name"]!r}'
     )
   objective = step_lib.Objective(
-    _make_loss(trained), made, training.num_micro, training.skip_nonfinite
+    _make_loss(trained),
+    made,
+    training.num_micro,
+    training.on_not_finite == 'skip',
   )
   # Reads the text at the first call.
   corpus = functools.cache(
@@ -100,13 +93,11 @@ def language_modelling(
     check_data=lambda: _check_data(corpus(), model['vocab_size'], training),
     check_folder=lambda workdir: _check_vocabulary(workdir, corpus()),
     write_folder=lambda workdir: _write_vocabulary(workdir, corpus()),
-    details=Language(
-      evaluated, evaluate_shape.memory_len, evaluate_shape.segment_len
-    ),
+    language=(evaluated, evaluate_shape),
   )
 
 
-def _evaluated(model: dict, evaluation: dict, training: training_lib.Training):
+def _evaluated(model: dict, evaluation: dict, training: base.Training):
   """Returns the model with the evaluation's lengths, and their shape."""
   name = 'config.evaluation'
   shape = build.call(scoring.Shape, evaluation, name=name)
@@ -133,13 +124,9 @@ def _make_loss(model: transformer_xl.TransformerXL) -> Callable[..., Any]:
 
   def loss_fn(weights, net_state, key, batch, is_training):
     memory = jax.tree.map(lambda x: x[0], net_state)
+    memory = scoring.forget(memory, batch.is_first)
     nll, memory = model.apply(
-      weights,
-      scoring.forget(memory, batch.is_first),
-      key,
-      batch.inputs,
-      batch.targets,
-      is_training,
+      weights, memory, key, batch.inputs, batch.targets, is_training
     )
     net_state = jax.tree.map(
       lambda rest, new: jnp.concatenate([rest[1:], new[None]]),
@@ -151,7 +138,7 @@ def _make_loss(model: transformer_xl.TransformerXL) -> Callable[..., Any]:
   return loss_fn
 
 
-def _init(model, training: training_lib.Training, key):
+def _init(model, training: base.Training, key):
   """Returns theta, and the empty memory of each micro-batch."""
   num = training.num_micro
   memory = model.memory(training.batch_size, training.sizes['memory_len'])
@@ -208,7 +195,7 @@ def _make_stage(
   )
 
 
-def _batch_shapes(training: training_lib.Training) -> segments.Segments:
+def _batch_shapes(training: base.Training) -> segments.Segments:
   row = (training.batch_size,)
   both = (*row, training.sizes['segment_len'])
   tokens = jax.ShapeDtypeStruct(both, jnp.int32)
@@ -221,7 +208,7 @@ def _batch_shapes(training: training_lib.Training) -> segments.Segments:
   return mesh_lib.with_sharding(shapes, mesh_lib.over_data(training.mesh))
 
 
-def _example(model, training: training_lib.Training) -> base.Example:
+def _example(model, training: base.Training) -> base.Example:
   """Returns one row of a batch: a segment with a full memory."""
   memory = jax.eval_shape(lambda: model.memory(1, training.sizes['memory_len']))
   tokens = jax.ShapeDtypeStruct((1, training.sizes['segment_len']), jnp.int32)
@@ -243,7 +230,7 @@ def _check_memory(section: str, memory_len: int, same_length: bool) -> None:
 
 
 def _check_data(
-  corpus: text.Corpus, vocab_size: int, training: training_lib.Training
+  corpus: text.Corpus, vocab_size: int, training: base.Training
 ) -> None:
   if vocab_size != corpus.vocabulary.size:
     raise ValueError(

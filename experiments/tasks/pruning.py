@@ -44,7 +44,7 @@ def make_levels(
     params: the network's, or their shapes.
     lowest: the smallest share p kept.
     highest: the largest.
-    num_levels: number of levels; 0 for no pruning.
+    num_levels: 0 for no pruning.
     output_layer: its path, 'module/name'; None: all layers keep the same share.
     output_factor: of the output layer's share.
 
@@ -92,17 +92,11 @@ def make_levels(
 def at_level(
   weights: Any, initial: Any, kept: Mapping[str, Any]
 ) -> tuple[Any, dict[str, Array]]:
-  """Returns pruned weights, and their metrics.
+  """Returns the weights with `kept` in each layer, and two metrics.
 
-  Args:
-    weights: after training.
-    initial: before it.
-    kept: number of weights kept in each layer, by path.
-
-  Returns:
-    The weights; `density`, the share of weights that remain, less than asked
-    for where a sparse network has no more; and `overlap`, the share of the kept
-    weights that would have been kept before training.
+  `density` is the share of weights that remain, less than asked for where a
+  sparse network has no more; `overlap` the share of the kept weights that would
+  have been kept before training, among `initial`.
   """
   layers = select.pick(weights, kept)
   now, before = (

@@ -56,13 +56,9 @@ def make_loss(
   )
 
   def step(memory, weights, part):
+    memory = forget(memory, part.is_first)
     nll, memory = model.apply(
-      weights,
-      forget(memory, part.is_first),
-      None,
-      part.inputs,
-      part.targets,
-      False,
+      weights, memory, None, part.inputs, part.targets, False
     )
     return memory, jnp.sum(part.weights * nll)
 
@@ -92,15 +88,13 @@ def make_loss(
 
 
 def metrics(loss: Any, unit: str) -> dict[str, Any]:
-  """Returns a loss with bits per character or perplexity.
+  """Returns a loss, in nats, with bits per byte or perplexity of words.
 
   Example:
     >>> metrics(math.log(2), 'byte')
     {'loss': 0.6931471805599453, 'bits_per_character': 1.0}
-
-  Args:
-    loss: in nats, a number or an array.
-    unit: 'byte' or 'word'.
+    >>> metrics(0.0, 'word')
+    {'loss': 0.0, 'perplexity': 1.0}
   """
   if unit == 'byte':
     return {'loss': loss, 'bits_per_character': loss / math.log(2)}

@@ -86,8 +86,6 @@ def method(name, storage='masked', refresh_every=4):
   section = methods.section(
     name, density=0.2, num_steps=20, refresh_every=refresh_every
   )
-  if 'grow_at' in section:
-    section['grow_at'] = 0.1
   section = ml_collections.ConfigDict({**section, 'storage': storage})
   if 'grow_at' in section:
     section.grow_at = 0.1

@@ -90,37 +90,14 @@ def restore(folder, max_to_keep=2, step=None):
   return metadata['step']
 
 
-@pytest.fixture(scope='module')
-def saved_state(tmp_path_factory):
-  """A folder with one checkpoint of `make_state()`."""
-  folder = tmp_path_factory.mktemp('saved')
+def test_a_state_comes_back_bit_for_bit(tmp_path):
+  checkpoints = checkpoint.Checkpoints(tmp_path, 2)
   metadata = {'best': None, 'nested': {'sizes': (1, 2)}, 'loss': float('nan')}
-  checkpoint.Checkpoints(folder, 2).save(7, make_state(), metadata)
-  return folder
-
-
-@pytest.mark.parametrize(
-  'make_like',
-  [lambda: make_state(seed=1), lambda: jax.eval_shape(make_state)],
-  ids=['arrays', 'structures'],
-)
-def test_a_state_comes_back_bit_for_bit(saved_state, make_like):
-  checkpoints = checkpoint.Checkpoints(saved_state, None)
-  restored, metadata = checkpoints.restore(make_like())
+  checkpoints.save(7, make_state(), metadata)
+  restored, metadata = checkpoints.restore(jax.eval_shape(make_state))
   assert_same(restored, make_state())
   nested = {'sizes': [1, 2]}
   assert metadata == {'best': None, 'nested': nested, 'loss': 'nan', 'step': 7}
-
-
-def test_a_sharded_state_comes_back_where_it_was(tmp_path):
-  mesh = jax.sharding.Mesh(np.array(jax.devices()), ('x',))
-  sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('x'))
-  state = {'w': jax.device_put(jnp.arange(8.0), sharding)}
-  checkpoints = checkpoint.Checkpoints(tmp_path, 1)
-  checkpoints.save(1, state, {})
-  restored, _ = checkpoints.restore(state)
-  assert_same(restored, state)
-  assert restored['w'].sharding == sharding
 
 
 def test_the_newest_are_kept_and_some_always(tmp_path):
@@ -140,17 +117,10 @@ def test_the_newest_are_kept_and_some_always(tmp_path):
   assert {path.name for path in tmp_path.iterdir()} == {'2', '6', '8', '9'}
 
 
-@pytest.mark.parametrize('step', [None, 3])
-def test_an_absent_checkpoint_is_an_error(tmp_path, step):
-  with pytest.raises(rundir.FolderError, match='expected a checkpoint'):
-    restore(tmp_path, step=step)
-
-
-@pytest.mark.parametrize('step', [4, 5])
-def test_a_step_that_is_not_later_is_an_error(tmp_path, step):
+def test_a_step_that_is_not_later_is_an_error(tmp_path):
   save(tmp_path, 5)
   with pytest.raises(ValueError, match='expected a step after 5'):
-    save(tmp_path, step)
+    save(tmp_path, 5)
   assert restore(tmp_path) == 5
 
 
@@ -158,7 +128,6 @@ def test_a_step_that_is_not_later_is_an_error(tmp_path, step):
   ('changes', 'message'),
   [
     ({'w': jnp.zeros((2, 4))}, "w'] is float32[2,3] there, float32[2,4] exp"),
-    ({'w': jnp.zeros((2, 3), bool)}, "w'] is float32[2,3] there, bool[2,3] e"),
     ({'c': jnp.zeros(1)}, "c'] is absent there, float32[1] expected"),
     ({'b': None}, "b'] is float32[3] there, absent expected"),
   ],
@@ -242,6 +211,30 @@ def test_an_unreadable_checkpoint_is_set_aside_for_the_one_before(
   assert restore(tmp_path) == 2
 
 
+def flip(content):
+  return bytes(
+    x ^ (4 * (i == len(content) // 2)) for i, x in enumerate(content)
+  )
+
+
+@pytest.mark.parametrize(
+  'alter', [lambda _: b'', lambda x: x[:-9], flip],
+  ids=['empty', 'truncated', 'flipped'],
+)  # fmt: skip
+def test_any_altered_file_is_refused_or_not_needed(tmp_path, alter):
+  save(tmp_path, 1)
+  refused = 0
+  for path in [x for x in tmp_path.rglob('*') if x.is_file()]:
+    content = path.read_bytes()
+    path.write_bytes(alter(content))
+    try:
+      assert restore(tmp_path, max_to_keep=None) == 1
+    except rundir.FolderError:
+      refused += 1
+    path.write_bytes(content)
+  assert refused >= 2  # the description and the array
+
+
 def test_an_unreadable_checkpoint_is_not_rotated_out(tmp_path):
   save(tmp_path, 1, 2)
   truncate_description(tmp_path / '1')
@@ -249,14 +242,12 @@ def test_an_unreadable_checkpoint_is_not_rotated_out(tmp_path):
   assert checkpoint.Checkpoints(tmp_path, None).steps() == [1, 3, 4]
 
 
-@pytest.mark.parametrize('step', [None, 1])
-def test_without_a_readable_checkpoint_the_error_says_why(tmp_path, step):
+def test_without_a_readable_checkpoint_the_error_says_why(tmp_path):
   save(tmp_path, 1)
   truncate_description(tmp_path / '1')
-  with pytest.raises(
-    rundir.FolderError, match=r'step 1: .* metadata not found'
-  ):
-    restore(tmp_path, step=step)
+  message = r'step 1: .* metadata not found'
+  with pytest.raises(rundir.FolderError, match=message):
+    restore(tmp_path)
   assert (tmp_path / '1').is_dir()
 
 
@@ -269,24 +260,6 @@ def test_the_remains_of_a_killed_save_or_deletion_are_removed(tmp_path):
   assert checkpoints.steps() == [1]
   save(tmp_path, 2)
   assert {path.name for path in tmp_path.iterdir()} == {'1', '2'}
-
-
-def test_a_leaf_that_is_no_array_is_an_error(tmp_path):
-  with pytest.raises(ValueError, match=r"expected arrays.* at \['a'\]"):
-    save(tmp_path, 1, state={'a': 1.0})
-  assert not list(tmp_path.iterdir())
-
-
-def test_metadata_must_be_plain_data(tmp_path):
-  checkpoints = checkpoint.Checkpoints(tmp_path, 2)
-  with pytest.raises(TypeError):
-    checkpoints.save(1, {'a': jnp.ones(2)}, {'f': print})
-  assert checkpoints.latest() is None
-
-
-def test_max_to_keep_is_at_least_one(tmp_path):
-  with pytest.raises(ValueError, match='max_to_keep >= 1 or None, got 0'):
-    checkpoint.Checkpoints(tmp_path, 0)
 
 
 def test_a_full_disk_is_a_save_error_and_earlier_checkpoints_stay(tmp_path):

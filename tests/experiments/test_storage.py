@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from experiments import storage as storage_lib
-from experiments.tasks import table
 from sparsity import masked
 from tests.experiments import small
 
@@ -64,58 +63,3 @@ def test_products_that_skip_masked_weights_train_as_dense_ones(
   a, b = (x.state.params['linear_0']['w'] for x in (run, runs['masked']))
   assert not np.array_equal(a, b)  # other kernels, other roundings
   np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
-
-
-class Trace:
-  """Records the calls of the steps and refreshes of a chunk."""
-
-  def __init__(self, due, needs_gradients):
-    self.calls = []
-    _, plain = storage_lib.masked(None, 2)
-    self.storage = plain._replace(
-      is_due=lambda counts: np.isin(counts, due),
-      refresh=self.refresh,
-      needs_gradients=needs_gradients,
-    )
-
-  def advance(self, state, first, last):
-    self.calls.append(('advance', first, last))
-    return state, last - first
-
-  def measure(self, state, i):
-    self.calls.append(('measure', i))
-    return state, 1, 'gradients'
-
-  def refresh(self, state, host_params, gradients):
-    self.calls.append(('refresh', gradients))
-    return state, host_params + 1
-
-
-@pytest.mark.parametrize(
-  ('needs_gradients', 'calls'),
-  [
-    (
-      False,
-      [
-        ('advance', 0, 1), ('refresh', None), ('advance', 1, 4),
-        ('refresh', None), ('advance', 4, 6),
-      ],
-    ),
-    (
-      True,
-      [
-        ('measure', 0), ('refresh', 'gradients'), ('advance', 1, 3),
-        ('measure', 3), ('refresh', 'gradients'), ('advance', 4, 6),
-      ],
-    ),
-  ],
-)  # fmt: skip
-def test_a_chunk_is_cut_where_sets_are_refreshed(needs_gradients, calls):
-  state = table.make_task(small.image()).state._replace(host_params=0)
-  trace = Trace(due=[11, 14, 17], needs_gradients=needs_gradients)
-  state, num_steps = storage_lib.make_steps(
-    trace.storage, trace.advance, trace.measure, state, 10, 6
-  )
-  assert trace.calls == calls
-  assert num_steps == 6
-  assert state.host_params == 2

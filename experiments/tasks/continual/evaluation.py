@@ -100,13 +100,10 @@ def fingerprint(values: jax.Array, first: Any, counts: jax.Array) -> jax.Array:
   up, so that the fingerprints of parts add up to that of the whole. Several
   changes cancel out with a probability of about one in four billion.
 
-  Shapes:
-    values: float32 [B, C]; counts: [B].
-
   Args:
-    values: of one part.
+    values: float32 [B, C], of one part.
     first: index of its first value among the values of all parts.
-    counts: 0 for rows that are left out.
+    counts: [B], 0 for rows that are left out.
   """
   bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
   index = jnp.arange(values.size, dtype=jnp.uint32).reshape(values.shape)
@@ -125,11 +122,10 @@ def fisher_diagonal(
 
   This is the squared gradient of the log-likelihood, averaged over examples,
   and in expectation over the labels that the network itself predicts. The
-  expectation is exact: one gradient for each class.
+  expectation is exact: one gradient for each class. `logits_of` maps weights
+  and one input to logits [C].
 
   Args:
-    logits_of: from weights and one input to its logits, [C].
-    weights: of the network.
     inputs: [N, ...].
     batch_size: B, a divisor of N; B times C gradients are in memory at once.
 

@@ -15,8 +15,8 @@ from experiments.data import dataset
 from experiments.data import order
 from experiments.data import tasks as tasks_lib
 from experiments.data import views as views_lib
+from experiments.tasks import base
 from experiments.tasks import classification
-from experiments.tasks import training as training_lib
 
 
 class Part(NamedTuple):
@@ -36,7 +36,7 @@ class Data(NamedTuple):
   parts: dict[str, list[Part]]  # by split, of each task
 
 
-def load(stream: tasks_lib.Stream, training: training_lib.Training) -> Data:
+def load(stream: tasks_lib.Stream, training: base.Training) -> Data:
   """Returns the data of a stream, replicated on all devices.
 
   Raises:
@@ -79,19 +79,10 @@ def choose_rows(
   num_steps: int,
   batch_size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the rows of the batches of some steps, and their tasks.
+  """Returns the rows [S, B] of the batches of some steps, and their tasks.
 
-  Shapes:
-    returned: int32 [S, B], and int32 [S], or [S, B] for all tasks.
-
-  Args:
-    rows: of each task.
-    task: from 0; None: batches of all tasks, shuffled together.
-    phase: of the task; each has an order of its own.
-    seed: of the run.
-    first_step: of the chunk.
-    num_steps: S.
-    batch_size: B.
+  The tasks are int32 [S]; [S, B] with task=None, for batches of all tasks
+  shuffled together. Each phase of a task has an order of its own.
   """
   own = np.concatenate(rows) if task is None else rows[task]
   sequence = np.random.SeedSequence([seed, task or 0, phase])

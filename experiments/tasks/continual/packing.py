@@ -17,7 +17,6 @@ from powerprop import packnet
 from sparsity import select as select_lib
 
 BIASES = ('frozen', 'per_task')
-WHEN_EXHAUSTED = ('continue', 'stop')
 
 
 class Memory(NamedTuple):
@@ -28,12 +27,7 @@ class Memory(NamedTuple):
 
 
 def packnet_strategy(
-  *,
-  density: float | None,
-  retrain_steps: int,
-  biases: str,
-  when_exhausted: str,
-  keep_optimizer: bool,
+  *, density: float | None, retrain_steps: int, biases: str
 ) -> strategies.Strategy:
   """Returns PackNet: claims a fixed share of the free weights, then retrains.
 
@@ -43,9 +37,6 @@ def packnet_strategy(
     retrain_steps: steps after pruning.
     biases: 'frozen' after the first task, with normalization and its
       statistics, or 'per_task'.
-    when_exhausted: 'stop' with an error if no weight is free, or 'continue'
-      with the weights of earlier tasks.
-    keep_optimizer: see `strategies.Strategy`.
 
   Reference:
     Mallya and Lazebnik, 2018, "PackNet: Adding multiple tasks to a single
@@ -73,18 +64,11 @@ def packnet_strategy(
       'accuracy': float(metrics['accuracy']),
     }
 
-  strategy = _packed(finish, biases, when_exhausted, keep_optimizer)
-  return strategy._replace(num_steps=(None, retrain_steps))
+  return _packed(finish, biases)._replace(num_steps=(None, retrain_steps))
 
 
 def efficient_packnet(
-  *,
-  gamma: float,
-  densities: tuple[float, ...],
-  search: str,
-  biases: str,
-  when_exhausted: str,
-  keep_optimizer: bool,
+  *, gamma: float, densities: tuple[float, ...], search: str, biases: str
 ) -> strategies.Strategy:
   """Returns EfficientPackNet: the fewest weights that keep the accuracy.
 
@@ -94,9 +78,7 @@ def efficient_packnet(
     gamma: share of the validation accuracy to keep.
     densities: shares of all weights to try, decreasing.
     search: 'linear', as in the paper, or 'bisection'.
-    biases: see `packnet_strategy`, like the others.
-    when_exhausted: with no free weight.
-    keep_optimizer: from task to task.
+    biases: see `packnet_strategy`.
 
   Reference:
     Schwarz et al., 2021, "Powerpropagation: A sparsity inducing weight
@@ -114,12 +96,7 @@ def efficient_packnet(
       return metrics['accuracy']
 
     found = packnet.search(
-      accuracy,
-      params,
-      pack,
-      densities=densities,
-      gamma=gamma,
-      method=search,
+      accuracy, params, pack, densities=densities, gamma=gamma, method=search
     )
     pack = packnet.claim(params, pack, found.masks)
     return _remember(state, pack, task), {
@@ -129,7 +106,7 @@ def efficient_packnet(
       'tried': [list(pair) for pair in found.tried],
     }
 
-  return _packed(finish, biases, when_exhausted, keep_optimizer)
+  return _packed(finish, biases)
 
 
 def predict(state: base.State, task: Any) -> tuple[Any, Any]:
@@ -153,16 +130,10 @@ def predict(state: base.State, task: Any) -> tuple[Any, Any]:
   )
 
 
-def _packed(
-  finish, biases: str, when_exhausted: str, keep_optimizer: bool
-) -> strategies.Strategy:
+def _packed(finish, biases: str) -> strategies.Strategy:
   """Returns a strategy whose first phase trains the free weights."""
   if biases not in BIASES:
     raise ValueError(f'expected biases out of {BIASES}, got {biases!r}')
-  if when_exhausted not in WHEN_EXHAUSTED:
-    raise ValueError(
-      f'expected when_exhausted out of {WHEN_EXHAUSTED}, got {when_exhausted!r}'
-    )
   is_per_task = biases == 'per_task'
 
   def init(params, statistics, head_paths, num_tasks):
@@ -184,11 +155,6 @@ def _packed(
     params, pack = state.params, state.net_state.memory.pack
     if phase:
       return state, packnet.retraining_sets(params, pack)
-    if when_exhausted == 'stop':
-      try:
-        packnet.check_capacity(pack)
-      except ValueError as error:
-        raise base.StageError(str(error)) from error
     params = packnet.start_task(params, pack, fresh[0], min_free=0)
     statistics = state.net_state.statistics
     if is_per_task or task == 0:
@@ -203,7 +169,6 @@ def _packed(
     predict=predict,
     is_packed=True,
     keep_statistics=not is_per_task,
-    keep_optimizer=keep_optimizer,
   )
 
 

@@ -23,7 +23,6 @@ from experiments import mesh as mesh_lib
 from experiments import methods
 from experiments import state as state_lib
 from experiments.tasks import base
-from experiments.tasks import training as training_lib
 from experiments.tasks.continual import evaluation
 from experiments.tasks.continual import feed
 from experiments.tasks.continual import strategies
@@ -63,7 +62,7 @@ class Learner:
   method: methods.Method
   # From a key to theta and the network's state.
   init: Callable[[jax.Array], tuple[Any, strategies.NetState]]
-  training: training_lib.Training
+  training: base.Training
   testing: Testing
   num_tasks: int
   evaluator: evaluation.Evaluator
@@ -160,9 +159,7 @@ class Learner:
     if self.evaluator.heads.are_per_task and not strategy.is_joint:
       own = self.evaluator.heads.masks(state.params, task)
       sets = sets._replace(backward=select_lib.put(sets.backward, own))
-    opt_state = state.opt_state
-    if not strategy.keep_optimizer:
-      opt_state = self.method.make(seed)[0].init(state.params)
+    opt_state = self.method.make(seed)[0].init(state.params)
     opt_state = packnet.with_sets(opt_state, sets)
     return self._place(
       state._replace(step=jnp.zeros([], jnp.int32), opt_state=opt_state)
@@ -190,11 +187,7 @@ class Learner:
   def _report(
     self, phase: Phase, seed: int, state: base.State
   ) -> list[base.Row]:
-    """Returns the final rows of a task.
-
-    Raises:
-      ForgettingError: If logits that have to stay the same have changed.
-    """
+    """Returns the final rows of a task; raises if one before is forgotten."""
     if not phase.is_last_phase:
       return []
     rows = []

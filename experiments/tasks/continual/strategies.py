@@ -66,13 +66,12 @@ class Strategy(NamedTuple):
   is_joint: bool = False  # trains all tasks at once
   is_alone: bool = False  # one network a task, tested on it alone
   keep_statistics: bool = False  # of normalization, from the first task on
-  keep_optimizer: bool = False  # its state, from one task to the next
   num_examples: int = 1  # that each task needs at least
 
 
-def fine_tuning(*, keep_optimizer: bool) -> Strategy:
+def fine_tuning() -> Strategy:
   """Returns plain training on one task after another."""
-  return Strategy(keep_optimizer=keep_optimizer)
+  return Strategy()
 
 
 def alone() -> Strategy:
@@ -92,11 +91,7 @@ def joint() -> Strategy:
 
 
 def ewc(
-  *,
-  strength: float,
-  num_examples: int,
-  fisher_batch_size: int,
-  keep_optimizer: bool,
+  *, strength: float, num_examples: int, fisher_batch_size: int
 ) -> Strategy:
   """Returns elastic weight consolidation, with a penalty for each task.
 
@@ -104,7 +99,6 @@ def ewc(
     strength: lambda in the paper.
     num_examples: training examples of a task, for the Fisher information.
     fisher_batch_size: examples in memory at once, a divisor of `num_examples`.
-    keep_optimizer: see `Strategy`.
 
   Reference:
     Kirkpatrick et al., 2016, "Overcoming catastrophic forgetting in neural
@@ -127,20 +121,17 @@ def ewc(
       state, seed, task, num_examples, fisher_batch_size
     ),
   )
-  return strategy._replace(
-    keep_optimizer=keep_optimizer, num_examples=num_examples
-  )
+  return strategy._replace(num_examples=num_examples)
 
 
-def l2(*, strength: float, keep_optimizer: bool) -> Strategy:
+def l2(*, strength: float) -> Strategy:
   """Returns a penalty on the squared distance from the end of each task."""
 
   def importance(state, *_):
     trained = sparsity.active_sets(state.opt_state).backward
     return jax.tree.map(lambda x: x.astype(jnp.float32), trained)
 
-  strategy = _anchored(strength, importance)
-  return strategy._replace(keep_optimizer=keep_optimizer)
+  return _anchored(strength, importance)
 
 
 class Anchor(NamedTuple):

@@ -18,7 +18,6 @@ from experiments.models import heads as heads_lib
 from experiments.models import table as model_table
 from experiments.tasks import base
 from experiments.tasks import classification
-from experiments.tasks import training as training_lib
 from experiments.tasks.continual import evaluation
 from experiments.tasks.continual import feed
 from experiments.tasks.continual import packing
@@ -67,7 +66,7 @@ def continual_learning(
       'expected one process with continual_learning, got '
       f'{jax.process_count()}; start it without --distributed'
     )
-  training = training_lib.make_training(train, ('eval_batch_size',))
+  training = base.make_training(train, ('eval_batch_size',))
   stream = build.build(TASKS, tasks, name='config.tasks')
   network = _make_heads(model, heads, stream)
   made = build.build(STRATEGIES, strategy, name='config.strategy')
@@ -77,7 +76,7 @@ def continual_learning(
     _make_loss(loss, network, made, stream.augment),
     _make_method(powerprop, optimizer),
     training.num_micro,
-    training.skip_nonfinite,
+    training.on_not_finite == 'skip',
   )
   num_tasks = len(stream.tasks)
   init = functools.partial(_init, network, made, stream)

@@ -4,7 +4,6 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from experiments.tasks import classification
 
@@ -41,8 +40,3 @@ def test_the_loss_is_of_augmented_images():
   expected, _ = make()(WEIGHTS, STATE, KEY, zeros, True)
   plain, _ = make()(WEIGHTS, STATE, KEY, BATCH, True)
   assert loss == expected != plain
-
-
-def test_a_smoothing_of_one_is_refused():
-  with pytest.raises(ValueError, match=r'label_smoothing in \[0, 1\), got 1'):
-    make(label_smoothing=1.0)

@@ -16,7 +16,6 @@ from experiments.data import order
 from experiments.tasks import base
 from experiments.tasks import classification
 from experiments.tasks import feeds
-from experiments.tasks import training as training_lib
 import sparsity
 from tests.experiments import small
 
@@ -70,7 +69,7 @@ KINDS = {
 
 
 def make_feed(kind, num_devices=1):
-  training = training_lib.make_training(
+  training = base.make_training(
     {**small.image()['train'], 'batch_size': BATCH_SIZE,
      'eval_batch_size': 4, 'num_devices': num_devices},
     ('eval_batch_size',),
@@ -155,15 +154,6 @@ def test_a_stream_is_read_on_from_any_step():
     for a, b in zip(whole[first_step:], parts, strict=False):
       np.testing.assert_array_equal(a.inputs, b.inputs)
   assert feed.counters() == {'quarantined': 2}
-
-
-def test_each_device_has_a_share_of_the_batch():
-  for kind, axis in (('arrays', 1), ('stream', 0)):
-    feed, _ = make_feed(kind, num_devices=4)
-    [(inputs, _)] = feed.batches(SEED, 0, 1)
-    x = inputs[0]  # indices, or images
-    assert len(x.sharding.device_set) == 4
-    assert x.sharding.shard_shape(x.shape)[axis] == BATCH_SIZE // 4
 
 
 @pytest.mark.parametrize('kind', KINDS)

@@ -194,12 +194,6 @@ def test_the_loss_of_a_text_equals_one_segment_after_another(network, tokens):
   assert first != pytest.approx(total / 82, rel=1e-3)
 
 
-def test_metrics_of_words_are_perplexities():
-  traced = jax.jit(lambda x: scoring.metrics(x, 'word'))(0.5)
-  for found in (scoring.metrics(0.5, 'word'), traced):
-    assert found['perplexity'] == pytest.approx(math.exp(0.5))
-
-
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [

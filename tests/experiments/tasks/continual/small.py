@@ -14,23 +14,18 @@ from experiments.data import views as views_lib
 from experiments.tasks.continual import task as task_lib
 
 NUM_TASKS, NUM_CLASSES, SIZE = 3, 3, 12
-PACKED = {
-  'biases': 'frozen', 'when_exhausted': 'stop', 'keep_optimizer': False,
-}  # fmt: skip
-EFFICIENT = PACKED | {
+EFFICIENT = {
   'name': 'efficient_packnet', 'gamma': 0.9, 'densities': (0.5, 0.3, 0.15),
-  'search': 'linear',
+  'search': 'linear', 'biases': 'frozen',
 }  # fmt: skip
-PACKNET = PACKED | {
-  'name': 'packnet', 'density': None, 'retrain_steps': 20,
-  'biases': 'per_task', 'keep_optimizer': True,
+PACKNET = {
+  'name': 'packnet', 'density': None, 'retrain_steps': 20, 'biases': 'per_task',
 }  # fmt: skip
 EWC = {
   'name': 'ewc', 'strength': 300.0, 'num_examples': 20, 'fisher_batch_size': 5,
-  'keep_optimizer': False,
 }  # fmt: skip
-L2 = {'name': 'l2', 'strength': 3.0, 'keep_optimizer': True}
-FINE_TUNING = {'name': 'fine_tuning', 'keep_optimizer': False}
+L2 = {'name': 'l2', 'strength': 3.0}
+FINE_TUNING = {'name': 'fine_tuning'}
 SECTIONS = {
   'tasks': {'name': 'small'},
   'model': {'name': 'small', 'norm': False},

