@@ -55,7 +55,7 @@ def fill(
   own, keys = runs_lib.select(frame, table.where), [*table.headings, 'column']
   names, found, notes = [*keys, *_FIELDS, 'run'], [], {}
   cells = table_lib.cells(table)
-  for cell in cells[cells.command != ''].to_dict('records') if len(own) else ():
+  for cell in cells.to_dict('records') if len(own) else ():
     networks = runs_lib.select(own, cell['where']).sort_values('seed')
     same = {name: cell[name] for name in (*keys, 'metric')}
     value = networks.get(cell['metric'], np.nan)

@@ -232,8 +232,7 @@ def _own_table(frame: pd.DataFrame) -> table_lib.Table:
   rows = [table_lib.Row((k['group'], f'{k["alpha"]:g}'), k) for k in keys]
   return table_lib.Table(
     'own', 'All runs that have ended', ('network', 'alpha'), {'share': None},
-    tuple(rows), (table_lib.Column(metric.replace('_', ' '), {}, metric),),
-    command='see the details of the run', sweeps=(),
+    tuple(rows), (table_lib.Column(metric.replace('_', ' '), {}, metric),), (),
     varies=('',), across=('',),  # they need not be alike
     lines='columns',
   )  # fmt: skip

@@ -12,7 +12,6 @@ from experiments import rundir
 from experiments.paper import __main__ as paper
 from experiments.paper import fill
 from experiments.paper import plots
-from experiments.paper import published
 from experiments.paper import render
 from experiments.paper import runs as runs_lib
 from experiments.paper import tables
@@ -106,13 +105,6 @@ def test_accuracy_is_drawn_against_density_with_a_gap_where_one_diverged(
   assert np.isnan(lines['rigl'][:, 1]).tolist() == [False, True, False]
 
 
-def test_accuracy_is_drawn_against_the_cost_of_training(filled):
-  cells = filled[0]
-  points = lines_of(plots.draw_flops(cells).axes[0])['topkast']
-  own = cells[(cells.method == 'topkast') & (cells.status == 'done')]
-  assert sorted(points[:, 0]) == sorted(own.train_flops)
-
-
 @pytest.mark.parametrize('metric', ['accuracy', 'perplexity'])
 def test_no_cell_beats_the_pareto_front(metric):
   rng = np.random.default_rng(1)
@@ -142,19 +134,6 @@ def test_mask_change_is_drawn_where_masks_change(filled):
   np.testing.assert_allclose(line.get_xydata(), [[1, 20], [2, 0.01]])
 
 
-def test_the_training_loss_is_a_mean_over_seeds():
-  rows = pd.DataFrame(
-    [
-      {'panel': '', 'line': 'a', 'seed': seed, 'step': step, 'loss': loss}
-      for seed, losses in ((0, (4.0, 2.0)), (1, (2.0, 1.0)))
-      for step, loss in enumerate(losses)
-    ]
-  )
-  [axis] = plots.draw_steps(rows, 'loss', 'loss').axes
-  [line] = axis.get_lines()
-  np.testing.assert_allclose(line.get_xydata(), [[0, 3], [1, 1.5]])
-
-
 def test_the_command_writes_every_form_and_plot(written):
   names = {path.name for path in written.iterdir()}
   kinds = ('density', 'flops', 'histograms', 'masks', 'training')
@@ -167,19 +146,13 @@ def test_the_command_writes_every_form_and_plot(written):
   for kind in kinds:
     assert f'(tables/mnist_methods_{kind}.png)' in page
   assert 'Diverged: rigl 1, 10%, seed 1: the loss is nan by step 2' in page
-  assert 'mnist_methods.py:snip,density=0.1,alpha=2 ' in page
-  assert 'mnist_methods.py:rigl,density=0.2,alpha=1 ' not in page
   assert 'imagenet_resnet50.py --sweep=imagenet_extended ' in page
-
-
-def test_latex_has_the_same_cells(written):
-  text = (written / 'mnist_methods.tex').read_text()
+  latex = (written / 'mnist_methods.tex').read_text()
   assert (
     r'topkast & 1 &  & 97.50 $\pm$ 0.71 & 95.50 $\pm$ 0.71 & 80.50 $\pm$ 0.71 '
-    in text
+    in latex
   )
-  assert r'method & alpha & 100\% & 20\% & 10\% & 5\% & 2\% \\' in text
-  assert text.count('{') == text.count('}')
+  assert r'method & alpha & 100\% & 20\% & 10\% & 5\% & 2\% \\' in latex
 
 
 def test_stored_results_make_the_same_table_and_page(written, tmp_path):
@@ -255,12 +228,6 @@ def test_a_wrong_command_is_one_line(
   assert error.count('\n') == 1
 
 
-def test_a_command_without_runs_or_files_is_refused(tmp_path, capsys):
-  with pytest.raises(SystemExit, match='2'):
-    paper.main([f'--out={tmp_path}'])
-  assert 'expected --runs or --stored' in capsys.readouterr().err
-
-
 def test_the_page_of_results_is_that_of_the_stored_files():
   directory = REPOSITORY / 'docs/results'
   page = directory.with_name('results.md').read_text()
@@ -271,11 +238,12 @@ def test_the_page_of_results_is_that_of_the_stored_files():
 
 
 def test_only_published_values_with_a_source_are_shown(tmp_path, monkeypatch):
-  values = published.Published(
-    'enwik8', ('dense', 'base'), {'dense': 1.234}, 'https://somewhere'
+  monkeypatch.setattr(render, 'PUBLISHED', tmp_path / 'published.csv')
+  render.PUBLISHED.write_text(
+    'table,labels,column,value,source,differs\n'
+    'enwik8,dense | base,dense,1.234,https://somewhere,\n'
+    'enwik8,dense | base,dense,5.678,https://somewhere,another batch\n'
   )
-  other = values._replace(values={'dense': 5.678}, differs='another batch')
-  monkeypatch.setattr(published, 'PUBLISHED', (values, other))
   page = render.page(tmp_path)
   alike, otherwise = page.split('Published, but trained otherwise')
   assert '1.234 | https://somewhere' in ' '.join(alike.split())
