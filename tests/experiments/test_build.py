@@ -74,14 +74,6 @@ def test_an_error_names_the_section_the_key_and_what_to_write(section, message):
   assert str(error.value) == f'config.optimizer{message}'
 
 
-def test_an_error_inside_the_constructor_comes_through():
-  def broken(*, a: int):
-    raise TypeError(f'deep inside, {a}')
-
-  with pytest.raises(TypeError, match='deep inside, 1'):
-    build.call(broken, {'a': 1})
-
-
 @pytest.mark.parametrize(
   ('key', 'value'),
   [
@@ -100,13 +92,6 @@ def test_lists_become_tuples_and_whole_numbers_pass_as_floats():
   assert build.call(lenet, section) == ((300, 100), (1, 'a'), 1)
   assert build.call(lenet, {**LENET, 'sizes': ()})[0] == ()
   assert build.build(TABLE, {**SGD, 'learning_rate': 1}) == ('sgd', 1, None)
-
-
-def test_an_annotation_that_cannot_be_evaluated_is_not_checked():
-  def constructor(*, a: 'OnlyForTypeCheckers'):  # noqa: F821
-    return a
-
-  assert build.call(constructor, {'a': 1}) == 1
 
 
 @pytest.mark.parametrize('value', [0, float('nan')])

@@ -1,5 +1,4 @@
 import contextlib
-import logging
 import math
 import pathlib
 import resource
@@ -79,12 +78,6 @@ def test_a_resumed_file_equals_an_uninterrupted_one(tmp_path, tail):
   assert path.read_bytes() == (whole / metrics.FILE).read_bytes()
 
 
-def test_without_a_checkpoint_the_file_begins_anew(tmp_path):
-  for _ in range(2):
-    write(tmp_path, range(3))
-  assert [row['step'] for row in metrics.read(tmp_path)] == [0, 1, 2]
-
-
 def test_a_broken_line_in_the_middle_is_named_and_nothing_is_lost(tmp_path):
   path = tmp_path / metrics.FILE
   text = '{"step": 0}\n{"loss": 1}\n{"step": 2}\n'
@@ -93,13 +86,6 @@ def test_a_broken_line_in_the_middle_is_named_and_nothing_is_lost(tmp_path):
     with pytest.raises(rundir.FolderError, match=r'metrics\.jsonl, line 2'):
       function(tmp_path)
   assert path.read_text() == text
-
-
-def test_a_row_with_a_step_is_an_error(tmp_path):
-  writer = metrics.Writer(tmp_path, -1)
-  with writer, pytest.raises(ValueError, match="without 'step'"):
-    writer.write(0, {'step': 1})
-  assert metrics.read(tmp_path) == []
 
 
 def test_tensorboard_gets_the_numbers_by_split(tmp_path):
@@ -122,14 +108,6 @@ def test_tensorboard_forgets_the_steps_that_are_written_again(tmp_path):
     ('purge', 0, None), ('train/loss', 1, 0.5), ('train/loss', 3, 0.25),
     *again, *again,
   ]  # fmt: skip
-
-
-def test_a_nan_reaches_tensorboard_quietly(tmp_path, caplog):
-  caplog.set_level(logging.WARNING)
-  with metrics.Writer(tmp_path, -1) as writer:
-    writer.write(0, {'loss': math.nan})
-  assert not caplog.text
-  assert math.isnan(events(tmp_path)[-1][2])
 
 
 @contextlib.contextmanager
