@@ -79,11 +79,6 @@ def test_mistakes_in_the_cluster_are_one_message(
   assert not (tmp_path / 'run').exists()
 
 
-def test_a_missing_folder_is_named(capsys):
-  assert launch.main([DENSE]) == launch.USER_ERROR
-  assert 'expected --workdir=DIR' in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
   ('arguments', 'expected'),
   [
@@ -133,17 +128,6 @@ def test_a_dry_run_needs_no_folder_and_no_data(capsys, monkeypatch):
   )
   assert launch.main([DENSE, '--dry_run', '--config.seeds=(5,6)']) == 0
   assert capsys.readouterr().out == 'seed 5\n'
-
-
-def test_help_and_mistakes_in_a_process_of_its_own():
-  command = [sys.executable, 'launch.py']
-  options = {'cwd': REPOSITORY, 'capture_output': True, 'text': True}
-  helped = subprocess.run([*command, '--help'], check=False, **options)
-  assert '--config=FILE[:VARIANT] --workdir=DIR' in helped.stdout
-  assert 'Runs at a time.' in helped.stdout
-  wrong = subprocess.run([*command, '--nothing'], check=False, **options)
-  assert wrong.returncode == launch.USER_ERROR
-  assert wrong.stderr == 'launch.py: unknown flag --nothing\n'
 
 
 def wait_for(condition, process=None, seconds=300):

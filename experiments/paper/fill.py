@@ -43,10 +43,7 @@ def fill(
 ) -> tuple[pd.DataFrame, list[str]]:
   """Returns the results of a table, and notes on unknown costs.
 
-  Args:
-    table: to be filled.
-    runs: the runs.
-    frame: `runs.to_frame` of these.
+  `frame` is `runs.to_frame` of the runs.
 
   Raises:
     ValueError: If two networks are the same network of one cell, or networks
@@ -152,11 +149,7 @@ def write(results: pd.DataFrame, path: pathlib.Path) -> None:
 
 
 def read(table: table_lib.Table, path: pathlib.Path) -> pd.DataFrame:
-  """Returns the results of a CSV file by `write`.
-
-  Raises:
-    ValueError: If the file is of another table or form.
-  """
+  """Returns the results of a CSV file of this table by `write`."""
   keys = [*table.headings, 'column']
   results = pd.read_csv(path, dtype=str, keep_default_na=False)
   if list(results) != [*keys, *_FIELDS]:

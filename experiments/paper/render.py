@@ -89,12 +89,7 @@ def number(metric: str, value: float, factor: float | None = None) -> str:
 
 
 def text(metric: str, mean: float, deviation: float = np.nan) -> str:
-  """Returns a mean and its deviation as they are printed.
-
-  Example:
-    >>> text('accuracy', 0.96, 0.01)
-    '96.00 ± 1.00'
-  """
+  """Returns a mean and its deviation as they are printed."""
   shown = number(metric, mean)
   more = number(metric, deviation)
   return f'{shown} ± {more}' if more else shown
@@ -187,14 +182,9 @@ def tests(
 
 
 def page(directory: pathlib.Path) -> str:
-  """Returns the page of all tables, in Markdown.
+  """Returns the page of all tables, in Markdown, to lie beside a directory.
 
-  Args:
-    directory: of NAME.csv, NAME_KIND.png, and NAME.md, a remark by hand. The
-      page is to lie beside it.
-
-  Raises:
-    ValueError: If a CSV file is of another table or form.
+  The directory has NAME.csv, NAME_KIND.png, and NAME.md, a remark by hand.
   """
   filled, empty = [_INTRODUCTION], []
   for table in tables_lib.TABLES.values():

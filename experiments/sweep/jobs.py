@@ -109,12 +109,10 @@ def children(
     os.close(writer)
 
 
-def command(
-  run: plan_lib.Run, workdir: pathlib.Path, *more: str
-) -> tuple[str, ...]:
+def command(run: plan_lib.Run, workdir: pathlib.Path, *more: str) -> list[str]:
   """Returns the command that trains one run of a plan alone."""
   folder = f'--workdir={workdir / run.name}'
-  return (sys.executable, str(_LAUNCH), *run.arguments, folder, *more)
+  return [sys.executable, str(_LAUNCH), *run.arguments, folder, *more]
 
 
 def visible_devices(

@@ -109,15 +109,11 @@ def column(page, index, table='#runs'):
   return cells.all_inner_texts()
 
 
-def test_the_page_needs_no_other_file(open_page, page_file):
+def test_every_run_has_its_state_in_one_file(open_page, page_file):
   page = open_page()
   assert [url for url in page.requests if not url.startswith('data:')] == [
     page_file.as_uri()
   ]
-
-
-def test_every_run_has_its_state(open_page):
-  page = open_page()
   names = [name.removesuffix(',alpha=1') for name in column(page, 0)]
   assert dict(zip(names, column(page, 1), strict=True)) == {
     'rigl,0.1': 'done', 'rigl,0.05': 'done', 'set,0.1': 'done',

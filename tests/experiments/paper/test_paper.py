@@ -76,22 +76,6 @@ def lines_of(axis):
   }
 
 
-def test_the_table_has_means_and_deviations_where_runs_are(filled):
-  text = render.to_markdown(render.wide(METHODS, filled[0]), 2)
-  rows = [[word.strip() for word in line.split('|')[1:-1]]
-          for line in text.splitlines()]  # fmt: skip
-  assert rows[0] == ['method', 'alpha', '100%', '20%', '10%', '5%', '2%']
-  found = {(row[0], row[1]): row[2:] for row in rows[2:]}
-  assert len(found) == 16
-  assert found['topkast', '1'] == [
-    '', '97.50 ± 0.71', '95.50 ± 0.71', '80.50 ± 0.71', '',
-  ]  # fmt: skip
-  assert found['rigl', '1'] == [
-    '', '87.00 ± 0.00', 'diverged', '70.00 ± 0.00', '',
-  ]  # fmt: skip
-  assert not any(found['dense', '1'])
-
-
 def test_accuracy_is_drawn_against_density_with_a_gap_where_one_diverged(
   filled,
 ):
@@ -152,6 +136,7 @@ def test_the_command_writes_every_form_and_plot(written):
     r'topkast & 1 &  & 97.50 $\pm$ 0.71 & 95.50 $\pm$ 0.71 & 80.50 $\pm$ 0.71 '
     in latex
   )
+  assert r'rigl & 1 &  & 87.00 $\pm$ 0.00 & diverged & 70.00 ' in latex
   assert r'method & alpha & 100\% & 20\% & 10\% & 5\% & 2\% \\' in latex
 
 
@@ -179,16 +164,14 @@ def test_stored_results_fill_the_cells_without_runs(written, tmp_path):
 
 
 def test_pruning_and_tasks_have_their_own_plots(tmp_path, capsys):
-  for alpha in (1.0, 2.0):
-    config = folders.powerprop(alpha)
-    folders.write_image(tmp_path / f'runs/{alpha}', config, 0.9)
+  folders.write_image(tmp_path / 'runs/a', folders.powerprop(1.0), 0.9)
   config = folders.tasks('ewc', tasks__num_tasks=10)
   matrix = np.full((10, 10), 0.5).tolist()
   folders.write_tasks(tmp_path / 'runs/tasks', config, matrix)
   out = tmp_path / 'out'
   assert paper.main([f'--runs={tmp_path}/runs', f'--out={out}']) == 0
   text = capsys.readouterr().out
-  assert '| as trained         |     90.00 |     90.00 |' in text
+  assert '| as trained         |     90.00 |' in text
   assert 'ewc               | 1       |      50.00' in text
   assert (out / 'mnist_pruning_overlap.png').exists()
   assert (out / 'permuted_mnist_tasks.png').exists()

@@ -43,6 +43,8 @@ def test_one_network_is_trained_in_the_folder_itself(command, capsys):
   assert summary['results']['accuracy'] == 0.5
   assert summary['wall_time_s'] == 1.0
   assert '20/20, loss 0.1' in capsys.readouterr().out
+  assert run(*NETWORKS) == run_lib.USER_ERROR  # the folder of one run
+  assert 'is the folder of one run' in capsys.readouterr().err
 
 
 def test_several_networks_have_folders_and_are_trained_once(command, capsys):
@@ -174,14 +176,6 @@ def test_runs_are_listed_with_their_states(command, config, capsys):
   waiting, done = capsys.readouterr().out.splitlines()
   assert re.fullmatch(r' +0 seeds=0 +waiting *', waiting)
   assert re.fullmatch(r' +1 seeds=1 +done +20/20 +accuracy 0.5', done)
-
-
-def test_several_runs_do_not_share_the_folder_of_one(command, capsys):
-  run, workdir = command
-  assert run() == 0
-  assert run(*NETWORKS) == run_lib.USER_ERROR
-  assert 'is the folder of one run' in capsys.readouterr().err
-  assert {path.name for path in workdir.iterdir() if path.is_dir()} == set()
 
 
 def test_an_evaluation_is_written_beside_each_run(command, capsys, monkeypatch):

@@ -124,7 +124,7 @@ def test_the_script_asks_for_what_the_config_says(plan, tmp_path, slurm):
     folder = tmp_path / 'jobs' / ids[run.name]
     pickled = folder / f'{ids[run.name]}_submitted.pkl'
     function = submitit.helpers.DelayedSubmission.load(pickled).function
-    assert function.command == jobs.command(
+    assert list(function.command) == jobs.command(
       run, tmp_path, '--distributed=slurm'
     )
 
