@@ -133,7 +133,12 @@ def _command(arguments: Sequence[str]) -> str:
 
 
 def _read_plan(file: pathlib.Path) -> dict[str, Any]:
-  plan, keys = rundir.read_json(file), {'config', 'sweep', 'runs'}
-  if not isinstance(plan, dict) or not {*plan} >= keys:
-    raise ValueError(f'expected {sorted(keys)} in {file}, got {plan!r:.200}')
+  plan, keys = rundir.read_json(file), {'name', 'overrides', 'arguments'}
+  try:
+    is_fine = all({*run} >= keys for run in plan['runs'])
+    is_fine = is_fine and {*plan} >= {'config', 'sweep'}
+  except (KeyError, TypeError):
+    is_fine = False
+  if not is_fine:
+    raise ValueError(f'expected the plan of a sweep in {file}: {plan!r:.200}')
   return plan

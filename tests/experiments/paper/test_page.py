@@ -237,6 +237,9 @@ def test_a_folder_without_runs_is_refused(tmp_path, capsys):
   out = tmp_path / 'page.html'
   assert page_lib.main([f'--runs={tmp_path}', f'--out={out}']) == 2
   assert 'expected sweep.json or run folders' in capsys.readouterr().err
+  (tmp_path / 'sweep.json').write_text('{"config": 1}')
+  assert page_lib.main([f'--runs={tmp_path}', f'--out={out}']) == 2
+  assert 'expected the plan of a sweep' in capsys.readouterr().err
   assert not out.exists()
 
 

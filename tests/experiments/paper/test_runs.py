@@ -94,10 +94,3 @@ def test_an_unreadable_folder_is_named_and_the_others_are_read(tmp_path, name):
   assert message in why
   after = {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
   assert after == before
-
-
-def test_a_task_beyond_the_configured_ones_is_left_out(tmp_path):
-  config = folders.tasks('ewc', tasks__num_tasks=1)
-  folders.write_tasks(tmp_path / 'run', config, [[0.9, 0.1], [0.8, 0.8]])
-  _, [(_, why)] = runs.read(tmp_path)
-  assert 'expected the form of this version' in why

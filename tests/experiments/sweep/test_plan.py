@@ -26,15 +26,6 @@ def write_sweep(folder, text):
   return f'{path}:sweep'
 
 
-def test_a_config_with_one_network_is_a_run_without_a_name():
-  shared = ['--config.seeds=(7,)', '--config.powerprop.alphas=(2,)']
-  [run] = plan.make(DENSE, shared).runs
-  assert run.name == ''
-  assert run.config['seed'] == 7
-  assert 'seeds' not in run.config
-  assert run.config['powerprop'] == {'alpha': 2.0, 'optimizer_in': 'theta'}
-
-
 def test_a_config_expands_to_its_alphas_and_seeds():
   shared = ['--config.seeds=(3,4)', '--config.powerprop.alphas=(1.0,1.375)']
   runs = plan.make(DENSE, [*shared, '--config.train.num_steps=900']).runs
@@ -45,6 +36,10 @@ def test_a_config_expands_to_its_alphas_and_seeds():
   assert [run.config['train']['num_steps'] for run in runs] == [900] * 4
   assert runs[3].overrides == {'powerprop.alphas': (1.375,), 'seeds': (4,)}
   assert alone(runs[3]) == runs[3].config
+  assert 'seeds' not in runs[3].config
+  assert runs[3].config['powerprop'] == {
+    'alpha': 1.375, 'optimizer_in': 'theta',
+  }  # fmt: skip
 
 
 def test_a_point_of_a_sweep_expands_too(tmp_path):
