@@ -13,7 +13,6 @@ without data or device; --eval_only evaluates trained networks. With
 """
 
 from collections.abc import Sequence
-import functools
 import io
 import pathlib
 import shlex
@@ -51,7 +50,12 @@ flags.DEFINE_integer('jobs', None, 'Runs at a time.', lower_bound=1)
 flags.DEFINE_bool('list', False, 'List the runs and their states.')
 flags.DEFINE_bool('watch', False, 'Follow runs that other processes train.')
 flags.DEFINE_integer('index', None, 'Train this run alone, from 0.')
-flags.DEFINE_enum('executor', None, ['local', 'slurm'], 'Train as jobs.')
+flags.DEFINE_enum(
+  'executor',
+  None,
+  ['local', 'slurm'],
+  'Train each run in a process of its own.',
+)
 flags.DEFINE_string('cluster', None, 'Config of jobs; cluster.py beside FILE.')
 flags.DEFINE_enum(
   'distributed', None, list(multihost.CLUSTERS), 'Be one of several processes.'
@@ -130,8 +134,8 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     raise ValueError('expected --config=FILE[:VARIANT], got none')
   if FLAGS.workdir is None and not (FLAGS.list or FLAGS.dry_run):
     raise ValueError('expected --workdir=DIR, the folder of the run, got none')
-  if (cluster or FLAGS.cluster) and not FLAGS.executor:
-    raise ValueError('expected --executor=local or slurm beside --cluster')
+  if (cluster or FLAGS.cluster) and FLAGS.executor != 'slurm':
+    raise ValueError('expected --executor=slurm beside --cluster')
   if FLAGS.eval_only and FLAGS.sweep:
     raise ValueError('expected no --eval_only with --sweep; evaluate one run')
   if _placement() and (FLAGS.executor or FLAGS.jobs):
@@ -172,7 +176,8 @@ def _list(plan: plan_lib.Plan, workdir: pathlib.Path) -> int:
     line = f'{index:4} {run.name:{width}}'
     if FLAGS.workdir is not None:
       state = status.read(workdir / run.name)
-      steps, what = status.steps_of(state), state.metric or state.message
+      steps = '/'.join(str(n) for n in (state.step, state.total_steps) if n)
+      what = state.metric or state.message
       line += f'  {state.status:11} {steps:>15}  {what}'
     print(line.rstrip())
   return 0
@@ -216,17 +221,15 @@ def _train_apart(
     raise ValueError('expected several runs with --executor, got one')
   run_lib.use_cpu(plan)
   run_lib.check(plan, workdir)
-  cluster = None
-  if FLAGS.executor:
+  lines, more = [], ()
+  if FLAGS.executor == 'slurm':
     file = pathlib.Path(FLAGS.config.partition(':')[0])
     path = FLAGS.cluster or str(file.with_name('cluster.py'))
     section = config_lib.load(path, overrides, 'cluster')
-    cluster = slurm.make_cluster(FLAGS.executor, section)
+    cluster = slurm.make_cluster(section)
+    lines = [f'{name}: {value}' for name, value in cluster.slurm.items()]
+    more = cluster.flags
   if FLAGS.dry_run:
-    lines, more = [], ()
-    if cluster:
-      lines = [f'{name}: {value}' for name, value in cluster.slurm.items()]
-      more = cluster.flags
     for run in plan.runs:
       lines += [f'# {run.name}', shlex.join(jobs.command(run, workdir, *more))]
     print(*lines, sep='\n')
@@ -234,12 +237,8 @@ def _train_apart(
   if FLAGS.executor == 'slurm':
     slurm.submit(plan, workdir, cluster, FLAGS.jobs)
     return _watch(plan, workdir) if FLAGS.watch else 0
-  num_jobs = FLAGS.jobs or 1
-  if FLAGS.executor == 'local':
-    start = functools.partial(slurm.start_local, workdir, cluster)
-    return jobs.train(plan, workdir, num_jobs, start)
-  with jobs.children(workdir, num_jobs) as start:
-    return jobs.train(plan, workdir, num_jobs, start)
+  with jobs.children(workdir, FLAGS.jobs or 1) as start:
+    return jobs.train(plan, workdir, FLAGS.jobs or 1, start)
 
 
 def _start(argv: Sequence[str]) -> Sequence[str]:

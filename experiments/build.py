@@ -19,13 +19,9 @@ from ml_collections import config_dict
 
 
 def build(
-  table: Mapping[str, Callable[..., Any]],
-  section: Any,
-  *,
-  name: str = 'config',
-  key: str = 'name',
-  **more: Any,
-) -> Any:
+  table: Mapping[str, Callable[..., Any]], section: Any, *,
+  name: str = 'config', key: str = 'name', **more: Any,
+) -> Any:  # fmt: skip
   """Returns `table[section[key]]` called with the section's other keys.
 
   Example:
@@ -37,12 +33,8 @@ def build(
     ValueError: config: unknown key 'learning_rte'; did you mean \
 'learning_rate'? (keys of sgd: learning_rate)
 
-  Args:
-    table: constructors by name.
-    section: keys and values of the config.
-    name: path of the section, for messages: `'config.optimizer'`.
-    key: the key whose value chooses from the table.
-    **more: further keyword arguments, set by the program.
+  `name` is the path of the section, for messages; `more` are further keyword
+  arguments, set by the program.
 
   Raises:
     ValueError: If `key` is missing or not in the table, or as `call` does.
@@ -63,12 +55,9 @@ def build(
 
 
 def call(
-  constructor: Callable[..., Any],
-  section: Any,
-  *,
-  name: str = 'config',
+  constructor: Callable[..., Any], section: Any, *, name: str = 'config',
   **more: Any,
-) -> Any:
+) -> Any:  # fmt: skip
   """Returns `constructor(**section, **more)`, checked before the call.
 
   Lists become tuples where the annotation says `tuple` (JSON has lists only).

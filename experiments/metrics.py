@@ -37,12 +37,7 @@ class Writer:
   """
 
   def __init__(self, workdir: str | os.PathLike[str], resume_from: int):
-    """Opens the files of a run folder, and discards the rows after a step.
-
-    Raises:
-      ValueError: If a line other than the last is not a row.
-      OSError: If a file cannot be written.
-    """
+    """Opens the files of a run folder, and discards the rows after a step."""
     path = pathlib.Path(workdir) / FILE
     if path.exists():
       _truncate(path, resume_from)
@@ -64,19 +59,10 @@ class Writer:
     self.close()
 
   def write(self, step: int, row: Mapping[str, Any]) -> None:
-    """Writes one row.
+    """Writes one row of numbers, strings and lists at a global step.
 
-    Args:
-      step: global step.
-      row: numbers, strings and lists; TensorBoard gets the numbers, under
-        `split/name` if there is a split.
-
-    Raises:
-      ValueError: If the row has a `step` of its own.
-      OSError: If it cannot be written.
+    TensorBoard gets the numbers, under `split/name` if there is a split.
     """
-    if 'step' in row:
-      raise ValueError("expected a row without 'step', got one; leave it out")
     self._rows.write(rundir.to_json({'step': int(step), **row}) + '\n')
     self._rows.flush()
     prefix = f'{row["split"]}/' if 'split' in row else ''
@@ -91,11 +77,7 @@ class Writer:
       self._events.flush()
 
   def close(self) -> None:
-    """Flushes and closes the files.
-
-    Raises:
-      OSError: If something cannot be written.
-    """
+    """Flushes and closes the files."""
     self._files.close()
 
   def _write_event(self, **fields: Any) -> None:
@@ -104,13 +86,9 @@ class Writer:
 
 
 def read(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-  """Returns the rows of a run, without a last line that is half written.
-
-  Raises:
-    ValueError: If a line other than the last is not a row.
-  """
-  path = pathlib.Path(workdir) / FILE
-  return [_with_floats(row) for _, row in _parse(path)]
+  """Returns the rows of a run, without a last line that is half written."""
+  rows = _parse(pathlib.Path(workdir) / FILE)
+  return [_with_floats(row) for _, row in rows]
 
 
 def _new_events(workdir: pathlib.Path) -> pathlib.Path:

@@ -8,6 +8,26 @@ import rich.console
 import rich.progress
 
 
+def make_bars(
+  console: rich.console.Console, disable: bool
+) -> rich.progress.Progress:
+  """Returns bars of runs; their rates are those of this command."""
+  return rich.progress.Progress(
+    rich.progress.BarColumn(bar_width=20),
+    rich.progress.MofNCompleteColumn(),
+    rich.progress.TextColumn('{task.description}', markup=False),
+    rich.progress.TimeRemainingColumn(),
+    console=console,
+    disable=disable,
+    speed_estimate_period=600.0,  # chunks of steps may take minutes
+  )
+
+
+def print_line(console: rich.console.Console, line: str) -> None:
+  """Prints a line as it is, without wrapping it."""
+  console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
 class Progress:
   """Shows how far the runs of a plan are; a context manager.
 
@@ -16,12 +36,6 @@ class Progress:
     ...   progress.start(1, 'alpha=2,seed=0', num_steps=20)
     ...   progress.update(10, {'loss': 0.5})
     [2/2] alpha=2,seed=0 10/20, loss 0.5
-
-  Args:
-    num_runs: runs of the plan.
-    every_s: least seconds between two lines.
-    console: where to print; by default standard output.
-    disable: True to show nothing.
   """
 
   def __init__(
@@ -35,14 +49,7 @@ class Progress:
     self._num_runs, self._every_s = num_runs, every_s
     self._console = console or rich.console.Console()
     self._prints = not disable and not self._console.is_terminal
-    self._bars = rich.progress.Progress(
-      rich.progress.BarColumn(bar_width=20),
-      rich.progress.MofNCompleteColumn(),
-      rich.progress.TextColumn('{task.description}', markup=False),
-      console=self._console,
-      disable=disable or self._prints,
-      speed_estimate_period=600.0,  # chunks of steps may take minutes
-    )
+    self._bars = make_bars(self._console, disable or self._prints)
     several = num_runs > 1
     self._overall = self._bars.add_task('runs', total=num_runs, visible=several)
     self._current = self._bars.add_task('')
@@ -73,14 +80,15 @@ class Progress:
     task = self._bars.tasks[-1]
     shown = [f'{name} {float(value):.4g}' for name, value in metrics.items()]
     if task.speed:
-      left = datetime.timedelta(seconds=round(task.remaining / task.speed))
-      shown += [f'{task.speed:.4g} steps/s', f'{left} left']
+      shown.append(f'{task.speed:.4g} steps/s')
     label = ', '.join(filter(None, (self._label, *shown)))
     self._bars.update(self._current, description=label)
+    if task.time_remaining is not None:
+      left = datetime.timedelta(seconds=round(task.time_remaining))
+      shown.append(f'{left} left')
     now = self._console.get_time()
     is_due = now - self._last_line >= self._every_s or task.finished
     if self._prints and is_due:
       self._last_line = now
       words = [f'{self._label} {step}/{task.total}'.strip(), *shown]
-      # The console would wrap the line.
-      print(', '.join(words), file=self._console.file, flush=True)
+      print_line(self._console, ', '.join(words))

@@ -62,8 +62,7 @@ def check(workdir: _Path, config: Mapping[str, Any]) -> None:
   """Checks that a folder is free or belongs to `config`; changes nothing.
 
   Raises:
-    FolderError: If it is a file, holds something else, or belongs to another
-      config; the message lists the values that differ.
+    FolderError: If it does not; the message lists the values that differ.
   """
   workdir = pathlib.Path(workdir)
   if not workdir.exists():
@@ -138,19 +137,13 @@ def write_summary(workdir: _Path, values: Mapping[str, Any]) -> None:
   if not multihost.is_first():
     return
   first = jax.devices()[0]
+  device = {'platform': first.platform, 'kind': first.device_kind}
+  versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+  versions |= {'python': platform.python_version(), 'project': VERSION}
   value = {
     **values,
-    'device': {
-      'platform': first.platform,
-      'kind': first.device_kind,
-      'count': jax.device_count(),
-    },
-    'versions': {
-      'python': platform.python_version(),
-      **{name: importlib.metadata.version(name) for name in _LIBRARIES},
-      'project': VERSION,
-      'git_commit': _git_commit(),
-    },
+    'device': device | {'count': jax.device_count()},
+    'versions': versions | {'git_commit': _git_commit()},
   }
   write_json(pathlib.Path(workdir) / 'summary.json', value)
 
@@ -158,17 +151,13 @@ def write_summary(workdir: _Path, values: Mapping[str, Any]) -> None:
 def lock(workdir: _Path) -> Lock:
   """Returns the lock of a folder, which is created if absent.
 
-  The kernel releases the lock of a killed process.
-
-  Raises:
-    FolderError: If another process holds it; the message names the process.
+  The kernel releases the lock of a killed process. Raises FolderError if
+  another process holds it, and names that.
   """
   path = pathlib.Path(workdir) / LOCK
   path.parent.mkdir(parents=True, exist_ok=True)
   deadline = time.monotonic() + PATIENCE
   while True:
-    if path.is_symlink():
-      raise FolderError(f'expected {path} to be no symbolic link; remove it')
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
       fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -208,12 +197,7 @@ def is_locked(workdir: _Path) -> bool:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-  """Returns `value` as JSON: arrays as lists, NaN and infinities as strings.
-
-  Example:
-    >>> to_json({'loss': np.float32(0.5), 'bad': [math.nan, -math.inf]})
-    '{"loss": 0.5, "bad": ["nan", "-inf"]}'
-  """
+  """Returns `value` as JSON: arrays as lists, NaN and infinities as strings."""
   return json.dumps(_to_plain(value), indent=indent, allow_nan=False)
 
 

@@ -59,7 +59,6 @@ class Plan(NamedTuple):
   limit_at_status: int | None = None  # files are limited from the n-th one on
   limit: str = ''  # 'metrics': cannot grow; 'save': no file beyond 10 kB
   environment: dict[str, str] = {}  # noqa: RUF012
-  clock: float = 0.0  # seconds by which the clock is wrong
   broken: int | None = None  # training image that is NaN
 
 
@@ -174,12 +173,6 @@ def _child(function, args, there) -> None:
 
 def _launch(arguments, plan: Plan) -> None:
   os.environ.update(plan.environment)
-  time.tzset()
-  if plan.environment.get('LC_ALL') == 'POSIX':
-    sys.stdout.reconfigure(encoding='ascii')
-  if plan.clock:
-    now = time.time
-    time.time = lambda: now() + plan.clock
   if plan.broken is not None:
     data = table.SOURCES['mnist'](data_dir=None).load()
     data.train.inputs[plan.broken] = float('nan')

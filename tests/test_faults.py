@@ -74,16 +74,11 @@ def assert_equals_whole(workdir, whole):
   assert steps(workdir) == steps(whole)
   a, b = last_state(workdir), last_state(whole)
   assert a.keys() == b.keys()
+  shapes = [x.shape for x in a.values()]
+  assert shapes.count((784, 8)) >= 4  # phi, momentum, sets A and B
   for path in a:
     assert a[path].dtype == b[path].dtype
     assert a[path].tobytes() == b[path].tobytes(), path
-
-
-def test_the_compared_state_has_everything(whole):
-  found = last_state(whole[0])
-  shapes = [x.shape for x in found.values()]
-  assert shapes.count((784, 8)) >= 4  # phi, momentum, sets A and B
-  assert any(x.dtype == bool and 0 < x.mean() < 1 for x in found.values())
 
 
 def make_plan(seed, counts):
@@ -148,15 +143,6 @@ def test_a_disk_that_is_full_for_a_checkpoint_stops_the_run(tmp_path, whole):
   plan = killing.Plan(limit_at_status=3, limit='save')
   ended = killing.run(workdir, plan=plan)
   assert_goes_on_after_a_full_disk(ended, workdir, whole)
-
-
-def test_clock_time_zone_and_locale_change_nothing(copy, whole):
-  environment = {'TZ': 'UTC-5:45', 'LC_ALL': 'POSIX'}
-  ended = killing.run(
-    copy, plan=killing.Plan(clock=-1e8, environment=environment)
-  )
-  assert ended.code == 0, ended.output
-  assert_equals_whole(copy, whole[0])
 
 
 BROKEN = 7  # a training image that is NaN

@@ -13,12 +13,12 @@ all are.
 
 import argparse
 from collections.abc import Sequence
-import difflib
 import pathlib
 import sys
 
 import pandas as pd
 
+from experiments import build
 from experiments import rundir
 from experiments.paper import fill
 from experiments.paper import plots
@@ -86,10 +86,9 @@ def _write(table, results: pd.DataFrame, runs, out: pathlib.Path, latex: bool):
 def _check_names(names: Sequence[str]) -> list[str]:
   for name in names:
     if name not in tables_lib.TABLES:
-      close = difflib.get_close_matches(name, list(tables_lib.TABLES), n=1)
       raise ValueError(
         f'expected --table, one of {", ".join(tables_lib.TABLES)}, got {name!r}'
-        + (f'; did you mean {close[0]!r}?' if close else '')
+        + build.did_you_mean(name, tables_lib.TABLES)
       )
   return list(names)
 
@@ -100,11 +99,7 @@ def _report(message: object) -> int:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    'python -m experiments.paper',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--runs', help='folder of the runs')
   parser.add_argument('--stored', help='folder of CSV files')
   parser.add_argument('--out', required=True, help='folder to write to')

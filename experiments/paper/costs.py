@@ -26,15 +26,9 @@ def of_network(
   """Returns the `COSTS` of a network; {} where they are unknown.
 
   `density` is over all parameters, FLOPs of inference are those of one example,
-  of training those of all steps; shares are relative to dense. Unknown:
-  continual learning, and a sparse network pruned further.
-
-  Args:
-    config: of its run.
-    share: its pruning level; None for the network as trained.
-
-  Raises:
-    ValueError: If the config does not build.
+  of training those of all steps; shares are relative to dense. `share` is the
+  pruning level. Unknown: continual learning, and a sparse network pruned
+  further. Raises ValueError if the config does not build.
   """
   if config['experiment'] == 'continual_learning':
     return {}

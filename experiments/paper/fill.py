@@ -43,10 +43,7 @@ def fill(
 ) -> tuple[pd.DataFrame, list[str]]:
   """Returns the results of a table, and notes on unknown costs.
 
-  Args:
-    table: to be filled.
-    runs: the runs.
-    frame: `runs.to_frame` of these.
+  `frame` is `runs.to_frame` of the runs.
 
   Raises:
     ValueError: If two networks are the same network of one cell, or networks
@@ -55,7 +52,7 @@ def fill(
   own, keys = runs_lib.select(frame, table.where), [*table.headings, 'column']
   names, found, notes = [*keys, *_FIELDS, 'run'], [], {}
   cells = table_lib.cells(table)
-  for cell in cells[cells.command != ''].to_dict('records') if len(own) else ():
+  for cell in cells.to_dict('records') if len(own) else ():
     networks = runs_lib.select(own, cell['where']).sort_values('seed')
     same = {name: cell[name] for name in (*keys, 'metric')}
     value = networks.get(cell['metric'], np.nan)
@@ -152,11 +149,7 @@ def write(results: pd.DataFrame, path: pathlib.Path) -> None:
 
 
 def read(table: table_lib.Table, path: pathlib.Path) -> pd.DataFrame:
-  """Returns the results of a CSV file by `write`.
-
-  Raises:
-    ValueError: If the file is of another table or form.
-  """
+  """Returns the results of a CSV file of this table by `write`."""
   keys = [*table.headings, 'column']
   results = pd.read_csv(path, dtype=str, keep_default_na=False)
   if list(results) != [*keys, *_FIELDS]:

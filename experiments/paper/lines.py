@@ -20,13 +20,9 @@ import pandas as pd
 from experiments.paper import runs as runs_lib
 
 STYLE = {
-  'axes.grid': True,
-  'axes.spines.right': False,
-  'axes.spines.top': False,
-  'figure.constrained_layout.use': True,
-  'grid.alpha': 0.3,
-  'savefig.dpi': 150,
-}
+  'axes.grid': True, 'axes.spines.right': False, 'axes.spines.top': False,
+  'figure.constrained_layout.use': True, 'grid.alpha': 0.3, 'savefig.dpi': 150,
+}  # fmt: skip
 _SVG = {
   'axes.facecolor': 'none', 'figure.facecolor': 'none', 'font.size': 9,
   'legend.facecolor': 'none', 'savefig.facecolor': 'none',
@@ -56,10 +52,7 @@ def rows_of(lines: Iterable[Line], split: str) -> pd.DataFrame:
 
 
 def levels_of(lines: Iterable[Line]) -> pd.DataFrame:
-  """Returns the 'pruned' rows of lines, those of equal density once.
-
-  A sparse network is the same at all levels above its own density.
-  """
+  """Returns the 'pruned' rows of lines, those of equal density once."""
   rows = rows_of(lines, 'pruned')
   keys = ['panel', 'line', 'seed', 'density']
   return rows if rows.empty else rows.drop_duplicates(keys)
@@ -78,15 +71,8 @@ def draw(
 ) -> Any:  # fmt: skip
   """Returns a figure of means and deviations, or None without rows.
 
-  Each panel has an axis, with its name as the title, and each line a color.
-
-  Args:
-    frame: see the module.
-    x: its column.
-    label: of y.
-    num_columns: of panels, at most.
-    num_log: how many of the axes have a logarithmic y; None for all.
-    **options: of `plt.subplots`.
+  Each panel has an axis, and each line a color. The first `num_log` axes (None:
+  all) have a logarithmic y; `options` are those of `plt.subplots`.
   """
   if frame.empty:
     return None

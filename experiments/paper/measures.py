@@ -86,12 +86,6 @@ def against_alone(matrix: np.ndarray, alone: np.ndarray) -> dict[str, float]:
   Keys: 'intransigence' (the accuracy alone less that just after training) and
   'kept' (the tasks that end with at least `SHARE` of their accuracy alone).
 
-  Example:
-    >>> matrix = np.array([[0.9, 0.1], [0.7, 0.9]])
-    >>> found = against_alone(matrix, np.array([0.9, 1.0]))
-    >>> round(found['intransigence'], 3), found['kept']
-    (0.05, 1.0)
-
   Args:
     matrix: [T, T].
     alone: [T], the accuracy of a network trained on the task alone.

@@ -56,9 +56,7 @@ Groups = dict[str, list[sweep_lib.Seen]]  # the seeds of each network
 def make_page(sweep: sweep_lib.Sweep) -> str:
   """Returns the page, as HTML."""
   environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(FILES),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
+    loader=jinja2.FileSystemLoader(FILES), autoescape=True
   )
   groups: Groups = {}
   for seen in sweep.seen:
@@ -90,11 +88,7 @@ def make_page(sweep: sweep_lib.Sweep) -> str:
 
 def main(arguments: Sequence[str]) -> int:
   """Runs the command, and returns the exit code."""
-  parser = argparse.ArgumentParser(
-    'python -m experiments.paper.page',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--runs', required=True, help='folder of the sweep')
   parser.add_argument('--out', required=True, help='file to write')
   given = parser.parse_args(arguments)
@@ -129,7 +123,10 @@ def _runs_table(
     for m in known:
       text = render.text(m, trained[m].mean(), trained[m].std())
       numbers[render.LABELS[m]] = text
-    numbers['seeds'], cost = len(trained), _costs(own)
+    numbers['seeds'], cost = len(trained), {}
+    with contextlib.suppress(StopIteration, ValueError):  # unknown costs
+      config = next(seen.run.config for seen in own if seen.run)
+      cost = costs.of_network(config)
     for key, (heading, form) in _COSTS.items():
       numbers[heading] = form.format(cost[key]) if key in cost else ''
     seconds = trained.seconds.sum() if len(trained) else 0
@@ -157,13 +154,6 @@ def _varying(sweep: sweep_lib.Sweep, groups: Groups) -> pd.DataFrame:
     index=list(rows),
   )
   return texts.loc[:, texts.replace('', None).nunique() > 1]
-
-
-def _costs(own: Sequence[sweep_lib.Seen]) -> dict[str, float]:
-  run = next((seen.run for seen in own if seen.run), None)
-  with contextlib.suppress(ValueError):  # a note of the table says so
-    return costs.of_network(run.config) if run else {}
-  return {}
 
 
 def _spark(own: Sequence[sweep_lib.Seen]) -> str:
@@ -232,8 +222,7 @@ def _own_table(frame: pd.DataFrame) -> table_lib.Table:
   rows = [table_lib.Row((k['group'], f'{k["alpha"]:g}'), k) for k in keys]
   return table_lib.Table(
     'own', 'All runs that have ended', ('network', 'alpha'), {'share': None},
-    tuple(rows), (table_lib.Column(metric.replace('_', ' '), {}, metric),),
-    command='see the details of the run', sweeps=(),
+    tuple(rows), (table_lib.Column(metric.replace('_', ' '), {}, metric),), (),
     varies=('',), across=('',),  # they need not be alike
     lines='columns',
   )  # fmt: skip

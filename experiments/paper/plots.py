@@ -24,18 +24,12 @@ Plots = Mapping[str, Callable[[], Any]]
 
 
 def of_table(
-  table: table_lib.Table,
-  cells: pd.DataFrame,
-  results: pd.DataFrame,
+  table: table_lib.Table, cells: pd.DataFrame, results: pd.DataFrame,
   runs: Sequence[runs_lib.Run],
-) -> Plots:
+) -> Plots:  # fmt: skip
   """Returns the plots of a table by kind; most need more than stored results.
 
-  Args:
-    table: the table.
-    cells: `fill.summarize` of its results.
-    results: those of `fill.fill`.
-    runs: those of `fill.fill`.
+  `cells` are `fill.summarize` of the results and runs of `fill.fill`.
   """
   if not table.has_plots:
     return {}
@@ -217,7 +211,7 @@ def draw_matrices(lines: Sequence[lines_lib.Line]) -> Any:
 def draw_histograms(lines: Sequence[lines_lib.Line]) -> Any:
   """Draws the distribution of theta, in grey before training.
 
-  With more lines than can be seen, those of the fullest panel.
+  Of too many lines, those of the fullest panel.
   """
   rows = lines_lib.rows_of(lines, 'histogram')
   if rows.empty:

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from experiments.paper import fill
-from experiments.paper import published
 from experiments.paper import table as table_lib
 from experiments.paper import tables as tables_lib
 
@@ -24,6 +23,9 @@ FORMATS = {
   'validation_perplexity': (1, 2),
 }
 PERCENT = (100, 2)
+# Published values, each with its source: released code, its documentation or
+# another project. `differs`: from this table's training, empty if alike.
+PUBLISHED = pathlib.Path(__file__).with_name('published.csv')
 LABELS = {
   'active': 'density [%]',
   'accuracy': 'test accuracy [%]',
@@ -87,12 +89,7 @@ def number(metric: str, value: float, factor: float | None = None) -> str:
 
 
 def text(metric: str, mean: float, deviation: float = np.nan) -> str:
-  """Returns a mean and its deviation as they are printed.
-
-  Example:
-    >>> text('accuracy', 0.96, 0.01)
-    '96.00 ± 1.00'
-  """
+  """Returns a mean and its deviation as they are printed."""
   shown = number(metric, mean)
   more = number(metric, deviation)
   return f'{shown} ± {more}' if more else shown
@@ -184,23 +181,10 @@ def tests(
   return pd.DataFrame(columns, dtype=object).fillna('')
 
 
-def commands(table: table_lib.Table, cells: pd.DataFrame) -> list[str]:
-  """Returns the commands that fill the empty cells, each once."""
-  empty = cells[(cells.status == 'empty') & (cells.command != '')]
-  if len(empty) == (cells.command != '').sum():
-    return list(table.sweeps)
-  return list(dict.fromkeys(empty.command))
-
-
 def page(directory: pathlib.Path) -> str:
-  """Returns the page of all tables, in Markdown.
+  """Returns the page of all tables, in Markdown, to lie beside a directory.
 
-  Args:
-    directory: of NAME.csv, NAME_KIND.png, and NAME.md, a remark by hand. The
-      page is to lie beside it.
-
-  Raises:
-    ValueError: If a CSV file is of another table or form.
+  The directory has NAME.csv, NAME_KIND.png, and NAME.md, a remark by hand.
   """
   filled, empty = [_INTRODUCTION], []
   for table in tables_lib.TABLES.values():
@@ -240,12 +224,11 @@ def _section(
     plot = directory / f'{table.name}_{kind}.png'
     if plot.exists():
       parts.append(f'![{caption}]({directory.name}/{plot.name})\n')
-  tested, missing = tests(table, cells, results), commands(table, cells)
+  tested = tests(table, cells, results)
   parts.append(_published(table))
   for title, content in (
     ('Each cell', to_markdown(details(table, cells), num_labels + 1)),
     ('Paired tests', to_markdown(tested, 2) if len(tested) else ''),
-    ('Commands for the empty cells', _code(missing).rstrip()),
   ):
     if content:
       folded = f'<summary>{title}</summary>\n\n{content}\n\n'
@@ -255,27 +238,29 @@ def _section(
 
 def _published(table: table_lib.Table) -> str:
   """Returns the published values of a table, those trained otherwise apart."""
-  labels, metric = {row.labels for row in table.rows}, table.columns[0].metric
-  parts = []
-  for title, is_alike in (
-    ('Published, trained alike', True),
-    ('Published, but trained otherwise', False),
+  values, parts = pd.read_csv(PUBLISHED, keep_default_na=False), []
+  values = values[values.table == table.name]
+  rows = [' | '.join(row.labels) for row in table.rows]
+  metric = table.columns[0].metric
+  is_alike = values.labels.isin(rows) & (values.differs == '')
+  for title, own in (
+    ('Published, trained alike', values[is_alike]),
+    ('Published, but trained otherwise', values[~is_alike]),
   ):
-    frame = pd.DataFrame(
-      [
-        dict(zip(table.headings, one.labels, strict=True))
-        | {k: number(metric, x, factor=1) for k, x in one.values.items()}
-        | {'source': one.source, 'difference': one.differs}
-        for one in published.PUBLISHED
-        if one.table == table.name
-        and (one.labels in labels and not one.differs) == is_alike
-      ],
-      columns=[
-        *table.headings, *(c.label for c in table.columns), 'source',
-        'difference',
-      ],
-      dtype=object,
-    ).fillna('')  # fmt: skip
+    shown = [
+      dict(zip(table.headings, labels.split(' | '), strict=True))
+      | {
+        k: number(metric, x, 1)
+        for k, x in zip(one.column, one.value, strict=True)
+      }
+      | {'source': source, 'difference': differs}
+      for (labels, source, differs), one in own.groupby(
+        ['labels', 'source', 'differs'], sort=False
+      )
+    ]
+    columns = [column.label for column in table.columns]
+    columns = [*table.headings, *columns, 'source', 'difference']
+    frame = pd.DataFrame(shown, columns=columns, dtype=object).fillna('')
     if len(frame):
       is_used = (frame != '').any() | frame.columns.isin(table.headings)
       text = to_markdown(frame.loc[:, is_used], len(table.headings))

@@ -42,11 +42,7 @@ class Run(NamedTuple):
 def read(
   directory: str | os.PathLike[str],
 ) -> tuple[list[Run], list[tuple[pathlib.Path, str]]]:
-  """Returns the runs below a folder by path, and others with the reason.
-
-  Raises:
-    ValueError: If no folder below has a config.json.
-  """
+  """Returns the runs below a folder by path, and others with the reason."""
   found, left = [], []
   for path in sorted(pathlib.Path(directory).rglob('config.json')):
     try:
@@ -59,12 +55,7 @@ def read(
 
 
 def read_run(folder: pathlib.Path) -> Run:
-  """Returns the run of a folder.
-
-  Raises:
-    ValueError: If it is of another version, not done, or cannot be read.
-    OSError: If a file is missing.
-  """
+  """Returns the run of a folder; ValueError if it is not done or readable."""
   config = read_config(folder)
   status, summary = _read_object(folder / 'status.json'), {}
   state, message = status.get('status'), str(status.get('message', ''))
@@ -86,11 +77,7 @@ def read_run(folder: pathlib.Path) -> Run:
 
 
 def read_config(folder: pathlib.Path) -> dict[str, Any]:
-  """Returns the config of a run folder of the current version.
-
-  Raises:
-    ValueError: If it is of another version, or another form.
-  """
+  """Returns the config of a folder; ValueError if it is of another version."""
   config = rundir.read_config(folder)
   try:
     experiment = config['experiment']
@@ -133,13 +120,7 @@ def to_frame(found: Sequence[Run]) -> pd.DataFrame:
 
 
 def select(frame: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
-  """Returns the rows with some facts; None selects the rows without a value.
-
-  Example:
-    >>> frame = pd.DataFrame({'method': ['rigl', 'set'], 'share': [0.1, None]})
-    >>> list(select(frame, {'share': None}).method)
-    ['set']
-  """
+  """Returns the rows with some facts; None selects the rows without a value."""
   for name, value in where.items():
     if name not in frame:
       frame = frame if value is None else frame.iloc[:0]
@@ -150,14 +131,7 @@ def select(frame: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-  """Returns the keys in which configs differ, dotted, with all values.
-
-  Example:
-    >>> differing([{'a': 1, 'b': {'c': 2}}, {'a': 1, 'b': {'c': 3}}])['b.c']
-    0    2
-    1    3
-    Name: b.c, dtype: object
-  """
+  """Returns the keys in which configs differ, dotted, with all values."""
   flat = flatten(configs)
   texts = flat.map(lambda x: repr(float(x) if _is_number(x) else x))
   return flat.loc[:, texts.nunique() > 1]

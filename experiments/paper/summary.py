@@ -26,10 +26,8 @@ def summarize(
 
   Runs that differ in their seed only are one line, with mean and deviation.
 
-  Args:
-    folders: run folders; those without a finished run are named and left out.
-    out: the plots are written into `out/plots`.
-    console: prints the table.
+  Folders without a finished run are named and left out; plots are written into
+  `out/plots`.
 
   Returns:
     `test`, and for image classification `pruned`: for each line (and level) its

@@ -50,11 +50,7 @@ class Sweep(NamedTuple):
 
 
 def read(directory: str | os.PathLike[str]) -> Sweep:
-  """Returns the runs of a folder, in the order of its sweep, or by path.
-
-  Raises:
-    ValueError: If there is no run and no sweep.json, or this is not readable.
-  """
+  """Returns the runs of a folder, in the order of its sweep, or by path."""
   path, commands = pathlib.Path(directory), {}
   plans = {file.parent: _read_plan(file) for file in path.rglob(FILE)}
   for folder, plan in plans.items():
@@ -66,14 +62,16 @@ def read(directory: str | os.PathLike[str]) -> Sweep:
   if not seen:
     raise ValueError(f'expected {FILE} or run folders in {path}, got neither')
   plan, notes = plans.get(path), []
-  base, name = _common([one.config for one in seen if one.config])
+  first = next((one for one in seen if one.config), None)
+  base, name = (first.config, first.name) if first else (None, '')
   if plan is not None:
     try:
       config = config_lib.load(plan['config'], ())
       base = json.loads(rundir.to_json(config.to_dict()))
-      name = f'Difference from {plan["config"]}'
+      name = plan['config']
     except ValueError as error:
       notes.append(f'The config of the sweep cannot be loaded: {error}')
+  name = f'Difference from {name}'
   return Sweep(path, plan, base, name, seen, commands, notes)
 
 
@@ -135,26 +133,12 @@ def _command(arguments: Sequence[str]) -> str:
 
 
 def _read_plan(file: pathlib.Path) -> dict[str, Any]:
-  plan = rundir.read_json(file)
-  keys = {'name', 'overrides', 'arguments'}
-  if (
-    not isinstance(plan, dict)
-    or not {*plan} >= {'config', 'sweep', 'runs'}
-    or not all({*run} >= keys for run in plan['runs'])
-  ):
-    raise ValueError(
-      f"expected 'config', 'sweep' and 'runs', with {sorted(keys)} each, in "
-      f'{file}, got {json.dumps(plan)[:200]}'
-    )
+  plan, keys = rundir.read_json(file), {'name', 'overrides', 'arguments'}
+  try:
+    is_fine = all({*run} >= keys for run in plan['runs'])
+    is_fine = is_fine and {*plan} >= {'config', 'sweep'}
+  except (KeyError, TypeError):
+    is_fine = False
+  if not is_fine:
+    raise ValueError(f'expected the plan of a sweep in {file}: {plan!r:.200}')
   return plan
-
-
-def _common(configs: Sequence[dict[str, Any]]):
-  """Returns the most frequent value of each key, and a title."""
-  if not configs:
-    return None, 'Difference'
-  common = {}
-  for key, values in runs_lib.flatten(configs).items():
-    texts = values.map(repr)
-    common[key] = values[texts == texts.mode()[0]].iloc[0]
-  return common, 'Difference from the values of most runs'

@@ -8,7 +8,6 @@ the pruning level; None stands for the network as trained.
 import collections
 from collections.abc import Mapping
 import itertools
-import re
 from typing import Any
 from typing import NamedTuple
 
@@ -22,7 +21,6 @@ class Row(NamedTuple):
 
   labels: tuple[str, ...]
   where: Facts
-  variant: str = ''  # of the config, for `Table.command`
 
 
 class Column(NamedTuple):
@@ -42,9 +40,6 @@ class Table(NamedTuple):
   where: Facts
   rows: tuple[Row, ...]
   columns: tuple[Column, ...]
-  # Trains the networks of a cell. In braces: facts, {variant} of the row,
-  # {twice} the density (at most 1), {name} for the folder.
-  command: str
   sweeps: tuple[str, ...]  # commands that fill the whole table
   # Facts of the reference cell of the paired tests.
   against: tuple[Facts, ...] = ()
@@ -57,22 +52,16 @@ class Table(NamedTuple):
   has_plots: bool = True
 
 
-def launch(config: str, out: str, options: str = '') -> str:
-  """Returns a command of launch.py.
-
-  Example:
-    >>> launch('my.py', 'mine')
-    'python launch.py --config=configs/my.py --workdir=runs/paper/mine'
-  """
-  words = f'python launch.py --config=configs/{config} {options}'.rstrip()
-  return f'{words} --workdir=runs/paper/{out}'
+def launch(config: str, out: str, options: str) -> str:
+  """Returns a command of launch.py."""
+  config = f'--config=configs/{config} {options}'
+  return f'python launch.py {config} --workdir=runs/paper/{out}'
 
 
 def cells(table: Table) -> pd.DataFrame:
   """Returns a row for each cell of a table, row by row.
 
-  Columns: the headings, column, metric, where, command ('' where no network can
-  belong), and panel and line of its plots.
+  Columns: the headings, column, metric, where, and panel and line of its plots.
   """
   found = []
   for row, column in itertools.product(table.rows, table.columns):
@@ -83,7 +72,6 @@ def cells(table: Table) -> pd.DataFrame:
         'column': column.label,
         'metric': column.metric,
         'where': where,
-        'command': _command(table, row, column, where),
         **_place(table, row, column),
       }
     )
@@ -123,23 +111,6 @@ def facts(config: Mapping[str, Any]) -> Facts:
   if 'num_steps' in train and 'batch_size' in train:
     found['examples'] = train['num_steps'] * train['batch_size']
   return {name: value for name, value in found.items() if value is not None}
-
-
-def _command(table: Table, row: Row, column: Column, where: Facts) -> str:
-  """Returns the command of a cell, '' for a dense network below density 1."""
-  density = where.get('density', 1.0)
-  is_dense = where.get('method') == 'dense'
-  if {'density', 'method'} <= where.keys() and (density == 1.0) != is_dense:
-    return ''
-  text = ' '.join([*row.labels, column.label]).lower()
-  words = {**where, 'twice': min(1.0, 2 * density), 'variant': row.variant}
-  words['name'] = re.sub(r'[^a-z0-9.]+', '_', text).strip('_')
-  return table.command.format_map(
-    {
-      name: f'{value:g}' if isinstance(value, float) else value
-      for name, value in words.items()
-    }
-  )
 
 
 def _place(table: Table, row: Row, column: Column) -> dict[str, str]:

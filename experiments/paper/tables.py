@@ -1,17 +1,15 @@
-"""The tables as data: MNIST, CIFAR-10, continual learning; `TABLES` has all.
+"""The tables as data; `TABLES` has all.
 
-The rows and columns of the papers' own tables are known in part only; these
-cover the known part: methods, distributions, densities, tasks.
+They cover the known part of the papers' own: methods, densities, tasks.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.paper import large
 from experiments.paper import table as table_lib
 
+Row, Column, Table = table_lib.Row, table_lib.Column, table_lib.Table
 SHARES = tuple(float(p) for p in np.geomspace(0.01, 1, 20))  # pruning levels
+EXAMPLES = 32_000 * 4_096  # seen in training by the ImageNet recipe
 
 # Weights of each layer of LeNet-300-100, and the factor on the share it keeps.
 _LENET_SIZES, _FACTORS = np.array([784 * 300, 300 * 100, 1000]), [1, 1, 2]
@@ -25,71 +23,74 @@ _STRATEGIES = {
   'fine_tuning': (1.0,), 'joint': (1.0,), 'l2': (1.0,), 'packnet': (1.0, 2.0),
 }  # fmt: skip
 _MEASURES = {
-  'average_accuracy': 'accuracy',
-  'learning_accuracy': 'when learned',
-  'forgetting': 'forgetting',
-  'forward_transfer': 'forward transfer',
-  'intransigence': 'below alone',
-  'owned': 'weights owned',
-  'kept': 'tasks kept',
-}
+  'accuracy': 'average_accuracy', 'when learned': 'learning_accuracy',
+  'forgetting': 'forgetting', 'forward transfer': 'forward_transfer',
+  'below alone': 'intransigence', 'weights owned': 'owned',
+  'tasks kept': 'kept',
+}  # fmt: skip
+# Large experiments: (label, variant of the config, facts).
+_TWICE = {'backward_ratio': 2.0}
+_DENSE, *_LARGE = (
+  (label, variant, {'method': method, 'alpha': alpha, **more})
+  for label, variant, method, alpha, more in (
+    ('dense', 'dense', 'dense', 1.0, {}),
+    ('Top-KAST', 'topkast', 'topkast', 1.0, _TWICE),
+    ('Top-KAST + Powerprop.', 'powerprop_topkast', 'topkast', 1.375, _TWICE),
+    ('gradual', 'magnitude', 'gradual', 1.0, {}),
+    ('gradual + Powerprop.', 'powerprop_magnitude', 'gradual', 1.375, {}),
+    ('RigL', 'rigl', 'rigl', 1.0, {}),
+    ('SET', 'set', 'set', 1.0, {}),
+    ('static', 'static', 'static', 1.0, {}),
+  )
+)
+_DATA = '--config.data.data_dir=DATA'
 
 
 def _pruning(
-  name: str, title: str, heading: str, where: table_lib.Facts, shares,
-  percents: np.ndarray, alphas: Sequence[float], command: str, sweep: str,
+  name: str, title: str, heading: str, where, shares, percents, alphas, sweep,
   **options,
-) -> table_lib.Table:  # fmt: skip
+) -> Table:  # fmt: skip
   """Returns the table of pruning curves: levels, densest first, by alpha."""
-  rows = [table_lib.Row(('as trained',), {'share': None})]
+  rows = [Row(('as trained',), {'share': None})]
   for share, percent in zip(shares[::-1], percents[::-1], strict=True):
-    rows.append(table_lib.Row((f'{percent:.2f}',), {'share': round(share, 9)}))
+    rows.append(Row((f'{percent:.2f}',), {'share': round(share, 9)}))
   columns = (
-    table_lib.Column(f'alpha {alpha:g}', {'alpha': float(alpha)}, 'accuracy')
-    for alpha in alphas
+    Column(f'alpha {a}', {'alpha': float(a)}, 'accuracy') for a in alphas
   )
-  return table_lib.Table(
-    name, title, (heading,), where, tuple(rows), tuple(columns), command,
-    (sweep,), against=({'alpha': 1.0},), lines='columns', **options,
+  return Table(
+    name, title, (heading,), where, tuple(rows), tuple(columns), (sweep,),
+    against=({'alpha': 1.0},), lines='columns', **options,
   )  # fmt: skip
 
 
-def _methods(
-  name: str, title: str, where: table_lib.Facts, command: str, *sweeps: str
-) -> table_lib.Table:
+def _methods(name: str, title: str, where, *sweeps: str) -> Table:
   """Returns the table of every method, by density."""
   rows = (
-    table_lib.Row((method, f'{alpha:g}'), {'method': method, 'alpha': alpha})
+    Row((method, f'{alpha:g}'), {'method': method, 'alpha': alpha})
     for method in _METHODS
     for alpha in (1.0, 2.0)
   )
   columns = (
-    table_lib.Column(f'{100 * density:g}%', {'density': density}, 'accuracy')
-    for density in (1.0, 0.2, 0.1, 0.05, 0.02)
+    Column(f'{100 * x:g}%', {'density': x}, 'accuracy')
+    for x in (1.0, 0.2, 0.1, 0.05, 0.02)
   )
-  return table_lib.Table(
+  return Table(
     name, title, ('method', 'alpha'), {**where, 'share': None}, tuple(rows),
-    tuple(columns), command, sweeps, panel=1,
+    tuple(columns), sweeps, panel=1,
     against=({'alpha': 1.0}, {'method': 'topkast'}),
   )  # fmt: skip
 
 
-def _mnist() -> list[table_lib.Table]:
-  launch = table_lib.launch
-  powerprop = launch('mnist_powerprop.py', 'powerprop')
-  alphas = launch('mnist_powerprop.py', 'powerprop', '--sweep=alphas')
-  densities = launch('mnist_topkast.py', 'topkast', '--sweep=densities')
-  rows = [table_lib.Row(('dense',), {'method': 'dense'}, powerprop)]
+def _mnist() -> list[Table]:
+  """Returns pruning curves, Top-KAST and every method on MNIST."""
+  alphas = table_lib.launch('mnist_powerprop.py', 'powerprop', '--sweep=alphas')
+  densities = table_lib.launch(
+    'mnist_topkast.py', 'topkast', '--sweep=densities'
+  )
+  rows = [Row(('dense',), {'method': 'dense'})]
   for a, b in ((0.1, 0.2), (0.05, 0.1), (0.02, 0.05)):
     where = {'method': 'topkast', 'density': a, 'backward_density': b}
-    section = '--config.method'
-    options = (
-      f'{section}.forward_density={a:g} {section}.backward_density={b:g}'
-    )
-    command = launch('mnist_topkast.py', f'topkast/d{a:g}', options)
-    rows.append(
-      table_lib.Row((f'{100 * a:g}% / {100 * b:g}%',), where, command)
-    )
+    rows.append(Row((f'{100 * a:g}% / {100 * b:g}%',), where))
   kept = np.minimum(1, np.outer(SHARES, _FACTORS)) * _LENET_SIZES
   percents = 100 * kept.astype(int).sum(1) / _LENET_SIZES.sum()
   num_further = sum(share < 0.1 for share in SHARES)
@@ -98,111 +99,200 @@ def _mnist() -> list[table_lib.Table]:
       'mnist_pruning',
       'Powerpropagation on MNIST: one-shot pruning, no retraining',
       'weights kept [%]', {**_LENET, 'method': 'dense'}, SHARES, percents,
-      range(1, 6), powerprop, alphas,
+      range(1, 6), alphas,
     ),
-    table_lib.Table(
+    Table(
       'mnist_topkast', 'Top-KAST on MNIST against dense', ('D / B',),
       {**_LENET, 'share': None}, tuple(rows),
       (
-        table_lib.Column('alpha 1', {'alpha': 1.0}, 'accuracy'),
-        table_lib.Column('alpha 2 (Powerprop.)', {'alpha': 2.0}, 'accuracy'),
+        Column('alpha 1', {'alpha': 1.0}, 'accuracy'),
+        Column('alpha 2 (Powerprop.)', {'alpha': 2.0}, 'accuracy'),
       ),
-      '{variant}', (alphas, densities), against=({'alpha': 1.0},),
-      lines='columns', extra=('train_share', 'minutes'),
+      (alphas, densities), against=({'alpha': 1.0},), lines='columns',
+      extra=('train_share', 'minutes'),
     ),
     _pruning(
       'mnist_topkast_pruning',
       'Top-KAST on MNIST, 10% / 20%, pruned further without retraining',
       'weights kept [%]', {**_LENET, **rows[1].where}, SHARES[:num_further],
-      percents[:num_further], (1, 2), launch('mnist_topkast.py', 'topkast'),
-      densities, has_plots=False,
+      percents[:num_further], (1, 2), densities, has_plots=False,
     ),
     _methods(
       'mnist_methods', 'Every method on MNIST, LeNet-5',
       {'data': 'mnist', 'model': 'lenet5'},
-      launch(
-        'mnist_methods.py:{method},density={density},alpha={alpha}',
-        'methods/{method}_d{density}_a{alpha}',
-      ),
-      launch('mnist_methods.py', 'methods', '--sweep=methods'),
+      table_lib.launch('mnist_methods.py', 'methods', '--sweep=methods'),
     ),
   ]  # fmt: skip
 
 
-def _cifar(name: str, model: str) -> list[table_lib.Table]:
+def _cifar(name: str, model: str) -> list[Table]:
   """Returns the methods and the pruning curves of one network."""
   where = {'data': 'cifar10', 'model': model}
-  data = '--config.data.data_dir=DATA'
   methods, pruning = (
-    table_lib.launch(f'{name}.py', f'{name}/{s}', f'--sweep={s} {data}')
+    table_lib.launch(f'{name}.py', f'{name}/{s}', f'--sweep={s} {_DATA}')
     for s in ('cifar10_methods', 'cifar10_pruning')
   )
-  dense = ':dense,density=1,backward_density=1,alpha={alpha}'
-  each = ':{method},density={density},backward_density={twice},alpha={alpha}'
   return [
     _methods(
-      name, f'Every method on CIFAR-10, {model}', where,
-      table_lib.launch(
-        f'{name}.py{each}', name + '/{method}_d{density}_a{alpha}', data
-      ),
-      pruning, methods,
+      name, f'Every method on CIFAR-10, {model}', where, pruning, methods
     ),
     _pruning(
       f'{name}_pruning',
       f'Powerpropagation on CIFAR-10, {model}: one-shot pruning, no retraining',
-      'level [%]', {**where, 'method': 'dense'}, SHARES, 100 * np.array(SHARES),
-      range(1, 6),
-      table_lib.launch(f'{name}.py{dense}', name + '/dense_d1_a{alpha}', data),
-      pruning,
+      'level [%]',
+      {**where, 'method': 'dense'}, SHARES, 100 * np.array(SHARES),
+      range(1, 6), pruning,
     ),
   ]  # fmt: skip
 
 
+def _columns(metric: str, *densities: float) -> tuple[Column, ...]:
+  """Returns the dense column and one for each density."""
+  sparse = (
+    Column(f'{100 - 100 * density:g}% sparse', {'density': density}, metric)
+    for density in densities
+  )
+  return (Column('dense', {'density': 1.0}, metric), *sparse)
+
+
+def _imagenet() -> Table:
+  file, facts = 'imagenet_resnet50.py', _DENSE[2] | {'examples': EXAMPLES}
+  rows = [Row(('dense', '', '1x'), facts)]
+  for label, _, where in _LARGE:
+    for kind, name, length in (
+      ('uniform', 'uniform', 1), ('erdos_renyi_kernel', 'ERK', 1),
+      ('erdos_renyi_kernel', 'ERK', 5),
+    ):  # fmt: skip
+      if length == 1 or label.startswith(('Top-KAST', 'RigL')):
+        facts = {'distribution': kind, 'examples': length * EXAMPLES}
+        rows.append(Row((label, name, f'{length}x'), where | facts))
+  return Table(
+    'imagenet', 'ResNet-50 on ImageNet, top-1 accuracy',
+    ('method', 'distribution', 'length'),
+    {'data': 'imagenet', 'model': 'resnet50', 'share': None}, tuple(rows),
+    _columns('accuracy', 0.2, 0.1, 0.05, 0.02, 0.01),
+    tuple(
+      table_lib.launch(file, f'imagenet/{k}', f'--sweep=imagenet_{k} {_DATA}')
+      for k in ('dense_to_sparse', 'sparse_to_sparse', 'extended')
+    ),
+    against=({'alpha': 1.0}, {'method': 'rigl', 'alpha': 1.0}),
+    varies=('train.num_steps', 'optimizer.schedule.'),
+  )  # fmt: skip
+
+
+def _photographs() -> Table:
+  """Returns the table of a few full-size steps in two dtypes."""
+  name = 'photographs'
+  losses = {'steps 1-2': 'first_loss', 'steps 3-4': 'last_loss'}
+  return Table(
+    name, f'ResNet-50 on {name}: the loss of a few steps of every method',
+    ('method',),
+    {'data': 'imagenet', 'model': 'resnet50', 'num_steps': 4, 'share': None},
+    tuple(
+      Row((variant,), where)
+      for _, variant, where in (_DENSE, *reversed(_LARGE))
+    ),
+    tuple(
+      Column(f'{dtype}: {label}', {'compute_dtype': dtype}, metric)
+      for dtype in ('float32', 'bfloat16')
+      for label, metric in {**losses, 'afterwards': 'loss'}.items()
+    ),
+    (table_lib.launch(f'{name}_resnet50.py', name, f'--sweep={name} {_DATA}'),),
+    across=('model.compute_dtype',), has_plots=False,
+  )  # fmt: skip
+
+
+def _small_text() -> Table:
+  """Returns the table of a small model on the text in the repository."""
+  rows = [Row(('dense', ''), {**_DENSE[2], 'density': 1.0})]
+  plain, powered = _LARGE[:2]
+  for (name, _, where), a, b in (
+    (plain, 0.2, 0.4), (plain, 0.1, 0.2), (plain, 0.1, 1.0), (plain, 0.05, 0.1),
+    (powered, 0.2, 0.4),
+  ):  # fmt: skip
+    facts = {'density': a, 'backward_density': b}
+    facts['backward_ratio'] = round(b / a, 6)
+    rows.append(Row((name, f'{100 * a:g}% / {100 * b:g}%'), where | facts))
+  rows.append(Row(('static', '20%'), {**_LARGE[-1][2], 'density': 0.2}))
+  options = "--sweep=text '--config.seeds=(0,1,2)'"
+  return Table(
+    'text', 'A small Transformer-XL on the King James text',
+    ('method', 'D / B'), {'data': 'kjv'}, tuple(rows),
+    (Column('bits per character', {}, 'bits_per_character'),),
+    (table_lib.launch('text_transformer_xl.py', 'text', options),),
+    extra=('density', 'inference_share', 'train_share'),
+  )  # fmt: skip
+
+
+def _text(name: str, title: str, metric: str, base: int) -> Table:
+  widths = {'base': base, 'large': 1024}
+  return Table(
+    name, f'Transformer-XL on {title}', ('method', 'size'), {'data': name},
+    tuple(
+      Row((label, size), {**where, 'd_model': width})
+      for size, width in widths.items()
+      for label, _, where in (_DENSE, *_LARGE)
+    ),
+    _columns(metric, 0.2, 0.1, 0.05),
+    tuple(
+      table_lib.launch(
+        f'{name}_transformer_xl.py:size={size}', f'{name}_{size}',
+        '--sweep=language --config.data.path=PATH',
+      )
+      for size in widths
+    ),
+    against=({'alpha': 1.0},), panel=1,
+    # Each size has its own recipe.
+    varies=('model.', 'optimizer.', 'train.', 'evaluation.'),
+  )  # fmt: skip
+
+
 def _continual(
-  name: str, title: str, data: str, num_tasks: int, variant: str,
+  name: str, title: str, data: str, num_tasks: int, config: str,
   sweep: str = 'strategies', options: str = '',
-) -> table_lib.Table:  # fmt: skip
-  launch, file = table_lib.launch, variant.partition(':')[0]
+) -> Table:  # fmt: skip
   rows = (
-    table_lib.Row((name, f'{alpha:g}'), {'strategy': name, 'alpha': alpha})
+    Row((name, f'{alpha:g}'), {'strategy': name, 'alpha': alpha})
     for name, alphas in _STRATEGIES.items()
     for alpha in alphas
   )
-  return table_lib.Table(
+  return Table(
     name, title, ('strategy', 'alpha'), {'data': data, 'num_tasks': num_tasks},
     tuple(rows),
-    tuple(table_lib.Column(text, {}, key) for key, text in _MEASURES.items()),
-    launch(
-      variant + 'strategy={strategy},alpha={alpha}',
-      name + '/{strategy}_a{alpha}', options,
-    ),
-    (launch(file, name, f'--sweep={sweep} {options}'),),
+    tuple(Column(text, {}, key) for text, key in _MEASURES.items()),
+    (table_lib.launch(config, name, f'--sweep={sweep} {options}'.rstrip()),),
     against=({'alpha': 1.0}, {'strategy': 'packnet', 'alpha': 1.0}),
   )  # fmt: skip
 
 
-TABLES: dict[str, table_lib.Table] = {
+TABLES: dict[str, Table] = {
   table.name: table
   for table in (
     *_mnist(),
     *_cifar('cifar10_alexnet', 'alexnet'),
     *_cifar('cifar10_wrn', 'wide_resnet'),
-    *large.TABLES,
+    _imagenet(),
+    _photographs(),
+    _small_text(),
+    _text(
+      'enwik8', 'enwik8, bits per character', 'bits_per_character', 512
+    ),
+    _text('wikitext103', 'WikiText-103, perplexity', 'perplexity', 410),
     _continual(
       'permuted_mnist', 'Permuted MNIST, 10 tasks', 'permuted_mnist', 10,
-      'permuted_mnist.py:',
+      'permuted_mnist.py',
     ),
     _continual(
       'permuted_mnist_100', 'Permuted MNIST, 100 tasks', 'permuted_mnist', 100,
-      'permuted_mnist.py:hundred,', 'hundred_tasks',
+      'permuted_mnist.py', 'hundred_tasks',
     ),
     _continual(
       'split_mnist', 'Split MNIST, 5 tasks of two digits', 'split_mnist', 5,
-      'split_mnist.py:',
+      'split_mnist.py',
     ),
     _continual(
       'cifar_tasks', 'CIFAR-10, then 50 classes of CIFAR-100, in 6 tasks',
-      'cifar', 6, 'cifar_tasks.py:', options='--config.tasks.data_dir=DATA',
+      'cifar', 6, 'cifar_tasks.py', options='--config.tasks.data_dir=DATA',
     ),
   )
 }  # fmt: skip

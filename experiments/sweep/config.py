@@ -17,10 +17,8 @@ def load(
 ) -> ml_collections.ConfigDict:
   """Returns the config of 'FILE[:VARIANT]', locked, with overrides applied.
 
-  Args:
-    config: the file and the argument of its `get_config`.
-    overrides: flags such as `--config.section.key=value`.
-    name: of these flags, in place of 'config'.
+  Overrides are flags such as `--config.section.key=value`; `name` replaces
+  'config' there.
 
   Raises:
     ValueError: If the file returns no config, or an override does not fit it.

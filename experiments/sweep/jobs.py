@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any
 
 from experiments import interrupt as interrupt_lib
 from experiments import rundir
@@ -28,27 +27,20 @@ def train(
   plan: plan_lib.Plan,
   workdir: pathlib.Path,
   jobs: int,
-  start: Callable[[plan_lib.Run, int], Any],
+  start: Callable[[plan_lib.Run, int], subprocess.Popen],
 ) -> int:
   """Trains the runs in processes, `jobs` at a time; returns the exit code.
 
   SIGINT and SIGTERM terminate the processes, which save; a second SIGINT kills
   them.
 
-  Args:
-    plan: checked.
-    workdir: folder of the plan.
-    jobs: processes at a time.
-    start: starts a run in a slot below `jobs` and returns its process, with
-      `poll`, `terminate` and `kill` as of `subprocess.Popen`.
-
-  Raises:
-    ValueError: If the folder is in use.
+  `start` starts a run in a slot below `jobs` and returns its process. Raises
+  ValueError if the folder is in use.
   """
   found = {run.name: run_lib.ended(workdir, run) for run in plan.runs}
   endings = {name: ending for name, ending in found.items() if ending}
   waiting = collections.deque(r for r in plan.runs if r.name not in endings)
-  running: dict[str, tuple[int, Any]] = {}
+  running: dict[str, tuple[int, subprocess.Popen]] = {}
   with contextlib.ExitStack() as stack:
     stack.callback(rundir.lock(workdir).release)
     plan_lib.write(plan, workdir)
@@ -117,12 +109,10 @@ def children(
     os.close(writer)
 
 
-def command(
-  run: plan_lib.Run, workdir: pathlib.Path, *more: str
-) -> tuple[str, ...]:
+def command(run: plan_lib.Run, workdir: pathlib.Path, *more: str) -> list[str]:
   """Returns the command that trains one run of a plan alone."""
   folder = f'--workdir={workdir / run.name}'
-  return (sys.executable, str(_LAUNCH), *run.arguments, folder, *more)
+  return [sys.executable, str(_LAUNCH), *run.arguments, folder, *more]
 
 
 def visible_devices(

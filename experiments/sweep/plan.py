@@ -49,27 +49,26 @@ class Plan(NamedTuple):
 def make(
   config: str, shared: Sequence[str] = (), sweep: str | None = None
 ) -> Plan:
-  """Returns a plan.
+  """Returns the plan of a config, or of a sweep of it, see `points.find`.
 
   Args:
     config: 'FILE' or 'FILE:VARIANT'.
     shared: overrides of all runs, such as `--config.train.num_steps=10`.
-    sweep: name of a sweep, see `points.find`; None for the config itself.
+    sweep: its name.
 
   Raises:
     ValueError: If a config cannot be loaded or expanded, or two runs have one
       name or config; names the run.
   """
-  if sweep is None:
-    runs = _expand('', {}, points.arguments(config, {}, shared))
-    return Plan(config, sweep, _distinct(runs))
-  runs = []
-  for point in points.collect(points.find(sweep, config)):
-    name = points.name_of(point)
+  runs, found = [], [{}]
+  if sweep is not None:
+    found = points.collect(points.find(sweep, config))
+  for point in found:
+    name = '' if sweep is None else points.name_of(point)
     try:
       runs += _expand(name, point, points.arguments(config, point, shared))
     except ValueError as error:
-      raise ValueError(f'run {name!r}: {error}') from error
+      raise ValueError(f'run {name!r}: {error}' if name else error) from error
   return Plan(config, sweep, _distinct(runs))
 
 

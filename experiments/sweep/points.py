@@ -34,21 +34,15 @@ _UNSAFE = re.compile(r'[^A-Za-z0-9._=,+-]')
 
 
 def find(name: str, config: str) -> Callable[[Callable], None]:
-  """Returns a sweep.
-
-  Args:
-    name: of a function in the config's file or in `sweeps.py` beside it, or
-      'FILE:NAME'.
-    config: 'FILE' or 'FILE:VARIANT'.
+  """Returns the sweep of a name, or of 'FILE:NAME'.
 
   Raises:
     ValueError: If there is none; lists the existing ones.
   """
   file, _, function = name.rpartition(':')
-  own = pathlib.Path(config.partition(':')[0])
+  own = pathlib.Path(file or config.partition(':')[0])
   beside = own.with_name('sweeps.py')
-  files = [own, beside] if beside.is_file() else [own]
-  files = [pathlib.Path(file)] if file else files
+  files = [own, beside] if beside.is_file() and not file else [own]
   known: dict[str, Callable] = {}
   for path in files:
     known = {**_sweeps_in(path), **known}
@@ -63,10 +57,6 @@ def find(name: str, config: str) -> Callable[[Callable], None]:
 
 def collect(sweep: Callable[[Callable], None]) -> list[Overrides]:
   """Returns the overrides that a sweep adds, in order.
-
-  Example:
-    >>> collect(lambda add: [add({'seeds': (i,)}) for i in range(2)])
-    [{'seeds': (0,)}, {'seeds': (1,)}]
 
   Raises:
     ValueError: If one is no flat mapping of plain values, or there is none.

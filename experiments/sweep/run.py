@@ -82,9 +82,7 @@ def train(plan: plan_lib.Plan, workdir: pathlib.Path) -> int:
   plan, any other failure its run alone.
 
   Raises:
-    ValueError: If the data of the first run do not fit or the folder is in use;
-      nothing is changed then.
-    OSError: If the folder cannot be created.
+    ValueError: If the data of the first run do not fit or the folder is in use.
   """
   left = [run for run in plan.runs if not ended(workdir, run)]
   if left:
@@ -151,9 +149,7 @@ def conclude(
 
 
 def states(
-  plan: plan_lib.Plan,
-  workdir: pathlib.Path,
-  endings: Mapping[str, Ending],
+  plan: plan_lib.Plan, workdir: pathlib.Path, endings: Mapping[str, Ending]
 ) -> dict[str, status.State]:
   """Returns the state of each run by name, with this command's failures."""
   found = {run.name: status.read(workdir / run.name) for run in plan.runs}
@@ -176,11 +172,9 @@ def say_interrupted(number: int, what: str) -> int:
 def ended(workdir: pathlib.Path, run: plan_lib.Run) -> Ending | None:
   """Returns the ending of a done or diverged run, as rank 0 sees it."""
   state = status.read(workdir / run.name)
-  codes = (None, 0, DIVERGED)
-  names = ('', 'done', 'diverged')
-  is_ended = multihost.is_first() and state.status in names
-  number = multihost.largest(names.index(state.status) if is_ended else 0)
-  return Ending(codes[number], state.message) if number else None
+  code = {'done': 0, 'diverged': DIVERGED}.get(state.status, -1)
+  code = multihost.largest(code + 1 if multihost.is_first() else 0) - 1
+  return None if code < 0 else Ending(code, state.message)
 
 
 def _prepare(run: plan_lib.Run, folder: pathlib.Path) -> Any:

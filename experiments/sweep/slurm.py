@@ -1,13 +1,11 @@
-"""Runs as jobs through submitit: a Slurm array, or its local executor.
+"""Runs as a Slurm array, through submitit.
 
 Slurm sends SIGUSR2 before it preempts a job or its time is over: the run saves,
 and the job is requeued with the same command.
 """
 
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-import contextlib
 import os
 import pathlib
 import shlex
@@ -40,22 +38,17 @@ class Cluster(NamedTuple):
   num_requeues: int
 
 
-def make_cluster(executor: str, section: Mapping[str, Any]) -> Cluster:
-  """Returns the resources of each job.
-
-  Args:
-    executor: 'slurm', or 'local', which has one process for each run.
-    section: keys of `configs/cluster.py`.
+def make_cluster(section: Mapping[str, Any]) -> Cluster:
+  """Returns the resources of each job, from the keys of `configs/cluster.py`.
 
   Raises:
     ValueError: If a key is unknown or a number too small.
   """
-  return build.call(_cluster, section, name='cluster', executor=executor)
+  return build.call(_cluster, section, name='cluster')
 
 
 def _cluster(
   *,
-  executor: str,
   time_min: int,
   nodes: int,
   tasks_per_node: int,
@@ -68,13 +61,9 @@ def _cluster(
   **names: str | None,  # partition, account, ...
 ) -> Cluster:
   build.check_least(
-    'cluster',
-    1,
-    time_min=time_min,
-    nodes=nodes,
-    tasks_per_node=tasks_per_node,
-    signal_delay_s=signal_delay_s,
-  )
+    'cluster', 1, time_min=time_min, nodes=nodes,
+    tasks_per_node=tasks_per_node, signal_delay_s=signal_delay_s,
+  )  # fmt: skip
   build.check_least('cluster', 0, num_requeues=num_requeues)
   if signal_delay_s >= 60 * time_min:
     raise ValueError(
@@ -82,11 +71,6 @@ def _cluster(
       f'{60 * time_min} s, got {signal_delay_s}'
     )
   num_tasks = nodes * tasks_per_node
-  if executor == 'local' and num_tasks > 1:
-    raise ValueError(
-      'expected one task of a run with --executor=local, got '
-      f'{num_tasks}: cluster.nodes and cluster.tasks_per_node'
-    )
   path = f'export PYTHONPATH={shlex.quote(str(_ROOT))}'
   slurm = {
     'time': time_min,
@@ -119,16 +103,18 @@ class Command:
   def __call__(self) -> int:
     """Runs the command; returns its exit code."""
     previous = signal.signal(signal.SIGTERM, lambda *_: self._terminate())
+    # Signals of the job reach the command through this process alone.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
     try:
-      # Signals of the job reach the command through this process alone.
-      with _blocked(signal.SIGUSR2):
-        self._process = subprocess.Popen(self.command, start_new_session=True)
+      self._process = subprocess.Popen(self.command, start_new_session=True)
+      signal.pthread_sigmask(signal.SIG_SETMASK, mask)
       # `wait` would hold a lock that `checkpoint`, called by a signal handler,
       # needs.
       while self._process.poll() is None:
         time.sleep(_POLL_S)
       return self._process.returncode
     finally:
+      signal.pthread_sigmask(signal.SIG_SETMASK, mask)
       signal.signal(signal.SIGTERM, previous)
 
   def checkpoint(self) -> submitit.helpers.DelayedSubmission:
@@ -142,55 +128,6 @@ class Command:
     if self._process is not None:
       self._process.terminate()
 
-  def __getstate__(self) -> dict[str, Any]:
-    return {'command': self.command, '_process': None}
-
-
-class LocalJob(NamedTuple):
-  """A job of submitit on this machine, with the interface of a process."""
-
-  job: submitit.LocalJob
-
-  def poll(self) -> int | None:
-    """Returns the exit code, None while the job runs."""
-    if not self.job.done():
-      return None
-    try:
-      return self.job.result()
-    except Exception:  # of any kind; the job's log has it
-      return 1
-
-  def terminate(self) -> None:
-    """Asks the run to save and end."""
-    os.kill(int(self.job.job_id), signal.SIGTERM)
-
-  def kill(self) -> None:
-    """Terminates the run and kills the process that started it."""
-    self.terminate()
-    os.kill(int(self.job.job_id), signal.SIGKILL)
-
-
-def start_local(
-  workdir: pathlib.Path, cluster: Cluster, run: plan_lib.Run, slot: int
-) -> LocalJob:
-  """Starts a run through submitit on this machine."""
-  del slot  # submitit chooses the GPUs
-  executor = submitit.LocalExecutor(
-    workdir / points.JOBS / run.name, max_num_timeout=cluster.num_requeues
-  )
-  executor.update_parameters(
-    timeout_min=cluster.slurm['time'],
-    signal_delay_s=cluster.slurm['signal_delay_s'],
-    gpus_per_node=cluster.slurm.get('gpus_per_node', 0),
-  )
-  paths = os.environ.get('PYTHONPATH', '').split(':')
-  if str(_ROOT) not in paths:
-    os.environ['PYTHONPATH'] = ':'.join(filter(None, (str(_ROOT), *paths)))
-  # On Ctrl-C submitit would kill the run after a second; the sweep sends
-  # SIGTERM instead.
-  with _blocked(signal.SIGINT):
-    return LocalJob(executor.submit(Command(jobs.command(run, workdir))))
-
 
 def submit(
   plan: plan_lib.Plan,
@@ -200,16 +137,8 @@ def submit(
 ) -> dict[str, str]:
   """Submits runs that are neither ended nor queued as one Slurm array.
 
-  Failed runs become interrupted, so that --watch waits for them.
-
-  Args:
-    plan: checked.
-    workdir: folder of the plan.
-    cluster: resources of each job.
-    parallel: jobs at a time; None: all.
-
-  Returns:
-    The ids of the new jobs by the name of the run.
+  Failed runs become interrupted, so that --watch waits for them. At most
+  `parallel` jobs run at a time. Returns the ids of the new jobs by run.
 
   Raises:
     ValueError: If there is no Slurm here, or it refuses.
@@ -268,13 +197,3 @@ def _queued() -> set[str]:
       f'expected Slurm on this machine, but {" ".join(command)}: {error}; '
       '--dry_run shows the jobs without it'
     ) from error
-
-
-@contextlib.contextmanager
-def _blocked(number: int) -> Iterator[None]:
-  """Blocks a signal, also in the processes started meanwhile."""
-  before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
-  try:
-    yield
-  finally:
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)

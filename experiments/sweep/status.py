@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from collections.abc import Mapping
 import contextlib
-import datetime
 import json
 import os
 import pathlib
@@ -12,19 +11,14 @@ from typing import Any
 from typing import NamedTuple
 
 import rich.console
-import rich.live
-import rich.table
-import rich.text
+import rich.progress
 
 from experiments import metrics
+from experiments import progress
 from experiments import rundir
 
 ENDED = ('done', 'diverged')  # nothing is left to train
-STYLES = {
-  'running': 'bold cyan', 'failed': 'red', 'diverged': 'red',
-  'interrupted': 'yellow', 'waiting': 'dim', 'done': 'green',
-}  # fmt: skip
-
+ORDER = ('running', 'failed', 'diverged', 'interrupted', 'waiting', 'done')
 _METRICS = ('accuracy', 'bits_per_character', 'perplexity', 'loss')
 _TAIL = 64 * 1024  # bytes read at the end of the metrics
 
@@ -59,13 +53,8 @@ def read(folder: str | os.PathLike[str]) -> State:
     status = 'interrupted'
   rows = _last_rows(folder / metrics.FILE)
   step = max([row['step'] for row in rows[-1:]] + [found.get('step') or 0])
-  return State(
-    status,
-    step,
-    found.get('total_steps'),
-    _metric(rows),
-    found.get('message') or '',
-  )
+  total, message = found.get('total_steps'), found.get('message') or ''
+  return State(status, step, total, _metric(rows), message)
 
 
 def counts(states: Iterable[State]) -> str:
@@ -76,7 +65,7 @@ def counts(states: Iterable[State]) -> str:
     '2 runs: 1 waiting, 1 done'
   """
   statuses = [state.status for state in states]
-  parts = [f'{statuses.count(s)} {s}' for s in STYLES if s in statuses]
+  parts = [f'{statuses.count(s)} {s}' for s in ORDER if s in statuses]
   plural = '' if len(statuses) == 1 else 's'
   return f'{len(statuses)} run{plural}: {", ".join(parts)}'
 
@@ -89,94 +78,48 @@ def report(states: Mapping[str, State]) -> None:
       print(f'{state.status}: {name}: {state.message}')
 
 
-def steps_of(state: State) -> str:
-  """Returns steps done and in all, such as '20/80'; '' before the first."""
-  if state.total_steps is None:
-    return str(state.step or '')
-  return f'{state.step}/{state.total_steps}'
-
-
-def make_table(
-  states: Mapping[str, State], left: Mapping[str, float | None]
-) -> rich.table.Table:
-  """Returns a table with a row for each run; those that run come first.
-
-  Args:
-    states: by name.
-    left: seconds until the end, where known.
-  """
-  table = rich.table.Table(title=counts(states.values()))
-  for header in ('run', 'state', 'step', 'metric', 'time left'):
-    justify = 'right' if header in ('step', 'time left') else 'left'
-    table.add_column(header, justify=justify, overflow='fold')
-  order = list(STYLES)
-  for name in sorted(states, key=lambda name: order.index(states[name].status)):
-    state, seconds = states[name], left.get(name)
-    table.add_row(
-      rich.text.Text(name),
-      rich.text.Text(state.status, STYLES[state.status]),
-      steps_of(state),
-      state.metric,
-      str(datetime.timedelta(seconds=round(seconds))) if seconds else '',
-    )
-  return table
-
-
 class Live:
-  """Shows states while runs train: a table on a terminal, else lines."""
+  """Shows changes of states as lines and, on a terminal, bars of what runs."""
 
   def __init__(self, console: rich.console.Console | None = None):
     self._console = console or rich.console.Console()
-    self._first: dict[str, tuple[float, int]] = {}  # time and step first seen
+    self._bars = progress.make_bars(
+      self._console, disable=not self._console.is_terminal
+    )
+    self._tasks: dict[str, rich.progress.TaskID] = {}
     self._shown: dict[str, str] = {}
-    self._live = rich.live.Live(console=self._console, auto_refresh=False)
 
   def __enter__(self) -> 'Live':
-    if self._console.is_terminal:
-      self._live.start()
+    self._bars.start()
     return self
 
   def __exit__(self, *exception: object) -> None:
-    self._live.stop()
+    self._bars.stop()
 
   def update(self, states: Mapping[str, State]) -> None:
-    """Shows the states; without a terminal, those that changed."""
-    if self._console.is_terminal:
-      left = {name: self._left(name, state) for name, state in states.items()}
-      self._live.update(make_table(states, left), refresh=True)
-      return
+    """Shows the states by the name of the run."""
     ended = sum(state.status in ENDED for state in states.values())
     for name, state in states.items():
+      if name not in self._tasks:
+        self._tasks[name] = self._bars.add_task('', total=None)
+      self._bars.update(
+        self._tasks[name], completed=state.step, total=state.total_steps,
+        description=', '.join(filter(None, (name, state.metric))),
+        visible=state.status == 'running',
+      )  # fmt: skip
       if self._shown.get(name, 'waiting') != state.status:
         self._shown[name] = state.status
-        line = f'[{ended}/{len(states)}] {name}: {state.status}'
-        line += f', {state.metric}' if state.metric else ''
-        # The console would wrap the line.
-        print(line, file=self._console.file, flush=True)
-
-  def _left(self, name: str, state: State) -> float | None:
-    """Returns the seconds left, at the rate since the run was first seen."""
-    if state.status != 'running':
-      self._first.pop(name, None)
-      return None
-    now = time.monotonic()
-    then, step = self._first.setdefault(name, (now, state.step))
-    if state.total_steps is None or state.step <= step:
-      return None
-    return (state.total_steps - state.step) * (now - then) / (state.step - step)
+        words = (f'{name}: {state.status}', state.metric)
+        line = f'[{ended}/{len(states)}] ' + ', '.join(filter(None, words))
+        progress.print_line(self._console, line)
 
 
 def watch(
-  folders: Mapping[str, pathlib.Path], every_s: float = 1.0
+  folders: Mapping[str, pathlib.Path],
 ) -> tuple[dict[str, State], bool]:
   """Shows runs that other processes train until all have ended, or Ctrl-C.
 
-  Args:
-    folders: of the runs, by name.
-    every_s: seconds between two looks at the folders.
-
-  Returns:
-    The last state of each run, and whether all have ended.
+  Returns the last state of each run, and True if all have ended.
   """
   states: dict[str, State] = {}
   with Live() as shown:
@@ -186,7 +129,7 @@ def watch(
         shown.update(states)
         if all(s.status in (*ENDED, 'failed') for s in states.values()):
           return states, True
-        time.sleep(every_s)
+        time.sleep(1.0)
     except KeyboardInterrupt:
       return states, False
 

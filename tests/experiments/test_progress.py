@@ -41,14 +41,6 @@ def test_a_line_says_which_of_several_runs_it_is_of():
   ]  # fmt: skip
 
 
-def test_lines_are_not_wrapped():
-  console = rich.console.Console(file=io.StringIO(), width=20)
-  with progress_lib.Progress(1, console=console) as shown:
-    shown.start(0, '', 4)
-    shown.update(1, {'a_rather_long_name': 1.0, 'another_long_name': 2.0})
-  assert console.file.getvalue().count('\n') == 1
-
-
 def test_on_a_terminal_there_are_bars_of_all_runs_and_of_one():
   text = show(True, 0.0, num_runs=3)
   plain = re.sub(r'\x1b\[[?\d;]*[A-Za-z]', '', text)
@@ -58,16 +50,9 @@ def test_on_a_terminal_there_are_bars_of_all_runs_and_of_one():
   assert not re.search(r'(?:^|[\r\n])\[\d/3\] ', plain)
 
 
-def test_nothing_is_shown_if_disabled(capsys):
-  with progress_lib.Progress(1, disable=True) as shown:
-    shown.start(0, 'x', 4)
-    shown.update(4, {})
-  assert capsys.readouterr().out == ''
-
-
 def test_the_rate_is_that_of_this_command():
   file, now = io.StringIO(), 0.0
-  console = rich.console.Console(file=file, get_time=lambda: now)
+  console = rich.console.Console(file=file, get_time=lambda: now, width=20)
   with progress_lib.Progress(1, every_s=0, console=console) as shown:
     shown.start(0, '', 1000)
     for step in (800, 802):  # resumed before 800

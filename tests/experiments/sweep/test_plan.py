@@ -26,15 +26,6 @@ def write_sweep(folder, text):
   return f'{path}:sweep'
 
 
-def test_a_config_with_one_network_is_a_run_without_a_name():
-  shared = ['--config.seeds=(7,)', '--config.powerprop.alphas=(2,)']
-  [run] = plan.make(DENSE, shared).runs
-  assert run.name == ''
-  assert run.config['seed'] == 7
-  assert 'seeds' not in run.config
-  assert run.config['powerprop'] == {'alpha': 2.0, 'optimizer_in': 'theta'}
-
-
 def test_a_config_expands_to_its_alphas_and_seeds():
   shared = ['--config.seeds=(3,4)', '--config.powerprop.alphas=(1.0,1.375)']
   runs = plan.make(DENSE, [*shared, '--config.train.num_steps=900']).runs
@@ -45,6 +36,10 @@ def test_a_config_expands_to_its_alphas_and_seeds():
   assert [run.config['train']['num_steps'] for run in runs] == [900] * 4
   assert runs[3].overrides == {'powerprop.alphas': (1.375,), 'seeds': (4,)}
   assert alone(runs[3]) == runs[3].config
+  assert 'seeds' not in runs[3].config
+  assert runs[3].config['powerprop'] == {
+    'alpha': 1.375, 'optimizer_in': 'theta',
+  }  # fmt: skip
 
 
 def test_a_point_of_a_sweep_expands_too(tmp_path):
@@ -71,12 +66,9 @@ def test_a_point_of_a_sweep_expands_too(tmp_path):
   [
     ('seeds=()', r'config\.seeds: expected one or more .* got \[\]'),
     ('seeds=(1,1)', r'config\.seeds: .* got \[1, 1\]'),
-    ('seeds=(-1,)', r'each seed >= 0 and < 4294967296, got \[-1\]'),
     ('seeds=(4294967296,)', r'got \[4294967296\]'),
     ('seeds=(0.5,)', r'got \[0\.5\]'),
     ('powerprop.alphas=(0.9,)', r'powerprop\.alphas: .* got \[0\.9\]'),
-    ('powerprop.alphas=(1e999,)', r'got \[inf\]'),
-    ('powerprop.alphas=("x",)', r"got \['x'\]"),
     # The names of their folders would be one.
     ('powerprop.alphas=(2.0,2.0000001)', "'alpha=2,seed=0' and 'alpha=2,"),
   ],
@@ -95,11 +87,9 @@ def test_seeds_and_alphas_out_of_range_are_refused(override, message):
      "got 'base' and 'train.batch_size=60'"),
     ("add({'train.num_stps': 3})",
      "run 'train.num_stps=3': unknown config key .*\"num_steps\""),
-    ("add({'trian.num_steps': 3})", 'unknown config key .*"train"'),
     ("add({'train.num_steps': 1.5})", "run 'train.num_steps=1.5': .*1.5"),
     ("add({'config': ':quik'})", "run 'quik': .*got 'quik,quick'"),
     ("add({'config': 'no.py:x'})", "run 'no,x': expected a config file"),
-    ("add({'seeds': ()})", "run 'seeds=none': config.seeds: expected one"),
   ],
 )  # fmt: skip
 def test_mistakes_name_the_run(tmp_path, text, message):
@@ -111,7 +101,6 @@ def test_mistakes_name_the_run(tmp_path, text, message):
   ('text', 'message'),
   [
     ('def get_config(:', 'SyntaxError: invalid syntax'),
-    ('import absent_module', "ModuleNotFoundError: No module named 'absent"),
     ('def get_config(): return 1 / 0', 'ZeroDivisionError: division by zero'),
     (
       'import ml_collections\n'
@@ -120,8 +109,6 @@ def test_mistakes_name_the_run(tmp_path, text, message):
     ),
     ('def get_config(): return None', 'return a ConfigDict, got None'),
     ('x = 1', 'expected a function get_config, got none'),
-    ('def get_config(size): pass', 'missing 1 required positional argument'),
-    ('def get_config(): raise ValueError("expected a")', r'my\.py: expected a'),
   ],
 )
 def test_a_config_file_that_fails_is_named(tmp_path, text, message):

@@ -105,16 +105,9 @@ def test_a_sweep_that_is_not_there_is_named_with_the_nearest(name, message):
     points.find(name, DENSE)
 
 
-@pytest.mark.parametrize(
-  ('overrides', 'message'),
-  [
-    ({'method': {'name': 'rigl'}}, "'method': expected a number, a string"),
-    ({'seeds': None}, "'seeds': expected a number"),
-    (3, 'expected a dict of overrides, got 3'),
-  ],
-)
-def test_overrides_that_are_not_flat_are_refused(overrides, message):
-  with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize('overrides', [{'method': {}}, {'seeds': None}, 3])
+def test_overrides_that_are_not_flat_are_refused(overrides):
+  with pytest.raises(ValueError, match=r'expected a (number|dict)'):
     points.collect(lambda add: add(overrides))
   with pytest.raises(ValueError, match='expected a sweep that adds runs'):
     points.collect(lambda add: None)

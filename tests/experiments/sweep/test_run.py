@@ -43,6 +43,8 @@ def test_one_network_is_trained_in_the_folder_itself(command, capsys):
   assert summary['results']['accuracy'] == 0.5
   assert summary['wall_time_s'] == 1.0
   assert '20/20, loss 0.1' in capsys.readouterr().out
+  assert run(*NETWORKS) == run_lib.USER_ERROR  # the folder of one run
+  assert 'is the folder of one run' in capsys.readouterr().err
 
 
 def test_several_networks_have_folders_and_are_trained_once(command, capsys):
@@ -95,6 +97,19 @@ def test_the_exit_code_says_how_a_run_ended(
   assert not rundir.is_locked(workdir)
 
 
+@pytest.mark.parametrize(
+  ('rate', 'code', 'text'),
+  [(4.0, run_lib.MACHINE, ''), (7.0, 143, 'SIGTERM: stopped between runs')],
+)
+def test_a_full_disk_or_a_signal_between_runs_starts_no_more(
+  command, capsys, rate, code, text
+):
+  run, _ = command
+  assert run(*NETWORKS, f'--config.train.learning_rate={rate}') == code
+  assert [path.name for path in fakes.Task.trained] == NAMES[:1]
+  assert text in capsys.readouterr().out
+
+
 def test_a_signal_ends_the_plan_and_the_same_command_goes_on(command, capsys):
   run, workdir = command
   flags = [*NETWORKS, '--config.train.learning_rate=6.0']
@@ -106,12 +121,6 @@ def test_a_signal_ends_the_plan_and_the_same_command_goes_on(command, capsys):
     assert run(*flags) == 143
     assert [p.name for p in fakes.Task.trained[-2:]] == NAMES[end - 2 : end]
   assert run(*flags) == 0
-
-
-def test_a_full_disk_ends_the_plan(command):
-  run, _ = command
-  assert run(*NETWORKS, '--config.train.learning_rate=4.0') == run_lib.MACHINE
-  assert len(fakes.Task.trained) == 1
 
 
 def test_a_disk_full_of_results_is_no_mistake_of_the_user(
@@ -169,14 +178,6 @@ def test_runs_are_listed_with_their_states(command, config, capsys):
   assert re.fullmatch(r' +1 seeds=1 +done +20/20 +accuracy 0.5', done)
 
 
-def test_several_runs_do_not_share_the_folder_of_one(command, capsys):
-  run, workdir = command
-  assert run() == 0
-  assert run(*NETWORKS) == run_lib.USER_ERROR
-  assert 'is the folder of one run' in capsys.readouterr().err
-  assert {path.name for path in workdir.iterdir() if path.is_dir()} == set()
-
-
 def test_an_evaluation_is_written_beside_each_run(command, capsys, monkeypatch):
   run, workdir = command
   assert run(*NETWORKS) == 0
@@ -188,10 +189,3 @@ def test_an_evaluation_is_written_beside_each_run(command, capsys, monkeypatch):
   output = capsys.readouterr().out
   assert 'alpha=1,seed=1 {"split": "test", "accuracy": 0.75}' in output
   assert 'histogram' not in output
-
-
-def test_a_signal_between_runs_starts_no_more(command, capsys):
-  run, _ = command
-  assert run(*NETWORKS, '--config.train.learning_rate=7.0') == 143
-  assert [path.name for path in fakes.Task.trained] == NAMES[:1]
-  assert 'SIGTERM: stopped between runs' in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Runs as jobs: submitit's local and debug executors, and Slurm's scripts."""
+"""Runs as Slurm jobs, against stand-ins of its commands."""
 
 import json
 import os
@@ -33,10 +33,10 @@ time.sleep(60)
 """
 
 
-def make_cluster(executor='slurm', **changes):
+def make_cluster(**changes):
   config = cluster_config.get_config()
   config.update(changes)
-  return slurm_lib.make_cluster(executor, config)
+  return slurm_lib.make_cluster(config)
 
 
 def wait_for(condition, seconds=60):
@@ -52,34 +52,22 @@ def children_of(pid):
   return [int(word) for word in path.read_text().split()]
 
 
-@pytest.fixture
-def started(tmp_path, monkeypatch):
-  """A run that waits, started by submitit's local executor."""
-  command = (sys.executable, '-c', TRAINING, str(tmp_path))
-  monkeypatch.setattr(jobs, 'command', lambda *_: command)
-  run = plan_lib.Run('a', {}, (), {})
-  job = slurm_lib.start_local(tmp_path, make_cluster('local'), run, 0)
-  wait_for(lambda: (tmp_path / 'begun').exists())
-  assert job.poll() is None
-  return job
-
-
-def test_a_job_that_has_to_go_saves_and_goes_on_in_its_place(tmp_path, started):
-  [process] = children_of(started.job.job_id)
-  os.kill(process, signal.SIGUSR2)  # as Slurm does before it takes the node
-  wait_for(lambda: started.poll() is not None)
-  assert (tmp_path / 'saved').exists()
-  assert started.poll() == 0
-  assert 'went on' in started.job.stdout()
-
-
-def test_a_local_job_that_is_stopped_saves_and_is_not_requeued(
-  tmp_path, started
+def test_a_job_that_has_to_go_saves_and_goes_on_in_its_place(
+  tmp_path, monkeypatch
 ):
-  started.terminate()
-  wait_for(lambda: started.poll() is not None)
-  assert started.poll() == 143
+  root = str(pathlib.Path(launch.__file__).parent)
+  monkeypatch.setenv('PYTHONPATH', root)
+  executor = submitit.LocalExecutor(tmp_path / 'jobs', max_num_timeout=1)
+  executor.update_parameters(timeout_min=9, signal_delay_s=60)
+  command = (sys.executable, '-c', TRAINING, str(tmp_path))
+  job = executor.submit(slurm_lib.Command(command))
+  wait_for(lambda: (tmp_path / 'begun').exists())
+  [process] = children_of(job.job_id)
+  os.kill(process, signal.SIGUSR2)  # as Slurm does before it takes the node
+  wait_for(job.done)
   assert (tmp_path / 'saved').exists()
+  assert job.result() == 0
+  assert 'went on' in job.stdout()
 
 
 @pytest.fixture
@@ -136,7 +124,7 @@ def test_the_script_asks_for_what_the_config_says(plan, tmp_path, slurm):
     folder = tmp_path / 'jobs' / ids[run.name]
     pickled = folder / f'{ids[run.name]}_submitted.pkl'
     function = submitit.helpers.DelayedSubmission.load(pickled).function
-    assert function.command == jobs.command(
+    assert list(function.command) == jobs.command(
       run, tmp_path, '--distributed=slurm'
     )
 
@@ -183,8 +171,3 @@ def test_the_command_submits_the_runs_that_are_left(
   assert not (slurm / 'script').exists()
   assert launch.main(flags) == 0
   assert '42 seeds=1\n1 of 2 runs submitted' in capsys.readouterr().out
-
-
-def test_a_local_run_is_one_process():
-  with pytest.raises(ValueError, match='expected one task of a run with'):
-    make_cluster('local', nodes=2)
