@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
   parser.add_argument('--every', type=float, default=2.0, help='seconds')
   parser.add_argument('--config', default='configs/mnist_topkast.py')
   parser.add_argument('--workdir', help='by default one that is removed')
-  record.add_argument(parser)
+  parser.add_argument('--record', metavar='DIR', help='keep the values here')
   given, overrides = parser.parse_known_args(arguments)
   with tempfile.TemporaryDirectory(prefix='soak-') as temporary:
     workdir = pathlib.Path(given.workdir or f'{temporary}/run')
@@ -109,7 +109,7 @@ def watch(process, workdir, seconds: float, every: float) -> list[Sample]:
 
 
 def summarize(figures, case: str, samples: Sequence[Sample]) -> None:
-  """Prints and records memory, files and speed."""
+  """Records memory, files and speed."""
   half = samples[len(samples) // 2 :]
   first, middle, last = samples[0], half[0], samples[-1]
   seconds = [s.seconds for s in half]
@@ -129,7 +129,6 @@ def summarize(figures, case: str, samples: Sequence[Sample]) -> None:
     ('most files', max(s.files for s in samples), ''),
     *((f'speed in quarter {i}', x, 'steps/s') for i, x in enumerate(speeds, 1)),
   ):
-    print(f'{figure:20} {value:14,.1f} {unit}')
     figures.add(case, figure, value, unit)
 
 

@@ -1,9 +1,9 @@
 """Compact storage: weights, products and training of active entries only."""
 
 from sparsity.compact.conversion import CompactState
-from sparsity.compact.inference import compile_inference
 from sparsity.compact.packing import check
 from sparsity.compact.packing import check_model
+from sparsity.compact.packing import compile_inference
 from sparsity.compact.packing import pack
 from sparsity.compact.packing import unpack
 from sparsity.compact.products import conv

@@ -1,22 +1,32 @@
-"""Refreshes on the host: dense NumPy arrays processed by C++ threads.
+"""Structures on the host: made from masks, checked, moved between.
 
-Each function equals the JAX version in `kernels.structure` or `compact.entries`
-bit for bit and is several times faster. All need the native library
-(`is_available`), whatever device training runs on.
+`from_masks` uses C++ threads if the native library is built, whatever device
+training runs on; `origins`, `put` and `move` need it (`is_available`). They
+equal the JAX versions in `kernels.structure` and `compact.entries` bit for bit
+and are several times faster.
+
+Shapes: in, out: the weight's two axes as a matrix; k_A, k_B: entries of A, B.
 """
 
 import ctypes
 import math
 import os
 
+import jax
 import numpy as np
 
 from sparsity.kernels import native
 from sparsity.kernels.structure import Structure
+from sparsity.kernels.structure import check_num_entries
 from sparsity.kernels.structure import expected_shapes
+from sparsity.kernels.structure import from_traced_masks
+from sparsity.kernels.structure import is_traced
+from sparsity.kernels.structure import on_cpu
+from sparsity.kernels.structure import outputs_of
 from sparsity.kernels.structure import strip_size
 
 ALIGNMENT = 64  # bytes
+_from_masks = on_cpu(from_traced_masks)
 _SMALL = 1 << 16  # elements; fewer do not pay for a second thread
 
 
@@ -26,28 +36,105 @@ def is_available() -> bool:
 
 
 def from_masks(
-  forward: np.ndarray, backward: np.ndarray, counts: tuple[int, int]
-) -> tuple[Structure | None, tuple[int, int] | None]:
-  """Returns the structure of two masks, and their numbers of entries.
+  forward: jax.Array,
+  backward: jax.Array,
+  counts: tuple[int, int] | None = None,
+) -> Structure:
+  """Returns the structure of two nested boolean masks.
 
-  Returns:
-    The structure, or None if the numbers differ from `counts`; and the numbers,
-    or None if A is not a subset of B.
+  Example:
+    >>> A = np.array([[False, True], [True, False]])
+    >>> structure = from_masks(A, np.ones((2, 2), bool))
+    >>> structure.columns  # A: inputs 1 and 0; B minus A: inputs 0 and 1
+    array([1, 0, 0, 1], dtype=int32)
+
+  Args:
+    forward: bool [in, out], True at the entries of A.
+    backward: bool [in, out], True at the entries of B.
+    counts: (k_A, k_B), required and not checked under jit; None: counted.
+
+  Raises:
+    ValueError: If the masks are not boolean matrices of the same shape, A is
+      not a subset of B, the numbers of entries are not `counts`, or the weight
+      has 2^31 entries or more.
   """
-  forward, backward = _as(forward, bool), _as(backward, bool)
-  strip = strip_size(forward.shape, counts[0])
-  shapes = expected_shapes(forward.shape, *counts)
-  arrays = Structure(*(_empty(shape, np.int32) for shape in shapes))
-  expected, found = np.array(counts, np.int64), np.zeros(2, np.int64)
-  is_outside = _call(
-    'build',
-    *(forward, backward, *forward.shape, strip, expected),
-    *(_num_tasks(forward.size), found, *arrays),
-  )
-  if is_outside:
-    return None, None
-  numbers = int(found[0]), int(found[1])
-  return (arrays if numbers == counts else None), numbers
+  if forward.shape != backward.shape or forward.ndim != 2:
+    raise ValueError(
+      'expected two masks of one [in, out] shape, got '
+      f'{forward.shape} and {backward.shape}'
+    )
+  if forward.dtype != bool or backward.dtype != bool:
+    raise ValueError(
+      f'expected boolean masks, got {forward.dtype} and {backward.dtype}'
+    )
+  check_num_entries(forward.shape)
+  if is_traced((forward, backward)):
+    return _from_masks(forward, backward, counts=counts)
+  forward, backward = np.asarray(forward), np.asarray(backward)
+  if counts is None:
+    counts = np.count_nonzero(forward), np.count_nonzero(backward)
+  if is_available():
+    structure, found = _build(forward, backward, counts)
+  else:
+    found = np.count_nonzero(forward), np.count_nonzero(backward)
+    if np.any(forward & ~backward):
+      found = None
+  _check_counts(found, counts)
+  if is_available():
+    return structure
+  return _from_masks(forward, backward, counts=counts)
+
+
+def check(structure: Structure, shape: tuple[int, int]) -> None:
+  """Checks every index of a structure, on the host; not under jit.
+
+  The kernels trust their indices, so a structure from elsewhere, such as a
+  file, has to pass this check once.
+
+  Example:
+    >>> mask = np.eye(3, dtype=bool)
+    >>> check(from_masks(mask, mask), (3, 3))
+    >>> check(from_masks(mask, mask), (3, 4))
+    Traceback (most recent call last):
+    ...
+    ValueError: expected cells of shape (9,) for a weight (3, 4), got (7,)
+
+  Raises:
+    ValueError: If shapes, cell boundaries, indices or their order are wrong.
+  """
+  check_num_entries(shape)
+  s = Structure(*(np.asarray(array).astype(np.int64) for array in structure))
+  num_forward, num_backward = s.t_columns.size, s.columns.size
+  shapes = expected_shapes(shape, num_forward, num_backward)
+  for name, expected in shapes._asdict().items():
+    found = getattr(s, name).shape
+    if found != expected:
+      raise ValueError(
+        f'expected {name} of shape {expected} for a weight {shape}, got {found}'
+      )
+  cells = s.cells
+  if cells[0] != 0 or cells[-1] != num_backward or np.any(np.diff(cells) < 0):
+    raise ValueError(
+      f'expected cells to ascend from 0 to {num_backward}, got {cells}'
+    )
+  if np.any(s.columns < 0) or np.any(s.columns >= shape[0]):
+    raise ValueError(
+      f'expected columns in [0, {shape[0]}), got '
+      f'[{s.columns.min()}, {s.columns.max()}]'
+    )
+  outputs = outputs_of(s, shape)
+  forward, backward = np.zeros((2, *shape), bool)
+  backward[s.columns, outputs] = True
+  forward[s.columns[:num_forward], outputs[:num_forward]] = True
+  if np.count_nonzero(forward) != num_forward:
+    raise ValueError('expected distinct entries, got one of A twice')
+  expected = from_masks(forward, backward)
+  for name, array in expected._asdict().items():
+    if not np.array_equal(array, getattr(s, name)):
+      raise ValueError(
+        f'expected distinct entries, sorted in each cell, and {name} to '
+        'describe the same entries as the other arrays'
+      )
 
 
 def origins(old: Structure, new: Structure, num_inputs: int) -> np.ndarray:
@@ -88,6 +175,34 @@ def move(x: np.ndarray, origin: np.ndarray, fresh: np.ndarray) -> np.ndarray:
     *(origin.size, _num_tasks(origin.size), result),
   )
   return result
+
+
+def _build(forward, backward, counts):
+  """Returns the structure by C++, and its counts; None if A exceeds B."""
+  forward, backward = _as(forward, bool), _as(backward, bool)
+  strip = strip_size(forward.shape, counts[0])
+  shapes = expected_shapes(forward.shape, *counts)
+  arrays = Structure(*(_empty(shape, np.int32) for shape in shapes))
+  expected, found = np.array(counts, np.int64), np.zeros(2, np.int64)
+  is_outside = _call(
+    'build',
+    *(forward, backward, *forward.shape, strip, expected),
+    *(_num_tasks(forward.size), found, *arrays),
+  )
+  if is_outside:
+    return None, None
+  return arrays, (int(found[0]), int(found[1]))
+
+
+def _check_counts(found, expected):
+  if found is None:
+    raise ValueError('expected every entry of forward to be one of backward')
+  if found != expected:
+    raise ValueError(
+      f'expected {expected[0]} and {expected[1]} entries in the forward and '
+      f'backward sets, got {found[0]} and {found[1]}: compact storage needs '
+      'constant numbers, masked storage takes any'
+    )
 
 
 def _empty(shape, dtype):
