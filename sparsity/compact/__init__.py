@@ -1,7 +1,6 @@
 """Compact storage: weights, products and training of active entries only."""
 
 from sparsity.compact.conversion import CompactState
-from sparsity.compact.packing import check
 from sparsity.compact.packing import check_model
 from sparsity.compact.packing import compile_inference
 from sparsity.compact.packing import pack
@@ -27,7 +26,6 @@ __all__ = [
   'CompactWeights',
   'Entries',
   'active_sets',
-  'check',
   'check_model',
   'compact',
   'compile_inference',

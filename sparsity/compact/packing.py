@@ -78,32 +78,6 @@ def unpack(weights: Any) -> Any:
   )
 
 
-def check(weights: Any) -> None:
-  """Checks every index of a tree's compact weights, on the host.
-
-  The kernels trust their indices, so weights from elsewhere, such as a file,
-  have to pass this check once.
-
-  Raises:
-    ValueError: If values, shapes, indices or their order are wrong; names the
-      layer.
-  """
-  for w in jax.tree.leaves(weights, is_leaf=weights_lib.is_compact):
-    if not weights_lib.is_compact(w):
-      continue
-    entries = w.entries
-    try:
-      kernels.check(entries.structure, entries.matrix_shape)
-    except ValueError as error:
-      raise ValueError(f'{entries.name}: {error}') from error
-    expected = (1,) * (w.ndim - 1) + (entries.num_backward,)
-    if tuple(w.values.shape) != expected:
-      raise ValueError(
-        f'{entries.name}: expected values of shape {expected}, got '
-        f'{tuple(w.values.shape)}'
-      )
-
-
 def check_model(apply: Callable[..., Any], weights: Any, *args: Any) -> None:
   """Checks by tracing that a model's layers take compact weights.
 
@@ -130,21 +104,18 @@ def check_model(apply: Callable[..., Any], weights: Any, *args: Any) -> None:
   except Exception as found:  # whatever the model raises
     error = found
   leaves, tree = jax.tree.flatten(weights, is_leaf=weights_lib.is_compact)
-  dense = [
-    jax.ShapeDtypeStruct(x.shape, x.dtype) if weights_lib.is_compact(x) else x
-    for x in leaves
-  ]
+  dense = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
+  # Raises an error of the model itself.
+  jax.eval_shape(apply, jax.tree.unflatten(tree, dense), *args)
   names = []
   for i, leaf in enumerate(leaves):
-    if weights_lib.is_compact(leaf):
-      one = [*dense[:i], leaf, *dense[i + 1 :]]
-      try:
-        jax.eval_shape(apply, jax.tree.unflatten(tree, one), *args)
-      except Exception:
-        names.append(leaf.entries.name)
-  if len(names) in (0, sum(map(weights_lib.is_compact, leaves))):
-    # Raises an error of the model itself.
-    jax.eval_shape(apply, jax.tree.unflatten(tree, dense), *args)
+    if not weights_lib.is_compact(leaf):
+      continue
+    one = jax.tree.unflatten(tree, [*dense[:i], leaf, *dense[i + 1 :]])
+    try:
+      jax.eval_shape(apply, one, *args)
+    except Exception:
+      names.append(leaf.entries.name)
   if not names:
     raise error
   raise ValueError(
@@ -161,7 +132,6 @@ def compile_inference(
   *,
   max_density: float = MAX_DENSITY,
   select: select_lib.Predicate = select_lib.is_weight,
-  implementation: str | None = None,
 ) -> Callable[..., Any]:
   """Returns `apply` bound to the weights of a pruned network, for the CPU.
 
@@ -186,8 +156,6 @@ def compile_inference(
       `sparsity.active_sets(state).forward`; None: where weights are nonzero.
     max_density: denser layers stay dense.
     select: predicate of the layers that may be compact.
-    implementation: kernels to use: 'native' or 'xla'; None: see
-      `sparsity.kernels.implementation`.
 
   Returns:
     A function of the inputs alone, whose attribute `weights` holds the packed
@@ -219,12 +187,7 @@ def compile_inference(
   # Committed to a CPU device, so that calls run there.
   packed = jax.device_put(packed, jax.local_devices(backend='cpu')[0])
 
-  @jax.jit
-  def run(weights, *args, **kwargs):
-    with kernels.use(kernels.implementation(implementation)):
-      return apply(weights, *args, **kwargs)
-
-  predict = functools.partial(run, packed)
+  predict = functools.partial(jax.jit(apply), packed)
   predict.weights = packed
   return predict
 
@@ -274,10 +237,13 @@ def _pack_leaf(name, x, forward, backward):
     return x
   entries = make_entries(name, forward, backward)
   entries = jax.tree.map(jnp.asarray, entries)
-  at = entries_lib.places(entries.structure, entries.shape)
-  values = entries_lib.take(x, at)
-  values = weights_lib.row(jnp.asarray(values), x.ndim)
-  return weights_lib.CompactWeights(values, entries)
+  return weights_lib.CompactWeights(row_of(x, entries), entries)
+
+
+def row_of(x: jax.Array, entries: weights_lib.Entries) -> jax.Array:
+  """Returns the active entries of a dense array, [1, ..., 1, k_B]."""
+  at = entries_lib.places(entries.structure, x.shape)
+  return weights_lib.row(jnp.array(entries_lib.take(x, at)), x.ndim)
 
 
 def _unpack_leaf(w):

@@ -10,7 +10,6 @@ Under jit with a sharded batch, every device computes the whole batch, because
 XLA cannot partition the call; under `jax.shard_map` each computes its part.
 """
 
-from sparsity.kernels.host import check
 from sparsity.kernels.host import from_masks
 from sparsity.kernels.products import conv
 from sparsity.kernels.products import conv_dw
@@ -26,7 +25,6 @@ from sparsity.kernels.structure import outputs_of
 __all__ = [
   'PIXEL',
   'Structure',
-  'check',
   'conv',
   'conv_dw',
   'conv_dx',

@@ -1,4 +1,4 @@
-"""Structures on the host: made from masks, checked, moved between.
+"""Structures on the host: made from masks, and moved between.
 
 `from_masks` uses C++ threads if the native library is built, whatever device
 training runs on; `origins`, `put` and `move` need it (`is_available`). They
@@ -22,7 +22,6 @@ from sparsity.kernels.structure import expected_shapes
 from sparsity.kernels.structure import from_traced_masks
 from sparsity.kernels.structure import is_traced
 from sparsity.kernels.structure import on_cpu
-from sparsity.kernels.structure import outputs_of
 from sparsity.kernels.structure import strip_size
 
 ALIGNMENT = 64  # bytes
@@ -83,58 +82,6 @@ def from_masks(
   if is_available():
     return structure
   return _from_masks(forward, backward, counts=counts)
-
-
-def check(structure: Structure, shape: tuple[int, int]) -> None:
-  """Checks every index of a structure, on the host; not under jit.
-
-  The kernels trust their indices, so a structure from elsewhere, such as a
-  file, has to pass this check once.
-
-  Example:
-    >>> mask = np.eye(3, dtype=bool)
-    >>> check(from_masks(mask, mask), (3, 3))
-    >>> check(from_masks(mask, mask), (3, 4))
-    Traceback (most recent call last):
-    ...
-    ValueError: expected cells of shape (9,) for a weight (3, 4), got (7,)
-
-  Raises:
-    ValueError: If shapes, cell boundaries, indices or their order are wrong.
-  """
-  check_num_entries(shape)
-  s = Structure(*(np.asarray(array).astype(np.int64) for array in structure))
-  num_forward, num_backward = s.t_columns.size, s.columns.size
-  shapes = expected_shapes(shape, num_forward, num_backward)
-  for name, expected in shapes._asdict().items():
-    found = getattr(s, name).shape
-    if found != expected:
-      raise ValueError(
-        f'expected {name} of shape {expected} for a weight {shape}, got {found}'
-      )
-  cells = s.cells
-  if cells[0] != 0 or cells[-1] != num_backward or np.any(np.diff(cells) < 0):
-    raise ValueError(
-      f'expected cells to ascend from 0 to {num_backward}, got {cells}'
-    )
-  if np.any(s.columns < 0) or np.any(s.columns >= shape[0]):
-    raise ValueError(
-      f'expected columns in [0, {shape[0]}), got '
-      f'[{s.columns.min()}, {s.columns.max()}]'
-    )
-  outputs = outputs_of(s, shape)
-  forward, backward = np.zeros((2, *shape), bool)
-  backward[s.columns, outputs] = True
-  forward[s.columns[:num_forward], outputs[:num_forward]] = True
-  if np.count_nonzero(forward) != num_forward:
-    raise ValueError('expected distinct entries, got one of A twice')
-  expected = from_masks(forward, backward)
-  for name, array in expected._asdict().items():
-    if not np.array_equal(array, getattr(s, name)):
-      raise ValueError(
-        f'expected distinct entries, sorted in each cell, and {name} to '
-        'describe the same entries as the other arrays'
-      )
 
 
 def origins(old: Structure, new: Structure, num_inputs: int) -> np.ndarray:

@@ -1,6 +1,4 @@
-"""Compact weights: packing, checks, products and their gradients."""
-
-import dataclasses
+"""Compact weights: packing, products and their gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -121,12 +119,6 @@ def test_gradients_keep_the_tree_and_auxiliary_results(packed):
     weights, jnp.ones(SHAPE[0])
   )
   assert shape == SHAPE[1:]
-  dense = {'sparse': jnp.ones(SHAPE), 'b': jnp.ones(SHAPE[1])}
-  jax.tree.map(
-    np.testing.assert_array_equal,
-    sparsity.grad(loss, has_aux=True)(dense, jnp.ones(SHAPE[0])),
-    jax.grad(loss, has_aux=True)(dense, jnp.ones(SHAPE[0])),
-  )
   assert gradients['sparse'].shape == packed.values.shape
   np.testing.assert_array_equal(gradients['b'], 1)
 
@@ -141,27 +133,6 @@ def test_vmap_maps_over_examples_and_over_weights():
   both = jax.tree.map(lambda *xs: jnp.stack(xs), first, second)
   y = jax.vmap(sparsity.matmul, (None, 0))(x, both)
   assert_close(y, jnp.stack([sparsity.matmul(x, w) for w in (first, second)]))
-
-
-def replace(packed, values=None, structure=(), **changes):
-  """Returns a broken copy of a weight."""
-  s = packed.entries.structure._replace(**dict(structure))
-  entries = dataclasses.replace(packed.entries, structure=s, **changes)
-  values = packed.values if values is None else values
-  return compact.CompactWeights(values, entries)
-
-
-def test_broken_weights_are_errors_that_name_the_layer(packed):
-  compact.check({'w': packed, 'b': jnp.ones(3)})
-  columns = packed.entries.structure.columns
-  for broken, message in (
-    (replace(packed, structure={'columns': columns[::-1]}), 'w: expected'),
-    (replace(packed, structure={'columns': columns[:-1]}), 'w: expected cells'),
-    (replace(packed, packed.values[:, 1:]), 'w: expected values of shape'),
-    (replace(packed, shape=(12, 7)), 'w: expected'),
-  ):
-    with pytest.raises(ValueError, match=message):
-      compact.check({'net': broken})
 
 
 EYE = np.eye(3, dtype=bool)
@@ -190,11 +161,8 @@ def test_masks_that_cannot_be_packed_are_errors(shape, masks, message):
   'use',
   [
     lambda w: jnp.dot(jnp.ones(SHAPE[0]), w),
-    lambda w: jnp.ones(SHAPE[0]) @ w,
     lambda w: 2 * w,
-    lambda w: w + jnp.ones(SHAPE),
     lambda w: w.T,
-    lambda w: w[0],
     lambda w: jnp.einsum('i,ij->j', jnp.ones(SHAPE[0]), w),
   ],
 )
@@ -219,9 +187,12 @@ def test_unsupported_products_name_the_layer(options, message, packed):
     sparsity.conv(jnp.ones((2, 4, 4, 4)), kernel, **options)
 
 
-def test_check_model_names_the_layers_that_do_not_take_compact_weights(packed):
+def test_check_model_names_the_layers_that_do_not_take_compact_weights():
   names = 'served', 'sine', 'lookup'
-  weights = {name: replace(packed, name=f'{name}/w') for name in names}
+  weights = {name: {'w': jnp.ones(SHAPE)} for name in names}
+  mask = jax.tree.map(lambda x: np.eye(*SHAPE, dtype=bool), weights)
+  packed = compact.pack(weights, mask)
+  weights = {name: layer['w'] for name, layer in packed.items()}
   x = jax.ShapeDtypeStruct((SHAPE[0],), jnp.float32)
 
   def good(weights, x):
