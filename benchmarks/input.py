@@ -8,8 +8,11 @@ the same bytes. Seconds are CPU time of all cores, which other load on the
 machine affects little.
 """
 
+from collections.abc import Iterable
+import itertools
 import tempfile
 import time
+from typing import Any
 
 import cv2
 import numpy as np
@@ -50,39 +53,30 @@ def open_imagenet(data_dir: str, interpolation: str):
 
 def train(data_dir: str, num_batches: int, interpolation: str):
   """Returns a function that reads some batches for training."""
-  stream = open_imagenet(data_dir, interpolation)
-  batches = stream.train(
+  batches = open_imagenet(data_dir, interpolation).train(
     seed=0, first_step=0, batch_size=BATCH_SIZE, **ONE_PROCESS
   )
-
-  def run():
-    for _ in range(num_batches):
-      next(batches)
-
-  return run
+  return lambda: exhaust(itertools.islice(batches, num_batches))
 
 
 def evaluate(data_dir: str, interpolation: str):
   """Returns a function that reads the split for testing once."""
   stream = open_imagenet(data_dir, interpolation)
-
-  def run():
-    for _ in stream.evaluate(
-      split='test', batch_size=BATCH_SIZE, **ONE_PROCESS
-    ):
-      pass
-
-  return run
+  return lambda: exhaust(
+    stream.evaluate(split='test', batch_size=BATCH_SIZE, **ONE_PROCESS)
+  )
 
 
 def decode(contents: list[bytes]):
   """Returns a function that decodes every image, and nothing else."""
+  arrays = [np.frombuffer(content, np.uint8) for content in contents]
+  return lambda: exhaust(cv2.imdecode(x, cv2.IMREAD_COLOR) for x in arrays)
 
-  def run():
-    for content in contents:
-      cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
 
-  return run
+def exhaust(iterator: Iterable[Any]) -> None:
+  """Takes every item, and keeps none."""
+  for _ in iterator:
+    pass
 
 
 def main():

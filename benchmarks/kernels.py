@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import record
+import sparsity
 from sparsity import kernels
 from sparsity.kernels import native
 
@@ -86,18 +87,11 @@ CASES = {
 
 def dense_products(layer: Layer):
   """Returns the products of the dense weight by XLA."""
-  if layer.image[1:] == (1, 1):
 
-    def forward(x, w):
+  def forward(x, w):
+    if layer.image[1:] == (1, 1):
       return jnp.dot(x[:, 0, 0], w[0, 0])[:, None, None]
-
-  else:
-
-    def forward(x, w):
-      strides = (layer.stride, layer.stride)
-      return jax.lax.conv_general_dilated(
-        x, w, strides, 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
-      )
+    return sparsity.conv(x, w, stride=layer.stride)
 
   def input_gradient(x, w, dy):
     return jax.linear_transpose(lambda x: forward(x, w), x)(dy)
@@ -105,7 +99,7 @@ def dense_products(layer: Layer):
   def weight_gradient(x, w, dy):
     return jax.linear_transpose(lambda w: forward(x, w), w)(dy)
 
-  return forward, jax.jit(input_gradient), jax.jit(weight_gradient)
+  return map(jax.jit, (forward, input_gradient, weight_gradient))
 
 
 def sparse_products(layer: Layer):
@@ -113,25 +107,12 @@ def sparse_products(layer: Layer):
   size = layer.image[1:]
   window = kernels.make_window(size, layer.shape[:2], layer.stride, 'SAME')
   weight = layer.shape, window
-
-  @jax.jit
-  def forward(x, values, dy, s):
-    return kernels.conv(x, values, s, *weight)
-
-  @jax.jit
-  def input_gradient(x, values, dy, s):
-    return kernels.conv_dx(dy, values, s, *weight, size)
-
-  @jax.jit
-  def weight_gradient(x, values, dy, s):
-    return kernels.conv_dw(x, dy, s, *weight)
-
-  return forward, input_gradient, weight_gradient
-
-
-def make_masks(rng, shape, forward, backward):
-  scores = rng.random((math.prod(shape[:-1]), shape[-1]))
-  return scores < forward, scores < backward
+  products = (
+    lambda x, values, dy, s: kernels.conv(x, values, s, *weight),
+    lambda x, values, dy, s: kernels.conv_dx(dy, values, s, *weight, size),
+    lambda x, values, dy, s: kernels.conv_dw(x, dy, s, *weight),
+  )
+  return map(jax.jit, products)
 
 
 def functions_of(layer, densities, names):
@@ -141,11 +122,11 @@ def functions_of(layer, densities, names):
   def normal(shape):
     return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
-  structure = kernels.from_masks(*make_masks(rng, layer.shape, *densities))
+  scores = rng.random((math.prod(layer.shape[:-1]), layer.shape[-1]))
+  structure = kernels.from_masks(*(scores < density for density in densities))
   values = normal(structure.columns.shape)
   x, w = normal((*layer.image, layer.shape[2])), normal(layer.shape)
   forward, *gradients = dense_products(layer)
-  forward = jax.jit(forward)
   dy = normal(jax.eval_shape(forward, x, w).shape)
   functions = {'dense y': functools.partial(forward, x, w)}
   for product, gradient in zip(PRODUCTS[1:], gradients, strict=True):

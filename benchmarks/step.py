@@ -22,6 +22,12 @@ import topkast
 
 ALPHAS = (1, 2, 3, 4, 1.375, 1.3)
 NUM_STEPS = 100  # and updates between refreshes
+LENET = functools.partial(networks.mlp, (784, 300, 100, 10), 60)
+# Title, network, and rounds.
+NETWORKS = {
+  'lenet': ('LeNet-300-100', LENET, 31),
+  'mlp': ('perceptron of 16M weights', networks.mlp, 5),
+}
 
 
 def make_case(problem, tx, params, apply_mask=lambda p, _: p):
@@ -80,31 +86,20 @@ def topkast_cases(problem, inner, name):
 
 
 def main() -> None:
-  only = {'choices': ('lenet', 'mlp'), 'help': 'one network'}
+  only = {'choices': NETWORKS, 'help': 'one network'}
   given, figures = record.start('step', __doc__, only=only)
   sgd, adam = optax.sgd(0.1), optax.adam(1e-3)
-  for key, title, make, rounds in (
-    (
-      *('lenet', 'LeNet-300-100'),
-      *(lambda: networks.mlp((784, 300, 100, 10), 60), 31),
-    ),
-    ('mlp', 'perceptron of 16M weights', networks.mlp, 5),
-  ):
+  for key, (title, make, rounds) in NETWORKS.items():
     if given.only not in (None, key):
       continue
-    problem = make()
-    cases = {'SGD': topkast_cases(problem, sgd, 'SGD')}
+    problem, rounds = make(), max(1, rounds // 6) if given.quick else rounds
+    with_sgd = topkast_cases(problem, sgd, 'SGD')
     if key == 'lenet':
-      cases['SGD'] |= powerprop_cases(problem, sgd)
-    cases['Adam'] = topkast_cases(problem, adam, 'Adam')
-    for name, functions in cases.items():
-      figures.compare(
-        functions,
-        max(1, rounds // 6) if given.quick else rounds,
-        f'dense, {name}',
-        f'{title}: ',
-        NUM_STEPS,
-      )
+      with_sgd |= powerprop_cases(problem, sgd)
+    with_adam = topkast_cases(problem, adam, 'Adam')
+    prefix = f'{title}: '
+    figures.compare(with_sgd, rounds, 'dense, SGD', prefix, NUM_STEPS)
+    figures.compare(with_adam, rounds, 'dense, Adam', prefix, NUM_STEPS)
   figures.write(given.record)
 
 

@@ -18,7 +18,6 @@ from sparsity.compact.weights import is_compact
 from sparsity.compact.weights import num_bytes
 from sparsity.compact.weights import value_and_grad
 from sparsity.compact.weights import values
-from sparsity.compact.weights import with_values
 
 __all__ = [
   'CompactState',
@@ -39,5 +38,4 @@ __all__ = [
   'unpack',
   'value_and_grad',
   'values',
-  'with_values',
 ]

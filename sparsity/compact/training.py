@@ -25,6 +25,7 @@ from sparsity.compact import weights as weights_lib
 from sparsity.compact.conversion import CompactState
 from sparsity.compact.conversion import HostParams
 from sparsity.kernels.structure import is_traced
+from sparsity.kernels.structure import matrix_shape
 from sparsity.kernels.structure import on_cpu
 
 
@@ -229,7 +230,7 @@ def _make_refresh(method):
         (old.num_forward, old.num_backward),
       )
       origins[path] = entries_lib.origins(
-        old.structure, new[path].structure, old.matrix_shape
+        old.structure, new[path].structure, matrix_shape(old.shape)
       )
       at = entries_lib.places(new[path].structure, old.shape)
       fresh = entries_lib.take(dense[path], at)

@@ -74,15 +74,6 @@ def test_training_may_switch_from_masked_to_compact_and_back(name):
   assert_close(t.train_masked(carry, 20, 30), expected)
 
 
-def test_a_refresh_under_jit_equals_one_on_the_host():
-  t = trainers.trainer('topkast')
-  carry = t.train(trainers.init(), 0, 5)
-  on_host = t.training.refresh(*carry)
-  before, after = (x[1].entries['conv2_d/w'] for x in (carry, on_host))
-  assert not np.array_equal(before.structure.columns, after.structure.columns)
-  assert_close(jax.jit(t.training.refresh)(*carry), on_host)
-
-
 def test_bfloat16_parameters_keep_their_dtype():
   t = trainers.trainer('topkast')
   params = jax.tree.map(
@@ -321,7 +312,3 @@ def test_missing_and_superfluous_arguments_are_errors():
     sparsity.active_sets(state)
   with pytest.raises(ValueError, match='got gradients'):
     training.refresh(params, state, host_params, trainers.make_params())
-  training = trainers.trainer('rigl').training
-  assert training.needs_gradients
-  with pytest.raises(ValueError, match='got None'):
-    training.refresh(*training.init(trainers.make_params()))

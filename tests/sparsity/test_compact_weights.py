@@ -59,17 +59,13 @@ def test_packing_keeps_the_backward_set_and_unpacking_shows_the_forward_set(
   np.testing.assert_array_equal(np.sort(values), np.sort(dense[backward]))
 
 
-def test_a_compact_weight_has_the_shape_and_dtype_of_the_dense_one():
-  dense, _, _, packed = make_weight(dtype=jnp.bfloat16)
+def test_a_compact_weight_has_the_attributes_and_shapes_of_the_dense_one():
+  dense, forward, _, packed = make_weight(CONV_SHAPE, dtype=jnp.bfloat16)
   for attribute in ('shape', 'dtype', 'ndim', 'size'):
     assert getattr(packed, attribute) == getattr(dense, attribute)
   assert packed.astype(jnp.float32).dtype == jnp.float32
-  full = compact.pack({'w': dense}, {'w': np.ones(SHAPE, bool)})
+  full = compact.pack({'w': dense}, {'w': np.ones(CONV_SHAPE, bool)})
   assert full['w'] is dense  # fully active
-
-
-def test_input_axes_may_be_reshaped():
-  dense, forward, _, packed = make_weight(CONV_SHAPE)
   for shape in ((-1, 4), (30, 4), (6, 1, 5, 4)):
     found = compact.unpack(packed.reshape(*shape))
     expected = np.where(forward, dense, 0).reshape(shape)
@@ -106,21 +102,6 @@ def test_products_and_gradients_equal_those_of_the_masked_weights():
     jax.tree.map(assert_close, dx, expected_dx)
     for name, w in weights.items():
       assert_close(dw[name].reshape(-1), at_entries(w, dense_dw[name]))
-
-
-def test_gradients_keep_the_tree_and_auxiliary_results(packed):
-  weights = {'sparse': packed, 'b': jnp.ones(SHAPE[1])}
-
-  def loss(weights, x):
-    y = sparsity.matmul(x, weights['sparse']) + weights['b']
-    return jnp.sum(y), y.shape
-
-  gradients, shape = sparsity.grad(loss, has_aux=True)(
-    weights, jnp.ones(SHAPE[0])
-  )
-  assert shape == SHAPE[1:]
-  assert gradients['sparse'].shape == packed.values.shape
-  np.testing.assert_array_equal(gradients['b'], 1)
 
 
 def test_vmap_maps_over_examples_and_over_weights():
