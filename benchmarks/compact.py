@@ -1,6 +1,6 @@
 """The cost of a training step with compact storage, dense = 1.
 
-  python -m benchmarks.compact [--only=mlp] [--pairs 0.1/0.2 0.05/0.1]
+  python -m benchmarks.compact [--quick] [--only=mlp] [--kernels native xla]
       [--record=DIR]
 
 Top-KAST with Adam, forward / backward density in each layer: the dense Optax
@@ -14,10 +14,9 @@ the ratio includes a refresh every 100 steps.
   refresh   seconds
   state     bytes of parameters, gradients and optimizer state, with indices
             and masks, as a multiple of dense
-  peak      bytes of the step: arguments, results and temporaries
+  peak      MB of the step: arguments, results and temporaries
 """
 
-import argparse
 import gc
 import statistics
 import time
@@ -29,13 +28,12 @@ import optax
 
 from benchmarks import networks
 from benchmarks import record
-from benchmarks import timing
 import sparsity
 from sparsity import flops
 from sparsity import kernels
 import topkast
 
-PAIRS = ('0.2/0.4', '0.1/0.2', '0.05/0.1', '0.02/0.05')
+PAIRS = ((0.2, 0.4), (0.1, 0.2), (0.05, 0.1), (0.02, 0.05))  # A, B
 ROUNDS = {'mlp': 15, 'transformer': 15, 'transformer_128': 15, 'resnet': 3}
 REFRESH_EVERY = 100
 OPTIMIZER = optax.adam(1e-3)
@@ -167,66 +165,46 @@ def ideal(problem, densities) -> float:
   return flops.train(network, *shares) / flops.train(network)
 
 
-def compare(problem, pairs, implementations, rounds: int, figures) -> None:
-  print(f'\n{problem.name}')
-  print(f'{"A / B":>10}  {"":<20}{"time":>6}{"to ideal":>10}{"refresh":>9}'
-        f'{"state":>7}{"peak MB":>9}')  # fmt: skip
+def compare(problem, implementations, rounds: int, figures) -> None:
   dense = Dense(problem)
-  for densities in pairs:
+  for densities in PAIRS:
     cases = make_cases(problem, densities, implementations)
     refreshes = {
       name: min(case.refresh() for _ in range(2))
       for name, case in cases.items()
     }
-    seconds = timing.interleave({'dense': dense, **cases}, rounds, warm_ups=1)
+    seconds = record.interleave({'dense': dense, **cases}, rounds, warm_ups=1)
     best = ideal(problem, densities)
-    middle = statistics.median(seconds['dense'])
-    print(f'{"dense":>10}  {1e3 * middle:14.1f} ms {1:8.3f}{"":>17} {1:6.2f}'
-          f'{dense.peak_bytes() / 1e6:9.0f}')  # fmt: skip
-    figures.add(f'{problem.name}, dense', 'time', 1e3 * middle, 'ms', rounds)
+    middle = 1e3 * statistics.median(seconds['dense'])
+    figures.add(f'{problem.name}, dense', 'time', middle, 'ms', rounds)
     for name, case in cases.items():
       extra = refreshes[name] / REFRESH_EVERY
-      ratio = statistics.median(
-        (a + extra) / b
-        for a, b in zip(seconds[name], seconds['dense'], strict=True)
-      )
-      state = case.state_bytes() / dense.state_bytes()
+      times = [second + extra for second in seconds[name]]
+      ratio = record.ratio(times, seconds['dense'])
       label = '{:g}% / {:g}%'.format(*(100 * d for d in densities))
-      print(f'{label:>10}  {name:<18} {ratio:7.3f}{ratio / best:10.2f}'
-            f'{refreshes[name]:8.2f}s {state:6.2f}'
-            f'{case.peak_bytes() / 1e6:9.0f}', flush=True)  # fmt: skip
-      of = f'{problem.name}, {label}, {name}'
-      figures.add(of, 'ratio', ratio, rounds=rounds)
-      figures.add(of, 'to ideal', ratio / best, rounds=rounds)
-      figures.add(of, 'refresh', refreshes[name], 's')
-      figures.add(of, 'state', state)
-      figures.add(of, 'peak', case.peak_bytes() / 1e6, 'MB')
+      label = f'{problem.name}, {label}, {name}'
+      figures.add(label, 'ratio', ratio, rounds=rounds)
+      figures.add(label, 'to ideal', ratio / best, rounds=rounds)
+      figures.add(label, 'refresh', refreshes[name], 's')
+      figures.add(label, 'state', case.state_bytes() / dense.state_bytes())
+      figures.add(label, 'peak', case.peak_bytes() / 1e6, 'MB')
     del cases
     gc.collect()
 
 
-def _pair(text: str) -> tuple[float, float]:
-  forward, backward = map(float, text.split('/'))
-  return forward, backward
-
-
 def main() -> None:
-  parser = argparse.ArgumentParser(description='Times compact training steps.')
-  parser.add_argument('--only', choices=networks.PROBLEMS, help='one network')
-  parser.add_argument('--pairs', nargs='*', type=_pair, help='such as 0.1/0.2')
-  parser.add_argument('--kernels', nargs='*', choices=('native', 'xla'))
-  parser.add_argument('--rounds', type=int)
-  record.add_argument(parser)
-  arguments = parser.parse_args()
-  figures = record.Record('compact')
-  print(kernels.describe())
-  chosen = arguments.kernels or dict.fromkeys(['xla', kernels.implementation()])
-  pairs = arguments.pairs or [_pair(text) for text in PAIRS]
+  given, figures = record.start(
+    'compact',
+    __doc__,
+    only={'choices': networks.PROBLEMS, 'help': 'one network'},
+    kernels={'nargs': '*', 'choices': ('native', 'xla')},
+  )
+  chosen = given.kernels or dict.fromkeys(['xla', kernels.implementation()])
   for name, make in networks.PROBLEMS.items():
-    if arguments.only in (None, name):
-      rounds = arguments.rounds or ROUNDS[name]
-      compare(make(), pairs, tuple(chosen), rounds, figures)
-  figures.write(arguments.record)
+    if given.only in (None, name):
+      rounds = 2 if given.quick else ROUNDS[name]
+      compare(make(), tuple(chosen), rounds, figures)
+  figures.write(given.record)
 
 
 if __name__ == '__main__':

@@ -7,7 +7,6 @@ gradients and Adam's moments, for one layer [width, width] at batch 128, dense
 and compact. The backward density is twice the forward density.
 """
 
-import argparse
 import gc
 import pathlib
 import statistics
@@ -18,7 +17,6 @@ import optax
 from benchmarks import compact as cases
 from benchmarks import networks
 from benchmarks import record
-from benchmarks import timing
 import sparsity
 from sparsity import kernels
 import topkast
@@ -43,27 +41,18 @@ def measure(width: int, density: float, rounds: int, figures):
     'dense': cases.Dense(problem),
     'compact': cases.Compact(problem, training, kernels.implementation()),
   }
-  seconds = timing.interleave(steps, rounds)
-  found = {
-    name: (
+  seconds = record.interleave(steps, rounds)
+  case, found = f'width {width}, density {density:g}', {}
+  for name, step in steps.items():
+    found[name] = (
       1e3 * statistics.median(seconds[name]),
       step.state_bytes() / 1e6,
     )
-    for name, step in steps.items()
-  }
+    figures.add(case, f'{name} time', found[name][0], 'ms', rounds)
+    figures.add(case, f'{name} bytes', found[name][1], 'MB')
+  ratio = record.ratio(seconds['compact'], seconds['dense'])
+  figures.add(case, 'ratio', ratio, rounds=rounds)
   gc.collect()
-  (dense_ms, dense_mb), (ms, mb) = found['dense'], found['compact']
-  print(
-    f'width {width:5} density {density:5g}  dense {dense_ms:8.2f} ms '
-    f'{dense_mb:8.2f} MB  compact {ms:8.2f} ms {mb:8.2f} MB  '
-    f'{ms / dense_ms:6.3f} x {mb / dense_mb:6.3f} x',
-    flush=True,
-  )
-  case = f'width {width}, density {density:g}'
-  for name, (milliseconds, megabytes) in found.items():
-    figures.add(case, f'{name} time', milliseconds, 'ms', rounds)
-    figures.add(case, f'{name} bytes', megabytes, 'MB')
-  figures.add(case, 'ratio', ms / dense_ms, rounds=rounds)
   return found
 
 
@@ -97,17 +86,12 @@ def draw(by_density, by_width) -> None:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description='Draws the cost of a step.')
-  parser.add_argument('--quick', action='store_true', help='noisy, no plot')
-  record.add_argument(parser)
-  given = parser.parse_args()
-  quick, figures = given.quick, record.Record('growth')
-  rounds = 3 if quick else 15
-  print(kernels.describe())
+  given, figures = record.start('growth', __doc__)
+  rounds = 3 if given.quick else 15
   by_density = {d: measure(WIDTH, d, rounds, figures) for d in DENSITIES}
-  widths = WIDTHS[:3] if quick else WIDTHS
+  widths = WIDTHS[:3] if given.quick else WIDTHS
   by_width = {w: measure(w, DENSITY, rounds, figures) for w in widths}
-  if not quick:
+  if not given.quick:
     draw(by_density, by_width)
   figures.write(given.record)
 

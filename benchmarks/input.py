@@ -8,16 +8,16 @@ the same bytes. Seconds are CPU time of all cores, which other load on the
 machine affects little.
 """
 
-import argparse
-import statistics
+from collections.abc import Iterable
+import itertools
 import tempfile
 import time
+from typing import Any
 
 import cv2
 import numpy as np
 
 from benchmarks import record
-from benchmarks import timing
 from experiments.data import imagenet
 from tests import photographs
 
@@ -53,48 +53,35 @@ def open_imagenet(data_dir: str, interpolation: str):
 
 def train(data_dir: str, num_batches: int, interpolation: str):
   """Returns a function that reads some batches for training."""
-  stream = open_imagenet(data_dir, interpolation)
-  batches = stream.train(
+  batches = open_imagenet(data_dir, interpolation).train(
     seed=0, first_step=0, batch_size=BATCH_SIZE, **ONE_PROCESS
   )
-
-  def run():
-    for _ in range(num_batches):
-      next(batches)
-
-  return run
+  return lambda: exhaust(itertools.islice(batches, num_batches))
 
 
 def evaluate(data_dir: str, interpolation: str):
   """Returns a function that reads the split for testing once."""
   stream = open_imagenet(data_dir, interpolation)
-
-  def run():
-    for _ in stream.evaluate(
-      split='test', batch_size=BATCH_SIZE, **ONE_PROCESS
-    ):
-      pass
-
-  return run
+  return lambda: exhaust(
+    stream.evaluate(split='test', batch_size=BATCH_SIZE, **ONE_PROCESS)
+  )
 
 
 def decode(contents: list[bytes]):
   """Returns a function that decodes every image, and nothing else."""
+  arrays = [np.frombuffer(content, np.uint8) for content in contents]
+  return lambda: exhaust(cv2.imdecode(x, cv2.IMREAD_COLOR) for x in arrays)
 
-  def run():
-    for content in contents:
-      cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
 
-  return run
+def exhaust(iterator: Iterable[Any]) -> None:
+  """Takes every item, and keeps none."""
+  for _ in iterator:
+    pass
 
 
 def main():
-  parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--quick', action='store_true', help='fewer repeats')
-  record.add_argument(parser)
-  given = parser.parse_args()
-  quick, figures = given.quick, record.Record('input')
-  num_batches, repeats = (8, 3) if quick else (32, 9)
+  given, figures = record.start('input', __doc__)
+  num_batches, rounds = (8, 3) if given.quick else (32, 9)
   num = num_batches * BATCH_SIZE
   cv2.setNumThreads(1)  # as in a worker process
   contents = [make_example(index)['image'] for index in range(num)]
@@ -102,22 +89,16 @@ def main():
     photographs.write_imagenet(
       data_dir, num_train=num, num_validation=num, example=make_example
     )
-    cases = {'OpenCV decodes, nothing else': decode(contents)}
+    base = 'OpenCV decodes, nothing else'
+    cases = {base: decode(contents)}
     for interpolation in ('linear', 'cubic', 'area'):
       cases[f'training, {interpolation}'] = train(
         data_dir, num_batches, interpolation
       )
     cases['evaluation, cubic'] = evaluate(data_dir, 'cubic')
-    seconds = timing.interleave(cases, repeats, clock=time.process_time)
-  base = seconds['OpenCV decodes, nothing else']
-  size = np.mean([len(content) for content in contents]) / 1e3
-  print(f'{num} images of {size:.0f} KB, {repeats} rounds')
-  for name, times in seconds.items():
-    ratio = timing.ratio(times, base)
-    speed = num / statistics.median(times)
-    print(f'{name:30} {speed:6.0f} images a CPU second {ratio:6.2f} x the time')
-    figures.add(name, 'speed', speed, 'images/s', repeats)
-    figures.add(name, 'ratio', ratio, rounds=repeats)
+    figures.compare(
+      cases, rounds, base, per=num, speed='images/s', clock=time.process_time
+    )
   figures.write(given.record)
 
 

@@ -1,19 +1,17 @@
 """The kernels of sparse layers against XLA's dense products.
 
   python -m benchmarks.kernels [--quick] [--cases mlp transformer resnet]
-      [--kernels native native-avx2 xla] [--densities 0.1/0.2 0.05/0.1]
-      [--record=DIR]
+      [--kernels native native-avx2 xla] [--record=DIR]
 
 For each layer: y = x W_A, dx = dy W_A^T and dW on B, at the densities of A and
-B. Printed are median milliseconds, the ratio to the dense product, and useful
-GFLOP/s: two operations for each entry and example.
+B: median milliseconds, the ratio to the dense product, and useful GFLOP/s: two
+operations for each entry and example.
 
 For each entry, `native` reads one row of a panel, 256 bytes for 64 examples.
 Entries are stored strip by strip, so that most rows come from the first-level
 cache.
 """
 
-import argparse
 import functools
 import math
 import os
@@ -25,11 +23,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import record
-from benchmarks import timing
+import sparsity
 from sparsity import kernels
 from sparsity.kernels import native
 
 PRODUCTS = ('y', 'dx', 'dW')
+DENSITIES = ((0.1, 0.2), (0.05, 0.1))
 
 
 class Layer(NamedTuple):
@@ -88,18 +87,11 @@ CASES = {
 
 def dense_products(layer: Layer):
   """Returns the products of the dense weight by XLA."""
-  if layer.image[1:] == (1, 1):
 
-    def forward(x, w):
+  def forward(x, w):
+    if layer.image[1:] == (1, 1):
       return jnp.dot(x[:, 0, 0], w[0, 0])[:, None, None]
-
-  else:
-
-    def forward(x, w):
-      strides = (layer.stride, layer.stride)
-      return jax.lax.conv_general_dilated(
-        x, w, strides, 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
-      )
+    return sparsity.conv(x, w, stride=layer.stride)
 
   def input_gradient(x, w, dy):
     return jax.linear_transpose(lambda x: forward(x, w), x)(dy)
@@ -107,7 +99,7 @@ def dense_products(layer: Layer):
   def weight_gradient(x, w, dy):
     return jax.linear_transpose(lambda w: forward(x, w), w)(dy)
 
-  return forward, jax.jit(input_gradient), jax.jit(weight_gradient)
+  return map(jax.jit, (forward, input_gradient, weight_gradient))
 
 
 def sparse_products(layer: Layer):
@@ -115,25 +107,12 @@ def sparse_products(layer: Layer):
   size = layer.image[1:]
   window = kernels.make_window(size, layer.shape[:2], layer.stride, 'SAME')
   weight = layer.shape, window
-
-  @jax.jit
-  def forward(x, values, dy, s):
-    return kernels.conv(x, values, s, *weight)
-
-  @jax.jit
-  def input_gradient(x, values, dy, s):
-    return kernels.conv_dx(dy, values, s, *weight, size)
-
-  @jax.jit
-  def weight_gradient(x, values, dy, s):
-    return kernels.conv_dw(x, dy, s, *weight)
-
-  return forward, input_gradient, weight_gradient
-
-
-def make_masks(rng, shape, forward, backward):
-  scores = rng.random((math.prod(shape[:-1]), shape[-1]))
-  return scores < forward, scores < backward
+  products = (
+    lambda x, values, dy, s: kernels.conv(x, values, s, *weight),
+    lambda x, values, dy, s: kernels.conv_dx(dy, values, s, *weight, size),
+    lambda x, values, dy, s: kernels.conv_dw(x, dy, s, *weight),
+  )
+  return map(jax.jit, products)
 
 
 def functions_of(layer, densities, names):
@@ -143,15 +122,15 @@ def functions_of(layer, densities, names):
   def normal(shape):
     return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
-  structure = kernels.from_masks(*make_masks(rng, layer.shape, *densities))
+  scores = rng.random((math.prod(layer.shape[:-1]), layer.shape[-1]))
+  structure = kernels.from_masks(*(scores < density for density in densities))
   values = normal(structure.columns.shape)
   x, w = normal((*layer.image, layer.shape[2])), normal(layer.shape)
   forward, *gradients = dense_products(layer)
-  forward = jax.jit(forward)
   dy = normal(jax.eval_shape(forward, x, w).shape)
-  functions = {('dense', 'y'): functools.partial(forward, x, w)}
+  functions = {'dense y': functools.partial(forward, x, w)}
   for product, gradient in zip(PRODUCTS[1:], gradients, strict=True):
-    functions['dense', product] = functools.partial(gradient, x, w, dy)
+    functions[f'dense {product}'] = functools.partial(gradient, x, w, dy)
   for name in names:
     implementation, _, isa = name.partition('-')
     if isa:
@@ -160,66 +139,41 @@ def functions_of(layer, densities, names):
     for product, function in zip(PRODUCTS, made, strict=True):
       with kernels.use(implementation):  # compiled with this instruction set
         function(x, values, dy, structure)
-      functions[name, product] = functools.partial(
+      functions[f'{name} {product}'] = functools.partial(
         function, x, values, dy, structure
       )
     os.environ.pop(native.ISA_VARIABLE, None)
   return functions, dy.size // dy.shape[-1]
 
 
-def run(layer, densities, names, repeats, figures):
-  """Times one layer; prints a line for each implementation."""
+def run(layer, densities, names, rounds, figures):
+  """Times one layer."""
   functions, num_pixels = functions_of(layer, densities, names)
-  seconds = timing.interleave(functions, repeats)
-  title = f'{layer}, density {densities[0]:g}/{densities[1]:g}'
-  print(title)
+  prefix = f'{layer}, density {densities[0]:g}/{densities[1]:g}, '
   operations = 2 * num_pixels * math.prod(layer.shape)
-  for name in ('dense', *names):
-    line = f'  {name:15s}'
-    for product in PRODUCTS:
-      times = seconds[name, product]
-      useful = 1.0 if name == 'dense' else densities[product == 'dW']
-      rate = operations * useful / statistics.median(times) / 1e9
-      ratio = timing.ratio(times, seconds['dense', product])
-      milliseconds = 1e3 * statistics.median(times)
-      line += f'  {product:>2s} {milliseconds:7.2f} ms {ratio:5.2f} {rate:4.0f}'
-      case = f'{title}, {name} {product}'
-      figures.add(case, 'time', milliseconds, 'ms', repeats)
-      figures.add(case, 'ratio', ratio, rounds=repeats)
-      figures.add(case, 'rate', rate, 'GFLOP/s', repeats)
-    print(line, flush=True)
-
-
-def parse_densities(text: str) -> tuple[float, float]:
-  forward, backward = map(float, text.split('/'))
-  return forward, backward
+  for product in PRODUCTS:
+    cases = [f'{name} {product}' for name in ('dense', *names)]
+    chosen = {case: functions[case] for case in cases}
+    seconds = figures.compare(chosen, rounds, cases[0], prefix)
+    for case, times in seconds.items():
+      share = densities[product == 'dW'] if case != cases[0] else 1
+      rate = operations * share / statistics.median(times) / 1e9
+      figures.add(prefix + case, 'rate', rate, 'GFLOP/s', rounds)
 
 
 def main():
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  given, figures = record.start(
+    'kernels',
+    __doc__,
+    cases={'nargs': '+', 'choices': CASES, 'default': list(CASES)},
+    kernels={'nargs': '+', 'default': [kernels.implementation()]},
   )
-  parser.add_argument('--quick', action='store_true', help='fewer repeats')
-  parser.add_argument('--cases', nargs='+', choices=CASES, default=list(CASES))
-  parser.add_argument(
-    '--kernels', nargs='+', default=[kernels.implementation()]
-  )
-  parser.add_argument(
-    '--densities',
-    nargs='+',
-    type=parse_densities,
-    default=[(0.1, 0.2), (0.05, 0.1)],
-  )
-  record.add_argument(parser)
-  args = parser.parse_args()
-  figures, repeats = record.Record('kernels'), 5 if args.quick else 21
-  print(kernels.describe())
-  print('milliseconds, ratio to dense, useful GFLOP/s')
-  for case in args.cases:
+  rounds = 5 if given.quick else 21
+  for case in given.cases:
     for layer in CASES[case]:
-      for densities in args.densities:
-        run(layer, densities, args.kernels, repeats, figures)
-  figures.write(args.record)
+      for densities in DENSITIES:
+        run(layer, densities, given.kernels, rounds, figures)
+  figures.write(given.record)
 
 
 if __name__ == '__main__':

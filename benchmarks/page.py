@@ -1,14 +1,9 @@
 """Writes docs/benchmarks.md from the records in docs/results/speed.
 
-  python -m benchmarks.page [--check]
-
-With --check nothing is written; the exit code is 1 if the page is not the one
-that the records give.
+python -m benchmarks.page
 """
 
-import argparse
 import pathlib
-import sys
 
 import pandas as pd
 
@@ -95,16 +90,6 @@ def _table(rows: pd.DataFrame) -> str:
   return f'{markdown}\n'
 
 
-def main() -> int:
-  """Writes or checks the page."""
-  parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-  parser.add_argument('--check', action='store_true', help='compare only')
-  if parser.parse_args().check:
-    return int(PAGE.read_text() != render())
+if __name__ == '__main__':
   PAGE.write_text(render())
   print(PAGE)
-  return 0
-
-
-if __name__ == '__main__':
-  sys.exit(main())

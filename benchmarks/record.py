@@ -1,20 +1,25 @@
-"""Records of benchmarks: `--record=DIR` keeps the values in DIR/NAME.csv.
+"""Timing and records of benchmarks.
 
-A row is one value with the setting of its measurement. A call replaces the rows
-of its own cases, so that a benchmark can be run in parts. Measurements with
-SPARSITY_ISA=avx2 go to NAME_avx2.csv. `python -m benchmarks.page` writes
-docs/benchmarks.md from docs/results/speed.
+`--record=DIR` keeps the values in DIR/NAME.csv. A row is one value with the
+setting of its measurement. A call replaces the rows of its own cases, so that a
+benchmark can be run in parts. Measurements with SPARSITY_ISA=avx2 go to
+NAME_avx2.csv. `python -m benchmarks.page` writes docs/benchmarks.md from
+docs/results/speed.
 """
 
 import argparse
+from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 import datetime
 import os
 import pathlib
 import platform
 import shlex
+import statistics
 import sys
-from typing import NamedTuple
+import time
+from typing import Any
 
 import jax
 import pandas as pd
@@ -22,33 +27,19 @@ import pandas as pd
 from sparsity import kernels
 from sparsity.kernels import native
 
-
-class Row(NamedTuple):
-  """A value and the setting of its measurement."""
-
-  case: str
-  figure: str  # such as 'time' or 'ratio'
-  value: str
-  unit: str
-  rounds: str
-  command: str
-  cpu: str
-  cores: str  # available to the process
-  isa: str  # of the kernels
-  jax: str  # version
-  date: str
+COLUMNS = (
+  *('case', 'figure', 'value', 'unit', 'rounds'),
+  *('command', 'cpu', 'cores', 'isa', 'jax', 'date'),
+)
 
 
 class Record:
-  """The values of one call of a benchmark."""
+  """The values of one call of a benchmark, printed as they come.
+
+  `arguments` are those of the call; None: those of this process.
+  """
 
   def __init__(self, name: str, arguments: Sequence[str] | None = None):
-    """Begins an empty record.
-
-    Args:
-      name: of the benchmark.
-      arguments: of the call; None: those of this process.
-    """
     self._name = name
     self._arguments = sys.argv[1:] if arguments is None else list(arguments)
     self._values: dict[tuple[str, str], tuple[str, str, str]] = {}
@@ -64,6 +55,41 @@ class Record:
     """Adds a value; a second one of the same case and figure replaces it."""
     count = '' if rounds is None else str(rounds)
     self._values[case, figure] = f'{value:.6g}', unit, count
+    print(f'{case:60} {figure:12} {value:12,.4g} {unit}', flush=True)
+
+  def compare(
+    self,
+    functions: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    base: str,
+    prefix: str = '',
+    per: int = 1,
+    speed: str = '',
+    clock: Callable[[], float] = time.perf_counter,
+  ) -> dict[str, list[float]]:
+    """Times functions in turns; adds their times, and ratios to one of them.
+
+    Args:
+      functions: by case.
+      rounds: number of turns.
+      base: the case of ratio 1.
+      prefix: of the cases in the record.
+      per: steps, calls or examples of one call; times are divided by it.
+      speed: unit of `per` over seconds, to add in place of the time.
+      clock: as in `interleave`.
+
+    Returns:
+      The seconds of each call.
+    """
+    seconds = interleave(functions, rounds, clock)
+    for name, times in seconds.items():
+      case, median = prefix + name, statistics.median(times)
+      if speed:
+        self.add(case, 'speed', per / median, speed, rounds)
+      else:
+        self.add(case, 'time', 1e3 * median / per, 'ms', rounds)
+      self.add(case, 'ratio', ratio(times, seconds[base]), rounds=rounds)
+    return seconds
 
   def write(self, directory: str | os.PathLike[str] | None) -> None:
     """Writes the values, if a folder is given.
@@ -79,29 +105,85 @@ class Record:
     rows = {}
     if path.exists():
       rows = {row[:2]: row for row in read(path).itertuples(index=False)}
-    setting = self._setting()
-    for key, value in self._values.items():
-      rows[key] = Row(*key, *value, *setting)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frame = pd.DataFrame(list(rows.values()), columns=Row._fields)
-    frame.to_csv(path, index=False, lineterminator='\n')
-    print(path)
-
-  def _setting(self) -> tuple[str, ...]:
     is_native = kernels.implementation() == 'native'
-    return (
+    setting = (
       command(self._name, self._arguments, os.environ),
       cpu(),
-      str(cores()),
+      str(len(os.sched_getaffinity(0))),
       native.isa() if is_native else kernels.implementation(),
       jax.__version__,
       datetime.date.today().isoformat(),
     )
+    for key, value in self._values.items():
+      rows[key] = (*key, *value, *setting)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame = pd.DataFrame(list(rows.values()), columns=COLUMNS)
+    frame.to_csv(path, index=False, lineterminator='\n')
+    print(path)
 
 
-def add_argument(parser: argparse.ArgumentParser) -> None:
-  """Adds `--record` to the arguments of a benchmark."""
+def start(
+  name: str, doc: str, **options: Mapping[str, Any]
+) -> tuple[argparse.Namespace, Record]:
+  """Returns the arguments of this process, and an empty record.
+
+  All benchmarks take `--quick` and `--record=DIR`; `options` are the arguments
+  of further ones, as in `argparse`.
+  """
+  parser = argparse.ArgumentParser(
+    f'python -m benchmarks.{name}',
+    description=doc,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument('--quick', action='store_true', help='few rounds: noisy')
   parser.add_argument('--record', metavar='DIR', help='keep the values here')
+  for option, settings in options.items():
+    parser.add_argument(f'--{option}', **settings)
+  given = parser.parse_args()
+  print(kernels.describe())
+  return given, Record(name)
+
+
+def interleave(
+  functions: Mapping[str, Callable[[], Any]],
+  rounds: int,
+  clock: Callable[[], float] = time.perf_counter,
+  warm_ups: int = 0,
+) -> dict[str, list[float]]:
+  """Returns the seconds of each call, the functions in turns.
+
+  On a shared machine only ratios within a turn are meaningful. Each function is
+  called once before the clock starts, to compile it; results are waited for.
+  Each turn begins with `warm_ups` untimed calls, which fill the caches as
+  repeated calls would. With the clock `time.process_time` the seconds are those
+  of all cores together.
+
+  Example:
+    >>> seconds = interleave({'a': lambda: 1, 'b': lambda: 2}, rounds=3)
+    >>> {name: len(times) for name, times in seconds.items()}
+    {'a': 3, 'b': 3}
+  """
+  for function in functions.values():
+    jax.block_until_ready(function())
+  seconds: dict[str, list[float]] = {name: [] for name in functions}
+  for _ in range(rounds):
+    for name, function in functions.items():
+      for _ in range(warm_ups):
+        jax.block_until_ready(function())
+      begin = clock()
+      jax.block_until_ready(function())
+      seconds[name].append(clock() - begin)
+  return seconds
+
+
+def ratio(times: Sequence[float], base: Sequence[float]) -> float:
+  """Returns the median over rounds of the ratio of two lists of seconds.
+
+  Example:
+    >>> ratio([2.0, 4.0, 9.0], [1.0, 2.0, 3.0])
+    2.0
+  """
+  return statistics.median(a / b for a, b in zip(times, base, strict=True))
 
 
 def read(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -111,16 +193,16 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
     ValueError: If another version wrote it.
   """
   frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-  if tuple(frame.columns) != Row._fields:
+  if tuple(frame.columns) != COLUMNS:
     raise ValueError(
-      f'expected the columns {Row._fields} in {path}, got '
+      f'expected the columns {COLUMNS} in {path}, got '
       f'{tuple(frame.columns)}; remove it'
     )
   return frame
 
 
 def command(
-  name: str, arguments: Sequence[str], environment: dict[str, str]
+  name: str, arguments: Sequence[str], environment: Mapping[str, str]
 ) -> str:
   """Returns the command of a benchmark, without `--record=DIR`.
 
@@ -130,21 +212,10 @@ def command(
     >>> command('step', [], {'SPARSITY_ISA': 'avx2'})
     'SPARSITY_ISA=avx2 python -m benchmarks.step'
   """
-  kept, is_folder = [], False
-  for argument in arguments:
-    if not is_folder and argument.partition('=')[0] != '--record':
-      kept.append(argument)
-    is_folder = argument == '--record'
+  kept = [x for x in arguments if not x.startswith('--record=')]
   isa = environment.get(native.ISA_VARIABLE)
   before = f'{native.ISA_VARIABLE}={isa} ' if isa else ''
   return f'{before}python -m benchmarks.{shlex.join([name, *kept])}'
-
-
-def cores() -> int:
-  """Returns the number of cores that this process may use."""
-  if hasattr(os, 'sched_getaffinity'):  # Linux
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
 
 
 def cpu() -> str:
@@ -153,9 +224,5 @@ def cpu() -> str:
     lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
   except OSError:
     lines = []
-  names = [
-    line.partition(':')[2].strip()
-    for line in lines
-    if line.startswith('model name')
-  ]
-  return names[0] if names else platform.processor()
+  names = [x.partition(':')[2] for x in lines if x.startswith('model name')]
+  return names[0].strip() if names else platform.processor()

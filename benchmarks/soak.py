@@ -1,7 +1,7 @@
 """A long run: memory, files and speed over time.
 
-  python -m benchmarks.soak --minutes=30 [--config=FILE] [--workdir=DIR]
-      [--record=DIR] [--config.section.key=value ...]
+  python -m benchmarks.soak --minutes=30 [--config=FILE] [--record=DIR]
+      [--config.section.key=value ...]
 
 Runs launch.py with a practically endless config (one network, refresh every
 100 steps, evaluation and a save every 1,000) and samples its resident memory,
@@ -36,6 +36,7 @@ ENDLESS = [
   '--config.train.checkpoint_every=1000',
 ]
 MIB = 2**20
+EVERY = 2.0  # seconds between samples
 
 
 class Sample(NamedTuple):
@@ -55,13 +56,11 @@ def main(arguments: Sequence[str]) -> int:
     'python -m benchmarks.soak', description=__doc__, allow_abbrev=False
   )
   parser.add_argument('--minutes', type=float, default=30.0)
-  parser.add_argument('--every', type=float, default=2.0, help='seconds')
   parser.add_argument('--config', default='configs/mnist_topkast.py')
-  parser.add_argument('--workdir', help='by default one that is removed')
-  record.add_argument(parser)
+  parser.add_argument('--record', metavar='DIR', help='keep the values here')
   given, overrides = parser.parse_known_args(arguments)
   with tempfile.TemporaryDirectory(prefix='soak-') as temporary:
-    workdir = pathlib.Path(given.workdir or f'{temporary}/run')
+    workdir = pathlib.Path(temporary) / 'run'
     command = [f'--config={given.config}', f'--workdir={workdir}']
     log = pathlib.Path(temporary) / 'log'
     with log.open('w') as output:
@@ -72,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
         stderr=subprocess.STDOUT,
       )
     try:
-      samples = watch(process, workdir, 60 * given.minutes, given.every)
+      samples = watch(process, workdir, 60 * given.minutes)
       process.send_signal(signal.SIGTERM)
       code = process.wait(120)
     except (RuntimeError, subprocess.TimeoutExpired) as error:
@@ -88,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
   return int(code != 128 + signal.SIGTERM)
 
 
-def watch(process, workdir, seconds: float, every: float) -> list[Sample]:
+def watch(process, workdir, seconds: float) -> list[Sample]:
   """Returns samples of a process, from its first checkpoint on.
 
   Raises:
@@ -96,7 +95,7 @@ def watch(process, workdir, seconds: float, every: float) -> list[Sample]:
   """
   samples, start = [], None
   while start is None or time.monotonic() - start < seconds:
-    time.sleep(every)
+    time.sleep(EVERY)
     if process.poll() is not None:
       raise RuntimeError(f'expected it to run on, got exit {process.poll()}')
     step = saved_step(workdir)
@@ -109,7 +108,7 @@ def watch(process, workdir, seconds: float, every: float) -> list[Sample]:
 
 
 def summarize(figures, case: str, samples: Sequence[Sample]) -> None:
-  """Prints and records memory, files and speed."""
+  """Records memory, files and speed."""
   half = samples[len(samples) // 2 :]
   first, middle, last = samples[0], half[0], samples[-1]
   seconds = [s.seconds for s in half]
@@ -129,7 +128,6 @@ def summarize(figures, case: str, samples: Sequence[Sample]) -> None:
     ('most files', max(s.files for s in samples), ''),
     *((f'speed in quarter {i}', x, 'steps/s') for i, x in enumerate(speeds, 1)),
   ):
-    print(f'{figure:20} {value:14,.1f} {unit}')
     figures.add(case, figure, value, unit)
 
 

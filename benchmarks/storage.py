@@ -7,18 +7,16 @@ The first network of a config makes the same steps in both storages, refreshes
 and host work included, evaluation and compilation excluded.
 """
 
-import argparse
-import statistics
+from collections.abc import Sequence
 
 import jax
 
 from benchmarks import record
-from benchmarks import timing
 from experiments import storage as storage_lib
 from experiments import trainer
 from experiments.sweep import plan
+from experiments.tasks import base
 from experiments.tasks import table as tasks
-import sparsity
 
 CONFIGS = (
   'configs/mnist_topkast.py',
@@ -27,10 +25,14 @@ CONFIGS = (
 )
 
 
-def make_steps(name: str, storage: str, num_steps: int):
+def make_task(name: str, overrides: Sequence[str]) -> base.Task:
+  """Returns the task of the first network of a config."""
+  return tasks.make_task(plan.make(name, overrides).runs[0].config)
+
+
+def make_steps(name: str, overrides: Sequence[str], num_steps: int):
   """Returns a function that makes `num_steps` more steps each time."""
-  runs = plan.make(name, [f'--config.method.storage={storage}']).runs
-  task = tasks.make_task(runs[0].config)
+  task = make_task(name, overrides)
   stage, (_, store) = task.stages[0], task.objective.method.make(0)
   held, step = [stage.begin(0, None)], [0]
 
@@ -46,29 +48,20 @@ def make_steps(name: str, storage: str, num_steps: int):
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-  parser.add_argument('--quick', action='store_true', help='fewer repeats')
-  parser.add_argument('--config', help='one config only')
-  record.add_argument(parser)
-  given = parser.parse_args()
-  figures, repeats = record.Record('storage'), 3 if given.quick else 9
-  print(sparsity.kernels.describe())
+  given, figures = record.start(
+    'storage', __doc__, config={'help': 'one config only'}
+  )
   for name in (given.config,) if given.config else CONFIGS:
     # A multiple of the refresh interval: each round has as many refreshes.
     num_steps = 20 if 'transformer' in name else 100
-    seconds = timing.interleave(
-      {
-        storage: make_steps(name, storage, num_steps)
-        for storage in storage_lib.STORAGES
-      },
-      repeats,
-    )
-    for storage, times in seconds.items():
-      ms = 1e3 * statistics.median(times) / num_steps
-      ratio = timing.ratio(times, seconds['masked'])
-      print(f'{name}, {storage}: {ms:.2f} ms a step, {ratio:.2f} x masked')
-      figures.add(f'{name}, {storage}', 'time', ms, 'ms', repeats)
-      figures.add(f'{name}, {storage}', 'ratio', ratio, rounds=repeats)
+    functions = {
+      storage: make_steps(
+        name, [f'--config.method.storage={storage}'], num_steps
+      )
+      for storage in storage_lib.STORAGES
+    }
+    rounds = 3 if given.quick else 9
+    figures.compare(functions, rounds, 'masked', f'{name}, ', num_steps)
   figures.write(given.record)
 
 

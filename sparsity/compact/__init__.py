@@ -1,9 +1,8 @@
 """Compact storage: weights, products and training of active entries only."""
 
 from sparsity.compact.conversion import CompactState
-from sparsity.compact.inference import compile_inference
-from sparsity.compact.packing import check
 from sparsity.compact.packing import check_model
+from sparsity.compact.packing import compile_inference
 from sparsity.compact.packing import pack
 from sparsity.compact.packing import unpack
 from sparsity.compact.products import conv
@@ -19,7 +18,6 @@ from sparsity.compact.weights import is_compact
 from sparsity.compact.weights import num_bytes
 from sparsity.compact.weights import value_and_grad
 from sparsity.compact.weights import values
-from sparsity.compact.weights import with_values
 
 __all__ = [
   'CompactState',
@@ -27,7 +25,6 @@ __all__ = [
   'CompactWeights',
   'Entries',
   'active_sets',
-  'check',
   'check_model',
   'compact',
   'compile_inference',
@@ -41,5 +38,4 @@ __all__ = [
   'unpack',
   'value_and_grad',
   'values',
-  'with_values',
 ]

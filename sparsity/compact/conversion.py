@@ -53,7 +53,11 @@ def from_masked(method: state_lib.SparseMethod, params: Any, state: Any):
   rows, entries = _shrink(method, params, counts, sets)
 
   def shrink(path, old, new):
-    return _row(old, entries[path]) if old.shape == entries[path].shape else new
+    return (
+      packing.row_of(old, entries[path])
+      if old.shape == entries[path].shape
+      else new
+    )
 
   inner = map_sparse(method, shrink, state.inner, rows, entries)
   state = CompactState(state.count, entries, inner)
@@ -187,11 +191,5 @@ def _shrink(method, params, counts, sets: state_lib.ActiveSets):
     made = packing.make_entries(path, forward, backward, numbers)
     entries[path] = jax.tree.map(jnp.array, made)
   dense = select.pick(params, entries)
-  rows = {path: _row(x, entries[path]) for path, x in dense.items()}
+  rows = {path: packing.row_of(x, entries[path]) for path, x in dense.items()}
   return select.put(params, rows), entries
-
-
-def _row(x, entries):
-  """Returns the active entries of a dense array, [1, ..., 1, k_B]."""
-  at = entries_lib.places(entries.structure, x.shape)
-  return weights_lib.row(jnp.array(entries_lib.take(x, at)), x.ndim)

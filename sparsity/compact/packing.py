@@ -1,6 +1,7 @@
-"""Conversion of dense weights and masks to compact weights, and back."""
+"""Dense weights and masks to compact weights, and back; inference."""
 
 from collections.abc import Callable
+import functools
 from typing import Any
 
 import jax
@@ -8,11 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsity import kernels
-from sparsity import select
+from sparsity import select as select_lib
 from sparsity.compact import entries as entries_lib
 from sparsity.compact import weights as weights_lib
 from sparsity.kernels.structure import is_traced
 from sparsity.kernels.structure import matrix_shape
+
+# Denser layers are faster dense; measured by benchmarks/compact.py.
+MAX_DENSITY = 0.3
 
 
 def pack(weights: Any, forward: Any, backward: Any | None = None) -> Any:
@@ -47,9 +51,9 @@ def pack(weights: Any, forward: Any, backward: Any | None = None) -> Any:
       'masks: call pack outside of jit'
     )
   leaves = [
-    _pack_leaf(select.join(module, name), x, a, b)
+    _pack_leaf(select_lib.join(module, name), x, a, b)
     for (module, name, x), a, b in zip(
-      select.named_leaves(weights),
+      select_lib.named_leaves(weights),
       jax.tree.leaves(forward),
       jax.tree.leaves(backward),
       strict=True,
@@ -72,32 +76,6 @@ def unpack(weights: Any) -> Any:
     weights,
     is_leaf=weights_lib.is_compact,
   )
-
-
-def check(weights: Any) -> None:
-  """Checks every index of a tree's compact weights, on the host.
-
-  The kernels trust their indices, so weights from elsewhere, such as a file,
-  have to pass this check once.
-
-  Raises:
-    ValueError: If values, shapes, indices or their order are wrong; names the
-      layer.
-  """
-  for w in jax.tree.leaves(weights, is_leaf=weights_lib.is_compact):
-    if not weights_lib.is_compact(w):
-      continue
-    entries = w.entries
-    try:
-      kernels.check(entries.structure, entries.matrix_shape)
-    except ValueError as error:
-      raise ValueError(f'{entries.name}: {error}') from error
-    expected = (1,) * (w.ndim - 1) + (entries.num_backward,)
-    if tuple(w.values.shape) != expected:
-      raise ValueError(
-        f'{entries.name}: expected values of shape {expected}, got '
-        f'{tuple(w.values.shape)}'
-      )
 
 
 def check_model(apply: Callable[..., Any], weights: Any, *args: Any) -> None:
@@ -126,21 +104,18 @@ def check_model(apply: Callable[..., Any], weights: Any, *args: Any) -> None:
   except Exception as found:  # whatever the model raises
     error = found
   leaves, tree = jax.tree.flatten(weights, is_leaf=weights_lib.is_compact)
-  dense = [
-    jax.ShapeDtypeStruct(x.shape, x.dtype) if weights_lib.is_compact(x) else x
-    for x in leaves
-  ]
+  dense = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
+  # Raises an error of the model itself.
+  jax.eval_shape(apply, jax.tree.unflatten(tree, dense), *args)
   names = []
   for i, leaf in enumerate(leaves):
-    if weights_lib.is_compact(leaf):
-      one = [*dense[:i], leaf, *dense[i + 1 :]]
-      try:
-        jax.eval_shape(apply, jax.tree.unflatten(tree, one), *args)
-      except Exception:
-        names.append(leaf.entries.name)
-  if len(names) in (0, sum(map(weights_lib.is_compact, leaves))):
-    # Raises an error of the model itself.
-    jax.eval_shape(apply, jax.tree.unflatten(tree, dense), *args)
+    if not weights_lib.is_compact(leaf):
+      continue
+    one = jax.tree.unflatten(tree, [*dense[:i], leaf, *dense[i + 1 :]])
+    try:
+      jax.eval_shape(apply, one, *args)
+    except Exception:
+      names.append(leaf.entries.name)
   if not names:
     raise error
   raise ValueError(
@@ -148,6 +123,73 @@ def check_model(apply: Callable[..., Any], weights: Any, *args: Any) -> None:
     f'others for {", ".join(names)}: deselect these layers, or use masked '
     'storage, which takes any layer'
   ) from error
+
+
+def compile_inference(
+  apply: Callable[..., Any],
+  weights: Any,
+  masks: Any | None = None,
+  *,
+  max_density: float = MAX_DENSITY,
+  select: select_lib.Predicate = select_lib.is_weight,
+) -> Callable[..., Any]:
+  """Returns `apply` bound to the weights of a pruned network, for the CPU.
+
+  The network has to use the layers of `sparsity.modules`, or `sparsity.matmul`
+  and `sparsity.conv`. It is compiled once per input shape.
+
+  Example:
+    >>> import haiku as hk
+    >>> import sparsity
+    >>> net = hk.without_apply_rng(
+    ...   hk.transform(lambda x: sparsity.modules.Linear(2)(x)))
+    >>> weights = {'linear': {'w': jnp.eye(4)[:, :2], 'b': jnp.zeros(2)}}
+    >>> predict = compile_inference(net.apply, weights)
+    >>> predict(jnp.arange(4.0)[None])
+    Array([[0., 1.]], dtype=float32)
+
+  Args:
+    apply: pure function of weights and inputs.
+    weights: a tree of arrays; pruned entries need not be zero if masks are
+      given.
+    masks: a tree of boolean masks like `weights`, such as
+      `sparsity.active_sets(state).forward`; None: where weights are nonzero.
+    max_density: denser layers stay dense.
+    select: predicate of the layers that may be compact.
+
+  Returns:
+    A function of the inputs alone, whose attribute `weights` holds the packed
+    weights.
+
+  Raises:
+    ValueError: If weights and masks do not match; on the first call, if a
+      layer cannot be compact (names it: exclude it with `select`).
+  """
+  if masks is None:
+    masks = jax.tree.map(lambda x: np.asarray(x) != 0, weights)
+  if jax.tree.structure(masks) != jax.tree.structure(weights):
+    raise ValueError(
+      f'expected masks like the weights, {jax.tree.structure(weights)}, got '
+      f'{jax.tree.structure(masks)}'
+    )
+  chosen = select_lib.selected_paths(weights, select)
+  active = {
+    path: np.asarray(mask)
+    for path, mask in select_lib.pick(masks, chosen).items()
+    if np.mean(np.asarray(mask)) <= max_density
+  }
+  packed = pack(
+    jax.tree.map(lambda x, mask: jnp.where(mask, x, 0), weights, masks),
+    select_lib.put(
+      jax.tree.map(lambda x: np.ones(x.shape, bool), weights), active
+    ),
+  )
+  # Committed to a CPU device, so that calls run there.
+  packed = jax.device_put(packed, jax.local_devices(backend='cpu')[0])
+
+  predict = functools.partial(jax.jit(apply), packed)
+  predict.weights = packed
+  return predict
 
 
 def make_entries(
@@ -195,10 +237,13 @@ def _pack_leaf(name, x, forward, backward):
     return x
   entries = make_entries(name, forward, backward)
   entries = jax.tree.map(jnp.asarray, entries)
-  at = entries_lib.places(entries.structure, entries.shape)
-  values = entries_lib.take(x, at)
-  values = weights_lib.row(jnp.asarray(values), x.ndim)
-  return weights_lib.CompactWeights(values, entries)
+  return weights_lib.CompactWeights(row_of(x, entries), entries)
+
+
+def row_of(x: jax.Array, entries: weights_lib.Entries) -> jax.Array:
+  """Returns the active entries of a dense array, [1, ..., 1, k_B]."""
+  at = entries_lib.places(entries.structure, x.shape)
+  return weights_lib.row(jnp.array(entries_lib.take(x, at)), x.ndim)
 
 
 def _unpack_leaf(w):

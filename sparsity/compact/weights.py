@@ -15,7 +15,6 @@ import jax.numpy as jnp
 
 from sparsity import kernels
 from sparsity import masked
-from sparsity.kernels import structure
 
 
 @jax.tree_util.register_dataclass
@@ -26,11 +25,6 @@ class Entries:
   structure: kernels.Structure
   shape: tuple[int, ...] = dataclasses.field(metadata={'static': True})
   name: str = dataclasses.field(metadata={'static': True})  # 'module/name'
-
-  @property
-  def matrix_shape(self) -> tuple[int, int]:
-    """The shape as a matrix: (all axes but the last, outputs)."""
-    return structure.matrix_shape(self.shape)
 
   @property
   def num_forward(self) -> int:
@@ -114,16 +108,8 @@ def values(weights: Any) -> Any:
   )
 
 
-def with_values(weights: Any, new: Any) -> Any:
-  """Returns `weights` with other values; the inverse of `values`.
-
-  Example:
-    >>> from sparsity import compact
-    >>> mask = jnp.eye(2, dtype=bool)
-    >>> w = compact.pack({'w': jnp.ones((2, 2))}, {'w': mask}, {'w': mask})
-    >>> with_values(w, {'w': 2 * values(w)['w']})['w'].values
-    Array([[2., 2.]], dtype=float32)
-  """
+def _with_values(weights: Any, new: Any) -> Any:
+  """Returns `weights` with other values; the inverse of `values`."""
   return jax.tree.map(
     lambda w, x: dataclasses.replace(w, values=x) if _has_values(w) else x,
     weights,
@@ -153,7 +139,7 @@ def value_and_grad(fun: Callable, has_aux: bool = False) -> Callable:
   def wrapped(weights, *args, **kwargs):
     def differentiate(convert):
       def of_values(new, *args, **kwargs):
-        return fun(convert(with_values(weights, new)), *args, **kwargs)
+        return fun(convert(_with_values(weights, new)), *args, **kwargs)
 
       both = jax.value_and_grad(of_values, has_aux=has_aux)
       return both(values(weights), *args, **kwargs)

@@ -10,23 +10,21 @@ Under jit with a sharded batch, every device computes the whole batch, because
 XLA cannot partition the call; under `jax.shard_map` each computes its part.
 """
 
-from sparsity.kernels.choice import describe
-from sparsity.kernels.choice import implementation
-from sparsity.kernels.choice import use
-from sparsity.kernels.layout import check
-from sparsity.kernels.layout import from_masks
+from sparsity.kernels.host import from_masks
 from sparsity.kernels.products import conv
 from sparsity.kernels.products import conv_dw
 from sparsity.kernels.products import conv_dx
+from sparsity.kernels.products import describe
+from sparsity.kernels.products import implementation
+from sparsity.kernels.products import use
+from sparsity.kernels.structure import PIXEL
 from sparsity.kernels.structure import Structure
+from sparsity.kernels.structure import make_window
 from sparsity.kernels.structure import outputs_of
-from sparsity.kernels.window import PIXEL
-from sparsity.kernels.window import make_window
 
 __all__ = [
   'PIXEL',
   'Structure',
-  'check',
   'conv',
   'conv_dw',
   'conv_dx',

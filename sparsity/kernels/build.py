@@ -56,13 +56,11 @@ def find_compiler() -> list[str]:
   Raises:
     BuildError: If none is installed.
   """
-  names = [os.environ['CXX']] if 'CXX' in os.environ else []
-  for name in [*names, 'c++', 'g++', 'clang++']:
+  chosen = os.environ.get('CXX')
+  for name in (chosen,) if chosen else ('c++', 'g++', 'clang++'):
     command = shlex.split(name)
-    if command and shutil.which(command[0]):
+    if shutil.which(command[0]):
       return command
-    if names:
-      break
   raise BuildError('no C++ compiler: install one, or set CXX')
 
 

@@ -1,22 +1,31 @@
-"""Refreshes on the host: dense NumPy arrays processed by C++ threads.
+"""Structures on the host: made from masks, and moved between.
 
-Each function equals the JAX version in `kernels.structure` or `compact.entries`
-bit for bit and is several times faster. All need the native library
-(`is_available`), whatever device training runs on.
+`from_masks` uses C++ threads if the native library is built, whatever device
+training runs on; `origins`, `put` and `move` need it (`is_available`). They
+equal the JAX versions in `kernels.structure` and `compact.entries` bit for bit
+and are several times faster.
+
+Shapes: in, out: the weight's two axes as a matrix; k_A, k_B: entries of A, B.
 """
 
 import ctypes
 import math
 import os
 
+import jax
 import numpy as np
 
 from sparsity.kernels import native
 from sparsity.kernels.structure import Structure
+from sparsity.kernels.structure import check_num_entries
 from sparsity.kernels.structure import expected_shapes
+from sparsity.kernels.structure import from_traced_masks
+from sparsity.kernels.structure import is_traced
+from sparsity.kernels.structure import on_cpu
 from sparsity.kernels.structure import strip_size
 
 ALIGNMENT = 64  # bytes
+_from_masks = on_cpu(from_traced_masks)
 _SMALL = 1 << 16  # elements; fewer do not pay for a second thread
 
 
@@ -26,28 +35,53 @@ def is_available() -> bool:
 
 
 def from_masks(
-  forward: np.ndarray, backward: np.ndarray, counts: tuple[int, int]
-) -> tuple[Structure | None, tuple[int, int] | None]:
-  """Returns the structure of two masks, and their numbers of entries.
+  forward: jax.Array,
+  backward: jax.Array,
+  counts: tuple[int, int] | None = None,
+) -> Structure:
+  """Returns the structure of two nested boolean masks.
 
-  Returns:
-    The structure, or None if the numbers differ from `counts`; and the numbers,
-    or None if A is not a subset of B.
+  Example:
+    >>> A = np.array([[False, True], [True, False]])
+    >>> structure = from_masks(A, np.ones((2, 2), bool))
+    >>> structure.columns  # A: inputs 1 and 0; B minus A: inputs 0 and 1
+    array([1, 0, 0, 1], dtype=int32)
+
+  Args:
+    forward: bool [in, out], True at the entries of A.
+    backward: bool [in, out], True at the entries of B.
+    counts: (k_A, k_B), required and not checked under jit; None: counted.
+
+  Raises:
+    ValueError: If the masks are not boolean matrices of the same shape, A is
+      not a subset of B, the numbers of entries are not `counts`, or the weight
+      has 2^31 entries or more.
   """
-  forward, backward = _as(forward, bool), _as(backward, bool)
-  strip = strip_size(forward.shape, counts[0])
-  shapes = expected_shapes(forward.shape, *counts)
-  arrays = Structure(*(_empty(shape, np.int32) for shape in shapes))
-  expected, found = np.array(counts, np.int64), np.zeros(2, np.int64)
-  is_outside = _call(
-    'build',
-    *(forward, backward, *forward.shape, strip, expected),
-    *(_num_tasks(forward.size), found, *arrays),
-  )
-  if is_outside:
-    return None, None
-  numbers = int(found[0]), int(found[1])
-  return (arrays if numbers == counts else None), numbers
+  if forward.shape != backward.shape or forward.ndim != 2:
+    raise ValueError(
+      'expected two masks of one [in, out] shape, got '
+      f'{forward.shape} and {backward.shape}'
+    )
+  if forward.dtype != bool or backward.dtype != bool:
+    raise ValueError(
+      f'expected boolean masks, got {forward.dtype} and {backward.dtype}'
+    )
+  check_num_entries(forward.shape)
+  if is_traced((forward, backward)):
+    return _from_masks(forward, backward, counts=counts)
+  forward, backward = np.asarray(forward), np.asarray(backward)
+  if counts is None:
+    counts = np.count_nonzero(forward), np.count_nonzero(backward)
+  if is_available():
+    structure, found = _build(forward, backward, counts)
+  else:
+    found = np.count_nonzero(forward), np.count_nonzero(backward)
+    if np.any(forward & ~backward):
+      found = None
+  _check_counts(found, counts)
+  if is_available():
+    return structure
+  return _from_masks(forward, backward, counts=counts)
 
 
 def origins(old: Structure, new: Structure, num_inputs: int) -> np.ndarray:
@@ -88,6 +122,34 @@ def move(x: np.ndarray, origin: np.ndarray, fresh: np.ndarray) -> np.ndarray:
     *(origin.size, _num_tasks(origin.size), result),
   )
   return result
+
+
+def _build(forward, backward, counts):
+  """Returns the structure by C++, and its counts; None if A exceeds B."""
+  forward, backward = _as(forward, bool), _as(backward, bool)
+  strip = strip_size(forward.shape, counts[0])
+  shapes = expected_shapes(forward.shape, *counts)
+  arrays = Structure(*(_empty(shape, np.int32) for shape in shapes))
+  expected, found = np.array(counts, np.int64), np.zeros(2, np.int64)
+  is_outside = _call(
+    'build',
+    *(forward, backward, *forward.shape, strip, expected),
+    *(_num_tasks(forward.size), found, *arrays),
+  )
+  if is_outside:
+    return None, None
+  return arrays, (int(found[0]), int(found[1]))
+
+
+def _check_counts(found, expected):
+  if found is None:
+    raise ValueError('expected every entry of forward to be one of backward')
+  if found != expected:
+    raise ValueError(
+      f'expected {expected[0]} and {expected[1]} entries in the forward and '
+      f'backward sets, got {found[0]} and {found[1]}: compact storage needs '
+      'constant numbers, masked storage takes any'
+    )
 
 
 def _empty(shape, dtype):

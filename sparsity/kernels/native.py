@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsity.kernels.structure import Structure
+from sparsity.kernels.structure import Window
 from sparsity.kernels.structure import matrix_shape
 from sparsity.kernels.structure import strip_size
-from sparsity.kernels.window import Window
 
 # From the least to the most demanding; the kernels receive the index.
 ISAS = ('portable', 'avx2', 'avx512')

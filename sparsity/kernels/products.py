@@ -1,9 +1,9 @@
 """Products of a layer with a compact or masked weight.
 
-Each function checks shapes and dtypes and dispatches to an implementation. All
+Each product checks shapes and dtypes and dispatches to an implementation. All
 are convolutions: a matrix product is one of images with a single pixel.
 
-Arguments of all functions:
+Arguments of all products:
   active: the `Structure` of [kh * kw * in, out] whose entries are the values,
     or a boolean mask of the weight.
   shape: (kh, kw, in, out) of the weight, channels in and out.
@@ -12,20 +12,84 @@ Arguments of all functions:
 Shapes: values: [k_B] in the order of the structure, or the dense weight.
 """
 
+from collections.abc import Iterator
+import contextlib
+import contextvars
+import os
+
 import jax
 import jax.numpy as jnp
 
-from sparsity.kernels import choice
 from sparsity.kernels import native
 from sparsity.kernels import xla
 from sparsity.kernels.structure import Structure
+from sparsity.kernels.structure import Window
+from sparsity.kernels.structure import check_num_entries
 from sparsity.kernels.structure import expected_shapes
 from sparsity.kernels.structure import matrix_shape
-from sparsity.kernels.window import Window
 
 Active = Structure | jax.Array
 Shape = tuple[int, int, int, int]
 FLOATS = (jnp.float32, jnp.bfloat16)
+NAMES = ('xla', 'native')
+VARIABLE = 'SPARSITY_KERNELS'
+_forced: contextvars.ContextVar[str | None] = contextvars.ContextVar(
+  'sparsity_kernels', default=None
+)
+
+
+def implementation(name: str | None = None) -> str:
+  """Returns the name of the implementation in use.
+
+  In order of precedence: the argument, `use`, the environment variable
+  SPARSITY_KERNELS, the platform (`native` on a CPU if built, else `xla`). The
+  choice is made when JAX traces a function and is compiled in.
+
+  Raises:
+    ValueError: If no implementation has that name.
+    RuntimeError: If `native` is requested but unavailable.
+  """
+  name = name or _forced.get() or os.environ.get(VARIABLE)
+  if name and name not in NAMES:
+    raise ValueError(f'expected one of {", ".join(NAMES)}, got {name!r}')
+  if name == 'native' and native.problem():
+    raise RuntimeError(f'native kernels cannot be used: {native.problem()}')
+  if name:
+    return name
+  on_cpu = jax.default_backend() == 'cpu'
+  return 'native' if on_cpu and not native.problem() else 'xla'
+
+
+@contextlib.contextmanager
+def use(name: str) -> Iterator[None]:
+  """Makes everything traced inside use one implementation.
+
+  Jitted functions that are already compiled keep theirs.
+
+  Example:
+    >>> with use('xla'):
+    ...   implementation()
+    'xla'
+
+  Raises:
+    ValueError: If no implementation has that name.
+    RuntimeError: If `native` is requested but unavailable.
+  """
+  token = _forced.set(implementation(name))
+  try:
+    yield
+  finally:
+    _forced.reset(token)
+
+
+def describe() -> str:
+  """Returns one line: the implementation in use, and why it is not `native`."""
+  if implementation() == 'native':
+    return f'native kernels: {native.isa()}'
+  reason = native.problem() or 'as requested'
+  if jax.default_backend() != 'cpu':
+    reason = f'CPU only, this is {jax.default_backend()}'
+  return f'xla kernels; native kernels not in use ({reason})'
 
 
 def conv(
@@ -116,7 +180,7 @@ def _dispatch(product, arrays, options, shape, is_dense=False):
     function = getattr(module, product)
     return lambda *arrays: function(*arrays, *options).astype(dtype)
 
-  if is_dense or choice.implementation() == 'xla':
+  if is_dense or implementation() == 'xla':
     return call(xla)(*arrays)
   # A program may be lowered here for another platform.
   return jax.lax.platform_dependent(
@@ -138,6 +202,7 @@ def _check_weight(active, shape, values=None):
         'expected a weight [kh, kw, channels in, channels out] and a boolean '
         f'mask of its shape, got {shape} and {active.dtype} {active.shape}'
       )
+    check_num_entries(shape)
     return
   matrix = matrix_shape(shape)
   num_backward, num_forward = active.columns.size, active.t_columns.size

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsity.kernels.structure import Structure
+from sparsity.kernels.structure import Window
 from sparsity.kernels.structure import matrix_shape
 from sparsity.kernels.structure import outputs_of
-from sparsity.kernels.window import Window
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 

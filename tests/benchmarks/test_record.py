@@ -41,12 +41,6 @@ def test_another_instruction_set_is_another_file(tmp_path, monkeypatch):
   assert row.command == 'SPARSITY_ISA=portable python -m benchmarks.made'
 
 
-def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
-  monkeypatch.chdir(tmp_path)
-  write(None, [('a', 'time', 1)])
-  assert not list(tmp_path.iterdir())
-
-
 def test_a_file_of_another_version_is_refused(tmp_path):
   (tmp_path / 'made.csv').write_text('case,value\na,1\n')
   with pytest.raises(ValueError, match='expected the columns'):

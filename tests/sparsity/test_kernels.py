@@ -1,6 +1,6 @@
 """Every kernel, on every instruction set, against NumPy in double precision.
 
-Also under JAX's transformations: vmap, several devices, other platforms.
+Also on several devices and for other platforms.
 """
 
 import jax
@@ -90,8 +90,6 @@ def run(products, *arrays):
   *((0, 4, 5, 0.5, 0.5), (3, 0, 5, 0.5, 0.5), (3, 5, 0, 0.5, 0.5)),
   nightly=(
     (5, 7, 9, 0.3, 0.6),
-    (1, 33, 65, 0.1, 0.2),
-    (130, 24, 100, 0.5, 0.5),
     (600, 8, 17, 1.0, 1.0),
     (33, 300, 4, 0.0, 0.3),
     # Several blocks and strips.
@@ -121,10 +119,8 @@ def test_native_products_larger_than_the_cache_equal_the_dense_ones(case):
   nightly=(
     ((6, 5), 50, 150, (3, 3), 2, 'SAME'),
     ((12, 11), 40, 33, (3, 3), 1, 'SAME'),
-    ((8, 7), 5, 6, (3, 3), 1, 'SAME'),
     ((9, 9), 20, 17, (3, 3), 2, 'VALID'),
     ((7, 8), 9, 24, (1, 1), 2, 'SAME'),
-    ((6, 6), 16, 8, (1, 1), 1, 'VALID'),
     ((5, 5), 3, 4, (2, 2), 3, 'VALID'),
     ((2, 2), 3, 4, (3, 3), 1, 'VALID'),
   ),
@@ -163,9 +159,7 @@ def check_products(image, shape, forward, backward, stride=1, padding='VALID'):
   )
   for dtype, (x, dy, exact, _), results in run(products, *arrays):
     weight = densify(exact, structure, flat).reshape(shape)
-    expected_y, patches = dense_conv(x, weight, window)
-    expected_dx = dense_input_gradient(dy, weight, window, x.shape)
-    dense_dw = np.tensordot(patches, dy, ([0, 1, 2], [0, 1, 2]))
+    expected_y, expected_dx, dense_dw = dense_products(x, dy, weight, window)
     entries = structure.columns, kernels.outputs_of(structure, flat)
     at_entries = dense_dw.reshape(flat)[entries]
     for (y, dx, dw), expected_dw in zip(
@@ -176,32 +170,20 @@ def check_products(image, shape, forward, backward, stride=1, padding='VALID'):
       assert_close(dw, expected_dw, dtype, dy[..., :1].size)
 
 
-def dense_conv(x, weight, window):
-  """Returns the convolution by definition, and its patches."""
+def dense_products(x, dy, weight, window):
+  """Returns y, dx and dw by definition, one pixel of y at a time."""
   kh, kw, _, _ = weight.shape
+  (top, _), (left, _) = window.padding
+  height, width = x.shape[1:3]
   x = np.pad(x, [(0, 0), *window.padding, (0, 0)])
-  rows = range(0, x.shape[1] - kh + 1, window.stride[0])
-  columns = range(0, x.shape[2] - kw + 1, window.stride[1])
-  patches = np.zeros((len(x), len(rows), len(columns), *weight.shape[:3]))
-  for i, row in enumerate(rows):
-    for j, column in enumerate(columns):
-      patches[:, i, j] = x[:, row : row + kh, column : column + kw]
-  return np.tensordot(patches, weight, 3), patches
-
-
-def dense_input_gradient(dy, weight, window, shape):
-  """Returns dx: each output's gradient, added to the inputs it read."""
-  kh, kw, _, _ = weight.shape
-  n, height, width, channels = shape
-  (top, bottom), (left, right) = window.padding
-  dx = np.zeros((n, height + top + bottom, width + left + right, channels))
-  for i in range(dy.shape[1]):
-    for j in range(dy.shape[2]):
-      row, column = i * window.stride[0], j * window.stride[1]
-      dx[:, row : row + kh, column : column + kw] += np.tensordot(
-        dy[:, i, j], weight, ([1], [3])
-      )
-  return dx[:, top : top + height, left : left + width]
+  y, dx, dw = np.zeros(dy.shape), np.zeros(x.shape), np.zeros(weight.shape)
+  for i, j in np.ndindex(dy.shape[1:3]):
+    row, column = i * window.stride[0], j * window.stride[1]
+    at = np.s_[:, row : row + kh, column : column + kw]
+    y[:, i, j] = np.tensordot(x[at], weight, 3)
+    dx[at] += np.tensordot(dy[:, i, j], weight, ([1], [3]))
+    dw += np.tensordot(x[at], dy[:, i, j], ([0], [0]))
+  return y, dx[:, top : top + height, left : left + width], dw
 
 
 @pytest.mark.usefixtures('implementation')
@@ -257,23 +239,6 @@ def make_matrix(shape, forward, backward):
 def multiply(x, values, structure, shape):
   layer = structure, (1, 1, *shape), kernels.PIXEL
   return kernels.conv(x[:, None, None], values, *layer)
-
-
-@pytest.mark.usefixtures('best_isa')
-def test_vmap_maps_over_examples_and_over_weights():
-  structure, values, weight = make_matrix((6, 5), 0.4, 0.7)
-  rng = np.random.default_rng(3)
-  x = jnp.asarray(rng.normal(size=(4, 3, 6)), jnp.float32)
-  scales = jnp.arange(1.0, 5.0)
-
-  @jax.jit
-  @jax.vmap
-  def product(x, scale):
-    return multiply(x, values * scale, structure, (6, 5))
-
-  expected = (np.asarray(x) @ weight) * np.asarray(scales)[:, None, None]
-  found = product(x, scales).reshape(expected.shape)
-  np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
 
 
 @pytest.mark.usefixtures('best_isa')
@@ -333,5 +298,5 @@ def test_results_of_many_threads_are_deterministic():
 
   with kernels.use('native'):
     first = jax.tree.map(np.asarray, products(x))
-  for _ in range(50):
+  for _ in range(20):
     jax.tree.map(np.testing.assert_array_equal, first, products(x))

@@ -58,17 +58,8 @@ def make_tx(name):
   if name == 'powerprop':
     inner = powerprop.powerprop(optax.chain(penalty, optax.adam(1e-2)), 2.0)
     return topkast.topkast(inner, **DENSITIES, refresh_every=7)
-  if name == 'random':
-    return topkast.topkast(
-      optax.sgd(1e-1, momentum=0.9),
-      **DENSITIES,
-      refresh_every=3,
-      exploration='random',
-    )
   if name == 'static':
     return sparsity.static(optax.adam(1e-2), density=0.3)
-  if name == 'set':
-    return sparsity.set_(optax.adam(1e-2), density=0.3, refresh_every=6)
   return sparsity.rigl(
     optax.sgd(1e-1, momentum=0.9, nesterov=True),
     density=0.3,

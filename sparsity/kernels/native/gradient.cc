@@ -2,7 +2,6 @@
 #include <vector>
 
 #include "layer.h"
-#include "tiling.h"
 
 namespace sparsity {
 

@@ -1,6 +1,5 @@
 // The operations, compiled once for each instruction set.
 #include "marks.h"
-#include "panel.h"
 #include "strips.h"
 
 namespace sparsity {

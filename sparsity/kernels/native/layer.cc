@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "tiling.h"
-
 namespace sparsity {
 
 namespace {

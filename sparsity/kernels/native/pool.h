@@ -6,10 +6,16 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <functional>
 #include <memory>
+#include <new>
 #include <thread>
 #include <utility>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 namespace sparsity {
 
@@ -75,7 +81,7 @@ class Pool {
 class Scratch {
  public:
   Scratch() = default;
-  ~Scratch();
+  ~Scratch() { std::free(data_); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
@@ -86,7 +92,22 @@ class Scratch {
   }
 
  private:
-  void* get_bytes(size_t size);
+  void* get_bytes(size_t size) {
+    const size_t bytes = (size + kHugePage - 1) / kHugePage * kHugePage;
+    if (bytes > bytes_) {
+      std::free(data_);
+      bytes_ = 0;
+      data_ = std::aligned_alloc(kHugePage, bytes);
+      if (data_ == nullptr) throw std::bad_alloc();
+#if defined(__linux__)
+      madvise(data_, bytes, MADV_HUGEPAGE);
+#endif
+      bytes_ = bytes;
+    }
+    return data_;
+  }
+
+  static constexpr size_t kHugePage = size_t{2} << 20;
 
   void* data_ = nullptr;
   size_t bytes_ = 0;

@@ -1,4 +1,4 @@
-#include "tiling.h"
+#include "layer.h"
 
 namespace sparsity {
 
