@@ -42,9 +42,11 @@ from sparsity.select import matching as matching
 from sparsity.select import none_of as none_of
 from sparsity.state import ActiveSets as ActiveSets
 from sparsity.state import Refresh as Refresh
+from sparsity.state import Restriction as Restriction
 from sparsity.state import Rule as Rule
 from sparsity.state import SparseState as SparseState
 from sparsity.state import SparseTransformation as SparseTransformation
+from sparsity.state import restriction as restriction
 from sparsity.state import sparse_state as sparse_state
 from sparsity.topk import density as density
 from sparsity.topk import layer_keys as layer_keys
@@ -54,4 +56,5 @@ from sparsity.topk import overlap as overlap
 from sparsity.topk import random_mask as random_mask
 from sparsity.topk import topk_mask as topk_mask
 from sparsity.topk import topk_masks as topk_masks
+from sparsity.wrapper import chain as chain
 from sparsity.wrapper import sparsify as sparsify

@@ -5,6 +5,10 @@ active; `sparsity.wrapper` makes it from a `Rule` and any optimizer.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
+import contextvars
+import functools
 from typing import Any
 from typing import NamedTuple
 
@@ -13,6 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from sparsity import counts as counts_lib
+from sparsity import drift
 from sparsity import schedules
 
 Masks = dict[str, jax.Array]
@@ -31,6 +36,7 @@ class SparseState(NamedTuple):
   count: jax.Array  # int32 [], updates made so far
   sets: ActiveSets
   inner: optax.OptState  # of the wrapped optimizer; as initialized outside B
+  expected: drift.Expected  # parameters at the next update
 
 
 class Refresh(NamedTuple):
@@ -73,22 +79,66 @@ class SparseTransformation(optax.GradientTransformationExtraArgs):
   method: SparseMethod
 
 
+class Restriction(NamedTuple):
+  """What a link of the inner optimizer can know of the method around it."""
+
+  sets: ActiveSets
+  forward_densities: dict[str, float]  # of every selected layer, by path
+
+
+_restriction: contextvars.ContextVar[Restriction | None]
+_restriction = contextvars.ContextVar('restriction', default=None)
+
+
+def restriction() -> Restriction | None:
+  """Returns the restriction of the update being made, or None outside of one.
+
+  For links of an inner optimizer; an extra argument would reach every link.
+  """
+  return _restriction.get()
+
+
+@contextlib.contextmanager
+def restricted(sets: ActiveSets, densities: dict[str, float]) -> Iterator[None]:
+  """Makes `restriction` return these sets and densities."""
+  token = _restriction.set(Restriction(sets, densities))
+  try:
+    yield
+  finally:
+    _restriction.reset(token)
+
+
 def active_sets(state: optax.OptState) -> ActiveSets:
   """Returns the sets in an optimizer state, however deeply nested.
 
+  With several sparse transformations, as in `optax.partition`, an entry is
+  active if it is in all of them. Parameters that none of them is given are
+  dense: a single True in place of their mask.
+
   Raises:
-    ValueError: If `state` does not hold exactly one `SparseState`.
+    ValueError: If `state` holds no `SparseState`, or a stale one.
   """
-  return sparse_state(state).sets
+  found = _sparse_states(state)
+  if not found:
+    raise ValueError(
+      'expected an optimizer state with a SparseState, got '
+      f'{type(state).__name__} with none'
+    )
+  sets = functools.reduce(_merge, (node.sets for node in found))
+  return jax.tree.map(
+    lambda mask: jnp.ones([], bool) if is_absent(mask) else mask,
+    sets,
+    is_leaf=is_absent,
+  )
 
 
 def sparse_state(state: optax.OptState) -> SparseState:
   """Returns the one `SparseState` in an optimizer state.
 
   Raises:
-    ValueError: If there is none, or more than one.
+    ValueError: If there is none, or more than one, or it is stale.
   """
-  found = list(filter(is_sparse, jax.tree.leaves(state, is_leaf=is_sparse)))
+  found = _sparse_states(state)
   if len(found) != 1:
     raise ValueError(
       'expected an optimizer state with one SparseState, got '
@@ -97,9 +147,69 @@ def sparse_state(state: optax.OptState) -> SparseState:
   return found[0]
 
 
+def _sparse_states(state) -> list[SparseState]:
+  found = list(filter(is_sparse, jax.tree.leaves(state, is_leaf=is_sparse)))
+  for node in found:
+    drift.check(node.expected.is_stale)
+  return found
+
+
+def _merge(tree: Any, other: Any) -> Any:
+  """Returns the intersection of masks; an absent part is that of the other."""
+  if is_absent(tree) or is_absent(other):
+    return other if is_absent(tree) else tree
+  if jax.tree_util.all_leaves([tree]):
+    return tree & other
+  parts, structure = jax.tree.flatten(tree, is_leaf=lambda x: x is not tree)
+  others = structure.flatten_up_to(other)
+  return jax.tree.unflatten(structure, map(_merge, parts, others))
+
+
 def is_sparse(node: Any) -> bool:
   """Returns True for a `SparseState`."""
   return isinstance(node, SparseState)
+
+
+def is_absent(node: Any) -> bool:
+  """Returns True in place of parameters that `optax.masked` leaves out."""
+  return isinstance(node, optax.MaskedNode)
+
+
+def map_like(
+  fn: Callable[..., Any], state: optax.OptState, tree: Any, *states: Any
+) -> optax.OptState:
+  """Returns `state` with `fn` applied to leaves of subtrees like `tree`.
+
+  Parts of a subtree may be absent, as in the states of `optax.masked`. Unlike
+  `optax.tree.map_params` this takes states of any structure, and leaves alone
+  all that is not shaped like the parameters' tree.
+
+  Args:
+    fn: maps a leaf, that of `tree` in its place, and those of `states`.
+    states: of the structure of `state`.
+  """
+
+  def is_like(node):
+    try:
+      same = jax.tree.map(
+        lambda x, y: is_absent(x) or jax.tree_util.all_leaves([y]),
+        *(node, tree),
+        is_leaf=is_absent,
+      )
+    except ValueError:
+      return False
+    return jax.tree.all(same)
+
+  def apply(node, *others):
+    if not is_like(node):
+      return node
+    return jax.tree.map(
+      lambda x, *rest: x if is_absent(x) else fn(x, *rest),
+      *(node, tree, *others),
+      is_leaf=is_absent,
+    )
+
+  return jax.tree.map(apply, state, *states, is_leaf=is_like)
 
 
 def forward_weights(params: Any, state: optax.OptState) -> Any:
@@ -108,13 +218,17 @@ def forward_weights(params: Any, state: optax.OptState) -> Any:
   `params` may be raw or reparameterized.
 
   Raises:
-    ValueError: If `state` does not hold exactly one `SparseState`.
+    ValueError: As in `active_sets`.
   """
-  return jax.tree.map(masked, active_sets(state).forward, params)
+
+  def apply(mask, tree):
+    return jax.tree.map(lambda x: masked(mask, x), tree)
+
+  return jax.tree.map(apply, active_sets(state).forward, params)
 
 
 def masked(mask: jax.Array, x: jax.Array) -> jax.Array:
-  """Returns `x` where the mask of the same shape is True, zero elsewhere."""
+  """Returns `x` where the mask is True, zero elsewhere."""
   return jnp.where(mask, x, jnp.zeros_like(x))
 
 

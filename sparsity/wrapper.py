@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import optax
 
 from sparsity import counts as counts_lib
+from sparsity import drift
+from sparsity import masked
 from sparsity import schedules
 from sparsity import select
 from sparsity import state as state_lib
@@ -33,16 +35,16 @@ def sparsify(
   Each update masks gradients and parameters to B, so that decay and norms are
   over B alone, applies `inner`, and masks its updates again. When `is_due`, the
   rule chooses new sets from `params + updates`, the parameters of the next
-  step. It must therefore be the outermost transformation: a change of the
-  updates after it makes the sets stale. `optax.MultiSteps` works on either
-  side.
+  step. It must therefore be the outermost transformation, or see `chain`:
+  `update` raises if the parameters are not those that it expects, and under
+  jit makes the updates NaN. `optax.MultiSteps`, `apply_if_finite`, `masked`
+  and `partition` work on either side.
 
   While an entry is outside B its optimizer state is as `inner.init` makes it,
   so it starts afresh on return. Statistics not kept per entry (Adafactor's rows
-  and columns) are left alone.
+  and columns) are left alone. `inner.init` gets parameters masked to B.
 
-  `inner` gets two extra arguments: `active_sets`, an `ActiveSets`, and
-  `forward_densities`, the density of every selected layer by path.
+  A link of `inner` finds the sets in `sparsity.restriction()`.
 
   Args:
     rule: the method. With `steps=False` a refresh leaves `inner` untouched.
@@ -59,44 +61,92 @@ def sparsify(
   def make_key(count):
     return jax.random.fold_in(jax.random.key(seed), count)
 
-  method = state_lib.SparseMethod(inner, rule, make_counts, is_due, make_key)
+  return restrict(
+    state_lib.SparseMethod(inner, rule, make_counts, is_due, make_key)
+  )
+
+
+def chain(
+  tx: SparseTransformation, *links: optax.GradientTransformation
+) -> SparseTransformation:
+  """Returns a sparse method with `links` after its optimizer, inside.
+
+  `optax.chain(tx, *links)` would change updates after the restriction to B,
+  and move entries outside of it.
+
+  Example:
+    >>> tx = chain(
+    ...   sparsity.static(optax.scale_by_adam(), density=0.1),
+    ...   optax.add_decayed_weights(1e-4),
+    ...   optax.scale_by_learning_rate(1e-3))
+
+  Raises:
+    ValueError: If `tx` is not one of this package's methods itself.
+  """
+  masked.check_method(tx)
+  inner = optax.chain(tx.method.inner, *links)
+  return restrict(tx.method._replace(inner=inner))
+
+
+def restrict(method: state_lib.SparseMethod) -> SparseTransformation:
+  """Returns the transformation of a method; see `sparsify`."""
+  inner, rule = method.inner, method.rule
 
   def init(params):
-    counts = make_counts(params)
+    counts = method.make_counts(params)
     sets = state_lib.everything(params)
-    if counts.sizes:
-      weights = select.pick(params, counts.sizes)
-      chosen = rule.init(weights, counts, make_key(0))
+    layers = select.pick(params, counts.sizes)
+    start = params
+    if layers:
+      chosen = rule.init(layers, counts, method.make_key(0))
       sets = ActiveSets(*map(select.put, sets, chosen))
-    return SparseState(jnp.zeros([], jnp.int32), sets, inner.init(params))
+      start = _mask(params, dict(chosen.backward))
+    count = jnp.zeros([], jnp.int32)
+    return SparseState(count, sets, inner.init(start), drift.init(layers))
 
   def update(gradients, state, params=None, **extra):
     if params is None:
       raise ValueError(
         'expected parameters, got None: call update(gradients, state, params)'
       )
-    counts = make_counts(params)
+    counts = method.make_counts(params)
+    layers = select.pick(params, counts.sizes)
     backward = select.pick(state.sets.backward, counts.sizes)
-    updates, inner_state = inner.update(
-      _mask(gradients, backward),
-      state.inner,
-      _mask(params, backward),
-      active_sets=state.sets,
-      forward_densities=counts.forward_densities,
-      **extra,
-    )
-    updates = _mask(updates, backward)
     count = optax.safe_increment(state.count)
-    if not counts.sizes:
-      return updates, SparseState(count, state.sets, inner_state)
-    due = is_due(count)
+    due = method.is_due(count)
+    # Bounds of entries inside B hold for one update only.
+    is_first = due | (count == 1)
+    is_checked = is_first | (count == 2) | method.is_due(state.count)
+    is_checked |= count % drift.CHECK_EVERY == 0
+    samples = layers and drift.verify(
+      state.expected, is_checked, layers, backward
+    )
+    with state_lib.restricted(state.sets, counts.forward_densities):
+      updates, inner_state = inner.update(
+        _mask(gradients, backward),
+        state.inner,
+        _mask(params, backward),
+        **extra,
+      )
+    new = state._replace(count=count, inner=inner_state)
+    if not layers:
+      return updates, new
+    updates = _mask(updates, backward, samples.is_stale)
     if not rule.steps:
       updates = jax.tree.map(lambda x: jnp.where(due, 0, x), updates)
       inner_state = jax.tree.map(
         lambda old, new: jnp.where(due, old, new), state.inner, inner_state
       )
-    state = SparseState(count, state.sets, inner_state)
-    return _refresh_if(due, method, counts, params, gradients, updates, state)
+      new = new._replace(inner=inner_state)
+    updates, new = _refresh_if(
+      due, method, counts, params, gradients, updates, new
+    )
+    changes = select.pick(updates, counts.sizes)
+    following = optax.apply_updates(layers, changes)
+    expected = drift.expect(
+      state.expected, is_checked, samples, following, is_first
+    )
+    return updates, new._replace(expected=expected)
 
   tx = SparseTransformation(init, update)
   tx.method = method
@@ -141,10 +191,11 @@ def _refresh_if(
       )
       values = jax.tree.map(jnp.where, enters, grown(), weights)
       started = select.put(params, values)
+    fresh = method.inner.init(_mask(started, dict(chosen.backward)))
     return (
       jnp.zeros_like(due),
       ActiveSets(*map(select.put, sets, chosen)),
-      _reset(method.inner, inner_state, started, stays),
+      _reset(inner_state, fresh, params, stays),
       enters,
     )
 
@@ -163,37 +214,33 @@ def _refresh_if(
       for path, x in changes.items()
     }
     updates = select.put(updates, changes)
-  return updates, SparseState(state.count, sets, inner_state)
+  return updates, state._replace(sets=sets, inner=inner_state)
 
 
-def _mask(tree, masks: Masks):
-  """Returns `tree` with the layers of `masks` masked."""
+def _mask(tree, masks: Masks, is_stale=None):
+  """Returns `tree` with the layers of `masks` masked, and NaN if stale."""
+
+  def apply(mask, x):
+    if is_stale is not None:
+      x = jnp.where(is_stale, jnp.full_like(x, jnp.nan), x)
+    return state_lib.masked(mask, x)
+
   layers = select.pick(tree, masks)
   return select.put(
-    tree, {path: state_lib.masked(masks[path], x) for path, x in layers.items()}
+    tree, {path: apply(masks[path], x) for path, x in layers.items()}
   )
 
 
-def _reset(inner, state, params, stays: Masks):
-  """Returns `state` as `inner.init` makes it wherever `stays` is False."""
+def _reset(state, fresh, params, stays: Masks):
+  """Returns `state`, but `fresh` wherever `stays` is False.
 
-  def is_absent(node):
-    return isinstance(node, optax.MaskedNode)
+  Only trees like the parameters are kept per entry.
+  """
+
+  def reset(old, stay, new):
+    if jnp.shape(stay) != jnp.shape(old):
+      return old
+    return jnp.where(stay, old, new)
 
   everywhere = jax.tree.map(lambda _: True, params)
-  stays = optax.tree.map_params(
-    inner,
-    lambda old, stays: old if is_absent(old) else stays,
-    state,
-    select.put(everywhere, stays),
-    transform_non_params=lambda _: True,
-    is_leaf=is_absent,
-  )
-  return jax.tree.map(
-    lambda stay, old, new: (
-      jnp.where(stay, old, new) if jnp.shape(stay) == jnp.shape(old) else old
-    ),
-    stays,
-    state,
-    inner.init(params),
-  )
+  return state_lib.map_like(reset, state, select.put(everywhere, stays), fresh)

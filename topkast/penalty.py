@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import optax
 
+import sparsity
 from sparsity import select
 
 KINDS = ('l2', 'l1')
@@ -10,7 +11,7 @@ KINDS = ('l2', 'l1')
 
 def exploration_penalty(
   coefficient: float, kind: str = 'l2'
-) -> optax.GradientTransformationExtraArgs:
+) -> optax.GradientTransformation:
   """Returns a transformation that adds the gradient of Top-KAST's penalty.
 
   Its strength is 1 on A, 1/D on B without A, and 0 elsewhere, where D is the
@@ -18,8 +19,8 @@ def exploration_penalty(
   grow against the penalty enter A. Selected layers that are dense are all A;
   layers not selected have no penalty.
 
-  Use it inside the optimizer given to `topkast.topkast`, which passes it the
-  sets. Before the optimizer's scaling it is part of the loss, and subject to
+  Use it inside the optimizer given to `topkast.topkast`, whose sets it
+  reads. Before the optimizer's scaling it is part of the loss, and subject to
   momentum; after it, it is decoupled like AdamW's decay. Inside
   `powerprop.powerprop` it acts on theta, as in the paper; outside, on phi.
 
@@ -48,14 +49,14 @@ def exploration_penalty(
   if not coefficient >= 0:
     raise ValueError(f'expected coefficient >= 0, got {coefficient}')
 
-  def update(updates, state, params=None, **extra):
-    active_sets = extra.get('active_sets')
-    forward_densities = extra.get('forward_densities')
-    if active_sets is None or forward_densities is None:
+  def update(updates, state, params=None):
+    restriction = sparsity.restriction()
+    if restriction is None:
       raise ValueError(
-        'expected the active sets as an extra argument, got none: put '
+        'expected the active sets of a method around this link, got none: put '
         'exploration_penalty into the optimizer that topkast.topkast wraps'
       )
+    active_sets, forward_densities = restriction
     if params is None:
       raise ValueError('expected parameters, got None')
     weights, forward, backward = (
@@ -73,4 +74,4 @@ def exploration_penalty(
 
     return select.put(updates, {path: add(path) for path in gradients}), state
 
-  return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+  return optax.GradientTransformation(optax.init_empty_state, update)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from sparsity import drift
 from sparsity import select
 from sparsity import state as state_lib
 from sparsity.compact import entries as entries_lib
@@ -87,7 +88,8 @@ def to_masked(
   params = select.put(params, dense)
   inner = map_sparse(method, grow, state.inner, params, entries)
   sets = unpack_sets(params, entries)
-  return params, state_lib.SparseState(state.count, sets, inner)
+  expected = drift.init(select.pick(params, method.make_counts(params).sizes))
+  return params, state_lib.SparseState(state.count, sets, inner, expected)
 
 
 def to_sets(entries: dict[str, weights_lib.Entries]) -> state_lib.ActiveSets:
@@ -144,29 +146,13 @@ def map_sparse(
     paths: of the sparse layers.
   """
 
-  def is_absent(node):
-    return isinstance(node, optax.MaskedNode)
-
   names = jax.tree.unflatten(
     jax.tree.structure(params),
-    [
-      select.join(module, name)
-      for module, name, _ in select.named_leaves(params)
-    ],
+    [path for path, _ in select.path_leaves(params)],
   )
-  names = optax.tree.map_params(
-    method.inner,
-    lambda old, name: old if is_absent(old) else name,
-    state,
-    names,
-    transform_non_params=lambda _: '',
-    is_leaf=is_absent,
-  )
-  return jax.tree.map(
-    lambda name, old, new: fn(name, old, new) if name in paths else old,
-    names,
-    state,
-    method.inner.init(params),
+  return state_lib.map_like(
+    lambda old, name, new: fn(name, old, new) if name in paths else old,
+    *(state, names, method.inner.init(params)),
   )
 
 

@@ -172,14 +172,11 @@ def _update(method, gradients, state, params=None, **extra):
     )
     for path, entries in state.entries.items()
   }
-  updates, inner = method.inner.update(
-    gradients,
-    state.inner,
-    params,
-    active_sets=state_lib.ActiveSets(select.put(trues, in_forward), trues),
-    forward_densities=counts.forward_densities,
-    **extra,
-  )
+  sets = state_lib.ActiveSets(select.put(trues, in_forward), trues)
+  with state_lib.restricted(sets, counts.forward_densities):
+    updates, inner = method.inner.update(
+      gradients, state.inner, params, **extra
+    )
   count = optax.safe_increment(state.count)
   return updates, CompactState(count, state.entries, inner)
 
