@@ -106,9 +106,7 @@ def expect(
       jnp.where(known, new - slack, -most), jnp.where(known, new + slack, most)
     )  # fmt: skip
 
-  bounds = jax.lax.cond(
-    is_due, write, lambda: (expected.low, expected.high)
-  )
+  bounds = jax.lax.cond(is_due, write, lambda: (expected.low, expected.high))
   return Expected(*bounds, samples.is_stale)
 
 
@@ -136,4 +134,3 @@ def _positions(shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
 def _dtype(layers):
   has_double = any(x.dtype == jnp.float64 for x in layers.values())
   return jnp.float64 if has_double else jnp.float32
-

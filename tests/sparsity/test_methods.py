@@ -291,7 +291,7 @@ def test_sharded_sets_are_those_of_one_device(method):
 
 def test_extra_arguments_reach_the_inner_optimizer():
   def update(updates, state, params=None, *, scale, **extra):
-    assert set(extra) == {'active_sets', 'forward_densities'}
+    assert not extra
     return jax.tree.map(lambda x: scale * jnp.ones_like(x), updates), state
 
   inner = optax.GradientTransformationExtraArgs(optax.init_empty_state, update)

@@ -123,8 +123,8 @@ def test_sets_are_found_in_a_nested_state(wrap):
 
 
 def test_a_state_without_sets_or_with_two_is_an_error():
-  with pytest.raises(ValueError, match=r'one SparseState, got .* with 0'):
+  with pytest.raises(ValueError, match=r'a SparseState, got .* with none'):
     sparsity.active_sets(optax.adam(0.1).init(PARAMS))
   two = optax.chain(make_tx(optax.identity()), make_tx(optax.identity()))
   with pytest.raises(ValueError, match='with 2'):
-    sparsity.active_sets(two.init(PARAMS))
+    sparsity.sparse_state(two.init(PARAMS))

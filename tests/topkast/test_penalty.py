@@ -50,14 +50,6 @@ def test_the_strength_is_one_on_a_more_on_b_and_zero_outside(kind, slope):
   )
   np.testing.assert_array_equal(updates['linear']['b'], slope)
   np.testing.assert_array_equal(updates['embed']['w'], slope)
-  # By itself it adds nothing outside B.
-  densities = {'linear/w': DENSITY}
-  updates, _ = topkast.exploration_penalty(COEFFICIENT, kind).update(
-    *(gradients, (), params),
-    active_sets=state.sets,
-    forward_densities=densities,
-  )
-  np.testing.assert_array_equal(updates['linear']['w'][~backward], slope)
 
 
 @pytest.mark.parametrize('inside', [True, False])
@@ -89,12 +81,10 @@ def test_a_selected_layer_that_is_dense_is_all_a_and_the_dtype_is_kept():
   np.testing.assert_allclose(updates['dense']['w'], 3 * COEFFICIENT, rtol=1e-2)
 
 
-def test_missing_sets_or_parameters_are_an_error():
+def test_missing_sets_are_an_error():
   tx, params = topkast.exploration_penalty(COEFFICIENT), make_params()
   with pytest.raises(ValueError, match=r'optimizer that topkast\.topkast'):
     tx.update(params, tx.init(params), params)
-  with pytest.raises(ValueError, match='expected parameters, got None'):
-    tx.update(params, (), None, active_sets=(), forward_densities={})
 
 
 @pytest.mark.parametrize(
