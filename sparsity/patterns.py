@@ -177,7 +177,7 @@ def topk_masks(
   pattern: Pattern,
   scores: dict[str, jax.Array],
   k: Any,
-  scope: topk_lib.Scope = 'layer',
+  scope: str = 'layer',
   given: dict[str, jax.Array] | None = None,
 ) -> dict[str, jax.Array]:
   """Returns the masks of the k units of largest |score|, by layer path.

@@ -36,7 +36,8 @@ class Bracket(NamedTuple):
 
   low: jax.Array  # [N], int32
   high: jax.Array  # [N], int32
-  count: jax.Array  # [N], int32: number of scores at or above `low`
+  # Number of scores at or above `low`; hides a method of tuples.
+  count: jax.Array  # type: ignore[assignment]  # [N], int32
   above: jax.Array  # [N], int32: number of scores at or above `high`
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from collections.abc import Sequence
 import functools
 from typing import Any
-from typing import Literal
 import zlib
 
 import jax
@@ -19,8 +18,6 @@ import numpy as np
 from sparsity import schedules
 from sparsity import search
 from sparsity import threshold
-
-Scope = Literal['layer', 'global']
 
 
 def topk_mask(
@@ -48,7 +45,7 @@ def topk_mask(
 def topk_masks(
   scores: Any,
   k: Any,
-  scope: Scope = 'layer',
+  scope: str = 'layer',
   *,
   magnitude: bool = False,
 ) -> Any:
@@ -75,7 +72,7 @@ def topk_masks(
 def nested_topk_masks(
   scores: Any,
   ks: Sequence[Any],
-  scope: Scope = 'layer',
+  scope: str = 'layer',
   *,
   magnitude: bool = False,
 ) -> tuple[Any, ...]:
@@ -95,18 +92,18 @@ def nested_topk_masks(
   leaves = [jnp.asarray(leaf) for leaf in leaves]
   if scope == 'layer':
     groups = [[leaf] for leaf in leaves]
-    group_ks = zip(*(_layer_ks(k, structure) for k in ks), strict=True)
+    group_ks: Any = zip(*(_layer_ks(k, structure) for k in ks), strict=True)
   elif scope == 'global':
     groups = [leaves] if leaves else []
     group_ks = [ks] if leaves else []
   else:
     raise ValueError(f"expected scope 'layer' or 'global', got {scope!r}")
-  kept = [[] for _ in ks]
+  kept: list[list[jax.Array]] = [[] for _ in ks]
   for group, own_ks in zip(groups, group_ks, strict=True):
     for k in own_ks:
       _check_k(k, sum(leaf.size for leaf in group))
-    own_ks = jnp.stack([jnp.asarray(k, jnp.int32) for k in own_ks])
-    found = _jit_topk(group, own_ks, magnitude=magnitude)
+    stacked = jnp.stack([jnp.asarray(k, jnp.int32) for k in own_ks])
+    found = _jit_topk(group, stacked, magnitude=magnitude)
     for masks, more in zip(kept, found, strict=True):
       masks.extend(more)
   return tuple(jax.tree.unflatten(structure, masks) for masks in kept)

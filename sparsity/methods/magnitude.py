@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -163,7 +164,7 @@ def _prune(inner, num_kept, is_due, *, density, pattern, score, **options):
     score = SCORES[score]
 
   def refresh(now: state_lib.Refresh, counts: counts_lib.Counts):
-    sizes = counts.sizes
+    sizes: Any = counts.sizes
     if counts.scope == 'global':
       sizes = sum(sizes.values())
     kept = patterns.topk_masks(
