@@ -8,11 +8,11 @@ import ml_collections
 
 from configs import methods
 from experiments import checkpoint
+from experiments import initial
 from experiments import metrics
 from experiments import rundir
 from experiments import trainer
 from experiments.tasks import base
-from experiments.tasks import table
 
 
 def image(name='topkast', storage='masked', **changes):
@@ -116,7 +116,7 @@ def train(
   config, workdir, on_progress=lambda step, metrics: None, **training
 ) -> Run:
   """Trains a run, or continues it; `training` replaces fields of a task's."""
-  task = table.make_task(config)
+  task = initial.make_task(config)
   task = task._replace(training=task.training._replace(**training))
   rundir.create(workdir, config)
   task.write_folder(workdir)
