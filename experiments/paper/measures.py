@@ -53,7 +53,6 @@ def of_network(
   Keys: 'average_accuracy' (over all tasks, at the end), 'learning_accuracy'
   (of each task just after training on it), 'forgetting' (the best earlier
   accuracy less that at the end, over all tasks but the last),
-  'backward_transfer' (the accuracy at the end less that just after training),
   'forward_transfer' (the accuracy just before training less the untrained
   network's), and 'owned' and 'reused' where weights are.
   """
@@ -74,7 +73,6 @@ def of_network(
     'average_accuracy': float(last.mean()),
     'learning_accuracy': float(new.mean()),
     'forgetting': _mean((best - last)[:-1]) if is_whole else np.nan,
-    'backward_transfer': _mean((last - new)[:-1]),
     'forward_transfer': _mean(np.diag(matrix, 1) - untrained[1:]),
     **usage,
   }

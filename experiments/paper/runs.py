@@ -5,6 +5,7 @@ Folders are only read, never changed.
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import os
 import pathlib
 from typing import Any
@@ -17,26 +18,19 @@ from experiments import metrics
 from experiments import rundir
 from experiments.paper import measures
 from experiments.paper import table as table_lib
+from experiments.sweep import status as status_lib
 
-EXPERIMENTS = frozenset(
-  {'continual_learning', 'image_classification', 'language_modelling'}
-)
-_NUMBERS = (
-  'accuracy', 'bits_per_character', 'density', 'loss', 'mask_change', 'overlap',
-  'perplexity', 'share', 'task', 'tested',
-)  # fmt: skip
 _NO_METRICS = ('density', 'share', 'step')  # facts and places
 
 
 class Run(NamedTuple):
-  """A network that is trained, or diverged."""
+  """A network: trained, diverged or, for the page of a sweep, in any state."""
 
   path: pathlib.Path
-  config: dict[str, Any]
-  status: str  # 'done' or 'diverged'
-  message: str
-  summary: dict[str, Any]  # empty if it diverged
-  rows: list[dict[str, Any]]  # of metrics.jsonl
+  config: dict[str, Any]  # empty if it cannot be read
+  state: status_lib.State  # its status may be 'unreadable'
+  summary: dict[str, Any]  # empty unless done
+  rows: Sequence[dict[str, Any]]  # of metrics.jsonl
 
 
 def read(
@@ -56,19 +50,17 @@ def read(
 
 def read_run(folder: pathlib.Path) -> Run:
   """Returns the run of a folder; ValueError if it is not done or readable."""
-  config = read_config(folder)
-  status, summary = _read_object(folder / 'status.json'), {}
-  state, message = status.get('status'), str(status.get('message', ''))
-  if state == 'done':
-    summary = _read_object(folder / 'summary.json')
-  elif state != 'diverged':
+  config, state, summary = read_config(folder), status_lib.read(folder), {}
+  if state.status == 'done':
+    summary = rundir.read_json(folder / 'summary.json')
+  elif state.status != 'diverged':
     raise ValueError(
-      f'not done: {state} at step {status.get("step")} of '
-      f'{status.get("total_steps")}' + (f' ({message})' if message else '')
+      f'not done: {state.status} at step {state.step} of {state.total_steps}'
+      + (f' ({state.message})' if state.message else '')
     )
-  rows = metrics.read(folder)
-  _check_rows(rows, is_done=state == 'done')
-  run = Run(folder, config, state, message, summary, rows)
+  run = Run(folder, config, state, summary, metrics.read(folder))
+  if state.status == 'done' and not of_split(run, 'test'):
+    raise ValueError(f"expected a 'test' row in {metrics.FILE}, got none")
   try:
     to_frame([run])
   except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
@@ -76,15 +68,26 @@ def read_run(folder: pathlib.Path) -> Run:
   return run
 
 
+def read_any(folder: pathlib.Path) -> Run:
+  """Returns the run of a folder in whatever state."""
+  state = status_lib.read(folder)
+  if state.status in status_lib.ENDED:
+    try:
+      return read_run(folder)
+    except (ValueError, OSError) as error:
+      state = state._replace(status='unreadable', message=str(error))
+  run = Run(folder, {}, state, {}, ())
+  with contextlib.suppress(ValueError, OSError):  # not begun
+    run = run._replace(config=read_config(folder))
+    if state.status != 'unreadable':
+      run = run._replace(rows=metrics.read(folder))
+  return run
+
+
 def read_config(folder: pathlib.Path) -> dict[str, Any]:
   """Returns the config of a folder; ValueError if it is of another version."""
   config = rundir.read_config(folder)
   try:
-    experiment = config['experiment']
-    if str(experiment) not in EXPERIMENTS:
-      raise ValueError(
-        f'expected an experiment of {sorted(EXPERIMENTS)}, got {experiment!r}'
-      )
     table_lib.facts(config)
   except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
     raise ValueError(f'expected the form of this version: {error!r}') from error
@@ -104,12 +107,12 @@ def to_frame(found: Sequence[Run]) -> pd.DataFrame:
     seconds = run.summary.get('wall_time_s')
     shared = {
       'run': i,
-      'status': run.status,
-      'message': run.message,
+      'status': run.state.status,
+      'message': run.state.message,
       'seconds': seconds if _is_number(seconds) else np.nan,
       **table_lib.facts(run.config),
     }
-    levels = _levels(run) if run.status == 'done' else {None: {}}
+    levels = _levels(run) if run.state.status == 'done' else {None: {}}
     for share, values in levels.items():
       rounded = np.nan if share is None else round(share, 9)
       rows.append({**values, **shared, 'share': rounded, 'level': share})
@@ -154,7 +157,7 @@ def matrix_of(run: Run) -> np.ndarray:
 
 def of_split(run: Run, split: str) -> list[dict[str, Any]]:
   """Returns the metrics rows of a split."""
-  return [row for row in run.rows if row['split'] == split]
+  return [row for row in run.rows if row.get('split') == split]
 
 
 def _levels(run: Run) -> dict[float | None, dict[str, float]]:
@@ -191,36 +194,6 @@ def _compare_with_alone(frame: pd.DataFrame, found: Sequence[Run]) -> None:
       compared = measures.against_alone(matrix, alone[stream])
       for name, value in compared.items():
         frame.loc[index, name] = value
-
-
-def _check_rows(rows: Sequence[Mapping[str, Any]], is_done: bool) -> None:
-  """Checks that metrics are numbers, and that each final row is there once."""
-  keys = set()
-  for row in rows:
-    split, numbers = row.get('split'), [row[k] for k in _NUMBERS if k in row]
-    if not isinstance(split, str) or not all(map(_is_number, numbers)):
-      raise ValueError(
-        f"expected 'split' and numbers in {metrics.FILE}, got {row!r:.80}"
-      )
-    key = (split, *(row.get(name) for name in ('share', 'task', 'tested')))
-    if split in ('test', 'pruned') and key in keys:
-      raise ValueError(
-        f'expected one {split!r} row in {metrics.FILE} for each level and '
-        'task, got two: two runs wrote into this folder'
-      )
-    keys.add(key)
-  if is_done and not any(split == 'test' for split, *_ in keys):
-    raise ValueError(
-      f"expected a 'test' row in {metrics.FILE}, got none although the run is "
-      'done: half written'
-    )
-
-
-def _read_object(path: pathlib.Path) -> dict[str, Any]:
-  value = rundir.read_json(path)
-  if not isinstance(value, dict):
-    raise ValueError(f'expected a JSON object in {path}, got {value!r:.80}')
-  return value
 
 
 def _is_number(value: Any) -> bool:

@@ -68,10 +68,3 @@ def test_the_plot_has_accuracies_and_the_use_of_weights(found):
   np.testing.assert_allclose(points['fine_tuning'], [90, 72.5])
   np.testing.assert_allclose(usage.get_lines()[0].get_ydata(), [30, 50])
   plt.close('all')
-
-
-def test_runs_of_two_streams_are_refused(found, tmp_path):
-  write(tmp_path / 'other', 'ewc', [[0.8, 0.1], [0.8, 0.7]], tasks__seed=3)
-  found, _ = runs_lib.read(tmp_path)
-  with pytest.raises(ValueError, match=r'got tasks\.seed: 0 in .*, 3 in'):
-    fill.fill(TABLE, found, runs_lib.to_frame(found))

@@ -29,7 +29,6 @@ def test_measures_of_a_matrix():
       'average_accuracy': (0.7 + 0.5 + 0.9) / 3,
       'learning_accuracy': (0.9 + 0.8 + 0.9) / 3,
       'forgetting': (0.2 + 0.3) / 2,
-      'backward_transfer': (-0.2 - 0.3) / 2,
       'forward_transfer': (0.1 + 0.15) / 2,
       'owned': 0.5,
       'reused': 0.25,
@@ -48,12 +47,6 @@ def test_forgetting_is_counted_from_the_best_that_was_measured():
   accuracies = [[0.5, 0.95, None], [None, 0.9, None], [0.7, 0.6, 0.9]]
   found = measures.of_network(rows_of(accuracies), 3)
   assert found['forgetting'] == pytest.approx((-0.2 + 0.3) / 2)
-
-
-def test_one_task_is_neither_forgotten_nor_helped():
-  found = measures.of_network(rows_of([[0.9]], ()), 1)
-  names = ('forgetting', 'backward_transfer', 'forward_transfer')
-  assert [found[name] for name in names] == [0, 0, 0]
 
 
 def test_a_joint_network_has_a_final_accuracy_only():
