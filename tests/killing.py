@@ -59,7 +59,6 @@ class Plan(NamedTuple):
   limit_at_status: int | None = None  # files are limited from the n-th one on
   limit: str = ''  # 'metrics': cannot grow; 'save': no file beyond 10 kB
   environment: dict[str, str] = {}  # noqa: RUF012
-  broken: int | None = None  # training image that is NaN
 
 
 class Ended(NamedTuple):
@@ -173,9 +172,6 @@ def _child(function, args, there) -> None:
 
 def _launch(arguments, plan: Plan) -> None:
   os.environ.update(plan.environment)
-  if plan.broken is not None:
-    data = table.SOURCES['mnist'](data_dir=None).load()
-    data.train.inputs[plan.broken] = float('nan')
   watch = _Watch(plan)
   sys.addaudithook(watch.see)
   code = launch.main(arguments)
