@@ -29,7 +29,6 @@ from experiments import interrupt
 from experiments import multihost
 from experiments import rundir
 from experiments import trainer
-from experiments.sweep import config as config_lib
 from experiments.sweep import jobs
 from experiments.sweep import plan as plan_lib
 from experiments.sweep import points
@@ -216,7 +215,7 @@ def _train_apart(
   if FLAGS.executor:
     file = pathlib.Path(FLAGS.config.partition(':')[0])
     path = FLAGS.cluster or str(file.with_name('cluster.py'))
-    section = config_lib.load(path, overrides, 'cluster')
+    section = points.load(path, overrides, 'cluster')
     cluster = slurm.make_cluster(section)
     lines = [f'{name}: {value}' for name, value in cluster.slurm.items()]
     more = cluster.flags

@@ -71,14 +71,6 @@ def test_a_dry_run_of_a_sweep_prints_the_command_of_each_run(
   assert not workdir.exists()
 
 
-def test_a_dry_run_needs_no_folder_and_no_data(capsys, monkeypatch):
-  monkeypatch.setattr(
-    launch.dryrun, 'dry_run', lambda config: [f'seed {config["seed"]}']
-  )
-  assert launch.main([DENSE, '--dry_run', '--config.seeds=(5,6)']) == 0
-  assert capsys.readouterr().out == 'seed 5\n'
-
-
 def wait_for(condition, process=None, seconds=300):
   deadline = time.monotonic() + seconds
   while not condition():

@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 from experiments import rundir
 from experiments.paper import runs as runs_lib
-from experiments.sweep import config as config_lib
 from experiments.sweep import points
 
 # Keys that tell the networks of one config file apart.
@@ -58,7 +57,7 @@ def read(directory: str | os.PathLike[str]) -> Sweep:
   base, name = next(begun, ({}, ''))
   if plan is not None:
     try:
-      config = config_lib.load(plan['config'], ())
+      config = points.load(plan['config'], ())
       base = json.loads(rundir.to_json(config.to_dict()))
       name = plan['config']
     except ValueError as error:

@@ -62,31 +62,6 @@ def test_a_cell_has_mean_deviation_and_interval_of_its_seeds(tmp_path):
   assert cell.num_bytes == report.sparse_bytes
 
 
-def test_networks_are_in_the_cells_that_a_slow_search_finds(tmp_path):
-  variants = [
-    f'{name},density={density},alpha={alpha}'
-    for name in ('rigl', 'set', 'topkast')
-    for density in (0.2, 0.05)
-    for alpha in (1, 2)
-  ] + ['dense']
-  rng = np.random.default_rng(0)
-  expected = {}
-  for variant in variants:
-    config, value = folders.methods(variant), rng.uniform()
-    folders.write_image(tmp_path / variant, config, value)
-    method = config['method']
-    density = method.get('density', method.get('forward_density', 1.0))
-    alpha = f'{config["powerprop"]["alpha"]:g}'
-    place = (method['name'], alpha, f'{100 * density:g}%')
-    expected[place] = value
-  results, _ = fill_from(tmp_path)
-  found = {
-    (row.method, row.alpha, row.column): row.value
-    for row in results.itertuples()
-  }
-  assert found == expected
-
-
 def test_a_pruned_network_has_the_costs_of_its_remaining_weights(tmp_path):
   config = folders.powerprop(2.0)
   folders.write_image(tmp_path / 'a', config, 0.9)

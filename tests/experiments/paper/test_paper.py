@@ -13,7 +13,6 @@ from experiments.paper import __main__ as paper
 from experiments.paper import fill
 from experiments.paper import plots
 from experiments.paper import render
-from experiments.paper import runs as runs_lib
 from experiments.paper import tables
 from tests.experiments.paper import folders
 
@@ -49,14 +48,6 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def filled(runs):
-  """Returns cells, results and runs of the table of methods."""
-  found, _ = runs_lib.read(runs)
-  results, _ = fill.fill(METHODS, found, runs_lib.to_frame(found))
-  return fill.summarize(METHODS, results), results, found
-
-
-@pytest.fixture(scope='module')
 def written(runs, tmp_path_factory):
   out = tmp_path_factory.mktemp('out') / 'tables'
   assert paper.main([f'--runs={runs}', f'--out={out}']) == 0
@@ -67,26 +58,6 @@ def written(runs, tmp_path_factory):
 def _closed():
   yield
   plt.close('all')
-
-
-def lines_of(axis):
-  """Returns by label the points of the lines with a label."""
-  return {
-    line.get_label(): np.array(line.get_xydata()) for line in axis.get_lines()
-  }
-
-
-def test_accuracy_is_drawn_against_density_with_a_gap_where_one_diverged(
-  filled,
-):
-  [axis] = plots.draw_density(filled[0]).axes
-  lines = lines_of(axis)
-  accuracies = sorted(ACCURACIES.values())
-  np.testing.assert_allclose(
-    lines['topkast'][:, 1], [100 * (x + 0.005) for x in accuracies]
-  )
-  assert lines['topkast'][:, 0] == pytest.approx([5.36, 10.34, 20.31], abs=0.01)
-  assert np.isnan(lines['rigl'][:, 1]).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize('metric', ['accuracy', 'perplexity'])
