@@ -29,7 +29,6 @@ from experiments import interrupt
 from experiments import multihost
 from experiments import rundir
 from experiments import trainer
-from experiments.sweep import config as config_lib
 from experiments.sweep import jobs
 from experiments.sweep import plan as plan_lib
 from experiments.sweep import points
@@ -44,18 +43,13 @@ flags.DEFINE_string('workdir', None, 'Folder of the run, or of its runs.')
 flags.DEFINE_bool('dry_run', False, 'Check and lower; needs no data.')
 flags.DEFINE_bool('eval_only', False, 'Evaluate trained networks.')
 flags.DEFINE_string(
-  'sweep', None, "Function of FILE or of sweeps.py beside it; 'sweep' if empty."
+  'sweep', None, 'Function of FILE or of sweeps.py beside it.'
 )
 flags.DEFINE_integer('jobs', None, 'Runs at a time.', lower_bound=1)
 flags.DEFINE_bool('list', False, 'List the runs and their states.')
 flags.DEFINE_bool('watch', False, 'Follow runs that other processes train.')
 flags.DEFINE_integer('index', None, 'Train this run alone, from 0.')
-flags.DEFINE_enum(
-  'executor',
-  None,
-  ['local', 'slurm'],
-  'Train each run in a process of its own.',
-)
+flags.DEFINE_enum('executor', None, ['slurm'], 'Train the runs as its jobs.')
 flags.DEFINE_string('cluster', None, 'Config of jobs; cluster.py beside FILE.')
 flags.DEFINE_enum(
   'distributed', None, list(multihost.CLUSTERS), 'Be one of several processes.'
@@ -111,14 +105,10 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
   Raises:
     ValueError: If a flag is unknown or missing, or does not go with another.
   """
-  words = [
-    '--sweep=sweep' if word == '--sweep' and after.startswith('-') else word
-    for word, after in zip(arguments, [*arguments[1:], '-'], strict=True)
-  ]
   FLAGS.unparse_flags()
   FLAGS.set_gnu_getopt(True)
   try:
-    rest = FLAGS(['launch.py', *words], known_only=True)[1:]
+    rest = FLAGS(['launch.py', *arguments], known_only=True)[1:]
   except flags.Error as error:
     raise ValueError(str(error)) from error
   cluster = [word for word in rest if word.startswith('--cluster.')]
@@ -134,7 +124,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     raise ValueError('expected --config=FILE[:VARIANT], got none')
   if FLAGS.workdir is None and not (FLAGS.list or FLAGS.dry_run):
     raise ValueError('expected --workdir=DIR, the folder of the run, got none')
-  if (cluster or FLAGS.cluster) and FLAGS.executor != 'slurm':
+  if (cluster or FLAGS.cluster) and not FLAGS.executor:
     raise ValueError('expected --executor=slurm beside --cluster')
   if FLAGS.eval_only and FLAGS.sweep:
     raise ValueError('expected no --eval_only with --sweep; evaluate one run')
@@ -222,10 +212,10 @@ def _train_apart(
   run_lib.use_cpu(plan)
   run_lib.check(plan, workdir)
   lines, more = [], ()
-  if FLAGS.executor == 'slurm':
+  if FLAGS.executor:
     file = pathlib.Path(FLAGS.config.partition(':')[0])
     path = FLAGS.cluster or str(file.with_name('cluster.py'))
-    section = config_lib.load(path, overrides, 'cluster')
+    section = points.load(path, overrides, 'cluster')
     cluster = slurm.make_cluster(section)
     lines = [f'{name}: {value}' for name, value in cluster.slurm.items()]
     more = cluster.flags
@@ -234,7 +224,7 @@ def _train_apart(
       lines += [f'# {run.name}', shlex.join(jobs.command(run, workdir, *more))]
     print(*lines, sep='\n')
     return 0
-  if FLAGS.executor == 'slurm':
+  if FLAGS.executor:
     slurm.submit(plan, workdir, cluster, FLAGS.jobs)
     return _watch(plan, workdir) if FLAGS.watch else 0
   with jobs.children(workdir, FLAGS.jobs or 1) as start:

@@ -44,10 +44,9 @@ class Ending(NamedTuple):
 
 
 def check(plan: plan_lib.Plan, workdir: pathlib.Path) -> None:
-  """Checks all configs and folders of a plan; reads no data, changes nothing.
+  """Raises ValueError if a config or folder of a plan is wrong.
 
-  Raises:
-    ValueError: If a config or folder is wrong; names the run.
+  Reads no data and changes nothing.
   """
   plan_lib.check_folder(plan, workdir)
   for run in plan.runs:
@@ -81,8 +80,8 @@ def train(plan: plan_lib.Plan, workdir: pathlib.Path) -> int:
   All processes of a distributed run call this. A full disk or a signal ends the
   plan, any other failure its run alone.
 
-  Raises:
-    ValueError: If the data of the first run do not fit or the folder is in use.
+  Raises ValueError if the data of the first run do not fit or the folder is in
+  use.
   """
   left = [run for run in plan.runs if not ended(workdir, run)]
   if left:

@@ -28,28 +28,6 @@ def write_config(folder, text):
   return str(path)
 
 
-@pytest.mark.parametrize(
-  ('overrides', 'name'),
-  [
-    ({'b.x': 0.5, 'a.y': True}, 'a.y=true,b.x=0.5'),
-    ({'powerprop.alphas': (1.0, 2.0)}, 'powerprop.alphas=1.0+2.0'),
-    ({'config': 'configs/mnist_methods.py:rigl,alpha=2', 'seeds': (3,)},
-     'mnist_methods,rigl,alpha=2,seeds=3'),
-  ],
-)  # fmt: skip
-def test_a_run_is_named_by_what_differs(overrides, name):
-  assert points.name_of(overrides) == name
-  assert points.name_of(dict(reversed(overrides.items()))) == name
-
-
-def test_overrides_unfit_for_file_names_are_replaced_and_told_apart():
-  paths = ('/a b', '/a_b', '/a/b', '..', 'x' * 300 + 'a', 'x' * 300 + 'b')
-  names = {points.name_of({'data.path': path}) for path in paths}
-  assert len(names) == len(paths)
-  for name in points.TAKEN:
-    assert points.name_of({'config': f':{name}'}) not in points.TAKEN
-
-
 OVERRIDES = strategies.dictionaries(
   strategies.text(),
   strategies.recursive(
@@ -66,12 +44,15 @@ OVERRIDES = strategies.dictionaries(
   OVERRIDES, strategies.none() | strategies.text('./\\:a~\0 ', max_size=9)
 )
 @hypothesis.example({}, ':.')
+@hypothesis.example({}, ':plots')
+@hypothesis.example({'data.path': 'x' * 300}, None)
 def test_no_name_leaves_the_folder_of_the_sweep(overrides, chosen):
   if chosen is not None:
     overrides['config'] = chosen
   name = points.name_of(overrides)
   assert re.fullmatch(r'[A-Za-z0-9_=,+][A-Za-z0-9._=,+-]*', name)
   assert len(name) < 140
+  assert name not in points.TAKEN
   folder = pathlib.Path('/sweep')
   assert pathlib.Path(os.path.normpath(folder / name)).parent == folder
 
@@ -111,22 +92,6 @@ def test_overrides_that_are_not_flat_are_refused(overrides):
     points.collect(lambda add: add(overrides))
   with pytest.raises(ValueError, match='expected a sweep that adds runs'):
     points.collect(lambda add: None)
-
-
-@pytest.mark.parametrize(
-  ('config', 'chosen', 'expected'),
-  [
-    ('a.py', None, 'a.py'),
-    ('a.py:quick', None, 'a.py:quick'),
-    ('a.py', ':rigl,alpha=2', 'a.py:rigl,alpha=2'),
-    ('a.py:quick=1', ':rigl,alpha=2', 'a.py:rigl,alpha=2,quick=1'),
-    ('a.py:quick', ':alpha=2', 'a.py:quick,alpha=2'),
-    ('a.py', 'b.py:rigl', 'b.py:rigl'),
-  ],
-)
-def test_a_point_chooses_the_variant_of_its_config(config, chosen, expected):
-  point = {} if chosen is None else {'config': chosen}
-  assert points.arguments(config, point) == (f'--config={expected}',)
 
 
 @pytest.mark.parametrize('name', SWEEPS)
