@@ -25,6 +25,7 @@ from absl import logging
 
 from experiments import build
 from experiments import dryrun
+from experiments import initial
 from experiments import interrupt
 from experiments import multihost
 from experiments import rundir
@@ -35,7 +36,6 @@ from experiments.sweep import points
 from experiments.sweep import run as run_lib
 from experiments.sweep import slurm
 from experiments.sweep import status
-from experiments.tasks import table as tasks
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('config', None, 'Config: FILE or FILE:VARIANT.')
@@ -49,7 +49,12 @@ flags.DEFINE_integer('jobs', None, 'Runs at a time.', lower_bound=1)
 flags.DEFINE_bool('list', False, 'List the runs and their states.')
 flags.DEFINE_bool('watch', False, 'Follow runs that other processes train.')
 flags.DEFINE_integer('index', None, 'Train this run alone, from 0.')
-flags.DEFINE_enum('executor', None, ['slurm'], 'Train the runs as its jobs.')
+flags.DEFINE_enum(
+  'executor',
+  None,
+  ['local', 'slurm'],
+  'Give each run its process.',
+)
 flags.DEFINE_string('cluster', None, 'Config of jobs; cluster.py beside FILE.')
 flags.DEFINE_enum(
   'distributed', None, list(multihost.CLUSTERS), 'Be one of several processes.'
@@ -73,8 +78,9 @@ def main(arguments: Sequence[str]) -> int:
   try:
     overrides, cluster = parse(arguments)
     plan = plan_lib.make(FLAGS.config, overrides, FLAGS.sweep)
-    workdir = pathlib.Path(FLAGS.workdir or '.')
+    workdir = rundir.user_path(FLAGS.workdir or '.')
     if FLAGS.list:
+      run_lib.check(plan, workdir, given=FLAGS.workdir is not None)
       return _list(plan, workdir)
     if FLAGS.watch and not FLAGS.executor:
       return _watch(plan, workdir)
@@ -124,7 +130,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     raise ValueError('expected --config=FILE[:VARIANT], got none')
   if FLAGS.workdir is None and not (FLAGS.list or FLAGS.dry_run):
     raise ValueError('expected --workdir=DIR, the folder of the run, got none')
-  if (cluster or FLAGS.cluster) and not FLAGS.executor:
+  if (cluster or FLAGS.cluster) and FLAGS.executor != 'slurm':
     raise ValueError('expected --executor=slurm beside --cluster')
   if FLAGS.eval_only and FLAGS.sweep:
     raise ValueError('expected no --eval_only with --sweep; evaluate one run')
@@ -191,7 +197,7 @@ def _evaluate(plan: plan_lib.Plan, workdir: pathlib.Path) -> int:
   """Writes evaluation.json into each folder and prints its rows."""
   for run in plan.runs:
     folder = workdir / run.name
-    task = tasks.make_task(run.config)
+    task = initial.make_task(run.config)
     multihost.together(task.check_data)
     rows = trainer.evaluate(task, run.config['seed'], folder)
     if multihost.is_first():
@@ -212,7 +218,7 @@ def _train_apart(
   run_lib.use_cpu(plan)
   run_lib.check(plan, workdir)
   lines, more = [], ()
-  if FLAGS.executor:
+  if FLAGS.executor == 'slurm':
     file = pathlib.Path(FLAGS.config.partition(':')[0])
     path = FLAGS.cluster or str(file.with_name('cluster.py'))
     section = points.load(path, overrides, 'cluster')
@@ -224,7 +230,7 @@ def _train_apart(
       lines += [f'# {run.name}', shlex.join(jobs.command(run, workdir, *more))]
     print(*lines, sep='\n')
     return 0
-  if FLAGS.executor:
+  if FLAGS.executor == 'slurm':
     slurm.submit(plan, workdir, cluster, FLAGS.jobs)
     return _watch(plan, workdir) if FLAGS.watch else 0
   with jobs.children(workdir, FLAGS.jobs or 1) as start:

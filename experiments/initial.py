@@ -6,7 +6,6 @@ whose active entries do not follow from the weights, the masks.
 
 from collections.abc import Mapping
 import functools
-import os
 import pathlib
 from typing import Any
 
@@ -75,7 +74,7 @@ def _start_from(task: base.Task, path: str) -> base.Task:
 
 
 def _read(path: str) -> export.Network:
-  where = pathlib.Path(os.path.expanduser(path))
+  where = pathlib.Path(path)
   return export.extract(where) if where.is_dir() else export.load(where)
 
 

@@ -209,6 +209,7 @@ def write_json(path: _Path, value: Any) -> None:
 def write_bytes(path: _Path, content: bytes) -> None:
   """Writes `content` atomically: readers see the old file or the new one."""
   path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
   try:
     with temporary.open('wb') as file:
@@ -218,6 +219,23 @@ def write_bytes(path: _Path, content: bytes) -> None:
     os.replace(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)
+
+
+def out_file(path: _Path) -> pathlib.Path:
+  """Returns the file that `--out` means: links followed.
+
+  Raises:
+    ValueError: If something other than a regular file is there.
+  """
+  path = pathlib.Path(path).expanduser().resolve()
+  if path.exists() and not path.is_file():
+    raise ValueError(f'expected --out=FILE, got {path}, which is not a file')
+  return path
+
+
+def user_path(path: str) -> pathlib.Path:
+  """Returns a path of the command line, `~` expanded."""
+  return pathlib.Path(path).expanduser()
 
 
 def read_json(path: _Path) -> Any:

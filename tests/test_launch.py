@@ -61,7 +61,7 @@ def test_mistakes_are_one_message_and_leave_nothing(
 def test_a_dry_run_of_a_sweep_prints_the_command_of_each_run(
   tmp_path, capsys, monkeypatch
 ):
-  monkeypatch.setattr(launch.tasks, 'make_task', lambda config: None)
+  monkeypatch.setattr(launch.initial, 'make_task', lambda config: None)
   workdir = tmp_path / 'runs'
   flags = [DENSE, SWEEP, f'--workdir={workdir}', '--dry_run']
   assert launch.main(flags) == 0

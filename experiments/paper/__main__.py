@@ -85,9 +85,12 @@ def _report(message: object) -> int:
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--runs', help='folder of the runs')
-  parser.add_argument('--stored', help='folder of CSV files')
-  parser.add_argument('--out', required=True, help='folder to write to')
+  path = rundir.user_path
+  parser.add_argument('--runs', type=path, help='folder of the runs')
+  parser.add_argument('--stored', type=path, help='folder of CSV files')
+  parser.add_argument(
+    '--out', type=path, required=True, help='folder to write to'
+  )
   parser.add_argument(
     '--table', action='append', choices=tables_lib.TABLES, default=[],
     metavar='NAME', help='repeat it for several',

@@ -92,14 +92,15 @@ def make_page(sweep: sweep_lib.Sweep) -> str:
 def main(arguments: Sequence[str]) -> int:
   """Runs the command, and returns the exit code."""
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--runs', required=True, help='folder of the sweep')
+  parser.add_argument(
+    '--runs', type=rundir.user_path, required=True, help='folder of the sweep'
+  )
   parser.add_argument('--out', required=True, help='file to write')
   given = parser.parse_args(arguments)
-  out = pathlib.Path(given.out)
   try:
+    out = rundir.out_file(given.out)
     sweep = sweep_lib.read(given.runs)
     content = make_page(sweep).encode()
-    out.parent.mkdir(parents=True, exist_ok=True)
     rundir.write_bytes(out, content)
   except (ValueError, OSError) as error:
     print(f'experiments.paper.page: {error}', file=sys.stderr)

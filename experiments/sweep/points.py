@@ -19,6 +19,7 @@ import hashlib
 import importlib.util
 import inspect
 import json
+import os
 import pathlib
 import re
 import types
@@ -26,7 +27,9 @@ from typing import Any
 
 from absl import flags
 import ml_collections
+from ml_collections import config_dict
 from ml_collections import config_flags
+import numpy as np
 
 from experiments import build
 
@@ -46,9 +49,10 @@ def load(
   """Returns the config of 'FILE[:VARIANT]', locked, with overrides applied.
 
   Overrides are flags such as `--config.section.key=value`; `name` replaces
-  'config' there. Raises ValueError if one does not fit, or there is no config.
+  'config' there; of two for one key the last holds, and None is None in any
+  field. Raises ValueError if one does not fit, or there is no config.
   """
-  file, _, argument = config.partition(':')
+  file, _, argument = os.path.expanduser(config).partition(':')
   get_config = getattr(module_of(pathlib.Path(file)), 'get_config', None)
   if get_config is None:
     raise ValueError(f'{file}: expected a function get_config, got none')
@@ -61,18 +65,36 @@ def load(
     raise ValueError(
       f'{file}: expected get_config to return a ConfigDict, got {value!r}'
     )
-  values, argv = flags.FlagValues(), ['', *overrides]
+  if name == 'config' and 'init_from' not in value:
+    with value.unlocked():
+      value.init_from = config_dict.placeholder(str)
+  last = {word.partition('=')[0]: word for word in overrides}
+  nones = [key for key, word in last.items() if word == f'{key}=None']
+  argv = ['', *(word for key, word in last.items() if key not in nones)]
+  values = flags.FlagValues()
   try:
     config_flags.DEFINE_config_dict(
       name, value, flag_values=values, sys_argv=argv
     )
     values(argv)
+    for key in nones:
+      value.update_from_flattened_dict({key.removeprefix(f'--{name}.'): None})
   except (AttributeError, KeyError) as error:
     message = _hint(error).replace('\n', ': ')
     raise ValueError(f'unknown {name} key {message}') from error
   except (flags.Error, TypeError, ValueError) as error:
     raise ValueError(str(error)) from error
-  return values[name].value
+  _expand(value)
+  return value
+
+
+def _expand(config: ml_collections.ConfigDict) -> None:
+  """Expands `~` in the paths of a config."""
+  for key, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      _expand(value)
+    elif isinstance(value, str) and value.startswith('~'):
+      config[key] = os.path.expanduser(value)
 
 
 def module_of(file: pathlib.Path) -> types.ModuleType:
@@ -118,10 +140,10 @@ def collect(sweep: Callable[[Callable], None]) -> list[Overrides]:
     for key, value in overrides.items():
       if not _is_plain(value):
         raise ValueError(
-          f'{key!r}: expected a number, a string, a boolean or a tuple of '
-          f"these, got {value!r}; write 'section.key' for a key of a section"
+          f'{key!r}: expected a number, a string, a boolean, None or a tuple '
+          f"of these, got {value!r}; write 'section.key' for a key of a section"
         )
-    points.append(dict(overrides))
+    points.append({key: _to_plain(x) for key, x in overrides.items()})
 
   sweep(add)
   if not points:
@@ -197,9 +219,19 @@ def _sweeps_in(file: pathlib.Path) -> dict[str, Callable]:
 
 
 def _is_plain(value: Any) -> bool:
+  value = _to_plain(value)
   if isinstance(value, (tuple, list)):
     return all(map(_is_plain, value))
-  return isinstance(value, (bool, int, float, str))
+  return isinstance(value, (bool, int, float, str, type(None)))
+
+
+def _to_plain(value: Any) -> Any:
+  """Returns NumPy's scalars and arrays as numbers and tuples."""
+  if isinstance(value, (np.ndarray, np.generic)):
+    value = value.tolist()
+  if isinstance(value, (tuple, list)):
+    return tuple(map(_to_plain, value))
+  return value
 
 
 def _text(value: Any) -> str:

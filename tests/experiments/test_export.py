@@ -181,3 +181,16 @@ def test_other_bytes_are_refused_before_memory_is_taken(tmp_path, content):
     export.load(path)
   after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   assert after - before < 50_000  # KiB
+
+
+def test_out_follows_links_makes_folders_and_replaces_files_alone(
+  runs, tmp_path, capsys
+):
+  (tmp_path / 'link').symlink_to(tmp_path / 'target')
+  assert run(runs / 'run', tmp_path / 'link') == 0
+  assert (tmp_path / 'link').is_symlink()
+  assert export.load(tmp_path / 'target').config['seed'] == 3
+  assert run(runs / 'run', tmp_path / 'new' / 'net') == 0
+  for other in (tmp_path, '/dev/null'):
+    assert run(runs / 'run', other) == 2
+    assert 'which is not a file' in capsys.readouterr().err

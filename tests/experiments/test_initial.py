@@ -41,11 +41,8 @@ def test_weights_and_masks_are_those_of_the_file(
   weights = method.to_weights(state.params)
   jax.tree.map(np.testing.assert_allclose, weights, network.weights)
   masks = method.masks(state.params, state.opt_state)
-  for layer, mask in select.path_leaves(network.masks):
-    if masks is not None:
-      np.testing.assert_array_equal(
-        dict(select.path_leaves(masks))[layer], mask
-      )
+  if masks is not None:
+    jax.tree.map(np.testing.assert_array_equal, masks, network.masks)
 
 
 def test_a_run_trains_on_and_keeps_the_masks(trained, tmp_path):

@@ -1,11 +1,13 @@
 """Points of sweeps: found, named, and written as flags."""
 
+import json
 import os
 import pathlib
 import re
 
 import hypothesis
 from hypothesis import strategies
+import numpy as np
 import pytest
 
 from configs import sweeps
@@ -86,7 +88,41 @@ def test_a_sweep_that_is_not_there_is_named_with_the_nearest(name, message):
     points.find(name, DENSE)
 
 
-@pytest.mark.parametrize('overrides', [{'method': {}}, {'seeds': None}, 3])
+def test_none_the_last_of_two_and_home_paths_are_taken(monkeypatch):
+  monkeypatch.setenv('HOME', '/home/me')
+  config = points.load(
+    'configs/mnist_dense.py',
+    [
+      '--config.train.num_devices=None',
+      '--config.seeds=(1,)',
+      '--config.seeds=(2, 3)',
+      '--config.data.data_dir=~/data',
+    ],
+  )
+  assert config.train.num_devices is None
+  assert config.seeds == (2, 3)
+  assert config.data.data_dir == '/home/me/data'
+  assert config.init_from is None
+  with pytest.raises(ValueError, match=r'unknown config key.*num_device'):
+    points.load('configs/mnist_dense.py', ['--config.train.num_device=None'])
+
+
+def test_points_take_numbers_of_numpy_and_none():
+  def sweep(add):
+    for rate in np.logspace(-2, -1, 2):
+      add({'optimizer.learning_rate': rate, 'seeds': np.arange(2), 'a': None})
+
+  point = points.collect(sweep)[0]
+  assert point == {'optimizer.learning_rate': 0.01, 'seeds': (0, 1), 'a': None}
+  assert json.loads(json.dumps(point))['seeds'] == [0, 1]
+  flags = points.arguments('a.py', point)[1:]
+  assert flags == (
+    '--config.optimizer.learning_rate=0.01', '--config.seeds=(0, 1)',
+    '--config.a=None',
+  )  # fmt: skip
+
+
+@pytest.mark.parametrize('overrides', [{'method': {}}, {'seeds': {1}}, 3])
 def test_overrides_that_are_not_flat_are_refused(overrides):
   with pytest.raises(ValueError, match=r'expected a (number|dict)'):
     points.collect(lambda add: add(overrides))
