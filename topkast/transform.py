@@ -24,6 +24,7 @@ def topkast(
   scope: str = 'layer',
   dense: Sequence[str] = (),
   exploration: str = 'topk',
+  layout: str | None = None,
   seed: int = 0,
   select: sparsity.Predicate = sparsity.is_weight,
 ) -> optax.GradientTransformationExtraArgs:
@@ -79,6 +80,7 @@ def topkast(
       distribution=distribution,
       scope=scope,
       dense=dense,
+      layout=layout,
       select=select,
     ),
     is_due=schedules.every(refresh_every, stop=stop_refresh_at),
