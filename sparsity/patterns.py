@@ -254,7 +254,8 @@ def _first_in_groups(scores, n, m, given):
   rank = jnp.zeros(shape, jnp.int32)  # within the group
   for j in range(m):
     other = lax.slice_in_dim(keys, j, j + 1, axis=-2)
-    rank += (other > keys) | ((other == keys) & (j < index))
+    is_above = (other > keys) | ((other == keys) & (j < index))
+    rank += is_above.astype(jnp.int32)
   first = rank < left
   if given is not None:
     first &= ~given

@@ -260,4 +260,9 @@ def _make_fraction(drop_fraction, anneal, stop) -> schedules.Density:
       "expected stop_refresh_at with anneal='cosine', got None: give the "
       'update at which the drop fraction reaches zero'
     )
-  return lambda count: drop_fraction / 2 * (1 + jnp.cos(math.pi / stop * count))
+
+  def cosine(count):
+    angle = math.pi / stop * jnp.asarray(count, jnp.float32)
+    return drop_fraction / 2 * (1 + jnp.cos(angle))
+
+  return cosine
