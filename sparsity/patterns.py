@@ -40,6 +40,8 @@ class Pattern(NamedTuple):
   otherwise: str = 'error'  # for layers that do not fit
 
 
+# Compiled whole, so that jax_debug_nans does not see the NaN of entries given.
+@jax.jit
 def _entries(scores, k, given=None):
   if given is not None:
     scores = jnp.where(given, jnp.nan, scores)
@@ -83,6 +85,7 @@ def n_of_m(n: int, m: int, *, otherwise: str = 'error') -> Pattern:
   if not 1 <= n <= m:
     raise ValueError(f'expected 1 <= n <= m, got n={n}, m={m}')
 
+  @jax.jit
   def topk(scores, k, given=None):
     first = _first_in_groups(scores, n, m, given)
     k = jnp.asarray(k, jnp.int32)
@@ -230,6 +233,7 @@ def of_layer(pattern: Pattern, shape: Shape) -> Pattern:
 def _units(reduced, expanded):
   """Returns `Pattern.topk`, given the sum over units and its inverse."""
 
+  @jax.jit
   def topk(scores, k, given=None):
     sums = reduced(jnp.abs(scores).astype(jnp.float32))
     means = sums / reduced(jnp.ones(scores.shape, jnp.float32))

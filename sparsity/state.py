@@ -125,7 +125,7 @@ def everything(weights: Masks) -> ActiveSets:
 
 def trues(params: Any) -> Any:
   """Returns a tree of masks that keep everything."""
-  return jax.tree.map(lambda x: jnp.ones(jnp.shape(x), bool), params)
+  return jax.tree.map(lambda x: jnp.ones_like(x, bool), params)
 
 
 def same_sets(masks: Masks) -> ActiveSets:
