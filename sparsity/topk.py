@@ -201,10 +201,8 @@ def on_auto_axes(fn: Callable[..., Any], like: Any) -> Callable[..., Any]:
   """
   shardings = jax.tree.map(lambda x: jax.typeof(x).sharding, like)
   explicit = jax.sharding.AxisType.Explicit
-  if not any(
-    explicit in sharding.mesh.axis_types
-    for sharding in jax.tree.leaves(shardings)
-  ):
+  leaves = jax.tree.leaves(shardings)
+  if not any(explicit in sharding.mesh.axis_types for sharding in leaves):
     return fn
   return jax.sharding.auto_axes(fn, out_sharding=shardings)
 
