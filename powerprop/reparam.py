@@ -238,6 +238,6 @@ def _floating(x: Any) -> jax.Array:
   if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
     raise ValueError(
       f'expected floating-point parameters, got {jnp.result_type(x)} of shape '
-      f'{jnp.shape(x)}'
+      f'{jnp.shape(x)}: exclude them from the selection'
     )
   return jnp.asarray(x)

@@ -19,20 +19,16 @@ def join(module_name: str, name: str) -> str:
 def named_leaves(tree: Any) -> Iterator[tuple[str, str, Any]]:
   """Yields `(module_name, name, value)` for each leaf, in tree order.
 
-  Leaves whose paths would be the same text are told apart: in their keys `/`
-  becomes `|` (`{'a/w': ...}` beside `{'a': {'w': ...}}`).
+  Leaves whose paths would be the same text are told apart by a number after
+  the module: `a/w` and `a#2/w` in `{'a': {'w': ...}, 'a/w': ...}`.
   """
-  leaves = _keyed_leaves(tree)
-  names = [_names(tree, path) for path, _ in leaves]
-  indices: dict[str, list[int]] = {}
-  for i, pair in enumerate(names):
-    indices.setdefault(join(*pair), []).append(i)
-  for same in indices.values():
-    if len(same) > 1:
-      for i in same:
-        names[i] = _names(tree, leaves[i][0], slash='|')
-  for pair, (_, value) in zip(names, leaves, strict=True):
-    yield *pair, value
+  seen: dict[tuple[str, str], int] = {}
+  for keys, value in _keyed_leaves(tree):
+    module, name = pair = _names(tree, keys)
+    seen[pair] = seen.get(pair, 0) + 1
+    if seen[pair] > 1:
+      module += f'#{seen[pair]}'
+    yield module, name, value
 
 
 def is_out_in(path: str, layout: str | None) -> bool:
@@ -69,18 +65,16 @@ def from_in_out(path: str, x: jax.Array, layout: str | None) -> jax.Array:
   return jnp.moveaxis(x, (-2, -1), (1, 0))
 
 
-def _names(tree, path, slash: str = '/') -> tuple[str, str]:
+def _names(tree, keys) -> tuple[str, str]:
   """Returns the names of a leaf's module and of the leaf."""
   # NNX variables and Linen's nn.Partitioned hold their array as `value`.
-  if len(path) > 1 and path[-1] == tree_util.GetAttrKey('value'):
-    path = path[:-1]
-  texts = [
-    tree_util.keystr((key,), simple=True).replace('/', slash) for key in path
-  ]
-  module = '/'.join(texts[:-1])
-  if path and isinstance(path[-1], tree_util.GetAttrKey):
-    module += _class_name(tree, path[:-1])
-  return module, ''.join(texts[-1:])
+  if len(keys) > 1 and keys[-1] == tree_util.GetAttrKey('value'):
+    keys = keys[:-1]
+  path = tree_util.keystr(keys, simple=True, separator='/')
+  module, _, name = path.rpartition('/')
+  if keys and isinstance(keys[-1], tree_util.GetAttrKey):
+    module += _class_name(tree, keys[:-1])
+  return module, name
 
 
 def _class_name(node, path) -> str:
