@@ -14,6 +14,7 @@ import optax
 
 from sparsity import counts as counts_lib
 from sparsity import schedules
+from sparsity import select
 
 Masks = dict[str, jax.Array]
 
@@ -110,7 +111,15 @@ def forward_weights(params: Any, state: optax.OptState) -> Any:
   Raises:
     ValueError: If `state` does not hold exactly one `SparseState`.
   """
-  return jax.tree.map(masked, active_sets(state).forward, params)
+  masks = active_sets(state).forward
+  names, wanted = (
+    [path for path, _ in select.path_leaves(tree)] for tree in (masks, params)
+  )
+  if names == wanted:  # in `nnx.Optimizer` the leaves are of another class
+    masks = jax.tree.unflatten(
+      jax.tree.structure(params), jax.tree.leaves(masks)
+    )
+  return jax.tree.map(masked, masks, params)
 
 
 def masked(mask: jax.Array, x: jax.Array) -> jax.Array:
@@ -125,7 +134,7 @@ def everything(weights: Masks) -> ActiveSets:
 
 def trues(params: Any) -> Any:
   """Returns a tree of masks that keep everything."""
-  return jax.tree.map(lambda x: jnp.ones(jnp.shape(x), bool), params)
+  return jax.tree.map(lambda x: jnp.ones_like(x, bool), params)
 
 
 def same_sets(masks: Masks) -> ActiveSets:

@@ -4,6 +4,7 @@ Ties are broken by the lowest flat index, across layers by tree order. NaN ranks
 below every number.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
 import functools
@@ -103,7 +104,8 @@ def nested_topk_masks(
     for k in own_ks:
       _check_k(k, sum(leaf.size for leaf in group))
     stacked = jnp.stack([jnp.asarray(k, jnp.int32) for k in own_ks])
-    found = _jit_topk(group, stacked, magnitude=magnitude)
+    choose = functools.partial(_jit_topk, magnitude=magnitude)
+    found = on_auto_axes(choose, [group] * len(ks))(group, stacked)
     for masks, more in zip(kept, found, strict=True):
       masks.extend(more)
   return tuple(jax.tree.unflatten(structure, masks) for masks in kept)
@@ -186,6 +188,20 @@ def num_kept(density: float, size: int) -> int:
   if size < 1:
     raise ValueError(f'expected at least one entry to keep, got size {size}')
   return max(1, round(density * size))
+
+
+def on_auto_axes(fn: Callable[..., Any], like: Any) -> Callable[..., Any]:
+  """Returns `fn` for arrays sharded over the Explicit axes of a mesh.
+
+  There operations demand equal shardings, which a choice of k has not. Results
+  are sharded like the tree `like`; without Explicit axes it is `fn` itself.
+  """
+  shardings = jax.tree.map(lambda x: jax.typeof(x).sharding, like)
+  explicit = jax.sharding.AxisType.Explicit
+  leaves = jax.tree.leaves(shardings)
+  if not any(explicit in sharding.mesh.axis_types for sharding in leaves):
+    return fn
+  return jax.sharding.auto_axes(fn, out_sharding=shardings)
 
 
 def _layer_ks(k: Any, structure: Any) -> list[Any]:

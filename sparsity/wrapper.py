@@ -14,6 +14,7 @@ from sparsity import counts as counts_lib
 from sparsity import schedules
 from sparsity import select
 from sparsity import state as state_lib
+from sparsity import topk
 from sparsity.state import ActiveSets
 from sparsity.state import Masks
 from sparsity.state import SparseState
@@ -59,6 +60,7 @@ def sparsify(
   def make_key(count):
     return jax.random.fold_in(jax.random.key(seed), count)
 
+  rule = _on_auto_axes(rule)
   method = state_lib.SparseMethod(inner, rule, make_counts, is_due, make_key)
 
   def init(params):
@@ -164,6 +166,26 @@ def _refresh_if(
     }
     updates = select.put(updates, changes)
   return updates, SparseState(state.count, sets, inner_state)
+
+
+def _on_auto_axes(rule: state_lib.Rule) -> state_lib.Rule:
+  """Returns the rule for parameters sharded over Explicit axes, too."""
+
+  def init(weights, counts, key):
+    choose = topk.on_auto_axes(
+      lambda weights, key: rule.init(weights, counts, key),
+      ActiveSets(weights, weights),
+    )
+    return choose(weights, key)
+
+  def refresh(now, counts):
+    choose = topk.on_auto_axes(
+      lambda now: rule.refresh(now, counts),
+      ActiveSets(now.weights, now.weights),
+    )
+    return choose(now)
+
+  return rule._replace(init=init, refresh=refresh)
 
 
 def _mask(tree, masks: Masks):

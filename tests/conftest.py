@@ -22,6 +22,7 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+jax.devices()  # four, before a test's launch asks for fewer
 
 
 @pytest.fixture(scope='session')

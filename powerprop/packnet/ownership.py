@@ -78,8 +78,9 @@ def init(
   heads = select_lib.selected_paths(params, is_head) if is_head else {}
   packed = select_lib.selected_paths(
     params,
-    lambda module, name, value: (
-      select_lib.join(module, name) not in heads and select(module, name, value)
+    select_lib.all_of(
+      select,
+      lambda module, name, _: select_lib.join(module, name) not in heads,
     ),
   )
   copied = {
