@@ -81,6 +81,8 @@ def make_counts(
   _check_densities(forward_density, backward_density)
   if isinstance(dense, str):
     dense = (dense,)
+  for expression in dense:
+    select_lib.matching(expression)  # raises for bad ones
   _check_scope(scope, dense, pattern)
   if layout not in (None, *paths_lib.LAYOUTS):
     raise ValueError(

