@@ -193,7 +193,8 @@ def _make_faults(plan: Plan, counts, event: str, args: tuple[Any, ...]) -> None:
     is_save and counts['save'] == plan.kill_at_save
   ):
     os.kill(os.getpid(), signal.SIGKILL)
-  if counts['status'] == plan.limit_at_status:
+  is_free = resource.getrlimit(resource.RLIMIT_FSIZE)[0] < 0
+  if counts['status'] == plan.limit_at_status and is_free:
     metrics = pathlib.Path(path).parent / 'metrics.jsonl'
     size = 10_000 if plan.limit == 'save' else metrics.stat().st_size + 10
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
