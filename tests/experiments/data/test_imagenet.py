@@ -97,7 +97,7 @@ def train_examples(imagenet_dir):
 
 
 @pytest.fixture(scope='module')
-def test_examples(imagenet_dir):
+def validation_examples(imagenet_dir):
   return read_all(imagenet_dir, 'validation')
 
 
@@ -134,16 +134,16 @@ def test_the_shares_of_all_processes_are_the_batch(
 
 @pytest.mark.parametrize('batch_size', [7, 30])
 def test_evaluation_has_the_center_of_every_example_once(
-  stream, test_examples, batch_size
+  stream, validation_examples, batch_size
 ):
   inputs, labels, weights = evaluate(stream, 'test', batch_size=batch_size)
   assert labels.shape == weights.shape == (-(-21 // batch_size), batch_size)
   assert weights.dtype == np.float32
   assert weights.ravel().tolist() == [1] * 21 + [0] * (weights.size - 21)
-  expected = [example['label'] for example in test_examples]
+  expected = [example['label'] for example in validation_examples]
   assert labels.ravel()[:21].tolist() == expected
   found = inputs.reshape(-1, 32, 32, 3)
-  for image, example in zip(found, test_examples, strict=False):
+  for image, example in zip(found, validation_examples, strict=False):
     view = images.evaluation_view(example['image'], RECIPE)
     expected = images.normalize(view, imagenet.MEAN, imagenet.STD)
     np.testing.assert_array_equal(image, expected)
