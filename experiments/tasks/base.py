@@ -253,11 +253,8 @@ def make_training(section: dict, sizes: Sequence[str] = ()) -> Training:
   """
   own = {name: x for name, x in section.items() if name in sizes}
   shared = {name: x for name, x in section.items() if name not in sizes}
-  for name in sizes:
-    if name not in own:
-      raise ValueError(f'config.train: missing key {name!r}')
-    if not isinstance(own[name], int) or isinstance(own[name], bool):
-      raise ValueError(f'config.train.{name}: expected int, got {own[name]!r}')
+  kind = NamedTuple('train', [(name, int) for name in sizes])
+  own = build.call(kind, own, name='config.train')._asdict()
   training = build.call(
     Training, shared, name='config.train', mesh=None, sizes=own
   )

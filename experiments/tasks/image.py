@@ -3,7 +3,6 @@
 B: examples of a batch; N: batches.
 """
 
-from collections.abc import Callable
 import functools
 from typing import Any
 
@@ -22,7 +21,6 @@ from experiments.data import table as data_table
 from experiments.models import table as model_table
 from experiments.tasks import base
 from experiments.tasks import classification
-from experiments.tasks import feeds
 from experiments.tasks import pruning
 import sparsity
 
@@ -76,7 +74,7 @@ def image_classification(
   )
   # The data are read at the first use.
   load = functools.cache(source.load)
-  make_feed = feeds.stream_feed if source.is_stream else feeds.array_feed
+  make_feed, batch_at = classification.FEEDS[source.is_stream]
   feed = functools.cache(lambda: make_feed(network, load(), training))
   return base.make_task(
     title=f'{model["name"]} on {data["name"]}, batch of '
@@ -85,10 +83,10 @@ def image_classification(
     training=training,
     init=init,
     batch=classification.batch_shapes(source.example_shape, training),
-    batch_at=feeds.streamed_batch if source.is_stream else feeds.indexed_batch,
+    batch_at=batch_at,
     in_loop=not source.is_stream,
     make_stages=lambda masked: (
-      _make_stage(objective, init, masked, training, levels, feed),
+      _make_stage(objective, init, masked, training, levels, feed, batch_at),
     ),
     example=_example(network, source, net_state),
     check_data=lambda: _check_data(load(), training),
@@ -96,7 +94,6 @@ def image_classification(
 
 
 def _example(network, source: dataset.Source, net_state) -> base.Example:
-  """Returns the inference of one image."""
   image = jax.ShapeDtypeStruct((1, *source.example_shape), jnp.float32)
   return base.Example(
     lambda params, net_state, images: network.apply(
@@ -117,7 +114,7 @@ def _check_data(data: Any, training: base.Training) -> None:
 
 
 def _make_stage(
-  objective, init, masked, training, levels, feed: Callable[[], feeds.Feed]
+  objective, init, masked, training, levels, feed, batch_at
 ) -> base.Stage:
   method = objective.method
   replicated = mesh_lib.replicated(training.mesh)
@@ -126,11 +123,27 @@ def _make_stage(
     out_shardings=replicated,
   )
   prune = jax.jit(pruning.at_level, out_shardings=replicated)
-  saliency = jax.jit(functools.partial(_saliency, objective, init))
+
+  @functools.partial(jax.jit, out_shardings=replicated)
+  def saliency(seed, chunks):
+    key = state_lib.init_key(seed)
+    weights, net_state = init(key)
+    parts = [
+      batch_at(inputs, i)
+      for inputs in chunks
+      for i in range(method.num_score_batches // len(chunks))
+    ]
+    return sparsity.saliency(
+      lambda weights, batch: objective.loss(
+        weights, net_state, key, batch, True
+      )[0],
+      weights,
+      parts,
+    )
 
   def scores(seed):
-    batches = feed().first_batches(seed, method.num_score_batches)
-    return saliency(np.uint32(seed), batches)
+    chunks = feed().batches(seed, 0, method.num_score_batches)
+    return saliency(np.uint32(seed), [inputs for inputs, _ in chunks])
 
   begin = base.make_begin(
     objective, init, masked, scores if method.num_score_batches else None
@@ -171,16 +184,3 @@ def _make_stage(
     report=report,
     counters=lambda: feed().counters(),
   )
-
-
-def _saliency(objective, init, seed, batches):
-  """Returns the saliency of the initial theta over batches [N, B, ...]."""
-  key = state_lib.init_key(seed)
-  weights, net_state = init(key)
-
-  def loss(weights, batch):
-    return objective.loss(weights, net_state, key, batch, True)[0]
-
-  num = len(jax.tree.leaves(batches)[0])
-  parts = [jax.tree.map(lambda x, i=i: x[i], batches) for i in range(num)]
-  return sparsity.saliency(loss, weights, parts)

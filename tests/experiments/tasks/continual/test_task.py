@@ -23,7 +23,6 @@ from tests.experiments.tasks.continual import small
   ('changes', 'message'),
   [
     ({'tasks': {'name': 'smal'}}, 'config.tasks.name: expected one of'),
-    ({'heads': 'own'}, "config.heads: expected one of .* got 'own'"),
     ({'strategy': small.EFFICIENT | {'gamma': 1.2}}, r'gamma in \[0, 1\]'),
     ({'strategy': small.EFFICIENT | {'biases': 'no'}}, "biases out of .*'no'"),
     ({'strategy': small.L2 | {'strength': -1.0}}, 'a finite strength >= 0'),
@@ -33,7 +32,6 @@ from tests.experiments.tasks.continual import small
       'multiple of .*=5, got 21',
     ),
     ({'test': {'every': 0}}, 'config.test.every: expected >= 1'),
-    ({'loss': {'label_smoothing': 1.0}}, 'label_smoothing in'),
   ],
 )
 def test_mistakes_are_refused_before_data_are_read(changes, message):
