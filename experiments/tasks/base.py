@@ -21,6 +21,8 @@ import sparsity
 
 Row = dict[str, Any]
 State = state_lib.TrainState
+# (seed, state at the end of the stage before or None) -> first state
+Begin = Callable[[int, Any], State]
 
 
 class Training(NamedTuple):
@@ -44,8 +46,7 @@ class Stage(NamedTuple):
 
   num_steps: int
   labels: dict[str, int]  # in each of its rows, such as {'task': 1}
-  # (seed, state at the end of the stage before or None) -> first state
-  begin: Callable[[int, Any], State]
+  begin: Begin
   # (seed, first step, number of steps) -> (inputs of a chunk, its steps)
   batches: Callable[[int, int, int], Iterator[tuple[Any, int]]]
   evaluate: Callable[[State], step_lib.Metrics]  # on validation data
@@ -110,7 +111,8 @@ def make_task(
   init: Callable[[jax.Array], tuple[Any, Any]],
   batch: Any,
   batch_at: Callable[[Any, Any], Any],
-  make_stages: Callable[[State], tuple[Stage, ...]],
+  make_stages: Callable[[Begin], tuple[Stage, ...]],
+  scores: Callable[[int], Any] | None = None,
   state_spec: Any = None,
   in_loop: bool = True,
   exports: tuple[Export, ...] | None = None,
@@ -121,24 +123,22 @@ def make_task(
   Args:
     init: key -> theta, network state.
     batch_at: (inputs of a chunk, number of a step in it) -> batch.
-    make_stages: from the shapes of the masked state to the stages.
+    make_stages: from `Stage.begin` of a run's only stage to the stages.
+    scores: from a seed to the saliency of theta, for methods that need it.
     state_spec: sharding of the network's state; None: replicated.
     in_loop: one dispatch makes many steps.
     exports: None: one, at the end of the run.
-
-  Raises:
-    ValueError: If the method or its storage does not fit the parameters.
   """
   params, _ = jax.eval_shape(init, jax.random.key(0))
   methods.check_exclude(objective.method, params)
-  masked, state = state_shapes(objective, init, training, state_spec)
-  check_model(objective, state, batch)
+  masked, state = _state_shapes(objective, init, training, state_spec)
+  _check_model(objective, state, batch)
   if exports is None:
     exports = (export_last(objective.method, training.num_steps),)
   return Task(
     objective=objective,
     training=training,
-    stages=make_stages(masked),
+    stages=make_stages(_make_begin(objective, init, masked, scores)),
     steps=step_lib.compile_steps(
       objective,
       batch_at,
@@ -154,11 +154,8 @@ def make_task(
   )
 
 
-def state_shapes(
-  objective: step_lib.Objective,
-  init,
-  training: Training,
-  spec: Any = None,
+def _state_shapes(
+  objective: step_lib.Objective, init, training: Training, spec: Any
 ) -> tuple[State, State]:
   """Returns the shapes of the masked state and of the trained state."""
   method, mesh = objective.method, training.mesh
@@ -179,7 +176,7 @@ def state_shapes(
   return place(masked), storage_lib.shapes(storage, masked, place)
 
 
-def check_model(
+def _check_model(
   objective: step_lib.Objective, state: State, batch: Any
 ) -> None:
   """Raises ValueError if a sparse layer does not fit the storage; names it."""
@@ -200,14 +197,9 @@ def check_model(
     ) from error
 
 
-def make_begin(
-  objective: step_lib.Objective, init, masked: State, scores=None
-) -> Callable[[int, Any], State]:
-  """Returns the `begin` of a run's only stage.
-
-  `masked` holds the shapes of the masked state; `scores` maps a seed to the
-  saliency of theta.
-  """
+def _make_begin(
+  objective: step_lib.Objective, init, masked: State, scores
+) -> Begin:
   shardings = jax.tree.map(lambda x: x.sharding, masked)
   start = jax.jit(
     lambda seed, scores: state_lib.init_state(
@@ -218,7 +210,8 @@ def make_begin(
 
   def begin(seed, last):
     del last
-    found = scores(seed) if scores else None
+    has_scores = bool(objective.method.num_score_batches)
+    found = scores(seed) if has_scores else None
     _, storage = objective.method.make(seed)
     return storage.pack(start(np.uint32(seed), found))
 
@@ -229,13 +222,18 @@ def export_last(method, num_steps: int) -> Export:
   """Returns the network at the end of a run of one stage."""
 
   def extract(state):
-    _, storage = method.make(0)
-    state = storage.unpack(state)
+    state = unpack(method, state)
     weights = state_lib.forward_weights(method, state)
     masks = method.masks(state.params, state.opt_state)
     return weights, masks, state.net_state
 
   return Export({}, num_steps, extract)
+
+
+def unpack(method: methods.Method, state: State) -> State:
+  """Returns the masked form of a trained state."""
+  _, storage = method.make(0)
+  return storage.unpack(state)
 
 
 def to_floats(metrics: Any) -> dict[str, float]:

@@ -38,11 +38,7 @@ def image_classification(
   train: dict,
   prune: dict,
 ) -> base.Task:
-  """Returns the task of a config.
-
-  Raises:
-    ValueError: If a key is unknown, missing, mistyped or out of range.
-  """
+  """Returns the task of a config."""
   source = build.build(data_table.SOURCES, data, name='config.data')
   training = base.make_training(train, ('eval_batch_size',))
   mesh_lib.check_batch_size(training.sizes['eval_batch_size'], training.mesh)
@@ -85,8 +81,9 @@ def image_classification(
     batch=classification.batch_shapes(source.example_shape, training),
     batch_at=batch_at,
     in_loop=not source.is_stream,
-    make_stages=lambda masked: (
-      _make_stage(objective, init, masked, training, levels, feed, batch_at),
+    scores=_make_scores(objective, init, training, feed, batch_at),
+    make_stages=lambda begin: (
+      _make_stage(objective, begin, training, levels, feed),
     ),
     example=_example(network, source, net_state),
     check_data=lambda: _check_data(load(), training),
@@ -113,9 +110,31 @@ def _check_data(data: Any, training: base.Training) -> None:
     )
 
 
-def _make_stage(
-  objective, init, masked, training, levels, feed, batch_at
-) -> base.Stage:
+def _make_scores(objective, init, training, feed, batch_at):
+  """Returns the function from a seed to the saliency of the initial theta."""
+  num = objective.method.num_score_batches
+  replicated = mesh_lib.replicated(training.mesh)
+
+  @functools.partial(jax.jit, out_shardings=replicated)
+  def saliency(seed, chunks):
+    key = state_lib.init_key(seed)
+    weights, net_state = init(key)
+
+    def loss(weights, batch):
+      return objective.loss(weights, net_state, key, batch, True)[0]
+
+    of_chunk = range(num // len(chunks))
+    parts = [batch_at(inputs, i) for inputs in chunks for i in of_chunk]
+    return sparsity.saliency(loss, weights, parts)
+
+  def scores(seed):
+    chunks = [inputs for inputs, _ in feed().batches(seed, 0, num)]
+    return saliency(np.uint32(seed), chunks)
+
+  return scores
+
+
+def _make_stage(objective, begin, training, levels, feed) -> base.Stage:
   method = objective.method
   replicated = mesh_lib.replicated(training.mesh)
   forward_weights = jax.jit(
@@ -124,42 +143,13 @@ def _make_stage(
   )
   prune = jax.jit(pruning.at_level, out_shardings=replicated)
 
-  @functools.partial(jax.jit, out_shardings=replicated)
-  def saliency(seed, chunks):
-    key = state_lib.init_key(seed)
-    weights, net_state = init(key)
-    parts = [
-      batch_at(inputs, i)
-      for inputs in chunks
-      for i in range(method.num_score_batches // len(chunks))
-    ]
-    return sparsity.saliency(
-      lambda weights, batch: objective.loss(
-        weights, net_state, key, batch, True
-      )[0],
-      weights,
-      parts,
-    )
-
-  def scores(seed):
-    chunks = feed().batches(seed, 0, method.num_score_batches)
-    return saliency(np.uint32(seed), [inputs for inputs, _ in chunks])
-
-  begin = base.make_begin(
-    objective, init, masked, scores if method.num_score_batches else None
-  )
-
-  def unpacked(seed, state):
-    _, storage = method.make(seed)
-    return storage.unpack(state)
-
   def evaluate(state):
     weights = forward_weights(storage_lib.on_device(state))
     return feed().evaluate(weights, state.net_state, 'validation')
 
   def report(seed, state):
-    before = forward_weights(unpacked(seed, begin(seed, None)))
-    after = forward_weights(unpacked(seed, state))
+    before = forward_weights(base.unpack(method, begin(seed, None)))
+    after = forward_weights(base.unpack(method, state))
     test = feed().evaluate(after, state.net_state, 'test')
     rows = [{'split': 'test', **base.to_floats(test)}]
     for level, share in enumerate(levels.shares):

@@ -55,8 +55,7 @@ def continual_learning(
   """Returns the task of a config.
 
   Raises:
-    ValueError: If a key is unknown, missing, mistyped or out of range, or
-      there are several processes.
+    ValueError: If there are several processes.
   """
   if jax.process_count() > 1:
     raise ValueError(
