@@ -170,22 +170,6 @@ def test_a_run_finished_in_spite_of_a_signal_trains_nothing_more(tmp_path):
   assert (outcome.status, calls) == ('done', [])
 
 
-def test_a_loss_that_is_not_finite_stops_at_the_last_checkpoint(tmp_path):
-  outcome = run(make_task([make_stage(nan_at=5)]), tmp_path)
-  assert (outcome.status, outcome.step) == ('diverged', 4)
-  assert outcome.message == 'the loss is nan by step 6'
-  assert steps_in(tmp_path) == [4]
-  assert all(np.isfinite(row.get('loss', 0)) for row in metrics.read(tmp_path))
-
-
-def test_events_are_counted_by_chunk(tmp_path):
-  counts = iter(range(0, 100, 3))
-  stage = make_stage()._replace(counters=lambda: {'lost': next(counts)})
-  run(make_task([stage]), tmp_path)
-  rows = [row for row in metrics.read(tmp_path) if row['split'] == 'train']
-  assert [row['lost'] for row in rows] == [3] * 4
-
-
 def test_evaluation_reports_on_trained_stages_and_the_newest_state(tmp_path):
   run(make_task([make_stage(), make_stage(killed_at=2)]), tmp_path)
   before = (tmp_path / metrics.FILE).read_bytes()
