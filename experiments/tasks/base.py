@@ -106,7 +106,9 @@ class Task(NamedTuple):
 
 def make_task(
   *,
-  objective: step_lib.Objective,
+  title: str,
+  loss: Callable[..., Any],
+  method: methods.Method,
   training: Training,
   init: Callable[[jax.Array], tuple[Any, Any]],
   batch: Any,
@@ -121,6 +123,7 @@ def make_task(
   """Returns a task with its compiled steps; `fields` are more of `Task`.
 
   Args:
+    loss: that of `step.Objective`.
     init: key -> theta, network state.
     batch_at: (inputs of a chunk, number of a step in it) -> batch.
     make_stages: from `Stage.begin` of a run's only stage to the stages.
@@ -129,22 +132,22 @@ def make_task(
     in_loop: one dispatch makes many steps.
     exports: None: one, at the end of the run.
   """
+  mesh = training.mesh
+  is_skipping = training.on_not_finite == 'skip'
+  objective = step_lib.Objective(loss, method, training.num_micro, is_skipping)
   params, _ = jax.eval_shape(init, jax.random.key(0))
-  methods.check_exclude(objective.method, params)
+  methods.check_exclude(method, params)
   masked, state = _state_shapes(objective, init, training, state_spec)
   _check_model(objective, state, batch)
   if exports is None:
-    exports = (export_last(objective.method, training.num_steps),)
+    exports = (export_last(method, training.num_steps),)
   return Task(
+    title=f'{title}, batch of {training.batch_size} on {mesh.size} device(s)',
     objective=objective,
     training=training,
     stages=make_stages(_make_begin(objective, init, masked, scores)),
     steps=step_lib.compile_steps(
-      objective,
-      batch_at,
-      state,
-      mesh_lib.replicated(training.mesh),
-      in_loop=in_loop,
+      objective, batch_at, state, mesh_lib.replicated(mesh), in_loop=in_loop
     ),
     params=params,
     state=state,

@@ -14,7 +14,6 @@ from experiments import build
 from experiments import mesh as mesh_lib
 from experiments import methods
 from experiments import state as state_lib
-from experiments import step as step_lib
 from experiments import storage as storage_lib
 from experiments.data import dataset
 from experiments.data import table as data_table
@@ -48,18 +47,14 @@ def image_classification(
     name='config.model',
     num_classes=source.num_classes,
   )
-  objective = step_lib.Objective(
-    build.call(
-      classification.make_loss,
-      loss,
-      name='config.loss',
-      network=network,
-      augment=source.augment,
-    ),
-    methods.make_method(method, powerprop, optimizer, training.mesh.size),
-    training.num_micro,
-    training.on_not_finite == 'skip',
+  loss_fn = build.call(
+    classification.make_loss,
+    loss,
+    name='config.loss',
+    network=network,
+    augment=source.augment,
   )
+  made = methods.make_method(method, powerprop, optimizer, training.mesh.size)
 
   def init(key):
     return network.init(key, jnp.zeros((1, *source.example_shape)), True)
@@ -73,17 +68,17 @@ def image_classification(
   make_feed, batch_at = classification.FEEDS[source.is_stream]
   feed = functools.cache(lambda: make_feed(network, load(), training))
   return base.make_task(
-    title=f'{model["name"]} on {data["name"]}, batch of '
-    f'{training.batch_size} on {training.mesh.size} device(s)',
-    objective=objective,
+    title=f'{model["name"]} on {data["name"]}',
+    loss=loss_fn,
+    method=made,
     training=training,
     init=init,
     batch=classification.batch_shapes(source.example_shape, training),
     batch_at=batch_at,
     in_loop=not source.is_stream,
-    scores=_make_scores(objective, init, training, feed, batch_at),
+    scores=_make_scores(loss_fn, made, init, training, feed, batch_at),
     make_stages=lambda begin: (
-      _make_stage(objective, begin, training, levels, feed),
+      _make_stage(made, begin, training, levels, feed),
     ),
     example=_example(network, source, net_state),
     check_data=lambda: _check_data(load(), training),
@@ -110,9 +105,9 @@ def _check_data(data: Any, training: base.Training) -> None:
     )
 
 
-def _make_scores(objective, init, training, feed, batch_at):
+def _make_scores(loss_fn, method, init, training, feed, batch_at):
   """Returns the function from a seed to the saliency of the initial theta."""
-  num = objective.method.num_score_batches
+  num = method.num_score_batches
   replicated = mesh_lib.replicated(training.mesh)
 
   @functools.partial(jax.jit, out_shardings=replicated)
@@ -121,7 +116,7 @@ def _make_scores(objective, init, training, feed, batch_at):
     weights, net_state = init(key)
 
     def loss(weights, batch):
-      return objective.loss(weights, net_state, key, batch, True)[0]
+      return loss_fn(weights, net_state, key, batch, True)[0]
 
     of_chunk = range(num // len(chunks))
     parts = [batch_at(inputs, i) for inputs in chunks for i in of_chunk]
@@ -134,8 +129,7 @@ def _make_scores(objective, init, training, feed, batch_at):
   return scores
 
 
-def _make_stage(objective, begin, training, levels, feed) -> base.Stage:
-  method = objective.method
+def _make_stage(method, begin, training, levels, feed) -> base.Stage:
   replicated = mesh_lib.replicated(training.mesh)
   forward_weights = jax.jit(
     functools.partial(state_lib.forward_weights, method),

@@ -20,7 +20,6 @@ from experiments import mesh as mesh_lib
 from experiments import methods
 from experiments import rundir
 from experiments import state as state_lib
-from experiments import step as step_lib
 from experiments import storage as storage_lib
 from experiments.data import segments
 from experiments.data import text
@@ -59,26 +58,21 @@ def language_modelling(
       'config.method.name: expected a method without scores before training, '
       f'got {method["name"]!r}'
     )
-  objective = step_lib.Objective(
-    _make_loss(trained),
-    made,
-    training.num_micro,
-    training.on_not_finite == 'skip',
-  )
   loss = scoring.make_loss(
     evaluated, evaluate_shape, model['num_layers'], training.mesh
   )
   return base.make_task(
-    title=f'Transformer-XL on {data["name"]}, batch of {training.batch_size} x '
-    f'{training.sizes["segment_len"]} on {training.mesh.size} device(s)',
-    objective=objective,
+    title=f'Transformer-XL on {data["name"]}, '
+    f'segments of {training.sizes["segment_len"]}',
+    loss=_make_loss(trained),
+    method=made,
     training=training,
     init=functools.partial(_init, trained, training),
     state_spec=mesh_lib.over_data(training.mesh, 1),
     batch=_batch_shapes(training),
     batch_at=lambda inputs, i: jax.tree.map(lambda x: x[i], inputs),
     make_stages=lambda begin: (
-      _make_stage(objective.method, begin, training, corpus, loss),
+      _make_stage(made, begin, training, corpus, loss),
     ),
     example=_example(trained, training),
     check_data=lambda: _check_data(corpus(), model['vocab_size'], training),

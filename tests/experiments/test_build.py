@@ -80,13 +80,6 @@ def test_lists_become_tuples_and_whole_numbers_pass_as_floats():
   assert build.build(TABLE, {**SGD, 'learning_rate': 1}) == ('sgd', 1, None)
 
 
-@pytest.mark.parametrize('value', [0, float('nan')])
-def test_check_least_names_the_value(value):
-  build.check_least('config.train', 1, batch_size=1, num_devices=None)
-  with pytest.raises(ValueError, match=r'config\.train\.rate: expected >= 1'):
-    build.check_least('config.train', 1, rate=value)
-
-
 def test_differences_are_a_line_for_each_value():
   there = {'a': {'b': 0.1}, 'x': (1, (2,)), 'y': 1, 'z': {}}
   now = {'a': {'b': 0.2}, 'x': [1, [2]], 'y': True, 'z': None}

@@ -109,7 +109,7 @@ def test_batch_statistics_and_dense_networks_go_through(tmp_path):
 
 
 HEADER = {
-  'format': export.FORMAT, 'config': {}, 'labels': {}, 'densities': {'b/w': 1.0},
+  'format': export.FORMAT, 'config': {}, 'labels': {}, 'densities': {'b/w': 1},
 }  # fmt: skip
 
 

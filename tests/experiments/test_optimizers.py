@@ -37,7 +37,7 @@ def test_a_schedule_has_its_factors(name):
 def make(name='sgd', **changes):
   section = {**small.image()['optimizer'], 'momentum': 0.0}
   if name == 'adam':
-    section = {**small.language('text')['optimizer'], 'clip_norm': None}
+    section = small.language('text')['optimizer']
   return build.build(
     optimizers.OPTIMIZERS, {**section, **changes}, name='config.optimizer'
   )

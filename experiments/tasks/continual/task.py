@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from experiments import build
 from experiments import methods
-from experiments import step as step_lib
 from experiments import storage as storage_lib
 from experiments.data import tasks as tasks_lib
 from experiments.models import heads as heads_lib
@@ -75,25 +74,18 @@ def continual_learning(
   made = build.build(STRATEGIES, strategy, name='config.strategy')
   testing = build.call(stages_lib.Testing, test, name='config.test')
   build.check_least('config.test', 1, every=testing.every)
-  objective = step_lib.Objective(
-    _make_loss(loss, network, made, stream.augment),
-    _make_method(powerprop, optimizer),
-    training.num_micro,
-    training.on_not_finite == 'skip',
-  )
+  method = _make_method(powerprop, optimizer)
   num_tasks = len(stream.tasks)
   init = functools.partial(_init, network, made, stream)
   feed = feed_lib.Feed(
-    stream, training, network, made.predict, objective.method.to_weights
+    stream, training, network, made.predict, method.to_weights
   )
-  learner = stages_lib.Learner(
-    made, objective.method, init, testing, num_tasks, feed
-  )
+  learner = stages_lib.Learner(made, method, init, testing, num_tasks, feed)
   batch = classification.batch_shapes(stream.example_shape, training)
   return base.make_task(
-    title=f'{num_tasks} tasks of {tasks["name"]}, {strategy["name"]}, '
-    f'batch of {training.batch_size} on {training.mesh.size} device(s)',
-    objective=objective,
+    title=f'{num_tasks} tasks of {tasks["name"]}, {strategy["name"]}',
+    loss=_make_loss(loss, network, made, stream.augment),
+    method=method,
     training=training,
     init=init,
     batch=batch._replace(task=batch.labels),

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from experiments import methods
-from experiments import step as step_lib
 from experiments import storage as storage_lib
 from experiments.data import dataset
 from experiments.data import order
@@ -103,23 +102,18 @@ def trained(kind, num_devices=1):
   """Returns the state after 5 steps, their metrics, and test metrics."""
   feed, training = make_feed(kind, num_devices)
   config = small.image(method={'refresh_every': 2})
-  objective = step_lib.Objective(
-    classification.make_loss(
-      network=NETWORK, augment=None, label_smoothing=0.0
-    ),
-    methods.make_method(
-      config['method'], config['powerprop'], config['optimizer'], num_devices
-    ),
-    num_micro=1,
-    skip_nonfinite=False,
-  )
 
   def init(key):
     return NETWORK.init(key, jnp.zeros((1, 6, 6, 1)), True)
 
   task = base.make_task(
     title='',
-    objective=objective,
+    loss=classification.make_loss(
+      network=NETWORK, augment=None, label_smoothing=0.0
+    ),
+    method=methods.make_method(
+      config['method'], config['powerprop'], config['optimizer'], num_devices
+    ),
     training=training,
     init=init,
     batch=classification.batch_shapes((6, 6, 1), training),
