@@ -86,17 +86,6 @@ def test_a_broken_line_in_the_middle_is_named_and_nothing_is_lost(tmp_path):
   assert path.read_text() == text
 
 
-def test_tensorboard_gets_the_numbers_by_split(tmp_path):
-  with metrics.Writer(tmp_path, -1) as writer:
-    writer.write(2, {'split': 'test', 'loss': np.float32(0.5), 'list': [1]})
-    writer.write(2, {'steps': 7, 'text': 'a'})
-  assert events(tmp_path) == [
-    ('purge', 0, None),
-    ('test/loss', 2, 0.5),
-    ('steps', 2, 7.0),
-  ]
-
-
 def test_tensorboard_forgets_the_steps_that_are_written_again(tmp_path):
   write(tmp_path, [1, 3])
   write(tmp_path, [3], resume_from=2)
