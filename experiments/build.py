@@ -100,13 +100,15 @@ def did_you_mean(word: Any, words: Iterable[str]) -> str:
 
 
 def _call(constructor, section, name, label, more):
-  known = inspect.signature(constructor, eval_str=True).parameters
+  parameters = inspect.signature(constructor, eval_str=True).parameters
+  is_open = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+  known = {k: p for k, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
   keys = f'(keys of {label}: {_join(k for k in known if k not in more)})'
   given = {**section, **more}
   for key in section:
     if key in more:
       raise ValueError(f'{name}: unexpected key {key!r}, the program sets it')
-    if key not in known:
+    if key not in known and not is_open:
       hint = did_you_mean(key, known)
       raise ValueError(f'{name}: unknown key {key!r}{hint} {keys}')
   for key, parameter in known.items():
