@@ -105,13 +105,13 @@ def nightly(*values):
     nightly(
       'enwik8_transformer_xl',
       'rigl,size=large',
-      '768, batch of 64 on 4 dev',
+      '768, batch of 64 on 4',
       277e6,
     ),
     nightly(
       'wikitext103_transformer_xl',
       'magnitude',
-      '150, batch of 60 on 4 device',
+      'batch of 60 on 4',
       151e6,
     ),
     # 18 layers are more than the 257 million that the released code reports.
