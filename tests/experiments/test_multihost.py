@@ -10,7 +10,6 @@ from experiments import multihost
   [
     ((None, None, None, None), None),
     (('slurm', None, None, None), (None, None, None, 'slurm')),
-    (('auto', None, None, None), (None, None, None, None)),
     ((None, 'a:1', 3, 2), ('a:1', 3, 2, 'deactivate')),
   ],
 )
@@ -22,10 +21,8 @@ def test_flags_say_where_a_process_is(flags, expected):
   ('flags', 'message'),
   [
     (('auto', 'a:1', None, None), 'expected --distributed alone'),
-    ((None, 'a:1', None, None), 'expected --process_count beside'),
     ((None, None, None, 0), 'expected --coordinator beside'),
     ((None, 'a:1', 2, 2), 'less than --process_count=2, got 2'),
-    ((None, 'a:1', 2, -1), 'from 0'),
   ],
 )
 def test_flags_that_contradict_each_other_are_refused(flags, message):

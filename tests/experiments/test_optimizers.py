@@ -34,28 +34,16 @@ def test_a_schedule_has_its_factors(name):
     assert float(schedule(step)) == pytest.approx(expected(step), rel=1e-6)
 
 
-def make(name='sgd', **changes):
-  section = {**small.image()['optimizer'], 'momentum': 0.0}
-  if name == 'adam':
-    section = small.language('text')['optimizer']
-  return build.build(
-    optimizers.OPTIMIZERS, {**section, **changes}, name='config.optimizer'
-  )
-
-
 @pytest.mark.parametrize(
-  ('name', 'changes', 'message'),
+  ('changes', 'message'),
   [
-    ('sgd', {'momentum': 1.0}, r'momentum in \[0, 1\), got 1'),
-    ('sgd', {'clip_norm': 0.0}, 'clip_norm over 0, got 0'),
-    ('adam', {'eps': math.inf}, r'eps in \[0, inf\), got inf'),
-    (
-      'sgd',
-      {'schedule': dict(name='cosine', warmup_steps=9, num_steps=9, final=0.0)},
-      'num_steps over warmup_steps=9, got 9',
-    ),
+    ({'momentum': 1.0}, r'momentum in \[0, 1\), got 1'),
+    ({'clip_norm': 0.0}, 'clip_norm over 0, got 0'),
+    ({'schedule': dict(SCHEDULES['cosine'][0], name='cosine', num_steps=2)},
+     'num_steps over warmup_steps=2, got 2'),
   ],
-)
-def test_a_mistake_is_refused(name, changes, message):
+)  # fmt: skip
+def test_a_mistake_is_refused(changes, message):
+  section = {**small.image()['optimizer'], **changes}
   with pytest.raises(ValueError, match=message):
-    make(name, **changes)
+    build.build(optimizers.OPTIMIZERS, section)

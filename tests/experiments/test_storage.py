@@ -23,16 +23,7 @@ def runs(tmp_path_factory):
   }
 
 
-def test_a_compact_run_has_the_results_of_a_masked_one(runs):
-  found, expected = (small.unpack(runs[x]) for x in ('compact', 'masked'))
-  assert jax.tree.structure(found) == jax.tree.structure(expected)
-  jax.tree.map(
-    np.testing.assert_array_equal, found.opt_state.sets, expected.opt_state.sets
-  )
-  for a, b in zip(
-    jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
-  ):
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+def test_a_compact_run_has_the_rows_of_a_masked_one(runs):
   for row, other in zip(runs['compact'].rows, runs['masked'].rows, strict=True):
     assert row.keys() == other.keys()
     for key in ('loss', 'accuracy', 'density', 'overlap', 'mask_change'):
