@@ -20,9 +20,18 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from absl import logging  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.devices()  # four, before a test's launch asks for fewer
+
+
+@pytest.fixture(autouse=True)
+def verbosity():
+  """The log level of absl, which the commands under test change."""
+  before = logging.get_verbosity()
+  yield
+  logging.set_verbosity(before)
 
 
 @pytest.fixture(scope='session')

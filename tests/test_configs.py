@@ -101,18 +101,24 @@ def nightly(*values):
         'rigl,distribution=erdos_renyi_kernel',
       )
     ),
-    ('enwik8_transformer_xl', 'topkast', '22 x 512 on 1 device', 41e6),
+    ('enwik8_transformer_xl', 'topkast', '512, batch of 22 on 1 device', 41e6),
     nightly(
-      'enwik8_transformer_xl', 'rigl,size=large', '64 x 768 on 4 dev', 277e6
+      'enwik8_transformer_xl',
+      'rigl,size=large',
+      '768, batch of 64 on 4',
+      277e6,
     ),
     nightly(
-      'wikitext103_transformer_xl', 'magnitude', '60 x 150 on 4 device', 151e6
+      'wikitext103_transformer_xl',
+      'magnitude',
+      'batch of 60 on 4',
+      151e6,
     ),
     # 18 layers are more than the 257 million that the released code reports.
     nightly(
       'wikitext103_transformer_xl',
       'powerprop_topkast,size=large',
-      '128 x 384 on 4 device',
+      '384, batch of 128 on 4 device',
       285.2e6,
     ),
   ],

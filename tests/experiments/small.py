@@ -124,9 +124,3 @@ def train(
   checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints', None)
   state, _ = checkpoints.restore(task.state)
   return Run(task, outcome, state, metrics.read(workdir))
-
-
-def unpack(run: Run, seed=0) -> Any:
-  """Returns the masked form of the newest state."""
-  _, storage = run.task.objective.method.make(seed)
-  return storage.unpack(run.state)

@@ -16,7 +16,7 @@ from experiments.tasks.continual import task as task_lib
 NUM_TASKS, NUM_CLASSES, SIZE = 3, 3, 12
 EFFICIENT = {
   'name': 'efficient_packnet', 'gamma': 0.9, 'densities': (0.5, 0.3, 0.15),
-  'search': 'linear', 'biases': 'frozen',
+  'biases': 'frozen',
 }  # fmt: skip
 PACKNET = {
   'name': 'packnet', 'density': None, 'retrain_steps': 20, 'biases': 'per_task',
@@ -29,7 +29,6 @@ FINE_TUNING = {'name': 'fine_tuning'}
 SECTIONS = {
   'tasks': {'name': 'small'},
   'model': {'name': 'small', 'norm': False},
-  'heads': 'per_task',
   'powerprop': {'alpha': 1.0, 'optimizer_in': 'theta'},
   'strategy': FINE_TUNING,
   'optimizer': {
