@@ -49,8 +49,7 @@ def language(path, name='topkast', storage='masked', **changes):
     'experiment': 'language_modelling',
     'seed': 3,
     'data': {
-      'name': 'file', 'path': str(path), 'unit': 'byte', 'max_words': None,
-      'held_out': 0.15, 'cache_dir': None,
+      'name': 'file', 'path': str(path), 'held_out': 0.15, 'cache_dir': None,
     },
     'model': {
       'vocab_size': 256, 'num_layers': 1, 'd_model': 8, 'd_embed': 8,
