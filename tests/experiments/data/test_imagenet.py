@@ -19,7 +19,7 @@ from tests import photographs
 
 REPOSITORY = pathlib.Path(__file__).parents[3]
 NUM_TRAIN, NUM_TEST = 40, 21  # of the fixture
-AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+SIZE, RESIZE = 32, 36
 P1 = {'process_index': 0, 'process_count': 1}
 
 
@@ -27,11 +27,8 @@ def open_stream(data_dir, **changes):
   arguments = {
     'data_dir': str(data_dir),
     'num_validation': 0,
-    'image_size': 32,
-    'resize': 36,
-    'area': AREA,
-    'ratio': RATIO,
-    'interpolation': 'linear',
+    'image_size': SIZE,
+    'resize': RESIZE,
     'on_bad_record': 'stop',
     'num_workers': 0,
   }
@@ -70,9 +67,6 @@ def read_all(data_dir, split):
   builder = tfds.builder_from_directory(str(folder))
   decoders = {'image': tfds.decode.SkipDecoding()}
   return list(builder.as_data_source(split, decoders=decoders))
-
-
-RECIPE = images.Recipe(32, 36, AREA, RATIO, 'linear')
 
 
 @pytest.fixture(scope='module')
@@ -114,7 +108,7 @@ def test_training_has_random_views_in_the_order_of_grain(
     index, rng = draws[(4 + step) * 8 + row]
     example = train_examples[index]
     assert labels[step, row] == example['label']
-    view = images.train_view(example['image'], rng, RECIPE)
+    view = images.train_view(example['image'], rng, SIZE)
     expected = images.normalize(view, imagenet.MEAN, imagenet.STD)
     np.testing.assert_array_equal(inputs[step, row], expected)
   assert 'tensorflow' not in sys.modules
@@ -144,7 +138,7 @@ def test_evaluation_has_the_center_of_every_example_once(
   assert labels.ravel()[:21].tolist() == expected
   found = inputs.reshape(-1, 32, 32, 3)
   for image, example in zip(found, test_examples, strict=False):
-    view = images.evaluation_view(example['image'], RECIPE)
+    view = images.evaluation_view(example['image'], SIZE, RESIZE)
     expected = images.normalize(view, imagenet.MEAN, imagenet.STD)
     np.testing.assert_array_equal(image, expected)
 
@@ -190,7 +184,6 @@ def main(arguments):
   signal.signal(signal.SIGTERM, lambda *_: signals.append(True))
   stream = imagenet.imagenet(
     data_dir=arguments[1], num_validation=0, image_size=32, resize=36,
-    area=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation='linear',
     on_bad_record='stop', num_workers=2).load()
   batches = stream.train(
     seed=0, first_step=0, batch_size=8, process_index=0, process_count=1)
