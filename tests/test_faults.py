@@ -15,7 +15,7 @@ import pytest
 from experiments import checkpoint
 from experiments import metrics
 from experiments import rundir
-from experiments.data import order
+from experiments.data import dataset
 import launch
 from tests import killing
 
@@ -160,7 +160,7 @@ def test_nonfinite_steps_are_skipped_and_counted_if_configured(tmp_path):
   ended = killing.run(workdir, skip, killing.Plan(broken=BROKEN))
   assert ended.code == 0, ended.output
   rows = [row for row in metrics.read(workdir) if row['split'] == 'train']
-  chosen = order.batch_indices(0, 0, NUM_STEPS, 20, 600)
+  chosen = dataset.batch_indices(0, 0, NUM_STEPS, 20, 600)
   expected = (chosen == BROKEN).any(1).reshape(-1, 5).sum(1)
   assert [row['skipped'] for row in rows] == expected.tolist()
   assert 1 <= expected.sum() <= 2

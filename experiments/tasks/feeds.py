@@ -17,7 +17,6 @@ import numpy as np
 from experiments import mesh as mesh_lib
 from experiments import step as step_lib
 from experiments.data import dataset
-from experiments.data import order
 from experiments.tasks import base
 from experiments.tasks import classification
 
@@ -72,7 +71,7 @@ def array_feed(
 
   def indices(*chunk):
     num_examples = len(arrays.train.labels)
-    return order.batch_indices(*chunk, training.batch_size, num_examples)
+    return dataset.batch_indices(*chunk, training.batch_size, num_examples)
 
   def batches(seed, first_step, num_steps):
     chosen = mesh_lib.to_devices(

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments import mesh as mesh_lib
-from experiments.data import views as views_lib
+from experiments.data import tasks as tasks_lib
 from experiments.models import heads as heads_lib
 from experiments.tasks import classification
 from experiments.tasks.continual import feed
@@ -69,7 +69,7 @@ def _evaluate(
 
   def body(n, totals):
     batch = jax.tree.map(lambda x: x[part.rows[n]], examples)
-    images, labels = views_lib.see(views, task, batch)
+    images, labels = tasks_lib.see(views, task, batch)
     logits, _ = heads.apply(weights, statistics, None, images, False, task)
     found = classification.totals(logits, labels, part.counts[n])
     found['fingerprint'] = fingerprint(logits, n * logits.size, part.counts[n])

@@ -12,7 +12,6 @@ from experiments import methods
 from experiments import step as step_lib
 from experiments import storage as storage_lib
 from experiments.data import dataset
-from experiments.data import order
 from experiments.tasks import base
 from experiments.tasks import classification
 from experiments.tasks import feeds
@@ -48,7 +47,7 @@ def stream_of(arrays):
   def train(*, seed, first_step, batch_size, process_index, process_count):
     assert (process_index, process_count) == (0, 1)
     for step in itertools.count(first_step):
-      [chosen] = order.batch_indices(seed, step, 1, batch_size, 50)
+      [chosen] = dataset.batch_indices(seed, step, 1, batch_size, 50)
       yield jax.tree.map(lambda x, i=chosen: x[i], arrays.train)
 
   def evaluate(*, split, batch_size, process_index, process_count):
@@ -174,5 +173,5 @@ def test_first_batches_are_those_of_training():
   one, other = (make_feed(kind)[0].first_batches(SEED, 2) for kind in KINDS)
   assert one.labels.shape == (2, BATCH_SIZE)
   np.testing.assert_array_equal(one.inputs, other.inputs)
-  chosen = order.batch_indices(SEED, 0, 2, BATCH_SIZE, 50)
+  chosen = dataset.batch_indices(SEED, 0, 2, BATCH_SIZE, 50)
   np.testing.assert_array_equal(one.labels, ARRAYS.train.labels[chosen])
