@@ -59,7 +59,6 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     data_dir=config_dict.placeholder(str),  # None: the files shipped with this
   )
   config.model = dict(name='lenet', hidden=(300, 100))
-  config.heads = 'per_task'
   config.powerprop = dict(alphas=(given['alpha'],), optimizer_in='theta')
   config.strategy = _strategy(given['strategy'], num_steps, given['gamma'])
   config.optimizer = sections.sgd(

@@ -156,7 +156,7 @@ class Learner:
       last = self._start(np.uint32(seed))
     fresh = self._draw(np.uint32(seed), task)
     state, sets = strategy.start(last, fresh, task, phase.number)
-    if self.evaluator.heads.are_per_task and not strategy.is_joint:
+    if not strategy.is_joint:
       own = self.evaluator.heads.masks(state.params, task)
       sets = sets._replace(backward=select_lib.put(sets.backward, own))
     opt_state = self.method.make(seed)[0].init(state.params)

@@ -40,14 +40,12 @@ STRATEGIES = {
   'l2': strategies.l2,
   'packnet': packing.packnet_strategy,
 }
-HEADS = ('per_task', 'shared')
 
 
 def continual_learning(
   *,
   tasks: dict,
   model: dict,
-  heads: str,
   powerprop: dict,
   strategy: dict,
   optimizer: dict,
@@ -68,7 +66,7 @@ def continual_learning(
     )
   training = base.make_training(train, ('eval_batch_size',))
   stream = build.build(TASKS, tasks, name='config.tasks')
-  network = _make_heads(model, heads, stream)
+  network = _make_heads(model, stream)
   made = build.build(STRATEGIES, strategy, name='config.strategy')
   testing = build.call(stages_lib.Testing, test, name='config.test')
   build.check_least('config.test', 1, every=testing.every)
@@ -118,10 +116,7 @@ def _init(heads: heads_lib.Heads, strategy, stream, key):
   return weights, strategies.NetState(statistics, memory, fingerprints)
 
 
-def _make_heads(model: dict, heads: str, stream) -> heads_lib.Heads:
-  if heads not in HEADS:
-    raise ValueError(f'config.heads: expected one of {HEADS}, got {heads!r}')
-
+def _make_heads(model: dict, stream) -> heads_lib.Heads:
   def make_network(num_classes):
     return build.build(
       model_table.MODELS, model, name='config.model', num_classes=num_classes
@@ -131,7 +126,7 @@ def _make_heads(model: dict, heads: str, stream) -> heads_lib.Heads:
     make_network,
     jax.ShapeDtypeStruct((1, *stream.example_shape), jnp.float32),
     num_classes=stream.num_classes,
-    num_heads=len(stream.tasks) if heads == 'per_task' else 1,
+    num_heads=len(stream.tasks),
   )
 
 

@@ -28,7 +28,6 @@ FINE_TUNING = {'name': 'fine_tuning'}
 SECTIONS = {
   'tasks': {'name': 'small'},
   'model': {'name': 'small', 'norm': False},
-  'heads': 'per_task',
   'powerprop': {'alpha': 1.0, 'optimizer_in': 'theta'},
   'strategy': FINE_TUNING,
   'optimizer': {
