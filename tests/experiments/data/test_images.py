@@ -54,22 +54,17 @@ def test_areas_are_uniform_and_ratios_log_uniform():
     np.testing.assert_allclose(quartiles, [0.25, 0.5, 0.75], atol=0.04)
 
 
-@pytest.mark.parametrize('kind', ['.jpg', '.png'])
-def test_the_header_of_an_image_has_its_shape(kind):
-  content = photographs.encode(kind, photographs.view(0, 31, 57))
-  assert images.read_shape(content) == (31, 57)
-  view = images.train_view(content, np.random.default_rng(0), SIZE)
-  assert view.shape == images.evaluation_view(content, SIZE, RESIZE).shape
-  assert view.shape == (224, 224, 3)
-
-
-def test_the_orientation_in_the_header_is_ignored():
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
+def test_the_header_has_the_shape_and_its_orientation_is_ignored(kind):
   file, exif = io.BytesIO(), Image.Exif()
   exif[0x0112] = 6  # asks viewers to turn it by 90 degrees
   image = Image.fromarray(photographs.view(1, 40, 90)[..., ::-1])
-  image.save(file, 'JPEG', exif=exif)
-  assert images.decode(file.getvalue()).shape == (40, 90, 3)
-  assert images.read_shape(file.getvalue()) == (40, 90)
+  image.save(file, kind, exif=exif)
+  content = file.getvalue()
+  assert images.decode(content).shape == (40, 90, 3)
+  assert images.read_shape(content) == (40, 90)
+  view = images.train_view(content, np.random.default_rng(0), SIZE)
+  assert view.shape == (SIZE, SIZE, 3)
 
 
 @pytest.mark.parametrize(

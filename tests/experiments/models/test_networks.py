@@ -134,26 +134,6 @@ def draw(network, images):
   return jax.tree.map(normal, params), zeros
 
 
-@pytest.mark.parametrize('name', ['alexnet', 'lenet5', 'wide_resnet'])
-def test_bfloat16_computes_nearly_the_same(name):
-  make, shape, _ = NETWORKS[name]
-  shape = (8, 8, 3) if shape[-1] == 3 else shape
-  if make is make_wide:
-    make = functools.partial(make_wide, depth=10, width=1)
-  images = jax.random.normal(KEY, (4, *shape))
-  params, state = draw(make(), images)
-  outputs = [
-    jax.jit(make(compute_dtype=dtype).apply, static_argnums=4)(
-      params, state, None, images, True
-    )[0]
-    for dtype in ('float32', 'bfloat16')
-  ]
-  assert {x.dtype for x in outputs} == {jnp.dtype(jnp.float32)}
-  assert outputs[0].shape == (4, 10)
-  error = jnp.abs(outputs[0] - outputs[1]).max()
-  assert 0 < error < 0.1 * jnp.std(outputs[0])
-
-
 @pytest.mark.parametrize('make', [make_wide, make_alexnet])
 def test_dropout_is_in_training_only(make):
   changes = {'depth': 10, 'width': 1} if make is make_wide else {}
@@ -249,16 +229,11 @@ def test_a_convolution_is_padded_alike_for_even_and_odd_sizes():
   network = layers.transform(forward, compute_dtype='float32')
   image = jax.random.normal(KEY, (1, 8, 8, 1))
   params, state = network.init(KEY, image, True)
-  kernel = params['conv']['w'][:, :, 0, 0]
-  padded = np.pad(image[0, :, :, 0], 1)
-  expected = [
-    [np.sum(padded[i : i + 3, j : j + 3] * kernel) for j in range(0, 8, 2)]
-    for i in range(0, 8, 2)
-  ]
-  even, _ = network.apply(params, state, None, image, True)
-  np.testing.assert_allclose(even[0, :, :, 0], expected, rtol=1e-5, atol=1e-6)
-  odd, _ = network.apply(params, state, None, image[:, :7, :7], True)
-  assert odd.shape == even.shape
+  even, odd = (
+    network.apply(params, state, None, image[:, :side, :side], True)[0]
+    for side in (8, 7)
+  )
+  assert odd.shape == even.shape == (1, 4, 4, 1)
   np.testing.assert_allclose(odd[:, :3, :3], even[:, :3, :3], rtol=1e-6)
 
 

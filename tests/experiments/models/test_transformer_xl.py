@@ -231,10 +231,3 @@ def test_the_weights_are_those_of_attention_and_feed_forward():
 def test_bad_arguments_are_errors(changes, message):
   with pytest.raises(ValueError, match=message):
     transformer_xl.transformer_xl(**{**TINY, **changes})
-
-
-def test_same_length_needs_a_memory():
-  model, params, _ = make(same_length=True)
-  inputs, targets = draw(T)
-  with pytest.raises(ValueError, match='memory of at least 1 with same_length'):
-    model.apply(params, model.memory(B, 0), None, inputs, targets, False)
