@@ -35,6 +35,21 @@ def imagenet_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
+def damaged_dir(tmp_path_factory):
+  """ImageNet; of 12 training images two are truncated, of 6 test images one."""
+  from tests import photographs
+
+  folder = tmp_path_factory.mktemp('damaged')
+  photographs.write_imagenet(
+    folder,
+    num_train=12,
+    num_validation=6,
+    example=lambda i: photographs.imagenet_example(i, damaged={3, 7, 14}),
+  )
+  return folder
+
+
+@pytest.fixture(scope='session')
 def cifar_dir(tmp_path_factory):
   """A folder of tensorflow-datasets with a small cifar10 and cifar100."""
   from tests import photographs

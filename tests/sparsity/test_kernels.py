@@ -215,15 +215,6 @@ def test_bfloat16_is_summed_in_float32_and_rounded_to_even():
     )
 
 
-@pytest.fixture(params=['xla', 'native'])
-def best_isa(request):
-  """Each implementation in use, `native` on the best instruction set."""
-  if request.param == 'native' and native.problem():
-    pytest.skip(native.problem())
-  with kernels.use(request.param):
-    yield
-
-
 def make_matrix(shape, forward, backward):
   """Returns a structure, its values, and the dense W_A."""
   structure, values = make_weight(shape, forward, backward)
@@ -236,7 +227,7 @@ def multiply(x, values, structure, shape):
   return kernels.conv(x[:, None, None], values, *layer)
 
 
-@pytest.mark.usefixtures('best_isa')
+@pytest.mark.usefixtures('implementation')
 @pytest.mark.parametrize('is_shard_map', [False, True])
 def test_four_devices_equal_one(is_shard_map):
   shape = (40, 24)

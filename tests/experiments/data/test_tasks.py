@@ -78,12 +78,6 @@ def test_a_stream_is_fixed_by_its_seed_whatever_its_length():
   assert short[1][:4].tolist() == [185, 106, 362, 599]
 
 
-def test_tasks_share_the_examples_and_the_rows_in_memory():
-  many = read(permuted(100))
-  assert len({id(rows) for rows in many.rows}) == 1
-  assert many.examples.train.inputs is some_mnist().train.inputs
-
-
 def test_split_tasks_have_their_classes_and_no_others():
   found, seen = read(split()), []
   assert found.stream.num_classes == 2

@@ -52,12 +52,3 @@ def test_a_file_that_is_no_vocabulary_is_an_error(tmp_path, content):
     path.write_text(content)
   with pytest.raises(ValueError, match=r'expected a vocabulary in .*vocab'):
     vocabulary.read(path)
-
-
-def test_another_vocabulary_than_the_runs_is_an_error():
-  one = vocabulary.Vocabulary('word', ('<eos>', '<unk>', 'a'))
-  other = one._replace(words=('<eos>', '<unk>', 'b'))
-  with pytest.raises(ValueError, match="token 2 is 'a' there, 'b' now"):
-    vocabulary.check_same(one, other, 'x.json')
-  with pytest.raises(ValueError, match=r'3 tokens .* there, 256 .* now'):
-    vocabulary.check_same(one, vocabulary.BYTES, 'x.json')

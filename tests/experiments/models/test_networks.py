@@ -61,39 +61,33 @@ def test_every_parameter_is_a_weight_a_bias_or_of_a_norm(name):
   assert sum(counts) == sum(x.size for _, _, x in leaves)
 
 
+def make_small(dtype='float32'):
+  """Returns a ResNet-8."""
+  return resnet._resnet(resnet._basic, (1, 1, 1), 16, 'cifar', 10, dtype)
+
+
 @pytest.fixture(scope='module')
 def small():
-  """Returns a ResNet-8 by its compute type, parameters, state and images."""
-  networks = {
-    dtype: resnet._resnet(resnet._basic, (1, 1, 1), 16, 'cifar', 10, dtype)
-    for dtype in ('float32', 'bfloat16')
-  }
-  images = jax.random.normal(KEY, (4, 8, 8, 3))
-  init = jax.jit(networks['float32'].init, static_argnums=2)
-  applies = {
-    dtype: jax.jit(network.apply, static_argnums=4)
-    for dtype, network in networks.items()
-  }
-  return applies, *init(KEY, images, True), images
-
-
-def other_values(params):
-  """Returns parameters with other scales, among them those that are zero."""
-  return jax.tree.map(lambda x: x if x.any() else jnp.full_like(x, 0.3), params)
+  """Returns a ResNet-8, its parameters, state and images."""
+  network, images = make_small(), jax.random.normal(KEY, (4, 8, 8, 3))
+  init = jax.jit(network.init, static_argnums=2)
+  apply = jax.jit(network.apply, static_argnums=4)
+  return apply, *init(KEY, images, True), images
 
 
 def test_each_block_begins_as_its_shortcut(small):
-  applies, params, state, images = small
+  apply, params, state, images = small
   changed = hk.data_structures.map(
     lambda module, _, x: 3 * x[::-1] if '/conv_' in module else x, params
   )
-  expected, _ = applies['float32'](params, state, None, images, True)
-  logits, _ = applies['float32'](changed, state, None, images, True)
+  expected, _ = apply(params, state, None, images, True)
+  logits, _ = apply(changed, state, None, images, True)
   np.testing.assert_array_equal(logits, expected)
   assert jnp.std(expected) > 0
-  logits, _ = applies['float32'](
-    other_values(changed), state, None, images, True
+  scaled = jax.tree.map(
+    lambda x: x if x.any() else jnp.full_like(x, 0.3), changed
   )
+  logits, _ = apply(scaled, state, None, images, True)
   assert not np.allclose(logits, expected)
 
 
@@ -110,36 +104,12 @@ def test_weights_begin_as_the_recipe_says(small):
   np.testing.assert_array_equal(params['logits']['b'], 0.0)
 
 
-def test_statistics_follow_the_batch_in_training_only(small):
-  applies, params, state, images = small
-  _, evaluated = applies['float32'](params, state, None, images, False)
-  jax.tree.map(np.testing.assert_array_equal, evaluated, state)
-  # Haiku's first average is already that of the batch of `init`.
-  _, trained = applies['float32'](params, state, None, 1 + images, True)
-  for module, leaves in trained.items():
-    for name, value in leaves.items():
-      assert not np.array_equal(value, state[module][name]), (module, name)
-
-
-def draw(network, images):
-  """Returns parameters and state without compiling `init`."""
-  params, state = jax.eval_shape(lambda x: network.init(KEY, x, True), images)
-  rng = np.random.default_rng(0)
-
-  def normal(x):
-    scale = (2 / max(x.size // x.shape[-1], 1)) ** 0.5
-    return jnp.asarray(scale * rng.normal(size=x.shape), x.dtype)
-
-  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state)
-  return jax.tree.map(normal, params), zeros
-
-
 @pytest.mark.parametrize('make', [make_wide, make_alexnet])
 def test_dropout_is_in_training_only(make):
   changes = {'depth': 10, 'width': 1} if make is make_wide else {}
   network = make(dropout=0.5, **changes)
   images = jax.random.normal(KEY, (2, 8, 8, 3))
-  params, state = draw(network, images)
+  params, state = jax.jit(network.init, static_argnums=2)(KEY, images, True)
   train = jax.jit(lambda key: network.apply(params, state, key, images, True))
   one, other = (train(jax.random.key(i))[0] for i in (1, 2))
   assert not np.allclose(one, other)
@@ -148,25 +118,17 @@ def test_dropout_is_in_training_only(make):
 
 
 def test_bfloat16_keeps_statistics_and_gradients_in_float32(small):
-  applies, params, state, images = small
-  params = other_values(params)
-  outputs = [
-    applies[dtype](params, state, None, images, True)
-    for dtype in ('float32', 'bfloat16')
-  ]
-  (expected, _), (logits, new_state) = outputs
-  assert logits.dtype == jnp.float32
-  floats = [x for x in jax.tree.leaves(new_state) if x.dtype != jnp.int32]
-  assert {x.dtype for x in floats} == {jnp.dtype(jnp.float32)}
-  error = jnp.abs(logits - expected).max()
-  assert 0 < error < 0.1 * jnp.std(expected)
+  _, params, state, images = small
 
   def loss(params):
-    logits, _ = applies['bfloat16'](params, state, None, images, True)
-    return jnp.mean(jnp.square(logits))
+    logits, new_state = make_small('bfloat16').apply(
+      params, state, None, images, True
+    )
+    return jnp.mean(jnp.square(logits)), (logits, new_state)
 
-  gradients = jax.tree.leaves(jax.eval_shape(jax.grad(loss), params))
-  assert {x.dtype for x in gradients} == {jnp.dtype(jnp.float32)}
+  found = jax.eval_shape(jax.grad(loss, has_aux=True), params)
+  floats = [x for x in jax.tree.leaves(found) if x.dtype != jnp.int32]
+  assert {x.dtype for x in floats} == {jnp.dtype(jnp.float32)}
 
 
 def test_layers_multiply_in_bfloat16():
@@ -181,27 +143,6 @@ def test_layers_multiply_in_bfloat16():
   lines = [line for line in text.splitlines() if any(n in line for n in names)]
   assert len(lines) == 54
   assert all('bf16' in line.split('=')[0] for line in lines)
-
-
-def test_a_batch_on_many_devices_has_the_statistics_of_all_of_it(small):
-  applies, params, state, images = small
-  mesh = jax.make_mesh((4,), ('batch',))
-  sharding = jax.NamedSharding(mesh, jax.P('batch'))
-  whole = jax.NamedSharding(mesh, jax.P())
-  params = other_values(params)
-  expected = applies['float32'](params, state, None, images, True)
-  sharded = applies['float32'](
-    jax.device_put(params, whole),
-    jax.device_put(state, whole),
-    None,
-    jax.device_put(images, sharding),
-    True,
-  )
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
-    sharded,
-    expected,
-  )
 
 
 @pytest.mark.parametrize(
