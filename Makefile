@@ -90,7 +90,6 @@ bench: setup
 	$(RUN) -m benchmarks.input --record=$(SPEED)
 	$(RUN) -m benchmarks.vision --record=$(SPEED)
 	$(RUN) -m benchmarks.language --record=$(SPEED)
-	$(RUN) -m benchmarks.growth --record=$(SPEED)
 	$(RUN) -m benchmarks.soak --minutes=30 --config.train.checkpoint_every=5000 --record=$(SPEED)
 	$(RUN) -m benchmarks.page
 

@@ -17,7 +17,6 @@ import optax
 from experiments import mesh as mesh_lib
 from experiments import step as step_lib
 from experiments.data import dataset
-from experiments.data import order
 from experiments.tasks import base
 
 
@@ -148,7 +147,7 @@ def array_feed(
     return means(jax.tree.map(lambda x: jnp.sum(x, 0), sums))
 
   def batches(seed, first_step, num_steps):
-    indices = order.batch_indices(
+    indices = dataset.batch_indices(
       seed, first_step, num_steps, training.batch_size, num_examples
     )
     yield (mesh_lib.to_devices(indices, over_data), train), num_steps

@@ -49,14 +49,12 @@ def language(path, name='topkast', storage='masked', **changes):
     'experiment': 'language_modelling',
     'seed': 3,
     'data': {
-      'name': 'file', 'path': str(path), 'unit': 'byte', 'max_words': None,
-      'held_out': 0.15, 'cache_dir': None,
+      'name': 'file', 'path': str(path), 'held_out': 0.15, 'cache_dir': None,
     },
     'model': {
       'vocab_size': 256, 'num_layers': 1, 'd_model': 8, 'd_embed': 8,
       'num_heads': 2, 'd_head': 3, 'd_inner': 10, 'dropout': 0.0,
-      'attention_dropout': 0.0, 'pre_norm': False, 'tie_biases': True,
-      'tie_embeddings': True, 'tie_projections': (False,), 'cutoffs': (),
+      'attention_dropout': 0.0, 'tie_projections': (False,), 'cutoffs': (),
       'div_val': 1, 'clamp_len': None, 'same_length': False,
       'compute_dtype': 'float32', 'remat': False,
     },

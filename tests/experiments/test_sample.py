@@ -86,7 +86,7 @@ def test_tokens_are_drawn_with_the_probabilities_of_the_set():
 
 
 def test_a_prompt_of_words_goes_on_in_its_line():
-  words = vocabulary_lib.Vocabulary('word', 'space', ('<eos>', '<unk>', 'a'))
+  words = vocabulary_lib.Vocabulary('word', ('<eos>', '<unk>', 'a'))
   np.testing.assert_array_equal(sample.encode(words, 'a a'), [2, 2])
   np.testing.assert_array_equal(sample.encode(words, 'a\n'), [2, 0])
   with pytest.raises(ValueError, match='a new line is one'):

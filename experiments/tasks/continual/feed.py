@@ -15,9 +15,7 @@ import numpy as np
 
 from experiments import mesh as mesh_lib
 from experiments.data import dataset
-from experiments.data import order
 from experiments.data import tasks as tasks_lib
-from experiments.data import views as views_lib
 from experiments.models import heads as heads_lib
 from experiments.tasks import base
 from experiments.tasks import classification
@@ -35,7 +33,7 @@ class Data(NamedTuple):
   """The data of a stream; all but `rows` on the devices."""
 
   rows: list[np.ndarray]  # of the training examples of each task
-  views: views_lib.Views
+  views: tasks_lib.Views
   examples: dict[str, dataset.Examples]  # by split
   parts: dict[str, list[Part]]  # by split, of each task
 
@@ -136,7 +134,7 @@ def choose_rows(
   own = np.concatenate(rows) if task is None else rows[task]
   sequence = np.random.SeedSequence([seed, task or 0, phase])
   [order_seed] = sequence.generate_state(1)
-  indices = order.batch_indices(
+  indices = dataset.batch_indices(
     int(order_seed), first_step, num_steps, batch_size, len(own)
   )
   if task is not None:
@@ -149,7 +147,7 @@ def batch_at(inputs: Any, i: jax.Array) -> classification.Batch:
   """Returns batch `i` of a chunk."""
   examples, views, rows, tasks = inputs
   chosen = jax.tree.map(lambda x: x[rows[i]], examples)
-  images, labels = views_lib.see(views, tasks[i], chosen)
+  images, labels = tasks_lib.see(views, tasks[i], chosen)
   task = jnp.broadcast_to(tasks[i], labels.shape)
   return classification.Batch(images, labels, task)
 
@@ -174,7 +172,7 @@ def _evaluate(
 
   def body(n, totals):
     batch = jax.tree.map(lambda x: x[part.rows[n]], examples)
-    images, labels = views_lib.see(views, task, batch)
+    images, labels = tasks_lib.see(views, task, batch)
     logits, _ = heads.apply(weights, statistics, None, images, False, task)
     found = classification.totals(logits, labels, part.counts[n])
     found['fingerprint'] = fingerprint(logits, n * logits.size, part.counts[n])

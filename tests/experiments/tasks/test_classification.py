@@ -11,7 +11,6 @@ import pytest
 from experiments import methods
 from experiments import storage as storage_lib
 from experiments.data import dataset
-from experiments.data import order
 from experiments.tasks import base
 from experiments.tasks import classification
 import sparsity
@@ -73,7 +72,7 @@ def stream_of(arrays):
   def train(*, seed, first_step, batch_size, process_index, process_count):
     assert (process_index, process_count) == (0, 1)
     for step in itertools.count(first_step):
-      [chosen] = order.batch_indices(seed, step, 1, batch_size, 50)
+      [chosen] = dataset.batch_indices(seed, step, 1, batch_size, 50)
       yield jax.tree.map(lambda x, i=chosen: x[i], arrays.train)
 
   def evaluate(*, split, batch_size, process_index, process_count):

@@ -10,7 +10,6 @@ import numpy as np
 from experiments import build
 from experiments.data import dataset
 from experiments.data import tasks as tasks_lib
-from experiments.data import views as views_lib
 from experiments.tasks.continual import task as task_lib
 
 NUM_TASKS, NUM_CLASSES, SIZE = 3, 3, 12
@@ -71,7 +70,7 @@ def make_stream():
   """Returns three tasks of three clusters each."""
   groups = np.arange(NUM_TASKS * NUM_CLASSES).reshape(NUM_TASKS, -1).tolist()
   return tasks_lib.Stream(
-    tuple(views_lib.Task(tuple(group), None) for group in groups),
+    tuple(tasks_lib.Task(tuple(group), None) for group in groups),
     NUM_TASKS * NUM_CLASSES,
     (SIZE,),
     None,
