@@ -60,7 +60,6 @@ test-all: setup
 lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m mypy
 
 format: setup
 	$(RUN) -m ruff check --fix .
@@ -91,7 +90,6 @@ bench: setup
 	$(RUN) -m benchmarks.input --record=$(SPEED)
 	$(RUN) -m benchmarks.vision --record=$(SPEED)
 	$(RUN) -m benchmarks.language --record=$(SPEED)
-	$(RUN) -m benchmarks.growth --record=$(SPEED)
 	$(RUN) -m benchmarks.soak --minutes=30 --config.train.checkpoint_every=5000 --record=$(SPEED)
 	$(RUN) -m benchmarks.page
 

@@ -25,18 +25,17 @@ from absl import logging
 
 from experiments import build
 from experiments import dryrun
+from experiments import initial
 from experiments import interrupt
 from experiments import multihost
 from experiments import rundir
 from experiments import trainer
-from experiments.sweep import config as config_lib
 from experiments.sweep import jobs
 from experiments.sweep import plan as plan_lib
 from experiments.sweep import points
 from experiments.sweep import run as run_lib
 from experiments.sweep import slurm
 from experiments.sweep import status
-from experiments.tasks import table as tasks
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('config', None, 'Config: FILE or FILE:VARIANT.')
@@ -44,7 +43,7 @@ flags.DEFINE_string('workdir', None, 'Folder of the run, or of its runs.')
 flags.DEFINE_bool('dry_run', False, 'Check and lower; needs no data.')
 flags.DEFINE_bool('eval_only', False, 'Evaluate trained networks.')
 flags.DEFINE_string(
-  'sweep', None, "Function of FILE or of sweeps.py beside it; 'sweep' if empty."
+  'sweep', None, 'Function of FILE or of sweeps.py beside it.'
 )
 flags.DEFINE_integer('jobs', None, 'Runs at a time.', lower_bound=1)
 flags.DEFINE_bool('list', False, 'List the runs and their states.')
@@ -54,7 +53,7 @@ flags.DEFINE_enum(
   'executor',
   None,
   ['local', 'slurm'],
-  'Train each run in a process of its own.',
+  'Give each run its process.',
 )
 flags.DEFINE_string('cluster', None, 'Config of jobs; cluster.py beside FILE.')
 flags.DEFINE_enum(
@@ -79,8 +78,9 @@ def main(arguments: Sequence[str]) -> int:
   try:
     overrides, cluster = parse(arguments)
     plan = plan_lib.make(FLAGS.config, overrides, FLAGS.sweep)
-    workdir = pathlib.Path(FLAGS.workdir or '.')
+    workdir = rundir.user_path(FLAGS.workdir or '.')
     if FLAGS.list:
+      run_lib.check(plan, workdir, given=FLAGS.workdir is not None)
       return _list(plan, workdir)
     if FLAGS.watch and not FLAGS.executor:
       return _watch(plan, workdir)
@@ -111,14 +111,10 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
   Raises:
     ValueError: If a flag is unknown or missing, or does not go with another.
   """
-  words = [
-    '--sweep=sweep' if word == '--sweep' and after.startswith('-') else word
-    for word, after in zip(arguments, [*arguments[1:], '-'], strict=True)
-  ]
   FLAGS.unparse_flags()
   FLAGS.set_gnu_getopt(True)
   try:
-    rest = FLAGS(['launch.py', *words], known_only=True)[1:]
+    rest = FLAGS(['launch.py', *arguments], known_only=True)[1:]
   except flags.Error as error:
     raise ValueError(str(error)) from error
   cluster = [word for word in rest if word.startswith('--cluster.')]
@@ -201,7 +197,7 @@ def _evaluate(plan: plan_lib.Plan, workdir: pathlib.Path) -> int:
   """Writes evaluation.json into each folder and prints its rows."""
   for run in plan.runs:
     folder = workdir / run.name
-    task = tasks.make_task(run.config)
+    task = initial.make_task(run.config)
     multihost.together(task.check_data)
     rows = trainer.evaluate(task, run.config['seed'], folder)
     if multihost.is_first():
@@ -225,7 +221,7 @@ def _train_apart(
   if FLAGS.executor == 'slurm':
     file = pathlib.Path(FLAGS.config.partition(':')[0])
     path = FLAGS.cluster or str(file.with_name('cluster.py'))
-    section = config_lib.load(path, overrides, 'cluster')
+    section = points.load(path, overrides, 'cluster')
     cluster = slurm.make_cluster(section)
     lines = [f'{name}: {value}' for name, value in cluster.slurm.items()]
     more = cluster.flags

@@ -54,21 +54,7 @@ def transformer_block(
 
   `shape` is that of a batch: (segments, tokens).
   """
-  settings = transformer_layer.Settings(
-    num_layers=1,
-    d_model=d_model,
-    num_heads=8,
-    d_head=d_model // 8,
-    d_inner=d_inner,
-    dropout=0.0,
-    attention_dropout=0.0,
-    pre_norm=False,
-    tie_biases=False,
-    clamp_len=None,
-    same_length=False,
-    compute_dtype='float32',
-    remat=False,
-  )
+  settings = transformer_layer.Settings(8, d_model // 8, d_inner, 0.0, 0.0)
   length = shape[1]
   mask = transformer_layer.visible(
     jnp.zeros(shape[0], jnp.int32), length, 0, same_length=False
@@ -76,7 +62,8 @@ def transformer_block(
 
   def forward(x, positions):
     layer = transformer_layer.Layer(settings, 'block')
-    return layer(x, x[:, :0], positions, None, mask, True)
+    biases = transformer_layer.get_biases(settings)
+    return layer(x, x[:, :0], positions, biases, mask, True)
 
   net = hk.without_apply_rng(hk.transform(forward))
   x = jax.random.normal(jax.random.key(1), (*shape, d_model))

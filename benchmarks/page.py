@@ -24,7 +24,6 @@ NOTES = {
   'compact': 'Dense = 1; each step follows an untimed one of its kind. '
   '`to ideal` is the time over the share of FLOPs, `state` the bytes of '
   'parameters, gradients and optimizer state.',
-  'growth': '![Cost of a compact step](compact_cost.png)',
   'inference': '`compile_inference` against the dense network with the same '
   'pruned weights.',
   'input': 'Images per CPU second from array_record files to normalized '

@@ -47,7 +47,6 @@ class Sample(NamedTuple):
   memory: float  # MiB, resident
   files: int
   folders: int  # of checkpoints
-  size: float  # MiB of all files
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -151,18 +150,10 @@ def memory(pid: int | str) -> float:
   return int(pages) * os.sysconf('SC_PAGESIZE') / MIB
 
 
-def usage(workdir: pathlib.Path) -> tuple[int, int, float]:
-  """Returns files, folders of checkpoints, and MiB in a folder."""
-  num, size = 0, 0
-  for folder, _, names in os.walk(workdir):
-    for name in names:
-      try:
-        size += os.stat(os.path.join(folder, name)).st_size
-      except FileNotFoundError:  # removed meanwhile
-        continue
-      num += 1
-  folders = sum(p.name.isdigit() for p in (workdir / 'checkpoints').iterdir())
-  return num, folders, size / MIB
+def usage(workdir: pathlib.Path) -> tuple[int, int]:
+  """Returns the numbers of files and of checkpoints in a folder."""
+  num = sum(len(names) for _, _, names in os.walk(workdir))
+  return num, sum(p.name.isdigit() for p in (workdir / 'checkpoints').iterdir())
 
 
 if __name__ == '__main__':

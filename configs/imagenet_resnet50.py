@@ -55,9 +55,6 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     num_validation=0,
     image_size=224,
     resize=256,
-    area=(0.08, 1.0),
-    ratio=(3 / 4, 4 / 3),
-    interpolation='linear',
     on_bad_record='stop',
     num_workers=16,
   )

@@ -14,7 +14,6 @@ from configs import sections
 KEYS = {'density': 0.2, 'backward_density': 0.4, 'alpha': 1.375}
 # The released code's choices, unless a size or a text has others.
 MODEL = {
-  'pre_norm': False, 'tie_biases': True, 'tie_embeddings': True,
   'tie_projections': (False,), 'cutoffs': (), 'div_val': 1,
   'same_length': False, 'compute_dtype': 'float32', 'remat': False,
 }  # fmt: skip

@@ -59,7 +59,6 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     data_dir=config_dict.placeholder(str),  # None: the files shipped with this
   )
   config.model = dict(name='lenet', hidden=(300, 100))
-  config.heads = 'per_task'
   config.powerprop = dict(alphas=(given['alpha'],), optimizer_in='theta')
   config.strategy = _strategy(given['strategy'], num_steps, given['gamma'])
   config.optimizer = sections.sgd(
@@ -94,7 +93,7 @@ def _strategy(name: str, num_steps: int, gamma: float) -> dict[str, Any]:
     raise ValueError(f'expected strategy={"|".join(STRATEGIES)}, got {name!r}')
   sections = {
     'efficient_packnet': dict(
-      biases='frozen', gamma=gamma, densities=DENSITIES, search='linear'
+      biases='frozen', gamma=gamma, densities=DENSITIES
     ),
     'packnet': dict(
       biases='frozen',

@@ -22,8 +22,6 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   config.tasks = dict(
     name='split_mnist',
     num_tasks=5,
-    classes_per_task=2,
-    seed=config_dict.placeholder(int),  # None: digits in their order
     data_dir=config_dict.placeholder(str),  # None: the files shipped with this
   )
   return config

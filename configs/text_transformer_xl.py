@@ -56,9 +56,9 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     quick=0,
   )
   num_steps = 20 if given['quick'] else given['num_steps']
-  data = dict(name='kjv', unit='byte', max_words=config_dict.placeholder(int))
+  data = dict(name='kjv')
   if given['path']:
-    data.update(
+    data = dict(
       name='file',
       path=given['path'],
       held_out=0.05,

@@ -100,11 +100,7 @@ def did_you_mean(word: Any, words: Iterable[str]) -> str:
 
 
 def _call(constructor, section, name, label, more):
-  try:
-    signature = inspect.signature(constructor, eval_str=True)
-  except NameError:  # an annotation for type checkers only
-    signature = inspect.signature(constructor)
-  parameters = signature.parameters
+  parameters = inspect.signature(constructor, eval_str=True).parameters
   is_open = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
   known = {k: p for k, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
   keys = f'(keys of {label}: {_join(k for k in known if k not in more)})'

@@ -55,8 +55,6 @@ class Checkpoints:
     Keeps the newest `max_to_keep` and those saved with `keep_always`; None:
     read-only, even while a run trains there.
     """
-    if max_to_keep is not None and max_to_keep < 1:
-      raise ValueError(f'expected max_to_keep >= 1 or None, got {max_to_keep}')
     self._directory = pathlib.Path(directory).absolute()
     self._max_to_keep = max_to_keep
     self._kept: set[int] = set()  # never deleted; unreadable ones included
@@ -93,14 +91,8 @@ class Checkpoints:
     `keep_always` the checkpoint is never deleted.
 
     Raises:
-      ValueError: If the step is not later than every saved step.
-      SaveError: If it cannot be written.
+      SaveError: If it cannot be written, or there is one of this step.
     """
-    latest = self.latest()
-    if latest is not None and step <= latest:
-      raise ValueError(
-        f'expected a step after {latest}, in {self._directory}; got {step}'
-      )
     arrays = _by_path(state)
     described = {
       'keep_always': keep_always,

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 from experiments import flops
+from experiments import initial
 from experiments import step as step_lib
 from experiments import storage as storage_lib
-from experiments.tasks import table
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 
@@ -23,7 +23,7 @@ def dry_run(config: Mapping[str, Any]) -> list[str]:
   Raises:
     ValueError: If the config is wrong.
   """
-  task = table.make_task(config)
+  task = initial.make_task(config)
   state = storage_lib.on_device(task.state)
   key = jax.eval_shape(lambda: jax.random.key(0))
   exported = jax.export.export(

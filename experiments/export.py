@@ -159,14 +159,16 @@ def main(arguments: Sequence[str]) -> int:
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument('--workdir', required=True, help='run folder')
+  parser.add_argument(
+    '--workdir', type=rundir.user_path, required=True, help='run folder'
+  )
   parser.add_argument('--out', required=True, help='file to write')
   parser.add_argument('--task', type=int, help='of continual learning, from 1')
   parser.add_argument('--step', type=int, help='global step of a checkpoint')
   given = parser.parse_args(arguments)
   try:
-    network = extract(given.workdir, given.task, given.step)
-    save(given.out, network)
+    out = rundir.out_file(given.out)
+    save(out, extract(given.workdir, given.task, given.step))
   except (ValueError, OSError) as error:
     print(f'experiments.export: {error}', file=sys.stderr)
     return USER_ERROR

@@ -16,8 +16,7 @@ class Interrupt:
   """A context in which SIGINT and SIGTERM only set a flag.
 
   The trainer reads the flag between chunks of steps. A second SIGINT raises
-  `KeyboardInterrupt` at once. Outside the main thread, where Python allows no
-  signal handlers, the flag stays None.
+  `KeyboardInterrupt` at once. Only for the main thread.
 
   Attributes:
     signal: number of the signal received, or None.
@@ -35,9 +34,8 @@ class Interrupt:
     return bool(number)
 
   def __enter__(self) -> 'Interrupt':
-    if threading.current_thread() is threading.main_thread():
-      for number in (signal.SIGINT, signal.SIGTERM):
-        self._previous[number] = signal.signal(number, self._handle)
+    for number in (signal.SIGINT, signal.SIGTERM):
+      self._previous[number] = signal.signal(number, self._handle)
     return self
 
   def __exit__(self, *exception: object) -> None:

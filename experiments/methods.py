@@ -128,8 +128,8 @@ def _dense(*, storage: str) -> Sparse:
 def _constructor(make: Callable, **extra: type) -> Callable[..., Sparse]:
   """Returns the constructor of a library method's section.
 
-  Its keywords are those of `make` except `inner`, `seed`, `select` and
-  `scores`; then `extra`, `exclude` and `storage`.
+  Its keywords are those of `make` except `inner`, `layout`, `scores`, `seed`
+  and `select`; then `extra`, `exclude` and `storage`.
   """
   known = inspect.signature(make).parameters
 
@@ -169,7 +169,7 @@ def _constructor(make: Callable, **extra: type) -> Callable[..., Sparse]:
 
 
 def _signature(known, extra: dict[str, type]) -> inspect.Signature:
-  given = ('inner', 'seed', 'select', 'scores')
+  given = ('inner', 'layout', 'scores', 'seed', 'select')
   types = {
     name: _TYPES.get(name, parameter.annotation)
     for name, parameter in known.items()

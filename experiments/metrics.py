@@ -28,7 +28,7 @@ FLUSH_EVERY = 10.0  # seconds by which TensorBoard's events lag
 _NOT_FINITE = ('nan', 'inf', '-inf')
 
 
-class Writer:
+class Writer(contextlib.AbstractContextManager):
   """Appends rows to metrics.jsonl and to TensorBoard's events.
 
   Write the rows of a step before its checkpoint: on resume, rows after the
@@ -51,9 +51,6 @@ class Writer:
       start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
       self._write_event(step=resume_from + 1, session_log=start)
       self._files = files.pop_all()
-
-  def __enter__(self) -> 'Writer':
-    return self
 
   def __exit__(self, *exception: object) -> None:
     self.close()

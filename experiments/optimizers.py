@@ -18,64 +18,38 @@ def constant(*, warmup_steps: int) -> Schedule:
 
   The first step of a warm-up of W steps has the factor 1 / W.
   """
-  _check_range(0, math.inf, warmup_steps=warmup_steps)
-  return lambda step: _warmup(step, warmup_steps)
+  return _warmup(warmup_steps)
 
 
 def piecewise(
   *, warmup_steps: int, boundaries: tuple[int, ...], factor: float
 ) -> Schedule:
   """Returns factors: `factor` times as much from each boundary on."""
-  _check_range(0, math.inf, warmup_steps=warmup_steps)
+  warmup = _warmup(warmup_steps)
   if list(boundaries) != sorted(set(boundaries)) or min((1, *boundaries)) < 1:
     raise ValueError(f'expected ascending boundaries >= 1, got {boundaries}')
   if not 0 < factor <= 1:
     raise ValueError(f'expected factor in (0, 1], got {factor}')
-
   steps = optax.piecewise_constant_schedule(
     1.0, dict.fromkeys(boundaries, factor)
   )
-  return lambda step: _warmup(step, warmup_steps) * steps(step)
+  return lambda step: warmup(step) * steps(step)
 
 
 def cosine(*, warmup_steps: int, num_steps: int, final: float) -> Schedule:
   """Returns factors from 1 to `final` along half a cosine, after a warm-up."""
-  _check_range(0, math.inf, warmup_steps=warmup_steps)
+  warmup = _warmup(warmup_steps)
   if not 0 <= final <= 1:
     raise ValueError(f'expected final in [0, 1], got {final}')
   if num_steps <= warmup_steps:
     raise ValueError(
       f'expected num_steps over warmup_steps={warmup_steps}, got {num_steps}'
     )
-
   decay = optax.cosine_decay_schedule(1.0, num_steps - warmup_steps, final)
-  return lambda step: (
-    _warmup(step, warmup_steps) * decay(jnp.maximum(step - warmup_steps, 0))
-  )
+  return lambda step: warmup(step) * decay(jnp.maximum(step - warmup_steps, 0))
 
 
-def inverse_sqrt(*, warmup_steps: int) -> Schedule:
-  """Returns factors sqrt(W / step) after a warm-up of W steps.
-
-  Reference:
-    Vaswani et al., 2017, "Attention is all you need".
-    https://arxiv.org/abs/1706.03762
-  """
-  _check_range(1, math.inf, warmup_steps=warmup_steps)
-
-  def schedule(step):
-    decayed = jnp.sqrt(warmup_steps / jnp.maximum(step + 1, warmup_steps))
-    return _warmup(step, warmup_steps) * decayed
-
-  return schedule
-
-
-SCHEDULES = {
-  'constant': constant,
-  'cosine': cosine,
-  'inverse_sqrt': inverse_sqrt,
-  'piecewise': piecewise,
-}
+SCHEDULES = {'constant': constant, 'cosine': cosine, 'piecewise': piecewise}
 
 
 def sgd(
@@ -131,8 +105,9 @@ def _rate(learning_rate: float, schedule: dict) -> Any:
   return lambda step: learning_rate * factor(step)
 
 
-def _warmup(step, warmup_steps: int):
-  return jnp.minimum(1.0, (step + 1) / max(1, warmup_steps))
+def _warmup(num_steps: int) -> Schedule:
+  _check_range(0, math.inf, warmup_steps=num_steps)
+  return lambda step: jnp.minimum(1.0, (step + 1) / max(1, num_steps))
 
 
 def _check_range(least: float, below: float, **values: float) -> None:

@@ -1,6 +1,7 @@
 """Progress over the runs of a plan: bars on a terminal, else plain lines."""
 
 from collections.abc import Mapping
+import contextlib
 import datetime
 import math
 
@@ -28,7 +29,7 @@ def print_line(console: rich.console.Console, line: str) -> None:
   console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
-class Progress:
+class Progress(contextlib.AbstractContextManager):
   """Shows how far the runs of a plan are; a context manager.
 
   Example:
@@ -54,10 +55,7 @@ class Progress:
     self._overall = self._bars.add_task('runs', total=num_runs, visible=several)
     self._current = self._bars.add_task('')
     self._label = ''
-
-  def __enter__(self) -> 'Progress':
     self._bars.start()
-    return self
 
   def __exit__(self, *exception: object) -> None:
     self._bars.stop()

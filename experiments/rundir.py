@@ -119,8 +119,6 @@ def read_config(workdir: _Path) -> dict[str, Any]:
 
 def write_status(workdir: _Path, status: str, **fields: Any) -> None:
   """Writes one of `STATUSES`, the time (UTC) and `fields`; on rank 0."""
-  if status not in STATUSES:
-    raise ValueError(f'expected a status of {STATUSES}, got {status!r}')
   if multihost.is_first():
     value = {'status': status, 'updated': _now(), **fields}
     write_json(pathlib.Path(workdir) / 'status.json', value)
@@ -209,6 +207,7 @@ def write_json(path: _Path, value: Any) -> None:
 def write_bytes(path: _Path, content: bytes) -> None:
   """Writes `content` atomically: readers see the old file or the new one."""
   path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
   try:
     with temporary.open('wb') as file:
@@ -218,6 +217,23 @@ def write_bytes(path: _Path, content: bytes) -> None:
     os.replace(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)
+
+
+def out_file(path: _Path) -> pathlib.Path:
+  """Returns the file that `--out` means: links followed.
+
+  Raises:
+    ValueError: If something other than a regular file is there.
+  """
+  path = pathlib.Path(path).expanduser().resolve()
+  if path.exists() and not path.is_file():
+    raise ValueError(f'expected --out=FILE, got {path}, which is not a file')
+  return path
+
+
+def user_path(path: str) -> pathlib.Path:
+  """Returns a path of the command line, `~` expanded."""
+  return pathlib.Path(path).expanduser()
 
 
 def read_json(path: _Path) -> Any:

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import export
+from experiments import rundir
 from experiments.data import vocabulary as vocabulary_lib
 from experiments.models import transformer_xl
 from experiments.tasks import language
@@ -140,7 +141,9 @@ def main(arguments: Sequence[str]) -> int:
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument('--workdir', required=True, help='folder of the run')
+  parser.add_argument(
+    '--workdir', type=rundir.user_path, required=True, help='folder of the run'
+  )
   parser.add_argument('--prompt', default='\n', help='first part of the text')
   parser.add_argument('--length', type=int, default=500, help='tokens')
   parser.add_argument('--temperature', type=float, default=1.0)

@@ -100,7 +100,7 @@ def scale_by_derivative(
     if a == 1:
       return update
     slope = a * _power(_wide(_floating(phi)), a - 1)
-    return (slope * update).astype(update.dtype)
+    return (slope * _wide(update)).astype(update.dtype)
 
   return jax.tree.map(scale, _alphas(params, alpha, select), params, updates)
 
@@ -175,7 +175,7 @@ def _theta_jvp(alpha, primals, tangents):
   x = _wide(phi)
   power = _power(x, alpha - 1)
   value = (x * power).astype(phi.dtype)
-  return value, (alpha * power * tangent).astype(phi.dtype)
+  return value, (alpha * power * _wide(tangent)).astype(phi.dtype)
 
 
 def _phi(theta: jax.Array, alpha: float) -> jax.Array:
@@ -210,7 +210,10 @@ def _power(x: jax.Array, exponent: float) -> jax.Array:
       factors.append(root)
       rest -= digit
   if rest >= _NEGLIGIBLE:
-    factors.append(jnp.exp(rest * jnp.log(x)))
+    # Without log(0), which jax_debug_infs reports.
+    is_zero = x == 0
+    power = jnp.exp(rest * jnp.log(jnp.where(is_zero, 1, x)))
+    factors.append(jnp.where(is_zero, 0, power))
   return (
     functools.reduce(operator.mul, factors) if factors else jnp.ones_like(x)
   )
@@ -228,13 +231,13 @@ _NEGLIGIBLE = 1e-12
 
 
 def _wide(x: jax.Array) -> jax.Array:
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  return x if jnp.finfo(x.dtype).bits >= 32 else x.astype(jnp.float32)
 
 
 def _floating(x: Any) -> jax.Array:
   if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
     raise ValueError(
       f'expected floating-point parameters, got {jnp.result_type(x)} of shape '
-      f'{jnp.shape(x)}'
+      f'{jnp.shape(x)}: exclude them from the selection'
     )
   return jnp.asarray(x)

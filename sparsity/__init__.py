@@ -36,6 +36,7 @@ from sparsity.schedules import one_shot as one_shot
 from sparsity.select import Predicate as Predicate
 from sparsity.select import all_of as all_of
 from sparsity.select import any_of as any_of
+from sparsity.select import describe as describe
 from sparsity.select import is_any as is_any
 from sparsity.select import is_weight as is_weight
 from sparsity.select import matching as matching

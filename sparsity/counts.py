@@ -11,7 +11,11 @@ from typing import Any
 from typing import NamedTuple
 import warnings
 
+import jax.numpy as jnp
+import numpy as np
+
 from sparsity import distributions
+from sparsity import paths as paths_lib
 from sparsity import patterns
 from sparsity import schedules
 from sparsity import select as select_lib
@@ -33,6 +37,7 @@ class Counts(NamedTuple):
   backward: dict[str, int] | int  # kept in B
   scope: str  # 'layer' | 'global'
   forward_densities: dict[str, float]  # of all selected layers
+  layout: str | None = None  # as in `make_counts`
 
 
 def make_counts(
@@ -43,6 +48,7 @@ def make_counts(
   scope: str = 'layer',
   dense: Sequence[str] = (),
   pattern: patterns.Pattern = patterns.UNSTRUCTURED,
+  layout: str | None = None,
   select: select_lib.Predicate = select_lib.is_weight,
 ) -> Callable[[Any], Counts]:
   """Returns a function from parameters, or their shapes, to `Counts`.
@@ -60,6 +66,10 @@ def make_counts(
     pattern: entries kept together; see `sparsity.patterns`. Layers that do not
       fit and stay dense leave the selection, and so do not count towards the
       densities.
+    layout: order of a layer's axes, for distributions and patterns: 'in_out',
+      (..., in, out) as in Haiku and Flax; 'out_in', (out, in, ...) as in
+      Equinox and PyTorch; None: 'out_in' for leaves named `weight`, 'in_out'
+      for all others.
 
   Raises:
     ValueError: If a density is outside (0, 1], the forward density exceeds
@@ -71,7 +81,13 @@ def make_counts(
   _check_densities(forward_density, backward_density)
   if isinstance(dense, str):
     dense = (dense,)
+  for expression in dense:
+    select_lib.matching(expression)  # raises for bad ones
   _check_scope(scope, dense, pattern)
+  if layout not in (None, *paths_lib.LAYOUTS):
+    raise ValueError(
+      f'expected layout out of {paths_lib.LAYOUTS} or None, got {layout!r}'
+    )
   if not callable(distribution):
     if distribution not in DISTRIBUTIONS:
       raise ValueError(
@@ -79,18 +95,12 @@ def make_counts(
         f'{distribution!r}'
       )
     distribution = DISTRIBUTIONS[distribution]
-  selection = select
-  if pattern.otherwise == 'dense':
-    selection = select_lib.all_of(
-      select, lambda module, name, x: pattern.fits(tuple(x.shape))
-    )
 
   def counts(params) -> Counts:
-    _check_fit(pattern, params, select)
-    selected = select_lib.selected_paths(params, selection)
-    if not selected:  # a tree without leaves, such as Optax's placeholder
+    shapes = _in_out_shapes(params, select, layout)
+    if not shapes:  # a tree without leaves, such as Optax's placeholder
       return Counts({}, {}, {}, scope, {})
-    shapes = {path: tuple(x.shape) for path, x in selected.items()}
+    shapes = _fitting(pattern, shapes)
     sizes = {path: math.prod(shape) for path, shape in shapes.items()}
     if scope == 'global':
       return _global_counts(sizes, forward_density, backward_density)
@@ -105,6 +115,7 @@ def make_counts(
       {path: max(forward[path], backward[path]) for path in sparse},
       scope,
       densities,
+      layout,
     )
     return _in_units(pattern, found, shapes)
 
@@ -135,26 +146,47 @@ def _check_scope(scope, dense, pattern):
     )
 
 
-def _check_fit(pattern, params, select):
-  """Raises or warns about selected layers that do not fit the pattern."""
-  misfits = [
-    f'{path} {tuple(x.shape)}'
-    for path, x in select_lib.selected_paths(params, select).items()
-    if not pattern.fits(tuple(x.shape))
-  ]
+def _in_out_shapes(params, select, layout) -> distributions.Shapes:
+  """Returns the shapes of the selected layers, as (..., in, out)."""
+  selected = select_lib.selected_paths(params, select)
+  for path, x in selected.items():
+    if jnp.issubdtype(jnp.result_type(x), jnp.complexfloating):
+      raise ValueError(
+        f'expected real weights, got {jnp.result_type(x)} at {path}: exclude '
+        'them from the selection, or store real and imaginary parts apart'
+      )
+  return {
+    path: paths_lib.in_out_shape(path, np.shape(x), layout)
+    for path, x in selected.items()
+  }
+
+
+def _fitting(pattern, shapes: distributions.Shapes) -> distributions.Shapes:
+  """Returns the layers to be sparse; warns or raises if others do not fit."""
+  misfits = {
+    path: shape for path, shape in shapes.items() if not pattern.fits(shape)
+  }
   if not misfits:
-    return
+    return shapes
+  listing = ', '.join(f'{path} {shape}' for path, shape in misfits.items())
   if pattern.otherwise == 'error':
     raise ValueError(
       f'expected layers that fit the pattern {pattern.name}, got '
-      f'{", ".join(misfits)}: exclude them from the selection, or give the '
+      f'{listing}: exclude them from the selection, or give the '
       "pattern otherwise='dense' or otherwise='unstructured'"
     )
   warnings.warn(
-    f'the pattern {pattern.name} does not fit {", ".join(misfits)}, which '
+    f'the pattern {pattern.name} does not fit {listing}, which '
     f'{"stay" if len(misfits) > 1 else "stays"} {pattern.otherwise}',
     stacklevel=3,
   )
+  if pattern.otherwise == 'unstructured':
+    return shapes
+  if len(misfits) == len(shapes):
+    raise ValueError(
+      f'expected a layer that fits the pattern {pattern.name}, got {listing}'
+    )
+  return {path: shape for path, shape in shapes.items() if path not in misfits}
 
 
 def _kept(densities, sizes):

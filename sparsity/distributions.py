@@ -102,8 +102,9 @@ def _solve(
   if (used := sum(sizes[path] for path in full)) > density * total:
     raise ValueError(
       f'expected dense layers within density {density} ({density * total:.0f} '
-      f'entries), got {sorted(full)} with {used}: raise the density, keep '
-      'fewer layers dense, or exclude them from the selection'
+      f'entries), got {sorted(full)} with {used}, {used / total:.4g} of all: '
+      'raise the density, keep fewer layers dense, or exclude them from the '
+      'selection'
     )
   epsilon = 1.0
   # Clipping layers to 1 only raises eps, so a clipped layer stays clipped.

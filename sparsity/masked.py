@@ -26,21 +26,21 @@ class Weights:
   """Attributes that weights share with arrays; `values` has their dtype."""
 
   @property
-  def ndim(self) -> int:
+  def ndim(self: Any) -> int:
     """The rank of the dense weight."""
     return len(self.shape)
 
   @property
-  def size(self) -> int:
+  def size(self: Any) -> int:
     """The number of entries of the dense weight."""
     return math.prod(self.shape)
 
   @property
-  def dtype(self) -> Any:
+  def dtype(self: Any) -> Any:
     """The dtype of the values."""
     return self.values.dtype
 
-  def astype(self, dtype: Any) -> Any:
+  def astype(self: Any, dtype: Any) -> Any:
     """Returns these weights with values of another dtype."""
     return dataclasses.replace(self, values=self.values.astype(dtype))
 

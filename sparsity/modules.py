@@ -28,8 +28,8 @@ class Linear(hk.Linear):
     inputs = jnp.asarray(inputs)
     if not inputs.ndim:
       raise ValueError('expected inputs [..., in], got a scalar')
-    self.input_size = inputs.shape[-1]
-    shape = (self.input_size, self.output_size)
+    self.input_size = inputs.shape[-1]  # type: ignore[assignment]
+    shape = (inputs.shape[-1], self.output_size)
     w = hk.get_parameter(
       'w', shape, inputs.dtype, self.w_init or _truncated_normal(shape)
     )

@@ -17,6 +17,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from sparsity import paths as paths_lib
 from sparsity import threshold
 from sparsity import topk as topk_lib
 
@@ -39,6 +40,8 @@ class Pattern(NamedTuple):
   otherwise: str = 'error'  # for layers that do not fit
 
 
+# Compiled whole, so that jax_debug_nans does not see the NaN of entries given.
+@jax.jit
 def _entries(scores, k, given=None):
   if given is not None:
     scores = jnp.where(given, jnp.nan, scores)
@@ -82,6 +85,7 @@ def n_of_m(n: int, m: int, *, otherwise: str = 'error') -> Pattern:
   if not 1 <= n <= m:
     raise ValueError(f'expected 1 <= n <= m, got n={n}, m={m}')
 
+  @jax.jit
   def topk(scores, k, given=None):
     first = _first_in_groups(scores, n, m, given)
     k = jnp.asarray(k, jnp.int32)
@@ -177,20 +181,29 @@ def topk_masks(
   pattern: Pattern,
   scores: dict[str, jax.Array],
   k: Any,
-  scope: topk_lib.Scope = 'layer',
+  scope: str = 'layer',
   given: dict[str, jax.Array] | None = None,
+  layout: str | None = None,
 ) -> dict[str, jax.Array]:
   """Returns the masks of the k units of largest |score|, by layer path.
 
   Units in the masks `given` are not chosen again. `scope='global'` requires
-  `UNSTRUCTURED`.
+  `UNSTRUCTURED`. `layout` is that of `sparsity.make_counts`.
   """
   if scope == 'global':
     return topk_lib.topk_masks(scores, k, scope, magnitude=True)
-  return {
-    path: of_layer(pattern, x.shape).topk(x, k[path], given and given[path])
-    for path, x in scores.items()
-  }
+
+  def mask(path, x):
+    own = of_layer(pattern, paths_lib.in_out_shape(path, x.shape, layout))
+    taken = given and given[path]
+    if own is UNSTRUCTURED:  # axes do not matter: no copies
+      return own.topk(x, k[path], taken)
+    if given:
+      taken = paths_lib.to_in_out(path, taken, layout)
+    found = own.topk(paths_lib.to_in_out(path, x, layout), k[path], taken)
+    return paths_lib.from_in_out(path, found, layout)
+
+  return {path: mask(path, x) for path, x in scores.items()}
 
 
 def random_masks(
@@ -199,15 +212,17 @@ def random_masks(
   like: dict[str, jax.Array],
   k: dict[str, Any],
   given: dict[str, jax.Array] | None = None,
+  layout: str | None = None,
 ) -> dict[str, jax.Array]:
   """Returns random masks of k units in each layer of `like`."""
   keys = topk_lib.layer_keys(key, like)
   lottery = {}
   for path, x in like.items():
-    is_of_entries = of_layer(pattern, x.shape).num_units(x.shape) == x.size
+    shape = paths_lib.in_out_shape(path, x.shape, layout)
+    is_of_entries = of_layer(pattern, shape).num_units(shape) == x.size
     draw = topk_lib.random_scores if is_of_entries else jax.random.uniform
     lottery[path] = draw(keys[path], x.shape)  # summed over units
-  return topk_masks(pattern, lottery, k, given=given)
+  return topk_masks(pattern, lottery, k, given=given, layout=layout)
 
 
 def of_layer(pattern: Pattern, shape: Shape) -> Pattern:
@@ -218,6 +233,7 @@ def of_layer(pattern: Pattern, shape: Shape) -> Pattern:
 def _units(reduced, expanded):
   """Returns `Pattern.topk`, given the sum over units and its inverse."""
 
+  @jax.jit
   def topk(scores, k, given=None):
     sums = reduced(jnp.abs(scores).astype(jnp.float32))
     means = sums / reduced(jnp.ones(scores.shape, jnp.float32))
@@ -242,7 +258,8 @@ def _first_in_groups(scores, n, m, given):
   rank = jnp.zeros(shape, jnp.int32)  # within the group
   for j in range(m):
     other = lax.slice_in_dim(keys, j, j + 1, axis=-2)
-    rank += (other > keys) | ((other == keys) & (j < index))
+    is_above = (other > keys) | ((other == keys) & (j < index))
+    rank += is_above.astype(jnp.int32)
   first = rank < left
   if given is not None:
     first &= ~given

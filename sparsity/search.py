@@ -34,9 +34,10 @@ Rank = Callable[[jax.Array, jax.Array, int], jax.Array]
 class Bracket(NamedTuple):
   """The interval [low, high) of the largest value with at least k scores."""
 
-  low: jax.Array  # [N], int32
-  high: jax.Array  # [N], int32
-  count: jax.Array  # [N], int32: number of scores at or above `low`
+  low: jax.Array  # [N], int32, or int64 like the ranks
+  high: jax.Array  # [N], likewise
+  # Number of scores at or above `low`; hides a method of tuples.
+  count: jax.Array  # type: ignore[assignment]  # [N], int32
   above: jax.Array  # [N], int32: number of scores at or above `high`
 
 
@@ -68,7 +69,7 @@ def search(
       _likely_steps(bracket, ks, num_parts),
       _equal_steps(width, num_parts),
     )
-    values = bracket.low[:, None] + steps.astype(jnp.int32)
+    values = bracket.low[:, None] + steps.astype(bracket.low.dtype)
     counts = count(rank, leaves, values) - excess
     bracket = narrow(bracket, ks, values, counts)
     now = _distance(bracket.low, bracket.high)
@@ -83,9 +84,10 @@ def narrow(
 ) -> Bracket:
   """Returns the bracket narrowed by the counts of values [N, T] (or [1, T])."""
   is_low = counts >= ks[:, None]
+  last = np.iinfo(values.dtype).max
   return Bracket(
-    jnp.maximum(bracket.low, jnp.where(is_low, values, -LAST).max(1)),
-    jnp.minimum(bracket.high, jnp.where(is_low, LAST, values).min(1)),
+    jnp.maximum(bracket.low, jnp.where(is_low, values, -last).max(1)),
+    jnp.minimum(bracket.high, jnp.where(is_low, last, values).min(1)),
     jnp.minimum(bracket.count, jnp.where(is_low, counts, LAST).min(1)),
     jnp.maximum(bracket.above, jnp.where(is_low, 0, counts).max(1)),
   )
@@ -136,7 +138,7 @@ def _inner_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _equal_steps(width, num_parts) -> jax.Array:
   """Returns [N, T] evenly spaced steps from `low`."""
-  parts = jnp.arange(1, num_parts, dtype=jnp.uint32)[None]
+  parts = jnp.arange(1, num_parts, dtype=width.dtype)[None]
   width = width[:, None]
   return width // num_parts * parts + jnp.minimum(width % num_parts, parts)
 
@@ -161,11 +163,12 @@ def _likely_steps(bracket, ks, num_parts) -> jax.Array:
   )
   share = jnp.minimum(share, np.float32(0.999))
   # A different offset for each keeps the steps distinct.
-  steps = (share * width.astype(jnp.float32)).astype(jnp.uint32)
-  steps += jnp.arange(num_parts - 1, dtype=jnp.uint32)[None]
+  steps = (share * width.astype(jnp.float32)).astype(width.dtype)
+  steps += jnp.arange(num_parts - 1, dtype=width.dtype)[None]
   return jnp.clip(steps, 1, jnp.maximum(width, 2) - 1)
 
 
 def _distance(low: jax.Array, high: jax.Array) -> jax.Array:
-  """Returns high - low as uint32, since it may exceed int32."""
-  return lax.bitcast_convert_type(high - low, jnp.uint32)
+  """Returns high - low unsigned, since it may exceed the signed range."""
+  unsigned = np.dtype(f'uint{8 * low.dtype.itemsize}')
+  return lax.bitcast_convert_type(high - low, unsigned)

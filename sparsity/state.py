@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import optax
 
 from sparsity import counts as counts_lib
-from sparsity import drift
 from sparsity import schedules
+from sparsity import select
 
 Masks = dict[str, jax.Array]
 
@@ -36,7 +36,6 @@ class SparseState(NamedTuple):
   count: jax.Array  # int32 [], updates made so far
   sets: ActiveSets
   inner: optax.OptState  # of the wrapped optimizer; as initialized outside B
-  expected: drift.Expected  # parameters at the next update
 
 
 class Refresh(NamedTuple):
@@ -116,7 +115,7 @@ def active_sets(state: optax.OptState) -> ActiveSets:
   dense: a single True in place of their mask.
 
   Raises:
-    ValueError: If `state` holds no `SparseState`, or a stale one.
+    ValueError: If `state` holds no `SparseState`.
   """
   found = _sparse_states(state)
   if not found:
@@ -136,7 +135,7 @@ def sparse_state(state: optax.OptState) -> SparseState:
   """Returns the one `SparseState` in an optimizer state.
 
   Raises:
-    ValueError: If there is none, or more than one, or it is stale.
+    ValueError: If there is none, or more than one.
   """
   found = _sparse_states(state)
   if len(found) != 1:
@@ -148,10 +147,7 @@ def sparse_state(state: optax.OptState) -> SparseState:
 
 
 def _sparse_states(state) -> list[SparseState]:
-  found = list(filter(is_sparse, jax.tree.leaves(state, is_leaf=is_sparse)))
-  for node in found:
-    drift.check(node.expected.is_stale)
-  return found
+  return list(filter(is_sparse, jax.tree.leaves(state, is_leaf=is_sparse)))
 
 
 def _merge(tree: Any, other: Any) -> Any:
@@ -220,11 +216,19 @@ def forward_weights(params: Any, state: optax.OptState) -> Any:
   Raises:
     ValueError: As in `active_sets`.
   """
+  masks = active_sets(state).forward
+  names, wanted = (
+    [path for path, _ in select.path_leaves(tree)] for tree in (masks, params)
+  )
+  if names == wanted:  # in `nnx.Optimizer` the leaves are of another class
+    masks = jax.tree.unflatten(
+      jax.tree.structure(params), jax.tree.leaves(masks)
+    )
 
   def apply(mask, tree):
     return jax.tree.map(lambda x: masked(mask, x), tree)
 
-  return jax.tree.map(apply, active_sets(state).forward, params)
+  return jax.tree.map(apply, masks, params)
 
 
 def masked(mask: jax.Array, x: jax.Array) -> jax.Array:
@@ -239,7 +243,7 @@ def everything(weights: Masks) -> ActiveSets:
 
 def trues(params: Any) -> Any:
   """Returns a tree of masks that keep everything."""
-  return jax.tree.map(lambda x: jnp.ones(jnp.shape(x), bool), params)
+  return jax.tree.map(lambda x: jnp.ones_like(x, bool), params)
 
 
 def same_sets(masks: Masks) -> ActiveSets:

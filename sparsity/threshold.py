@@ -27,6 +27,7 @@ from sparsity import search
 _LIKELY = 2.0 ** np.array([-12, -8, -6, -4, -2, 0])
 
 _BITS = {
+  jnp.dtype(jnp.float64): np.int64,
   jnp.dtype(jnp.float32): np.int32,
   jnp.dtype(jnp.bfloat16): np.int16,
   jnp.dtype(jnp.float16): np.int16,
@@ -36,12 +37,12 @@ _BITS = {
 class Cut(NamedTuple):
   """Keeps the scores above `key`, and the ties at `key` up to index `last`."""
 
-  key: jax.Array  # [], int32: a key of `order`
+  key: jax.Array  # [], a key of `order`
   last: jax.Array  # [], int32: flat index; negative keeps none of the ties
 
 
 def order(scores: jax.Array, magnitude: bool = False) -> jax.Array:
-  """Returns int32 keys in the order of the scores.
+  """Returns int32 keys (int64 for float64) in the order of the scores.
 
   -0.0 equals 0.0, NaN is below every number, and subnormals are distinct even
   where float comparisons flush them to zero.
@@ -99,10 +100,15 @@ def _find_keys(leaves, ks, magnitude) -> search.Bracket:
     return _raw_order(leaf, magnitude)
 
   # All scores are at or above the lowest key, none above the key of infinity.
-  start = (lowest, infinity + 2, _total_size(leaves), 0)
-  bracket = search.Bracket(*(jnp.full_like(ks, value) for value in start))
+  integer = np.int64 if _BITS[dtype] == np.int64 else np.int32
+  bracket = search.Bracket(
+    jnp.full_like(ks, lowest, integer),
+    jnp.full_like(ks, infinity + 2, integer),
+    jnp.full_like(ks, _total_size(leaves)),
+    jnp.zeros_like(ks),
+  )
   likely = [1, *(_bits(x, dtype) for x in _LIKELY), infinity + 1]
-  likely = jnp.array([likely], jnp.int32)
+  likely = jnp.array([likely], integer)
   counts = search.count(rank, leaves, likely)
   num_nan = counts[0, -1]
   bracket = search.narrow(bracket, ks, likely, counts - num_nan)
@@ -112,7 +118,8 @@ def _find_keys(leaves, ks, magnitude) -> search.Bracket:
 def _raw_order(scores: jax.Array, magnitude: bool) -> jax.Array:
   """Returns `order`, but with NaN beyond the infinity of its sign."""
   integer = _BITS[scores.dtype]
-  bits = lax.bitcast_convert_type(scores, integer).astype(jnp.int32)
+  bits = lax.bitcast_convert_type(scores, integer)
+  bits = bits if integer == np.int64 else bits.astype(jnp.int32)
   size = bits & np.iinfo(integer).max
   return size if magnitude else jnp.where(bits < 0, -size, size)
 
@@ -130,7 +137,8 @@ def _range(dtype: Any, magnitude: bool) -> tuple[int, int]:
   """Returns the lowest key (NaN) and the highest (infinity)."""
   if dtype not in _BITS:
     raise TypeError(
-      f'expected scores of float32, bfloat16 or float16, got {dtype}: cast them'
+      'expected scores of float64, float32, bfloat16 or float16, got '
+      f'{dtype}: cast them'
     )
   infinity = _bits(np.inf, dtype)
   return (-1 if magnitude else -infinity - 1), infinity

@@ -4,11 +4,11 @@ Ties are broken by the lowest flat index, across layers by tree order. NaN ranks
 below every number.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
 import functools
 from typing import Any
-from typing import Literal
 import zlib
 
 import jax
@@ -19,8 +19,6 @@ import numpy as np
 from sparsity import schedules
 from sparsity import search
 from sparsity import threshold
-
-Scope = Literal['layer', 'global']
 
 
 def topk_mask(
@@ -48,7 +46,7 @@ def topk_mask(
 def topk_masks(
   scores: Any,
   k: Any,
-  scope: Scope = 'layer',
+  scope: str = 'layer',
   *,
   magnitude: bool = False,
 ) -> Any:
@@ -75,7 +73,7 @@ def topk_masks(
 def nested_topk_masks(
   scores: Any,
   ks: Sequence[Any],
-  scope: Scope = 'layer',
+  scope: str = 'layer',
   *,
   magnitude: bool = False,
 ) -> tuple[Any, ...]:
@@ -95,18 +93,19 @@ def nested_topk_masks(
   leaves = [jnp.asarray(leaf) for leaf in leaves]
   if scope == 'layer':
     groups = [[leaf] for leaf in leaves]
-    group_ks = zip(*(_layer_ks(k, structure) for k in ks), strict=True)
+    group_ks: Any = zip(*(_layer_ks(k, structure) for k in ks), strict=True)
   elif scope == 'global':
     groups = [leaves] if leaves else []
     group_ks = [ks] if leaves else []
   else:
     raise ValueError(f"expected scope 'layer' or 'global', got {scope!r}")
-  kept = [[] for _ in ks]
+  kept: list[list[jax.Array]] = [[] for _ in ks]
   for group, own_ks in zip(groups, group_ks, strict=True):
     for k in own_ks:
       _check_k(k, sum(leaf.size for leaf in group))
-    own_ks = jnp.stack([jnp.asarray(k, jnp.int32) for k in own_ks])
-    found = _jit_topk(group, own_ks, magnitude=magnitude)
+    stacked = jnp.stack([jnp.asarray(k, jnp.int32) for k in own_ks])
+    choose = functools.partial(_jit_topk, magnitude=magnitude)
+    found = on_auto_axes(choose, [group] * len(ks))(group, stacked)
     for masks, more in zip(kept, found, strict=True):
       masks.extend(more)
   return tuple(jax.tree.unflatten(structure, masks) for masks in kept)
@@ -189,6 +188,20 @@ def num_kept(density: float, size: int) -> int:
   if size < 1:
     raise ValueError(f'expected at least one entry to keep, got size {size}')
   return max(1, round(density * size))
+
+
+def on_auto_axes(fn: Callable[..., Any], like: Any) -> Callable[..., Any]:
+  """Returns `fn` for arrays sharded over the Explicit axes of a mesh.
+
+  There operations demand equal shardings, which a choice of k has not. Results
+  are sharded like the tree `like`; without Explicit axes it is `fn` itself.
+  """
+  shardings = jax.tree.map(lambda x: jax.typeof(x).sharding, like)
+  explicit = jax.sharding.AxisType.Explicit
+  leaves = jax.tree.leaves(shardings)
+  if not any(explicit in sharding.mesh.axis_types for sharding in leaves):
+    return fn
+  return jax.sharding.auto_axes(fn, out_sharding=shardings)
 
 
 def _layer_ks(k: Any, structure: Any) -> list[Any]:

@@ -206,7 +206,7 @@ def _result(eqn, out, origins) -> Origin:
   is_elementwise = shapes <= {out.shape, ()}
   if not (is_elementwise or name in _MOVES or name in _JOINS):
     return NOTHING
-  entries = Counter()
+  entries: Counter = Counter()
   largest = max((sum(o.entries.values()) for o in origins), default=0)
   for origin in origins:
     if name in _JOINS:

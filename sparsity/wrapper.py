@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import optax
 
 from sparsity import counts as counts_lib
-from sparsity import drift
 from sparsity import masked
 from sparsity import schedules
 from sparsity import select
 from sparsity import state as state_lib
+from sparsity import topk
 from sparsity.state import ActiveSets
 from sparsity.state import Masks
 from sparsity.state import SparseState
@@ -62,7 +62,9 @@ def sparsify(
     return jax.random.fold_in(jax.random.key(seed), count)
 
   return restrict(
-    state_lib.SparseMethod(inner, rule, make_counts, is_due, make_key)
+    state_lib.SparseMethod(
+      inner, _on_auto_axes(rule), make_counts, is_due, make_key
+    )
   )
 
 
@@ -102,7 +104,7 @@ def restrict(method: state_lib.SparseMethod) -> SparseTransformation:
       sets = ActiveSets(*map(select.put, sets, chosen))
       start = _mask(params, dict(chosen.backward))
     count = jnp.zeros([], jnp.int32)
-    return SparseState(count, sets, inner.init(start), drift.init(layers))
+    return SparseState(count, sets, inner.init(start))
 
   def update(gradients, state, params=None, **extra):
     if params is None:
@@ -114,13 +116,6 @@ def restrict(method: state_lib.SparseMethod) -> SparseTransformation:
     backward = select.pick(state.sets.backward, counts.sizes)
     count = optax.safe_increment(state.count)
     due = method.is_due(count)
-    # Bounds of entries inside B hold for one update only.
-    is_first = due | (count == 1)
-    is_checked = is_first | (count == 2) | method.is_due(state.count)
-    is_checked |= count % drift.CHECK_EVERY == 0
-    samples = layers and drift.verify(
-      state.expected, is_checked, layers, backward
-    )
     with state_lib.restricted(state.sets, counts.forward_densities):
       updates, inner_state = inner.update(
         _mask(gradients, backward),
@@ -131,22 +126,14 @@ def restrict(method: state_lib.SparseMethod) -> SparseTransformation:
     new = state._replace(count=count, inner=inner_state)
     if not layers:
       return updates, new
-    updates = _mask(updates, backward, samples.is_stale)
+    updates = _mask(updates, backward)
     if not rule.steps:
       updates = jax.tree.map(lambda x: jnp.where(due, 0, x), updates)
       inner_state = jax.tree.map(
         lambda old, new: jnp.where(due, old, new), state.inner, inner_state
       )
       new = new._replace(inner=inner_state)
-    updates, new = _refresh_if(
-      due, method, counts, params, gradients, updates, new
-    )
-    changes = select.pick(updates, counts.sizes)
-    following = optax.apply_updates(layers, changes)
-    expected = drift.expect(
-      state.expected, is_checked, samples, following, is_first
-    )
-    return updates, new._replace(expected=expected)
+    return _refresh_if(due, method, counts, params, gradients, updates, new)
 
   tx = SparseTransformation(init, update)
   tx.method = method
@@ -217,17 +204,31 @@ def _refresh_if(
   return updates, state._replace(sets=sets, inner=inner_state)
 
 
-def _mask(tree, masks: Masks, is_stale=None):
-  """Returns `tree` with the layers of `masks` masked, and NaN if stale."""
+def _on_auto_axes(rule: state_lib.Rule) -> state_lib.Rule:
+  """Returns the rule for parameters sharded over Explicit axes, too."""
 
-  def apply(mask, x):
-    if is_stale is not None:
-      x = jnp.where(is_stale, jnp.full_like(x, jnp.nan), x)
-    return state_lib.masked(mask, x)
+  def init(weights, counts, key):
+    choose = topk.on_auto_axes(
+      lambda weights, key: rule.init(weights, counts, key),
+      ActiveSets(weights, weights),
+    )
+    return choose(weights, key)
 
+  def refresh(now, counts):
+    choose = topk.on_auto_axes(
+      lambda now: rule.refresh(now, counts),
+      ActiveSets(now.weights, now.weights),
+    )
+    return choose(now)
+
+  return rule._replace(init=init, refresh=refresh)
+
+
+def _mask(tree, masks: Masks):
+  """Returns `tree` with the layers of `masks` masked."""
   layers = select.pick(tree, masks)
   return select.put(
-    tree, {path: apply(masks[path], x) for path, x in layers.items()}
+    tree, {path: state_lib.masked(masks[path], x) for path, x in layers.items()}
   )
 
 

@@ -18,10 +18,20 @@ os.environ.setdefault(
 )
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
 
+from absl import logging  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+jax.devices()  # four, before a test's launch asks for fewer
+
+
+@pytest.fixture(autouse=True)
+def verbosity():
+  """The log level of absl, which the commands under test change."""
+  before = logging.get_verbosity()
+  yield
+  logging.set_verbosity(before)
 
 
 @pytest.fixture(scope='session')
@@ -32,6 +42,21 @@ def imagenet_dir(tmp_path_factory):
   folder = tmp_path_factory.mktemp('imagenet')
   photographs.write_imagenet(folder, num_train=40, num_validation=21)
   return str(folder)
+
+
+@pytest.fixture(scope='session')
+def damaged_dir(tmp_path_factory):
+  """ImageNet; of 12 training images two are truncated, of 6 test images one."""
+  from tests import photographs
+
+  folder = tmp_path_factory.mktemp('damaged')
+  photographs.write_imagenet(
+    folder,
+    num_train=12,
+    num_validation=6,
+    example=lambda i: photographs.imagenet_example(i, damaged={3, 7, 14}),
+  )
+  return folder
 
 
 @pytest.fixture(scope='session')

@@ -6,6 +6,7 @@ and has read a small part of MNIST; it has not used JAX. Its children run
 """
 
 import contextlib
+import functools
 import io
 import json
 import multiprocessing
@@ -19,6 +20,7 @@ import sys
 import time
 from typing import Any
 from typing import NamedTuple
+from unittest import mock
 
 from experiments.data import dataset
 from experiments.data import mnist
@@ -59,7 +61,6 @@ class Plan(NamedTuple):
   limit_at_status: int | None = None  # files are limited from the n-th one on
   limit: str = ''  # 'metrics': cannot grow; 'save': no file beyond 10 kB
   environment: dict[str, str] = {}  # noqa: RUF012
-  broken: int | None = None  # training image that is NaN
 
 
 class Ended(NamedTuple):
@@ -73,20 +74,16 @@ class Ended(NamedTuple):
 @contextlib.contextmanager
 def server(cache: pathlib.Path):
   """A context with the server; kills all children at the end."""
-  before = dict(os.environ)
-  os.environ.update(
-    PYTHONPATH=str(REPOSITORY),
-    XLA_FLAGS='',
-    JAX_COMPILATION_CACHE_DIR=str(cache),
-    JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0',
-    FAST_RUNS='1',
-  )
-  try:
+  fast = {
+    'PYTHONPATH': str(REPOSITORY),
+    'XLA_FLAGS': '',
+    'JAX_COMPILATION_CACHE_DIR': str(cache),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'FAST_RUNS': '1',
+  }
+  with mock.patch.dict(os.environ, fast):
     _context()
     multiprocessing.forkserver.ensure_running()
-  finally:
-    os.environ.clear()
-    os.environ.update(before)
   yield
   for child in _children:
     child.kill()
@@ -173,42 +170,34 @@ def _child(function, args, there) -> None:
 
 def _launch(arguments, plan: Plan) -> None:
   os.environ.update(plan.environment)
-  if plan.broken is not None:
-    data = table.SOURCES['mnist'](data_dir=None).load()
-    data.train.inputs[plan.broken] = float('nan')
-  watch = _Watch(plan)
-  sys.addaudithook(watch.see)
+  counts = {'file': 0, 'save': 0, 'status': 0}
+  sys.addaudithook(functools.partial(_make_faults, plan, counts))
   code = launch.main(arguments)
   sys.stdout.flush()
-  os.write(1, b'\0' + json.dumps(watch.counts).encode() + b'\0')
+  os.write(1, b'\0' + json.dumps(counts).encode() + b'\0')
   sys.exit(code)
 
 
-class _Watch:
+def _make_faults(plan: Plan, counts, event: str, args: tuple[Any, ...]) -> None:
   """Counts operations on files, and makes the planned faults."""
-
-  def __init__(self, plan: Plan):
-    self.plan = plan
-    self.counts = {'file': 0, 'save': 0, 'status': 0}
-
-  def see(self, event: str, args: tuple[Any, ...]) -> None:
-    if event not in _COUNTED or not isinstance(args[0], (str, os.PathLike)):
-      return
-    path, plan, counts = os.fspath(args[0]), self.plan, self.counts
-    if isinstance(path, bytes) or '/run' not in path:
-      return
-    is_save = 'checkpoint-tmp' in path
-    counts['file'] += 1
-    counts['save'] += is_save
-    counts['status'] += event == 'open' and '.status.json.' in path
-    if counts['file'] == plan.kill_at_file or (
-      is_save and counts['save'] == plan.kill_at_save
-    ):
-      os.kill(os.getpid(), signal.SIGKILL)
-    if counts['status'] == plan.limit_at_status:
-      metrics = pathlib.Path(path).parent / 'metrics.jsonl'
-      size = 10_000 if plan.limit == 'save' else metrics.stat().st_size + 10
-      resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+  if event not in _COUNTED or not isinstance(args[0], (str, os.PathLike)):
+    return
+  path = str(args[0])
+  if '/run' not in path:
+    return
+  is_save = 'checkpoint-tmp' in path
+  counts['file'] += 1
+  counts['save'] += is_save
+  counts['status'] += event == 'open' and '.status.json.' in path
+  if counts['file'] == plan.kill_at_file or (
+    is_save and counts['save'] == plan.kill_at_save
+  ):
+    os.kill(os.getpid(), signal.SIGKILL)
+  is_free = resource.getrlimit(resource.RLIMIT_FSIZE)[0] < 0
+  if counts['status'] == plan.limit_at_status and is_free:
+    metrics = pathlib.Path(path).parent / 'metrics.jsonl'
+    size = 10_000 if plan.limit == 'save' else metrics.stat().st_size + 10
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 def _make_fast() -> None:

@@ -98,7 +98,6 @@ def write_imagenet(
   *,
   num_train: int,
   num_validation: int,
-  num_shards: int = 3,
   example: Callable[[int], dict] = imagenet_example,
 ) -> None:
   """Writes views as imagenet2012; indices of `validation` follow `train`."""
@@ -111,9 +110,7 @@ def write_imagenet(
     'train': range(num_train),
     'validation': range(num_train, num_train + num_validation),
   }
-  write(
-    data_dir, 'imagenet2012', '5.1.0', features, indices, example, num_shards
-  )
+  write(data_dir, 'imagenet2012', '5.1.0', features, indices, example, 3)
 
 
 def cifar_example(index: int, num_classes: int) -> tuple[np.ndarray, int]:

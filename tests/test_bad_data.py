@@ -1,15 +1,10 @@
 """Damaged records, as the command reports them."""
 
-import functools
 import json
-
-import pytest
 
 from experiments import metrics
 import launch
-from tests import photographs
 
-DAMAGED = {3, 7, 14}  # of 12 images for training and 6 for testing
 CONFIG = """
 import ml_collections
 from configs import imagenet_resnet50
@@ -30,28 +25,17 @@ def get_config():
 """
 
 
-@pytest.fixture(scope='module')
-def data_dir(tmp_path_factory):
-  """ImageNet with truncated images."""
-  folder = tmp_path_factory.mktemp('damaged')
-  example = functools.partial(photographs.imagenet_example, damaged=DAMAGED)
-  photographs.write_imagenet(
-    folder, num_train=12, num_validation=6, example=example
-  )
-  return folder
-
-
-def run(tmp_path, data_dir, *more):
+def run(tmp_path, damaged_dir, *more):
   file = tmp_path / 'config.py'
   file.write_text(CONFIG)
-  flags = [f'--config={file}', f'--config.data.data_dir={data_dir}', *more]
+  flags = [f'--config={file}', f'--config.data.data_dir={damaged_dir}', *more]
   return launch.main([*flags, f'--workdir={tmp_path / "run"}'])
 
 
 def test_a_damaged_record_ends_the_run_with_its_name(
-  tmp_path, data_dir, capsys
+  tmp_path, damaged_dir, capsys
 ):
-  code = run(tmp_path, data_dir)
+  code = run(tmp_path, damaged_dir)
   assert code == launch.USER_ERROR
   error = capsys.readouterr().err
   assert 'Stopped: expected a record that decodes, got ' in error
@@ -64,18 +48,18 @@ def test_a_damaged_record_ends_the_run_with_its_name(
 
 
 def test_skipped_records_are_counted_alike_after_a_resumption(
-  tmp_path, data_dir
+  tmp_path, damaged_dir
 ):
   skip = '--config.data.on_bad_record=skip'
   whole, parts = tmp_path / 'whole', tmp_path / 'parts'
   for folder in (whole, parts):
     folder.mkdir()
-    assert run(folder, data_dir, skip) == 0
+    assert run(folder, damaged_dir, skip) == 0
   rows = [r for r in metrics.read(whole / 'run') if r['split'] == 'train']
   # Each epoch of 3 steps meets both, and once more where one replaces another.
   assert sum(row['quarantined'] for row in rows) >= 4
   forget_after(parts / 'run', 4)
-  assert run(parts, data_dir, skip) == 0
+  assert run(parts, damaged_dir, skip) == 0
   files = [folder / 'run' / metrics.FILE for folder in (whole, parts)]
   assert files[0].read_bytes() == files[1].read_bytes()
 

@@ -45,12 +45,6 @@ def test_the_page_of_benchmarks_is_that_of_the_records():
   assert page.PAGE.read_text() == page.render()
 
 
-def test_the_readme_is_a_page():
-  lines = (ROOT / 'README.md').read_text().splitlines()
-  assert len(lines) <= 150
-  assert not any('_OUTPUT' in line or '_TABLE' in line for line in lines)
-
-
 @pytest.mark.parametrize('path', PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_link_is_dead(path):
   folder = path.parent

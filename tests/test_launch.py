@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import re
 import signal
 import subprocess
 import sys
@@ -10,13 +9,14 @@ import time
 
 import pytest
 
-from experiments import multihost
 from experiments import rundir
 import launch
 
 REPOSITORY = pathlib.Path(launch.__file__).parent
+TOPKAST = f'--config={REPOSITORY}/configs/mnist_topkast.py'
 DENSE = f'--config={REPOSITORY}/configs/mnist_dense.py:quick'
 SWEEP = f'--sweep={REPOSITORY}/configs/sweeps.py:seeds'
+SLURM = [DENSE, SWEEP, '--executor=slurm']
 
 
 @pytest.mark.parametrize(
@@ -29,21 +29,22 @@ SWEEP = f'--sweep={REPOSITORY}/configs/sweeps.py:seeds'
     ([DENSE, 'more'], "expected flags only, got 'more'"),
     ([DENSE, '--workdri=x'], "flag --workdri; did you mean '--workdir'"),
     ([DENSE, '--jobs=0'], 'jobs=0'),
+    ([DENSE, '--list', '--config.train.log_every=0'], 'log_every'),
+    ([TOPKAST, '--list', "--config.method.dense=('(',)"], 'regular expression'),
     ([DENSE, '--executor=k8s'], 'executor=k8s'),
-    ([DENSE, '--executor=local'], 'expected several runs with --executor'),
+    ([DENSE, '--executor=slurm'], 'expected several runs with --executor'),
     ([DENSE, '--index=1'], 'expected --index from 0 to 0, got 1'),
     ([DENSE, '--sweep=sed'], "got 'sed'; did you mean 'seeds'"),
-    ([DENSE, '--sweep', '--list'], "got 'sweep'"),
     ([DENSE, SWEEP, '--config.seeds=(3,)'], 'config.seeds to be set once'),
     ([DENSE, SWEEP, '--eval_only'], 'expected no --eval_only with --sweep'),
     ([DENSE, SWEEP, '--cluster.nodes=2'], 'expected --executor=slurm'),
     ([DENSE, '--coordinator=h:1'], 'expected --process_count beside'),
     ([DENSE, '--distributed=auto', '--jobs=2'], 'expected no --jobs'),
     (['--dry_run'], 'expected --config=FILE'),
-    (
-      [DENSE, SWEEP, '--executor=local', '--cluster.nodes=2'],
-      'expected --executor=slurm',
-    ),
+    ([*SLURM, '--cluster.node=2'], 'unknown cluster key'),
+    ([*SLURM, '--cluster.time_min=2'], 'expected less than the time of a job'),
+    ([*SLURM, '--cluster.num_requeues=-1'], 'expected >= 0, got -1'),
+    ([*SLURM, '--cluster.mem_gb=much'], 'mem_gb=much'),
   ],
 )
 def test_mistakes_are_one_message_and_leave_nothing(
@@ -60,59 +61,10 @@ def test_mistakes_are_one_message_and_leave_nothing(
   assert not workdir.exists()
 
 
-@pytest.mark.parametrize(
-  ('flag', 'message'),
-  [
-    ('--cluster.node=2', 'unknown cluster key .*"nodes"'),
-    ('--cluster.time_min=2', r'signal_delay_s: expected less than .* 120 s'),
-    ('--cluster.num_requeues=-1', 'num_requeues: expected >= 0, got -1'),
-    ('--cluster.mem_gb=much', 'mem_gb=much'),
-  ],
-)
-def test_mistakes_in_the_cluster_are_one_message(
-  tmp_path, capsys, monkeypatch, flag, message
-):
-  monkeypatch.setattr(launch.tasks, 'make_task', lambda config: None)
-  flags = [DENSE, SWEEP, f'--workdir={tmp_path / "run"}', '--executor=slurm']
-  assert launch.main([*flags, flag]) == launch.USER_ERROR
-  assert re.search(message, capsys.readouterr().err)
-  assert not (tmp_path / 'run').exists()
-
-
-@pytest.mark.parametrize(
-  ('arguments', 'expected'),
-  [
-    (['--sweep'], 'sweep'), (['--sweep', '--list'], 'sweep'),
-    (['--sweep', 'a'], 'a'), ([], None),
-  ],
-)  # fmt: skip
-def test_a_sweep_without_a_name_is_called_sweep(arguments, expected):
-  launch.parse(['--config=x', '--workdir=y', *arguments])
-  assert launch.FLAGS.sweep == expected
-
-
-def test_several_processes_are_placed_before_anything_else(
-  tmp_path, capsys, monkeypatch
-):
-  placed = []
-
-  def start(place):
-    placed.append(place)
-    raise ValueError('expected the other processes')
-
-  monkeypatch.setattr(multihost, 'start', start)
-  monkeypatch.setattr(launch.tasks, 'make_task', pytest.fail)
-  flags = ['--coordinator=h:1', '--process_count=2', '--process_index=1']
-  workdir = f'--workdir={tmp_path / "run"}'
-  assert launch.main([DENSE, workdir, *flags]) == launch.USER_ERROR
-  assert 'expected the other processes' in capsys.readouterr().err
-  assert placed[0][:3] == ('h:1', 2, 1)
-
-
 def test_a_dry_run_of_a_sweep_prints_the_command_of_each_run(
   tmp_path, capsys, monkeypatch
 ):
-  monkeypatch.setattr(launch.tasks, 'make_task', lambda config: None)
+  monkeypatch.setattr(launch.initial, 'make_task', lambda config: None)
   workdir = tmp_path / 'runs'
   flags = [DENSE, SWEEP, f'--workdir={workdir}', '--dry_run']
   assert launch.main(flags) == 0
@@ -120,14 +72,6 @@ def test_a_dry_run_of_a_sweep_prints_the_command_of_each_run(
   assert lines[0::2] == ['# seeds=0', '# seeds=1', '# seeds=2']
   assert f"'--config.seeds=(2,)' --workdir={workdir / 'seeds=2'}" in lines[5]
   assert not workdir.exists()
-
-
-def test_a_dry_run_needs_no_folder_and_no_data(capsys, monkeypatch):
-  monkeypatch.setattr(
-    launch.dryrun, 'dry_run', lambda config: [f'seed {config["seed"]}']
-  )
-  assert launch.main([DENSE, '--dry_run', '--config.seeds=(5,6)']) == 0
-  assert capsys.readouterr().out == 'seed 5\n'
 
 
 def wait_for(condition, process=None, seconds=300):

@@ -8,6 +8,7 @@ that of the masked weight on B, zero elsewhere.
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
+from typing import Any
 
 import haiku as hk
 import jax
@@ -132,7 +133,7 @@ class _Layers(hk.Module):
 
   def active(self, path, choose, is_due) -> sparsity.ActiveSets:
     """Returns the sets of a layer, refreshed if `is_due`."""
-    stored = hk.get_state(path, [], bool, lambda *_: choose())
+    stored: Any = hk.get_state(path, [], bool, lambda *_: choose())
     if is_due is False or hk.running_init():
       return stored
     chosen = lax.cond(is_due, choose, lambda: stored)
@@ -155,7 +156,7 @@ class _Sparsified:
     **kwargs,
   ):
     super().__init__(*args, **kwargs)
-    self.options = {
+    self.options: dict[str, Any] = {
       'forward_density': forward_density,
       'backward_density': backward_density,
       'refresh_every': refresh_every,
@@ -168,10 +169,10 @@ class _Sparsified:
     with sparsified(
       **self.options, refresh=refresh, select=lambda _, name, __: name == 'w'
     ):
-      return super().__call__(*args, **kwargs)
+      return super().__call__(*args, **kwargs)  # type: ignore[misc]
 
 
-class Linear(_Sparsified, hk.Linear):
+class Linear(_Sparsified, hk.Linear):  # type: ignore[misc]
   """`hk.Linear` that uses `w` on A only.
 
   Takes the keyword arguments of `sparsified`; `refresh` is given to the call.
@@ -185,7 +186,7 @@ class Linear(_Sparsified, hk.Linear):
   """
 
 
-class Conv2D(_Sparsified, hk.Conv2D):
+class Conv2D(_Sparsified, hk.Conv2D):  # type: ignore[misc]
   """`hk.Conv2D` that uses `w` on A only; see `Linear`."""
 
 

@@ -1,6 +1,7 @@
 """Top-KAST as an Optax transformation."""
 
 from collections.abc import Sequence
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ def topkast(
   scope: str = 'layer',
   dense: Sequence[str] = (),
   exploration: str = 'topk',
+  layout: str | None = None,
   seed: int = 0,
   select: sparsity.Predicate = sparsity.is_weight,
 ) -> optax.GradientTransformationExtraArgs:
@@ -79,6 +81,7 @@ def topkast(
       distribution=distribution,
       scope=scope,
       dense=dense,
+      layout=layout,
       select=select,
     ),
     is_due=schedules.every(refresh_every, stop=stop_refresh_at),
@@ -105,14 +108,20 @@ def choose(
   forward = topk.topk_masks(
     weights, counts.forward, counts.scope, magnitude=True
   )
-  # Entries of A rank first, so that B includes them, the others at random.
-  keys = topk.layer_keys(key, forward)
+  backward = _random_superset(forward, counts.backward, key, counts.scope)
+  return sparsity.ActiveSets(forward, backward)
+
+
+# Compiled whole, so that jax_debug_infs does not see the infinity.
+@functools.partial(jax.jit, static_argnames='scope')
+def _random_superset(masks, k, key, scope):
+  """Returns masks of k entries: those of `masks`, and others at random."""
+  keys = topk.layer_keys(key, masks)
   scores = {
     path: jnp.where(mask, jnp.inf, topk.random_scores(keys[path], mask.shape))
-    for path, mask in forward.items()
+    for path, mask in masks.items()
   }
-  backward = topk.topk_masks(scores, counts.backward, counts.scope)
-  return sparsity.ActiveSets(forward, backward)
+  return topk.topk_masks(scores, k, scope)
 
 
 def make_rule(exploration: str) -> sparsity.Rule:

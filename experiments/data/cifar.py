@@ -108,15 +108,10 @@ def pad_crop_flip(
 
 
 def _read(source: Any, num_classes: int) -> dataset.Examples:
-  """Returns a split with images in 0 ... 255, after checking it."""
+  """Returns a split with images in 0 ... 255."""
   images = np.empty((len(source), *SHAPE), np.uint8)
   labels = np.empty(len(source), np.int32)
   for i in range(len(source)):
     image, labels[i] = records.load(source, i, num_classes, image_lib.decode)
-    if image.shape != SHAPE:
-      raise dataset.DataError(
-        f'expected an image of the shape {SHAPE}, got {image.shape} in '
-        f'{records.locate(source, i)}; prepare the data set again'
-      )
     images[i] = image[:, :, ::-1]  # from BGR
   return dataset.Examples(images, labels)

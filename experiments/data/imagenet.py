@@ -44,7 +44,8 @@ class Split(NamedTuple):
   source: Any  # from `records.open_splits`, images as bytes
   first: int
   num: int
-  recipe: images.Recipe
+  image_size: int  # S
+  resize: int  # short side before the center crop
   skip: bool  # skip records that do not decode; otherwise an error
 
 
@@ -63,9 +64,6 @@ def imagenet(
   num_validation: int,
   image_size: int,
   resize: int,
-  area: tuple[float, float],
-  ratio: tuple[float, float],
-  interpolation: str,
   on_bad_record: str,
   num_workers: int,
 ) -> dataset.Source:
@@ -80,14 +78,14 @@ def imagenet(
       'validation' the test split, as is common in publications.
     image_size: side of the crop, usually 224.
     resize: short side before the center crop, usually 256.
-    area: range of the random crop's share of the image, usually (0.08, 1).
-    ratio: range of the random crop's width / height, usually (3/4, 4/3).
-    interpolation: 'linear' | 'cubic' | 'area'.
     on_bad_record: 'stop' with an error or 'skip' records that do not decode.
     num_workers: number of decoding processes; 0: a thread of this process.
   """
-  recipe = images.Recipe(image_size, resize, area, ratio, interpolation)
-  images.check_recipe(recipe)
+  if not 1 <= image_size <= resize:
+    raise ValueError(
+      f'expected 1 <= image_size <= resize, got image_size {image_size} and '
+      f'resize {resize}'
+    )
   if on_bad_record not in ON_BAD_RECORD:
     raise ValueError(
       f'expected on_bad_record among {ON_BAD_RECORD}, got {on_bad_record!r}'
@@ -101,12 +99,12 @@ def imagenet(
     augment=None,
     is_stream=True,
     load=functools.partial(
-      _load, data_dir, num_validation, recipe, skip, num_workers
+      _load, data_dir, num_validation, (image_size, resize, skip), num_workers
     ),
   )
 
 
-def _load(data_dir, num_validation, recipe, skip, num_workers):
+def _load(data_dir, num_validation, options, num_workers):
   """Returns the stream of a data set that was found to be whole."""
   sources = records.open_splits(
     NAME, data_dir, ('train', 'validation'), encoded=('image',)
@@ -118,9 +116,7 @@ def _load(data_dir, num_validation, recipe, skip, num_workers):
       f'expected {NUM_CLASSES} classes in {info.data_dir}, got {num_classes}; '
       f'is it {NAME}?'
     )
-  train, test = (
-    Split(source, 0, len(source), recipe, skip) for source in sources
-  )
+  train, test = (Split(source, 0, len(source), *options) for source in sources)
   if not 0 <= num_validation < train.num:
     raise ValueError(
       f'expected num_validation from 0 to {train.num - 1}, one less than there '
@@ -218,7 +214,9 @@ def _exit_with_parent() -> None:
 
 def _train_row(split: Split, index: int, rng: np.random.Generator) -> Row:
   """Returns a random view of a record, or of the next that decodes."""
-  view = functools.partial(images.train_view, rng=rng, recipe=split.recipe)
+  view = functools.partial(
+    images.train_view, rng=rng, image_size=split.image_size
+  )
   row = _make_row(split, index, view, split.num)
   if not row.weight:
     raise dataset.DataError(
@@ -230,7 +228,9 @@ def _train_row(split: Split, index: int, rng: np.random.Generator) -> Row:
 
 def _evaluation_row(split: Split, index: int) -> Row:
   """Returns the center of a record; weight 0 if skipped or past the end."""
-  view = functools.partial(images.evaluation_view, recipe=split.recipe)
+  view = functools.partial(
+    images.evaluation_view, image_size=split.image_size, resize=split.resize
+  )
   return _make_row(split, index, view, 1 if index < split.num else 0)
 
 
@@ -248,7 +248,7 @@ def _make_row(split: Split, index: int, view, num_attempts: int) -> Row:
       skipped.append(at)
     else:
       return Row(image, label, 1.0, tuple(skipped))
-  size = split.recipe.image_size
+  size = split.image_size
   return Row(np.zeros((size, size, 3), np.uint8), 0, 0.0, tuple(skipped))
 
 

@@ -7,18 +7,13 @@ S: image_size, the side of the network's input.
 
 import io
 import math
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 import PIL.Image
 
-_INTERPOLATIONS = {
-  'linear': cv2.INTER_LINEAR,
-  'cubic': cv2.INTER_CUBIC,
-  'area': cv2.INTER_AREA,
-}
-
+AREA = (0.08, 1.0)  # range of the random crop's share of the image
+RATIO = (3 / 4, 4 / 3)  # range of the random crop's width / height
 _ATTEMPTS = 10  # to draw a crop that fits
 
 # Factors by which a JPEG decoder shrinks at no cost.
@@ -30,37 +25,8 @@ _FLAGS = {
 }
 
 
-class Recipe(NamedTuple):
-  """Cropping and resizing of images."""
-
-  image_size: int  # S
-  resize: int  # short side before the center crop of evaluation
-  area: tuple[float, float]  # range of the random crop's share of the image
-  ratio: tuple[float, float]  # range of the random crop's width / height
-  interpolation: str  # 'linear' | 'cubic' | 'area'
-
-
-def check_recipe(recipe: Recipe) -> None:
-  """Raises ValueError if a value of a recipe is out of range."""
-  size, resize, area, ratio, interpolation = recipe
-  if not 1 <= size <= resize:
-    raise ValueError(
-      f'expected 1 <= image_size <= resize, got image_size {size} and resize '
-      f'{resize}'
-    )
-  if not (len(area) == 2 and 0 < area[0] <= area[1] <= 1):
-    raise ValueError(f'expected area (low, high) within (0, 1], got {area}')
-  if not (len(ratio) == 2 and 0 < ratio[0] <= ratio[1] < math.inf):
-    raise ValueError(f'expected ratio (low, high) above 0, got {ratio}')
-  if interpolation not in _INTERPOLATIONS:
-    raise ValueError(
-      f'expected an interpolation among {", ".join(_INTERPOLATIONS)}; got '
-      f'{interpolation!r}'
-    )
-
-
 def train_view(
-  content: bytes, rng: np.random.Generator, recipe: Recipe
+  content: bytes, rng: np.random.Generator, image_size: int
 ) -> np.ndarray | None:
   """Returns a random crop of an image, flipped with probability 1/2.
 
@@ -73,33 +39,34 @@ def train_view(
   shape = read_shape(content)
   if shape is None:
     return None
-  crop = random_crop(rng, *shape, recipe.area, recipe.ratio)
+  crop = random_crop(rng, *shape)
   flip = rng.random() < 0.5
-  image = decode(content, min(crop[2:]) / recipe.image_size)
+  image = decode(content, min(crop[2:]) / image_size)
   if image is None:
     return None
   rows, columns = (
     _scale(crop[i], crop[i + 2], shape[i], image.shape[i]) for i in (0, 1)
   )
-  size = recipe.image_size
-  image = resize(image[rows, columns], size, size, recipe.interpolation)
+  image = cv2.resize(image[rows, columns], (image_size, image_size))
   return cv2.cvtColor(cv2.flip(image, 1) if flip else image, cv2.COLOR_BGR2RGB)
 
 
-def evaluation_view(content: bytes, recipe: Recipe) -> np.ndarray | None:
-  """Returns the center of an image after resizing its short side.
+def evaluation_view(
+  content: bytes, image_size: int, resize: int
+) -> np.ndarray | None:
+  """Returns the center of an image after resizing its short side to `resize`.
 
   The view is uint8 [S, S, 3], RGB; None if `content` does not decode.
   """
-  size, shape = recipe.image_size, read_shape(content)
+  size, shape = image_size, read_shape(content)
   if shape is None:
     return None
-  scale = recipe.resize / min(shape)
+  scale = resize / min(shape)
   image = decode(content, 1 / scale)
   if image is None:
     return None
   height, width = (max(round(side * scale), size) for side in shape)
-  image = resize(image, height, width, recipe.interpolation)
+  image = cv2.resize(image, (width, height))
   top, left = (height - size) // 2, (width - size) // 2
   image = image[top : top + size, left : left + size]
   return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -122,8 +89,7 @@ def random_crop(
   rng: np.random.Generator,
   height: int,
   width: int,
-  area: tuple[float, float],
-  ratio: tuple[float, float],
+  area: tuple[float, float] = AREA,
 ) -> tuple[int, int, int, int]:
   """Returns top, left, height and width of a random crop.
 
@@ -132,12 +98,12 @@ def random_crop(
   """
   for _ in range(_ATTEMPTS):
     target = height * width * rng.uniform(*area)
-    shape = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+    shape = math.exp(rng.uniform(*map(math.log, RATIO)))
     h, w = round(math.sqrt(target / shape)), round(math.sqrt(target * shape))
     if 1 <= h <= height and 1 <= w <= width:
       top, left = rng.integers((height - h + 1, width - w + 1)).tolist()
       return top, left, h, w
-  nearest = min(max(width / height, ratio[0]), ratio[1])
+  nearest = min(max(width / height, RATIO[0]), RATIO[1])
   h = max(min(height, round(width / nearest)), 1)
   w = max(min(width, round(height * nearest)), 1)
   return (height - h) // 2, (width - w) // 2, h, w
@@ -157,18 +123,6 @@ def decode(content: bytes, shrink: float = 1.0) -> np.ndarray | None:
     return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
   except cv2.error:  # such as a header with too many pixels
     return None
-
-
-def resize(
-  image: np.ndarray, height: int, width: int, interpolation: str
-) -> np.ndarray:
-  """Returns an image resized; 'area' is 'linear' where neither side shrinks."""
-  grows = height >= image.shape[0] and width >= image.shape[1]
-  if interpolation == 'area' and grows:
-    interpolation = 'linear'
-  return cv2.resize(
-    image, (width, height), interpolation=_INTERPOLATIONS[interpolation]
-  )
 
 
 def read_shape(content: bytes) -> tuple[int, int] | None:

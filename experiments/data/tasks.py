@@ -1,8 +1,9 @@
 """Streams of tasks: views of one data set, learned one after another.
 
-A stream depends on its arguments alone.
+A view is some of the classes with the pixels in another order: a few small
+arrays, so tasks share the examples in memory and one compiled step.
 
-T: number of tasks.
+T: number of tasks; B: examples of a batch; D: entries of one input.
 """
 
 from collections.abc import Callable
@@ -12,20 +13,34 @@ import math
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.data import cifar as cifar_lib
 from experiments.data import dataset
 from experiments.data import mnist
-from experiments.data import views
 
 SPLITS = ('train', 'validation', 'test')
+
+
+class Task(NamedTuple):
+  """One task: its classes and the order of its pixels."""
+
+  classes: tuple[int, ...]  # of the data set; the i-th is label i of the task
+  source: np.ndarray | None  # int32 [D]: pixel i is source[i] of the input
+
+
+class Views(NamedTuple):
+  """The views of all tasks, stacked."""
+
+  source: jax.Array | None  # int32 [T, D]
+  labels: jax.Array  # int32 [T, classes of the data set]
 
 
 class Stream(NamedTuple):
   """A stream of tasks, before any data is read."""
 
-  tasks: tuple[views.Task, ...]
+  tasks: tuple[Task, ...]
   num_base_classes: int  # of the data set
   example_shape: tuple[int, ...]
   augment: Callable[[jax.Array, jax.Array], jax.Array] | None
@@ -57,47 +72,29 @@ def permuted_mnist(
     forgetting in gradient-based neural networks".
     https://arxiv.org/abs/1312.6211
   """
-  _check(num_tasks, seed)
+  if num_tasks < 1:
+    raise ValueError(f'expected num_tasks >= 1, got {num_tasks}')
+  if seed < 0:
+    raise ValueError(f'expected seed >= 0, got {seed}')
   size, classes = math.prod(mnist.SHAPE), tuple(range(mnist.NUM_CLASSES))
   orders = [np.arange(size, dtype=np.int32)] + [
-    _generator(seed, task).permutation(size).astype(np.int32)
+    dataset.make_generator(seed, task).permutation(size).astype(np.int32)
     for task in range(1, num_tasks)
   ]
-  return _mnist(data_dir, [views.Task(classes, order) for order in orders])
+  return _mnist(data_dir, [Task(classes, order) for order in orders])
 
 
-def split_mnist(
-  *,
-  num_tasks: int,
-  classes_per_task: int,
-  seed: int | None,
-  data_dir: str | None,
-) -> Stream:
-  """Returns the classes of MNIST, some for each task, usually 5 x 2.
-
-  `seed` is that of the order of the classes; None for 0, 1, 2, ...
+def split_mnist(*, num_tasks: int, data_dir: str | None) -> Stream:
+  """Returns the digits of MNIST, two for each task, usually all five pairs.
 
   Reference:
     Zenke et al., 2017, "Continual learning through synaptic intelligence".
     https://arxiv.org/abs/1703.04200
   """
-  _check(num_tasks, seed or 0)
-  if classes_per_task < 2:
-    raise ValueError(
-      f'expected classes_per_task >= 2, got {classes_per_task}: one class '
-      'leaves nothing to tell apart'
-    )
-  if num_tasks * classes_per_task > mnist.NUM_CLASSES:
-    raise ValueError(
-      f'expected at most {mnist.NUM_CLASSES // classes_per_task} tasks of '
-      f'{classes_per_task} classes, for the data set has {mnist.NUM_CLASSES}; '
-      f'got num_tasks={num_tasks}'
-    )
-  order = np.arange(mnist.NUM_CLASSES)
-  if seed is not None:
-    order = _generator(seed, 0).permutation(mnist.NUM_CLASSES)
-  groups = order[: num_tasks * classes_per_task].reshape(num_tasks, -1)
-  return _mnist(data_dir, [views.Task(tuple(g), None) for g in groups.tolist()])
+  if not 1 <= num_tasks <= 5:
+    raise ValueError(f'expected num_tasks from 1 to 5, got {num_tasks}')
+  tasks = [Task((2 * i, 2 * i + 1), None) for i in range(num_tasks)]
+  return _mnist(data_dir, tasks)
 
 
 def cifar(
@@ -142,8 +139,7 @@ def cifar(
     )
 
   tasks = tuple(
-    views.Task(tuple(range(10 * i, 10 * i + 10)), None)
-    for i in range(num_tasks)
+    Task(tuple(range(10 * i, 10 * i + 10)), None) for i in range(num_tasks)
   )
   return Stream(tasks, 110, cifar_lib.SHAPE, ten.augment, load)
 
@@ -164,22 +160,39 @@ def read(stream: Stream) -> Tasks:
   return Tasks(stream, arrays, tuple(rows[t.classes] for t in stream.tasks))
 
 
-def make_views(stream: Stream) -> views.Views:
-  """Returns the views of all tasks of a stream."""
-  return views.make_views(stream.tasks, stream.num_base_classes)
+def make_views(stream: Stream) -> Views:
+  """Returns the stacked views of tasks; all have a source, or none."""
+  sources = [task.source for task in stream.tasks]
+  labels = np.zeros((len(sources), stream.num_base_classes), np.int32)
+  for row, task in zip(labels, stream.tasks, strict=True):
+    row[list(task.classes)] = np.arange(len(task.classes))
+  return Views(
+    None if sources[0] is None else jnp.stack(sources), jnp.asarray(labels)
+  )
 
 
-def _mnist(data_dir: str | None, tasks: Sequence[views.Task]) -> Stream:
+def see(
+  views: Views, task: jax.Array, examples: dataset.Examples
+) -> dataset.Examples:
+  """Returns examples of the data set as examples of a task, on the device.
+
+  Shapes:
+    task: int [], or [B] with a task for each example; from 0.
+    examples: [B, ...] and [B]; the result has the same shapes.
+  """
+  inputs, labels = examples
+  labels = views.labels[task, labels]
+  if views.source is None:
+    return dataset.Examples(inputs, labels)
+  flat = jnp.reshape(inputs, (inputs.shape[0], -1))  # [B, D]
+  source = views.source[task]  # [D] or [B, D]
+  if source.ndim == 1:
+    seen = flat.at[:, source[None]].get(mode='clip')[:, 0]
+  else:
+    seen = jnp.take_along_axis(flat, source, 1, mode='clip')
+  return dataset.Examples(jnp.reshape(seen, inputs.shape), labels)
+
+
+def _mnist(data_dir: str | None, tasks: Sequence[Task]) -> Stream:
   load = functools.partial(mnist.load, data_dir=data_dir)
   return Stream(tuple(tasks), mnist.NUM_CLASSES, mnist.SHAPE, None, load)
-
-
-def _generator(seed: int, task: int) -> np.random.Generator:
-  return np.random.Generator(np.random.Philox(key=[seed, task]))
-
-
-def _check(num_tasks: int, seed: int) -> None:
-  if num_tasks < 1:
-    raise ValueError(f'expected num_tasks >= 1, got {num_tasks}')
-  if seed < 0:
-    raise ValueError(f'expected seed >= 0, got {seed}')

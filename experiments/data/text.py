@@ -40,15 +40,13 @@ class Corpus(NamedTuple):
   vocabulary: vocabulary_lib.Vocabulary
 
 
-def kjv(*, unit: str, max_words: int | None) -> Corpus:
-  """Returns the King James Version, which is part of this package.
+def kjv() -> Corpus:
+  """Returns the bytes of the King James Version, part of this package.
 
-  The last 200,000 bytes are the test split, the 200,000 before validation. For
-  `unit` and `max_words` see `file`.
+  The last 200,000 bytes are the test split, the 200,000 before validation.
   """
   content = gzip.decompress(dataset.read_checked(KJV, KJV_SHA256))
-  text = np.frombuffer(content, np.uint8)
-  return _split(text, KJV_HELD_OUT, unit, max_words)
+  return _split(np.frombuffer(content, np.uint8), KJV_HELD_OUT)
 
 
 def enwik8(*, path: str, cache_dir: str | None) -> Corpus:
@@ -64,7 +62,7 @@ def enwik8(*, path: str, cache_dir: str | None) -> Corpus:
       f'expected {ENWIK8_BYTES:,} bytes in {path}, got {len(text):,}: it is '
       'not enwik8, or truncated'
     )
-  return _split(text, ENWIK8_HELD_OUT, 'byte', None)
+  return _split(text, ENWIK8_HELD_OUT)
 
 
 def wikitext103(*, path: str, cache_dir: str | None) -> Corpus:
@@ -79,40 +77,27 @@ def wikitext103(*, path: str, cache_dir: str | None) -> Corpus:
     for name in ('train', 'valid', 'test')
   ]
   prefix = _cache_path(files, cache_dir, 'wikitext103')
-  return _encode([_map(file) for file in files], 'space', None, prefix)
+  return _encode([_map(file) for file in files], prefix)
 
 
-def file(
-  *,
-  path: str,
-  unit: str,
-  max_words: int | None,
-  held_out: float,
-  cache_dir: str | None,
-) -> Corpus:
-  """Returns any text.
+def file(*, path: str, held_out: float, cache_dir: str | None) -> Corpus:
+  """Returns the bytes of any file.
 
   Args:
-    path: the file, possibly a `.gz`; UTF-8 if read by words.
-    unit: 'byte' | 'word'.
-    max_words: see `vocabulary.count`; None for bytes.
+    path: the file, possibly a `.gz`.
     held_out: share of the bytes, at the end, for each of validation and test.
-    cache_dir: folder for tokens; None: `.tokens` beside the file.
+    cache_dir: folder for the unpacked file; None: `.tokens` beside it.
   """
   if not 0 < held_out < 0.5:
     raise ValueError(f'expected held_out in (0, 0.5), got {held_out}')
-  source = _existing(path)
-  text = _map(source, cache_dir)
+  text = _map(_existing(path), cache_dir)
   num = int(held_out * len(text))
   if num < 2:
     raise ValueError(
       f'expected a text of which held_out={held_out} is 2 bytes or more, got '
       f'{len(text)} bytes in {path}'
     )
-  prefix = None
-  if unit == 'word':
-    prefix = _cache_path([source], cache_dir, f'words.{num}.{max_words}')
-  return _split(text, num, unit, max_words, prefix)
+  return _split(text, num)
 
 
 TEXTS = {
@@ -120,58 +105,24 @@ TEXTS = {
 }  # fmt: skip
 
 
-def _split(
-  text: np.ndarray,
-  num: int,
-  unit: str,
-  max_words: int | None,
-  prefix: pathlib.Path | None = None,
-) -> Corpus:
-  """Returns a text with `num` bytes in validation and test, or whole lines."""
-  if unit not in vocabulary_lib.UNITS:
-    raise ValueError(
-      f'expected unit, one of {vocabulary_lib.UNITS}, got {unit!r}'
-    )
+def _split(text: np.ndarray, num: int) -> Corpus:
+  """Returns a text with `num` bytes in each of validation and test."""
   cuts = [len(text) - 2 * num, len(text) - num]
-  if unit == 'byte':
-    if max_words is not None:
-      raise ValueError(
-        f"expected max_words None with unit='byte', got {max_words}"
-      )
-    return Corpus(*np.split(text, cuts), vocabulary_lib.BYTES)
-  begins = np.append(0, np.flatnonzero(text == ord('\n')) + 1)  # of lines
-  cuts = begins[np.minimum(np.searchsorted(begins, cuts), len(begins) - 1)]
-  if not 0 < cuts[0] < cuts[1] < len(text):
-    raise ValueError(
-      f'expected a text with lines shorter than {num} bytes, to be cut into '
-      "splits between them, got longer ones; take unit='byte'"
-    )
-  return _encode(np.split(text, cuts), 'punctuation', max_words, prefix)
+  return Corpus(*np.split(text, cuts), vocabulary_lib.BYTES)
 
 
-def _encode(
-  texts: Sequence[np.ndarray],
-  split: str,
-  max_words: int | None,
-  prefix: pathlib.Path | None,
-) -> Corpus:
+def _encode(texts: Sequence[np.ndarray], prefix: pathlib.Path) -> Corpus:
   """Returns three splits by words, cached in files that begin `prefix`."""
-  if prefix is None:
-    vocabulary = vocabulary_lib.count(
-      _lines(texts[0]), split=split, max_words=max_words
-    )
-    tokens = [vocabulary_lib.encode(vocabulary, _lines(t)) for t in texts]
-    return Corpus(*tokens, vocabulary)
   *paths, words = (
     prefix.with_name(f'{prefix.name}.{field}') for field in Corpus._fields
   )
   if not all(path.is_file() for path in (*paths, words)):
-    corpus = _encode(texts, split, max_words, None)
-    for path, tokens in zip(paths, corpus[:3], strict=True):
+    vocabulary = vocabulary_lib.count(_lines(texts[0]))
+    for path, text in zip(paths, texts, strict=True):
       with _written(path) as stream:
-        np.save(stream, tokens)
+        np.save(stream, vocabulary_lib.encode(vocabulary, _lines(text)))
     with _written(words) as stream:
-      stream.write(vocabulary_lib.to_json(corpus.vocabulary))
+      stream.write(vocabulary_lib.to_json(vocabulary))
   tokens = [np.load(path, mmap_mode='r') for path in paths]
   return Corpus(*tokens, vocabulary_lib.read(words))
 
@@ -182,8 +133,7 @@ def _lines(text: np.ndarray) -> Iterator[str]:
       yield line.decode('utf-8').removesuffix('\n')
     except UnicodeDecodeError as error:
       raise ValueError(
-        f'expected a text in UTF-8, got other bytes in line {number} '
-        f"({error}); unit='byte' takes any file"
+        f'expected a text in UTF-8, got other bytes in line {number} ({error})'
       ) from error
 
 

@@ -14,16 +14,12 @@ import numpy as np
 END = '<eos>'  # end of line
 UNKNOWN = '<unk>'
 UNITS = ('byte', 'word')
-SPLITS = ('space', 'punctuation')
-
-_PIECES = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")  # "don't" is one word
 
 
 class Vocabulary(NamedTuple):
   """The tokens of a text."""
 
   unit: str  # 'byte' | 'word'
-  split: str  # 'space' | 'punctuation': how a line is cut into words
   words: tuple[str, ...]  # token i is words[i]; () for bytes
 
   @property
@@ -37,50 +33,23 @@ class Vocabulary(NamedTuple):
     return np.min_scalar_type(self.size - 1)
 
 
-BYTES = Vocabulary('byte', 'space', ())
+BYTES = Vocabulary('byte', ())
 
 
-def count(
-  lines: Iterable[str], *, split: str, max_words: int | None
-) -> Vocabulary:
-  """Returns the words of a text: `<eos>` first, then by frequency.
+def count(lines: Iterable[str]) -> Vocabulary:
+  """Returns the words of a tokenized text: `<eos>`, then by frequency.
 
   Words of equal frequency are in order of first occurrence. `<unk>` is ranked
   like any other word if the text has it, and comes second otherwise.
 
   Example:
-    >>> count(['b a', 'a c'], split='space', max_words=None).words
+    >>> count(['b a', 'a c']).words
     ('<eos>', '<unk>', 'a', 'b', 'c')
-
-  Args:
-    lines: the training text.
-    split: 'space' for tokenized text, such as WikiText; 'punctuation' also
-      separates punctuation from words.
-    max_words: limit, `<eos>` and `<unk>` included; None for no limit.
   """
-  if split not in SPLITS:
-    raise ValueError(f'expected split, one of {SPLITS}, got {split!r}')
-  if max_words is not None and max_words < 3:
-    raise ValueError(f'expected max_words >= 3 or None, got {max_words}')
-  counter = collections.Counter(
-    word for line in lines for word in pieces(line, split)
-  )
+  counter = collections.Counter(word for line in lines for word in line.split())
   counter.pop(END, None)
-  words = [END] if UNKNOWN in counter else [END, UNKNOWN]
-  words = (words + [word for word, _ in counter.most_common()])[:max_words]
-  if UNKNOWN not in words:
-    words[-1] = UNKNOWN
-  return Vocabulary('word', split, tuple(words))
-
-
-def pieces(line: str, split: str) -> list[str]:
-  """Returns the words of a line.
-
-  Example:
-    >>> pieces("The LORD's word.", 'punctuation')
-    ['The', "LORD's", 'word', '.']
-  """
-  return line.split() if split == 'space' else _PIECES.findall(line)
+  first = [END] if UNKNOWN in counter else [END, UNKNOWN]
+  return Vocabulary('word', (*first, *(w for w, _ in counter.most_common())))
 
 
 def encode(vocabulary: Vocabulary, text: str | Iterable[str]) -> np.ndarray:
@@ -97,9 +66,7 @@ def encode(vocabulary: Vocabulary, text: str | Iterable[str]) -> np.ndarray:
   number = _numbers(vocabulary)
   unknown = number[UNKNOWN]
   tokens = (
-    number.get(word, unknown)
-    for line in text
-    for word in (*pieces(line, vocabulary.split), END)
+    number.get(word, unknown) for line in text for word in (*line.split(), END)
   )
   return np.fromiter(tokens, vocabulary.dtype)
 
@@ -128,8 +95,8 @@ def read(path: str | os.PathLike[str]) -> Vocabulary:
   try:
     fields = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
     vocabulary = Vocabulary(**{**fields, 'words': tuple(fields['words'])})
-    if vocabulary.unit not in UNITS or vocabulary.split not in SPLITS:
-      raise ValueError(f'{vocabulary.unit!r}, {vocabulary.split!r}')
+    if vocabulary.unit not in UNITS:
+      raise ValueError(f'{vocabulary.unit!r}')
   except FileNotFoundError as error:
     raise ValueError(
       f'expected a vocabulary in {path}; there is no such file'
@@ -148,7 +115,7 @@ def check_same(
   if saved == current:
     return
   found = ' there, '.join(
-    f'{v.size} tokens ({v.unit}, {v.split})' for v in (saved, current)
+    f'{v.size} tokens ({v.unit})' for v in (saved, current)
   )
   for i, (old, new) in enumerate(zip(saved.words, current.words)):  # noqa: B905
     if old != new:

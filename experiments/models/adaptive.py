@@ -31,7 +31,6 @@ class Vocabulary(NamedTuple):
   d_embed: int  # E of the shortlist
   cutoffs: tuple[int, ...]  # the first word of each tail
   div_val: int  # E of tail i is d_embed // div_val**i
-  tie_embeddings: bool  # the softmax uses the input embeddings
   tie_projections: tuple[bool, ...]  # for each cluster
 
   @property
@@ -79,7 +78,7 @@ def check(vocabulary: Vocabulary) -> None:
 
 
 class AdaptiveEmbedding(hk.Module):
-  """Embeddings of words; the softmax may share the tables."""
+  """Embeddings of words; the softmax shares the tables."""
 
   def __init__(self, vocabulary: Vocabulary, name: str = 'embedding'):
     super().__init__(name=name)
@@ -88,7 +87,13 @@ class AdaptiveEmbedding(hk.Module):
   def parameters(self) -> tuple[list[jax.Array], list[jax.Array]]:
     """Returns tables, each [V_i, E_i], and projections, each [E_i, D]."""
     vocabulary = self._vocabulary
-    return _get_tables(vocabulary), [
+    tables = [
+      hk.get_parameter(
+        f'embeddings_{i}', shape, jnp.float32, transformer_layer.INIT
+      )
+      for i, shape in enumerate(vocabulary.tables)
+    ]
+    return tables, [
       _get_projection(i, width, vocabulary.d_model)
       for i, (_, width) in enumerate(vocabulary.tables)
       if vocabulary.is_projected
@@ -174,8 +179,6 @@ class AdaptiveSoftmax(hk.Module):
     """Returns a function per cluster: x [N, D] to logits [N, ...]."""
     vocabulary = self._vocabulary
     tables, projections = self._embedding.parameters()
-    if not vocabulary.tie_embeddings:
-      tables = _get_tables(vocabulary)
     biases = [
       hk.get_parameter(f'bias_{i}', [num_words], jnp.float32, jnp.zeros)
       for i, (num_words, _) in enumerate(vocabulary.tables)
@@ -208,15 +211,6 @@ class AdaptiveSoftmax(hk.Module):
       functools.partial(_logits, projection, words)
       for projection, words in zip(projections, parts, strict=True)
     ]
-
-
-def _get_tables(vocabulary: Vocabulary) -> list[jax.Array]:
-  return [
-    hk.get_parameter(
-      f'embeddings_{i}', shape, jnp.float32, transformer_layer.INIT
-    )
-    for i, shape in enumerate(vocabulary.tables)
-  ]
 
 
 def _get_projection(i: int, width: int, d_model: int) -> jax.Array:

@@ -4,7 +4,7 @@ The parameters of all heads exist from the start, concatenated along the last
 axis of the output layer, so one compiled step serves every task.
 
 Shapes:
-  B: examples; C: classes of a task; H: number of heads, 1 or one a task.
+  B: examples; C: classes of a task; H: number of heads.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,6 @@ class Heads(NamedTuple):
   # task: int [], or [B] with one for each example; from 0.
   apply: Callable[..., tuple[jax.Array, Any]]
   paths: frozenset[str]  # of the parameters of the heads
-  are_per_task: bool  # otherwise shared
   # (params, task) -> by path, the boolean masks of the task's head
   masks: Callable[[Any, Any], dict[str, jax.Array]]
 
@@ -50,7 +49,7 @@ def make_heads(
     make_network: from a number of classes to a network.
     inputs: an array or its shape and dtype.
     num_classes: C.
-    num_heads: H; 1 for a head shared by all tasks.
+    num_heads: H.
 
   Raises:
     ValueError: If the heads' parameters cannot be identified.
@@ -74,8 +73,6 @@ def make_heads(
     )
 
   def apply(params, state, key, inputs, is_training, task):
-    if num_heads == 1:
-      return one.apply(params, state, key, inputs, is_training)
     if jnp.ndim(task) == 0:
       own = {
         path: lax.dynamic_slice_in_dim(
@@ -94,18 +91,13 @@ def make_heads(
     found = {}
     for path, x in select_lib.pick(params, paths).items():
       head = jnp.arange(x.shape[-1]) // num_classes
-      is_own = (head == task) if num_heads > 1 else jnp.ones_like(head, bool)
       found[path] = jnp.broadcast_to(
-        jnp.expand_dims(is_own, range(x.ndim - 1)), x.shape
+        jnp.expand_dims(head == task, range(x.ndim - 1)), x.shape
       )
     return found
 
   return Heads(
-    lambda key, inputs: all_.init(key, inputs, True),
-    apply,
-    paths,
-    num_heads > 1,
-    masks,
+    lambda key, inputs: all_.init(key, inputs, True), apply, paths, masks
   )
 
 

@@ -1,4 +1,4 @@
-"""Residual networks: ResNet-50 and -18, for CIFAR ResNet-32 and WRN-22-2.
+"""Residual networks: ResNet-50, and for CIFAR ResNet-32 and WRN-22-2.
 
 Convolutions have no bias. In ResNets, the last batch normalization of each
 block has an initial scale of zero, so each block starts as its shortcut.
@@ -44,18 +44,6 @@ def resnet50(
   )
 
 
-def resnet18(
-  *, stem: str, num_classes: int, compute_dtype: str
-) -> hk.TransformedWithState:
-  """Returns ResNet-18, for ImageNet or CIFAR; see `resnet50`.
-
-  Args:
-    stem: 'imagenet' (7x7 convolution and pooling, stride 4 in all) or 'cifar'
-      (3x3 convolution of stride 1).
-  """
-  return _resnet(_basic, (2, 2, 2, 2), 64, stem, num_classes, compute_dtype)
-
-
 def resnet32(
   *, num_classes: int, compute_dtype: str
 ) -> hk.TransformedWithState:
@@ -66,9 +54,7 @@ def resnet32(
 
   Differs from the paper: initialization as in `resnet50`.
   """
-  return _resnet(
-    _basic_padded, (5, 5, 5), 16, 'cifar', num_classes, compute_dtype
-  )
+  return _resnet(_basic, (5, 5, 5), 16, 'cifar', num_classes, compute_dtype)
 
 
 def _resnet(
@@ -79,8 +65,6 @@ def _resnet(
   num_classes: int,
   compute_dtype: str,
 ) -> hk.TransformedWithState:
-  if stem not in STEMS:
-    raise ValueError(f'expected stem out of {sorted(STEMS)}, got {stem!r}')
 
   def forward(images, is_training):
     kernel, stride = STEMS[stem]
@@ -116,26 +100,15 @@ def _bottleneck(x, is_training, channels, stride):
 
 
 def _basic(x, is_training, channels, stride):
-  """Two 3x3 convolutions, the first with the stride."""
-  shortcut = _projection(x, is_training, channels, stride)
-  x = _residual(x, is_training, channels, stride)
-  return jax.nn.relu(x + shortcut)
-
-
-def _basic_padded(x, is_training, channels, stride):
-  """As `_basic`, with a shortcut without weights."""
+  """Two 3x3 convolutions, the first with the stride; no weights beside them."""
   shortcut = x[:, ::stride, ::stride]
   new = channels - x.shape[-1]
   shortcut = jnp.pad(shortcut, ((0, 0), (0, 0), (0, 0), (new // 2, new // 2)))
-  x = _residual(x, is_training, channels, stride)
-  return jax.nn.relu(x + shortcut)
-
-
-def _residual(x, is_training, channels, stride):
   x = layers.conv(x, channels, 3, stride=stride, name='conv_1')
   x = jax.nn.relu(layers.batch_norm(x, is_training, name='norm_1'))
   x = layers.conv(x, channels, 3, name='conv_2')
-  return layers.batch_norm(x, is_training, zero_scale=True, name='norm_2')
+  x = layers.batch_norm(x, is_training, zero_scale=True, name='norm_2')
+  return jax.nn.relu(x + shortcut)
 
 
 def _projection(x, is_training, channels, stride):

@@ -17,21 +17,13 @@ MASKED = -1e30  # score; infinity would give NaN gradients
 
 
 class Settings(NamedTuple):
-  """Sizes and computation of the layers."""
+  """Sizes and dropout rates of a layer."""
 
-  num_layers: int
-  d_model: int
   num_heads: int
   d_head: int
   d_inner: int
   dropout: float
   attention_dropout: float
-  pre_norm: bool
-  tie_biases: bool
-  clamp_len: int | None
-  same_length: bool
-  compute_dtype: str  # of products
-  remat: bool
 
 
 class Biases(NamedTuple):
@@ -81,7 +73,7 @@ class Attention(hk.Module):
     x: jax.Array,
     memory: jax.Array,
     positions: jax.Array,
-    biases: Biases | None,
+    biases: Biases,
     mask: jax.Array,
     is_training: bool,
   ) -> jax.Array:
@@ -91,19 +83,12 @@ class Attention(hk.Module):
       x: [B, T, D].
       memory: x in the previous segments, [B, M, D].
       positions: [K, D], see `embed_distances`.
-      biases: shared by all layers; None for the layer's own.
       mask: bool [B, 1, T, K], see `visible`; True at each query's own key.
       is_training: enables dropout.
     """
-    settings, norm = self._settings, _norm()
     keys = jnp.concatenate([memory.astype(x.dtype), x], axis=1)  # [B, K, D]
-    if settings.pre_norm:
-      keys = norm(keys)
-    queries = keys[:, memory.shape[1] :]
-    biases = biases or get_biases(self._settings)
-    attended = self._attend(queries, keys, positions, biases, mask, is_training)
-    x += drop(attended, settings.dropout, is_training)
-    return x if settings.pre_norm else norm(x)
+    attended = self._attend(x, keys, positions, biases, mask, is_training)
+    return _norm(x + drop(attended, self._settings.dropout, is_training))
 
   @hk.name_like('__call__')
   def _attend(self, queries, keys, positions, biases, mask, is_training):
@@ -143,22 +128,21 @@ class _FeedForward(hk.Module):
     self._settings = settings
 
   def __call__(self, x, is_training):
-    settings, norm = self._settings, _norm()
-    y = norm(x) if settings.pre_norm else x
-    y = jax.nn.relu(_linear(settings.d_inner, 'linear_0', True)(y))
+    settings = self._settings
+    y = jax.nn.relu(_linear(settings.d_inner, 'linear_0', True)(x))
     y = drop(y, settings.dropout, is_training)
-    y = _linear(settings.d_model, 'linear_1', True)(y)
-    x += drop(y, settings.dropout, is_training)
-    return x if settings.pre_norm else norm(x)
+    y = _linear(x.shape[-1], 'linear_1', True)(y)
+    return _norm(x + drop(y, settings.dropout, is_training))
 
 
 def _linear(width: int, name: str, with_bias: bool = False) -> hk.Module:
   return layers.Linear(width, with_bias, w_init=INIT, name=name)
 
 
-def _norm() -> hk.LayerNorm:
-  scale_init = hk.initializers.RandomNormal(0.02, 1.0)
-  return hk.LayerNorm(-1, True, True, scale_init=scale_init, name='layer_norm')
+def _norm(x: jax.Array) -> jax.Array:
+  init = hk.initializers.RandomNormal(0.02, 1.0)
+  norm = hk.LayerNorm(-1, True, True, scale_init=init, name='layer_norm')
+  return norm(x)
 
 
 def drop(x: jax.Array, rate: float, is_training: bool) -> jax.Array:

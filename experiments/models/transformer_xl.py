@@ -6,7 +6,6 @@ layer, and T marks matrices that are transposed there:
 
   embedding/embeddings_i      word_emb.emb_layers.i.weight
   embedding/projection_i      word_emb.emb_projs.i, T
-  softmax/embeddings_i        crit.out_layers.i.weight, where not tied
   softmax/projection_i        crit.out_projs.i, where not tied
   softmax/bias_i              crit.out_layers.i.bias
   softmax/cluster_embeddings  crit.cluster_weight, last row for the first tail
@@ -73,9 +72,6 @@ def transformer_xl(
   d_embed: int,
   dropout: float,
   attention_dropout: float,
-  pre_norm: bool,
-  tie_biases: bool,
-  tie_embeddings: bool,
   tie_projections: tuple[bool, ...],
   cutoffs: tuple[int, ...],
   div_val: int,
@@ -86,22 +82,18 @@ def transformer_xl(
 ) -> TransformerXL:
   """Returns the model; the memory length is that of the memory given.
 
+  Input and softmax share the embeddings, and all layers the biases of the
+  queries. A sub-layer's output is normalized, not its input.
+
   Args:
     vocab_size: V.
-    num_layers: at least 1.
     d_model: D, even.
-    num_heads: H.
     d_head: width of a head.
     d_inner: hidden width of the feed-forward network.
     d_embed: width of the shortlist's embeddings; D in all published models.
     dropout: of embeddings, positions, and outputs of sub-layers.
     attention_dropout: of attention probabilities.
-    pre_norm: normalize the input of a sub-layer instead of its output; the last
-      layer's output is not normalized then, as in the released model.
-    tie_biases: share `r_w_bias` and `r_r_bias` among layers, as in the released
-      PyTorch model.
-    tie_embeddings: share embeddings between input and softmax.
-    tie_projections: likewise projections, per cluster; (False, True, ...) in
+    tie_projections: share projections too, per cluster; (False, True, ...) in
       the released scripts.
     cutoffs: first word of each tail of the adaptive softmax; () for the full
       softmax.
@@ -117,36 +109,30 @@ def transformer_xl(
     fixed-length context". https://arxiv.org/abs/1901.02860
   """
   vocabulary = adaptive.Vocabulary(
-    vocab_size, d_model, d_embed, tuple(cutoffs), div_val, tie_embeddings,
+    vocab_size, d_model, d_embed, tuple(cutoffs), div_val,
     tuple(tie_projections),
   )  # fmt: skip
   settings = transformer_layer.Settings(
-    num_layers, d_model, num_heads, d_head, d_inner, dropout, attention_dropout,
-    pre_norm, tie_biases, clamp_len, same_length, compute_dtype, remat,
-  )  # fmt: skip
-  _check(settings)
+    num_heads, d_head, d_inner, dropout, attention_dropout
+  )
+  _check(settings, num_layers, d_model, clamp_len, compute_dtype)
   adaptive.check(vocabulary)
-  return _functions(vocabulary, settings)
-
-
-def _functions(vocabulary, settings) -> TransformerXL:
-  """Returns the pure functions of a model."""
-
-  @hk.transform
-  def applied(*arguments):
-    return _Net(vocabulary, settings)(*arguments)
-
-  @hk.transform
-  def predicted(*arguments):
-    return _Net(vocabulary, settings).predict(*arguments)
+  make_net = functools.partial(
+    _Net, vocabulary, settings, clamp_len, same_length, compute_dtype, remat
+  )
 
   def empty(batch_size: int, memory_len: int) -> Memory:
-    shape = (batch_size, memory_len, settings.d_model)
-    hidden = tuple(
-      jnp.zeros(shape, settings.compute_dtype)
-      for _ in range(settings.num_layers)
-    )
+    shape = (batch_size, memory_len, d_model)
+    hidden = tuple(jnp.zeros(shape, compute_dtype) for _ in range(num_layers))
     return Memory(hidden, jnp.zeros(batch_size, jnp.int32))
+
+  return _functions(make_net, empty)
+
+
+def _functions(make_net, empty) -> TransformerXL:
+  """Returns the pure functions of a network."""
+  applied = hk.transform(lambda *arguments: make_net()(*arguments))
+  predicted = hk.transform(lambda *arguments: make_net().predict(*arguments))
 
   def init(key):
     tokens = jnp.zeros((1, 1), jnp.int32)
@@ -167,9 +153,13 @@ def _functions(vocabulary, settings) -> TransformerXL:
 class _Net(hk.Module):
   """Embedding, layers, softmax."""
 
-  def __init__(self, vocabulary, settings):
+  def __init__(
+    self, vocabulary, settings, clamp_len, same_length, compute_dtype, remat
+  ):
     super().__init__(name='transformer_xl')
     self._vocabulary, self._settings = vocabulary, settings
+    self._clamp_len, self._same_length = clamp_len, same_length
+    self._dtype, self._remat = jnp.dtype(compute_dtype), remat
 
   def __call__(self, tokens, targets, memory, is_training):
     x, memory, softmax = self._hidden(tokens, memory, is_training)
@@ -185,27 +175,24 @@ class _Net(hk.Module):
   @hk.name_like('__call__')
   def _hidden(self, tokens, memory, is_training):
     """Returns the last layer's output, the memory after it, and the softmax."""
-    settings = self._settings
-    dtype = jnp.dtype(settings.compute_dtype)
+    settings, dtype = self._settings, self._dtype
     tokens = jnp.asarray(tokens)
     embedding = adaptive.AdaptiveEmbedding(self._vocabulary)
     softmax = adaptive.AdaptiveSoftmax(self._vocabulary, embedding)
     num_queries, memory_len = tokens.shape[1], memory.hidden[0].shape[1]
-    if settings.same_length and not memory_len:
+    if self._same_length and not memory_len:
       raise ValueError(
         'expected a memory of at least 1 with same_length, for each token '
         "attends to as many as the memory's length; got none"
       )
     mask = transformer_layer.visible(
-      memory.length, num_queries, memory_len, settings.same_length
+      memory.length, num_queries, memory_len, self._same_length
     )
     positions = transformer_layer.embed_distances(
-      memory_len + num_queries, settings.d_model, settings.clamp_len
+      memory_len + num_queries, self._vocabulary.d_model, self._clamp_len
     ).astype(dtype)
     positions = transformer_layer.drop(positions, settings.dropout, is_training)
-    biases = None
-    if settings.tie_biases:
-      biases = transformer_layer.get_biases(settings)
+    biases = transformer_layer.get_biases(settings)
     x = embedding(tokens).astype(dtype)
     x = transformer_layer.drop(x, settings.dropout, is_training)
     hidden = []
@@ -214,7 +201,7 @@ class _Net(hk.Module):
         hidden.append(_push(before, x))
         layer = transformer_layer.Layer(settings, f'layer_{i}')
         run = functools.partial(layer, is_training=is_training)
-        if settings.remat and is_training and not hk.running_init():
+        if self._remat and is_training and not hk.running_init():
           run = hk.remat(run)
         x = run(x, jax.lax.stop_gradient(before), positions, biases, mask)
     x = transformer_layer.drop(x, settings.dropout, is_training)
@@ -239,25 +226,30 @@ def _precision(dtype) -> Iterator[None]:
     yield
 
 
-def _check(settings: transformer_layer.Settings) -> None:
+def _check(
+  settings: transformer_layer.Settings,
+  num_layers: int,
+  d_model: int,
+  clamp_len: int | None,
+  compute_dtype: str,
+) -> None:
   """Raises ValueError if a size or rate is out of range."""
+  sizes = {'num_layers': num_layers, 'd_model': d_model, **settings._asdict()}
   for name in ('num_layers', 'd_model', 'num_heads', 'd_head', 'd_inner'):
-    if (size := getattr(settings, name)) < 1:
-      raise ValueError(f'expected {name} >= 1, got {size}')
-  if settings.d_model % 2:
+    if sizes[name] < 1:
+      raise ValueError(f'expected {name} >= 1, got {sizes[name]}')
+  if d_model % 2:
     raise ValueError(
       'expected an even d_model, for positions are sines and cosines, got '
-      f'{settings.d_model}'
+      f'{d_model}'
     )
   for name in ('dropout', 'attention_dropout'):
-    if not 0 <= (rate := getattr(settings, name)) < 1:
-      raise ValueError(f'expected 0 <= {name} < 1, got {rate}')
-  if settings.clamp_len is not None and settings.clamp_len < 1:
-    raise ValueError(
-      f'expected clamp_len >= 1 or None, got {settings.clamp_len}'
-    )
-  if settings.compute_dtype not in layers.COMPUTE_DTYPES:
+    if not 0 <= sizes[name] < 1:
+      raise ValueError(f'expected 0 <= {name} < 1, got {sizes[name]}')
+  if clamp_len is not None and clamp_len < 1:
+    raise ValueError(f'expected clamp_len >= 1 or None, got {clamp_len}')
+  if compute_dtype not in layers.COMPUTE_DTYPES:
     raise ValueError(
       f'expected compute_dtype out of {layers.COMPUTE_DTYPES}, got '
-      f'{settings.compute_dtype!r}'
+      f'{compute_dtype!r}'
     )

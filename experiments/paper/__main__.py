@@ -1,12 +1,12 @@
 """Tables and plots of the papers, from run folders.
 
   python -m experiments.paper --runs=DIR --out=DIR [--table=NAME ...]
-      [--stored=DIR] [--latex]
+      [--stored=DIR]
 
 Reads the run folders below `--runs` and writes, for each table with a run (or
 each `--table`), the result of each seed as NAME.csv and the plots NAME_KIND.png
-into `--out`, with `--latex` NAME.tex too. Beside the folder, OUT.md shows all
-tables in it; a text NAME.md in the folder is a remark for that page, by hand.
+into `--out`. Beside the folder, OUT.md shows all tables in it; a text NAME.md
+in the folder is a remark for that page, by hand.
 Cells without runs are those of the CSV files in `--stored`; without `--runs`
 all are.
 """
@@ -18,7 +18,6 @@ import sys
 
 import pandas as pd
 
-from experiments import build
 from experiments import rundir
 from experiments.paper import fill
 from experiments.paper import plots
@@ -38,7 +37,6 @@ def main(arguments: Sequence[str]) -> int:
   given = _parse(arguments)
   out, code, num_written = pathlib.Path(given.out), 0, 0
   try:
-    names = _check_names(given.table)
     runs, left = runs_lib.read(given.runs) if given.runs else ([], [])
     stored = pathlib.Path(given.stored) if given.stored else None
     if stored and not list(stored.glob('*.csv')):
@@ -48,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
   for path, why in left:
     _report(f'left out {path}: {why}')
   frame = runs_lib.to_frame(runs)
-  for name in names or tables_lib.TABLES:
+  for name in given.table or tables_lib.TABLES:
     table = tables_lib.TABLES[name]
     try:
       results, notes = fill.fill(table, runs, frame)
@@ -59,8 +57,8 @@ def main(arguments: Sequence[str]) -> int:
       continue
     for note in notes:
       _report(note)
-    if names or len(results):
-      _write(table, results, runs, out, given.latex)
+    if given.table or len(results):
+      _write(table, results, runs, out)
       num_written += 1
   if num_written:
     page = render.page(out).encode()
@@ -70,27 +68,14 @@ def main(arguments: Sequence[str]) -> int:
   return code
 
 
-def _write(table, results: pd.DataFrame, runs, out: pathlib.Path, latex: bool):
-  """Writes the results, the plots and, if wanted, LaTeX of a table."""
+def _write(table, results: pd.DataFrame, runs, out: pathlib.Path):
+  """Prints a table and writes its results and plots."""
   cells = fill.summarize(table, results)
   text = render.to_markdown(render.wide(table, cells), len(table.headings))
   print(f'{table.title}\n\n{text}\n')
   out.mkdir(parents=True, exist_ok=True)
   fill.write(results, out / f'{table.name}.csv')
   plots.save(plots.of_table(table, cells, results, runs), out, f'{table.name}_')
-  if latex:
-    content = render.to_latex(table, cells).encode()
-    rundir.write_bytes(out / f'{table.name}.tex', content)
-
-
-def _check_names(names: Sequence[str]) -> list[str]:
-  for name in names:
-    if name not in tables_lib.TABLES:
-      raise ValueError(
-        f'expected --table, one of {", ".join(tables_lib.TABLES)}, got {name!r}'
-        + build.did_you_mean(name, tables_lib.TABLES)
-      )
-  return list(names)
 
 
 def _report(message: object) -> int:
@@ -100,13 +85,16 @@ def _report(message: object) -> int:
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--runs', help='folder of the runs')
-  parser.add_argument('--stored', help='folder of CSV files')
-  parser.add_argument('--out', required=True, help='folder to write to')
+  path = rundir.user_path
+  parser.add_argument('--runs', type=path, help='folder of the runs')
+  parser.add_argument('--stored', type=path, help='folder of CSV files')
   parser.add_argument(
-    '--table', action='append', default=[], help='repeat it for several'
+    '--out', type=path, required=True, help='folder to write to'
   )
-  parser.add_argument('--latex', action='store_true', help='write NAME.tex')
+  parser.add_argument(
+    '--table', action='append', choices=tables_lib.TABLES, default=[],
+    metavar='NAME', help='repeat it for several',
+  )  # fmt: skip
   given = parser.parse_args(arguments)
   if not given.runs and not given.stored:
     parser.error('expected --runs or --stored, got neither')

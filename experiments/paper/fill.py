@@ -43,11 +43,9 @@ def fill(
 ) -> tuple[pd.DataFrame, list[str]]:
   """Returns the results of a table, and notes on unknown costs.
 
-  `frame` is `runs.to_frame` of the runs.
-
-  Raises:
-    ValueError: If two networks are the same network of one cell, or networks
-      differ in a config key that is neither row nor column; names the key.
+  `frame` is `runs.to_frame` of the runs. Raises ValueError if two networks are
+  the same network of one cell, or networks differ in a config key that is
+  neither row nor column; names the key.
   """
   own, keys = runs_lib.select(frame, table.where), [*table.headings, 'column']
   names, found, notes = [*keys, *_FIELDS, 'run'], [], {}

@@ -7,6 +7,7 @@ file that needs no other file and no network.
 """
 
 import argparse
+from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import json
@@ -29,6 +30,7 @@ from experiments.paper import runs as runs_lib
 from experiments.paper import sweep as sweep_lib
 from experiments.paper import table as table_lib
 from experiments.paper import tables as tables_lib
+from experiments.sweep import status as status_lib
 
 USER_ERROR = 2  # exit code
 FILES = pathlib.Path(__file__).parent / 'page'
@@ -50,7 +52,7 @@ _SPARK = markupsafe.Markup(
   'role="img" aria-label="training loss"><polyline points="{}"/></svg>'
 )
 
-Groups = dict[str, list[sweep_lib.Seen]]  # the seeds of each network
+Groups = dict[str, list[runs_lib.Run]]  # the seeds of each network
 
 
 def make_page(sweep: sweep_lib.Sweep) -> str:
@@ -59,15 +61,16 @@ def make_page(sweep: sweep_lib.Sweep) -> str:
     loader=jinja2.FileSystemLoader(FILES), autoescape=True
   )
   groups: Groups = {}
-  for seen in sweep.seen:
-    groups.setdefault(sweep_lib.group_of(seen.name), []).append(seen)
-  ended = [seen for seen in sweep.seen if seen.run]
-  runs = [seen.run for seen in ended]
+  ended = {}
+  for name, run in sweep.runs.items():
+    groups.setdefault(sweep_lib.group_of(name), []).append(run)
+    if run.state.status in status_lib.ENDED:
+      ended[name] = run
+  runs, names = list(ended.values()), list(map(sweep_lib.group_of, ended))
   frame = runs_lib.to_frame(runs)
   if len(frame):
-    names = [sweep_lib.group_of(ended[i].name) for i in frame.run]
-    frame = frame.assign(group=names)
-  statuses = pd.Series([seen.state.status for seen in sweep.seen])
+    frame = frame.assign(group=[names[i] for i in frame.run])
+  statuses = pd.Series([run.state.status for run in sweep.runs.values()])
   title, of = f'Runs in {sweep.path.resolve().name}', ''
   if sweep.plan is not None:
     title = f'Sweep {sweep.plan["sweep"]}'.strip()
@@ -75,7 +78,7 @@ def make_page(sweep: sweep_lib.Sweep) -> str:
   notes, table = list(sweep.notes), _runs_table(sweep, groups, frame)
   return environment.get_template('page.html').render(
     title=title,
-    subtitle=f'{len(sweep.seen)} runs{of}',
+    subtitle=f'{len(sweep.runs)} runs{of}',
     counts=statuses.value_counts(sort=False).to_dict(),
     rerun=sweep_lib.whole(sweep),
     runs_table=table,
@@ -89,19 +92,20 @@ def make_page(sweep: sweep_lib.Sweep) -> str:
 def main(arguments: Sequence[str]) -> int:
   """Runs the command, and returns the exit code."""
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--runs', required=True, help='folder of the sweep')
+  parser.add_argument(
+    '--runs', type=rundir.user_path, required=True, help='folder of the sweep'
+  )
   parser.add_argument('--out', required=True, help='file to write')
   given = parser.parse_args(arguments)
-  out = pathlib.Path(given.out)
   try:
+    out = rundir.out_file(given.out)
     sweep = sweep_lib.read(given.runs)
     content = make_page(sweep).encode()
-    out.parent.mkdir(parents=True, exist_ok=True)
     rundir.write_bytes(out, content)
   except (ValueError, OSError) as error:
     print(f'experiments.paper.page: {error}', file=sys.stderr)
     return USER_ERROR
-  print(f'Written to {out}: {len(sweep.seen)} runs')
+  print(f'Written to {out}: {len(sweep.runs)} runs')
   return 0
 
 
@@ -118,20 +122,21 @@ def _runs_table(
       trained = frame[(frame.group == name) & (frame.status == 'done')]
       trained = trained[trained.share.isna()]
     link = markupsafe.Markup('<a href="#{0}">{0}</a>').format(name)
-    alphas = [seen.config['powerprop']['alpha'] for seen in own if seen.config]
+    alphas = [run.config['powerprop']['alpha'] for run in own if run.config]
     numbers = {'alpha': f'{alphas[0]:g}' if alphas else ''}
     for m in known:
       text = render.text(m, trained[m].mean(), trained[m].std())
       numbers[render.LABELS[m]] = text
     numbers['seeds'], cost = len(trained), {}
     with contextlib.suppress(StopIteration, ValueError):  # unknown costs
-      config = next(seen.run.config for seen in own if seen.run)
-      cost = costs.of_network(config)
+      cost = costs.of_network(next(
+        run.config for run in own if run.state.status in status_lib.ENDED
+      ))  # fmt: skip
     for key, (heading, form) in _COSTS.items():
       numbers[heading] = form.format(cost[key]) if key in cost else ''
     seconds = trained.seconds.sum() if len(trained) else 0
     numbers |= {'seconds': f'{seconds:.0f}', 'loss': _spark(own)}
-    state = {'run': link, 'status': status([seen.state for seen in own])}
+    state = {'run': link, 'status': status([run.state for run in own])}
     rows.append({**state, **words.loc[name], **numbers})
   return 2 + words.shape[1], pd.DataFrame(rows, dtype=object)
 
@@ -140,7 +145,7 @@ def _varying(sweep: sweep_lib.Sweep, groups: Groups) -> pd.DataFrame:
   """Returns the facts and overrides that differ among groups, as texts."""
   rows = {}
   for name, own in groups.items():
-    config = next((seen.config for seen in own if seen.config), None)
+    config = next((run.config for run in own if run.config), None)
     known = runs_lib.flatten([config]).iloc[0].to_dict() if config else {}
     rows[name] = (table_lib.facts(config) if config else {}) | known
   plan = sweep.plan or {'runs': ()}
@@ -156,10 +161,10 @@ def _varying(sweep: sweep_lib.Sweep, groups: Groups) -> pd.DataFrame:
   return texts.loc[:, texts.replace('', None).nunique() > 1]
 
 
-def _spark(own: Sequence[sweep_lib.Seen]) -> str:
+def _spark(own: Sequence[runs_lib.Run]) -> str:
   """Returns a small curve of the logarithm of the training loss."""
-  rows = next((seen.rows for seen in own if seen.rows), ())
-  losses = [row.get('loss', np.nan) for row in rows if row['split'] == 'train']
+  run = next((run for run in own if run.rows), own[0])
+  losses = [row.get('loss', np.nan) for row in runs_lib.of_split(run, 'train')]
   y = np.log(np.clip([x for x in losses if np.isfinite(x)], 1e-9, None))
   if len(y) < 2:
     return ''
@@ -229,14 +234,9 @@ def _own_table(frame: pd.DataFrame) -> table_lib.Table:
 
 
 def _details(
-  sweep: sweep_lib.Sweep, name: str, own: Sequence[sweep_lib.Seen]
+  sweep: sweep_lib.Sweep, name: str, own: Sequence[runs_lib.Run]
 ) -> dict[str, Any]:
-  lines = [
-    lines_lib.Line('', one.name, runs_lib.Run(
-      one.path, one.config, one.state.status, '', {}, list(one.rows)
-    ))
-    for one in own if one.config
-  ]  # fmt: skip
+  lines = [lines_lib.Line('', one.path.name, one) for one in own if one.config]
   shown = next((one for one in own if one.config), own[0])
   return {
     'name': name,
@@ -249,7 +249,7 @@ def _details(
         'path': str(one.path),
         'status': status([one.state]),
         'message': one.state.message,
-        'facts': _facts(one),
+        'facts': _facts(one.summary),
         'command': sweep.commands.get(one.path, ''),
       }
       for one in own
@@ -257,9 +257,8 @@ def _details(
   }
 
 
-def _facts(seen: sweep_lib.Seen) -> str:
+def _facts(summary: Mapping[str, Any]) -> str:
   """Returns a line on how long and on which device a run was trained."""
-  summary = seen.run.summary if seen.run else {}
   device, found = summary.get('device') or {}, summary.get('versions') or {}
   found = [f'{name} {version}' for name, version in found.items() if version]
   if device:

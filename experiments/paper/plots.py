@@ -164,7 +164,8 @@ def pareto(cells: pd.DataFrame) -> pd.DataFrame:
 
 def draw_tasks(lines: Sequence[lines_lib.Line]) -> Any:
   """Draws accuracy and the use of weights against tasks."""
-  done, parts = [line for line in lines if line.run.status == 'done'], []
+  parts = []
+  done = [line for line in lines if line.run.state.status == 'done']
   # A run is in several cells.
   for name, run in {
     (line.line, line.run.path): line[1:] for line in done
@@ -189,23 +190,6 @@ def draw_tasks(lines: Sequence[lines_lib.Line]) -> Any:
     return None
   found = lines_lib.means(pd.concat(parts).dropna(), 'task', 'value', 100)
   return lines_lib.draw(found, 'task', num_columns=4, sharey=False)
-
-
-def draw_matrices(lines: Sequence[lines_lib.Line]) -> Any:
-  """Draws the accuracy on each task after each task, means over seeds."""
-  by_line: dict[str, list[np.ndarray]] = {}
-  for line in lines:
-    by_line.setdefault(line.line, []).append(runs_lib.matrix_of(line.run))
-  figure, axes = lines_lib.grid(len(by_line), 4, (4, 3.6))
-  for axis, (name, found) in zip(axes, by_line.items(), strict=True):
-    edges = (0.5, found[0].shape[0] + 0.5)
-    image = axis.imshow(
-      100 * np.mean(found, 0), vmin=0, vmax=100, extent=(*edges, *edges[::-1])
-    )
-    axis.grid(False)
-    axis.set(xlabel='task tested', ylabel='tasks trained', title=name)
-  figure.colorbar(image, ax=list(axes), label='test accuracy [%]')
-  return figure
 
 
 def draw_histograms(lines: Sequence[lines_lib.Line]) -> Any:

@@ -1,4 +1,4 @@
-"""Results as Markdown and LaTeX, and the page of all tables."""
+"""Results as Markdown, and the page of all tables."""
 
 from collections.abc import Sequence
 import pathlib
@@ -127,22 +127,6 @@ def to_markdown(frame: pd.DataFrame, num_words: int) -> str:
   """
   align = ['left'] * num_words + ['right'] * (frame.shape[1] - num_words)
   return frame.to_markdown(index=False, colalign=align, disable_numparse=True)
-
-
-def to_latex(table: table_lib.Table, cells: pd.DataFrame) -> str:
-  """Returns a table in LaTeX, for the package booktabs."""
-  frame = wide(table, cells)
-  style = frame.style.hide(axis='index').format(escape='latex')
-  style = style.format_index(escape='latex', axis='columns')
-  num_words = len(table.headings)
-  content = style.to_latex(
-    hrules=True,
-    column_format='l' * num_words + 'r' * (frame.shape[1] - num_words),
-    caption=table.title.replace('%', r'\%'),
-    label=f'tab:{table.name}',
-    position_float='centering',
-  )
-  return content.replace('±', r'$\pm$')
 
 
 def details(table: table_lib.Table, cells: pd.DataFrame) -> pd.DataFrame:

@@ -5,6 +5,7 @@ Folders are only read, never changed.
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import os
 import pathlib
 from typing import Any
@@ -15,28 +16,21 @@ import pandas as pd
 
 from experiments import metrics
 from experiments import rundir
-from experiments.paper import measures
 from experiments.paper import table as table_lib
+from experiments.sweep import status as status_lib
 
-EXPERIMENTS = frozenset(
-  {'continual_learning', 'image_classification', 'language_modelling'}
-)
-_NUMBERS = (
-  'accuracy', 'bits_per_character', 'density', 'loss', 'mask_change', 'overlap',
-  'perplexity', 'share', 'task', 'tested',
-)  # fmt: skip
+SHARE_KEPT = 0.9  # of the accuracy alone, for a task to count as kept
 _NO_METRICS = ('density', 'share', 'step')  # facts and places
 
 
 class Run(NamedTuple):
-  """A network that is trained, or diverged."""
+  """A network: trained, diverged or, for the page of a sweep, in any state."""
 
   path: pathlib.Path
-  config: dict[str, Any]
-  status: str  # 'done' or 'diverged'
-  message: str
-  summary: dict[str, Any]  # empty if it diverged
-  rows: list[dict[str, Any]]  # of metrics.jsonl
+  config: dict[str, Any]  # empty if it cannot be read
+  state: status_lib.State  # its status may be 'unreadable'
+  summary: dict[str, Any]  # empty unless done
+  rows: Sequence[dict[str, Any]]  # of metrics.jsonl
 
 
 def read(
@@ -56,19 +50,17 @@ def read(
 
 def read_run(folder: pathlib.Path) -> Run:
   """Returns the run of a folder; ValueError if it is not done or readable."""
-  config = read_config(folder)
-  status, summary = _read_object(folder / 'status.json'), {}
-  state, message = status.get('status'), str(status.get('message', ''))
-  if state == 'done':
-    summary = _read_object(folder / 'summary.json')
-  elif state != 'diverged':
+  config, state, summary = read_config(folder), status_lib.read(folder), {}
+  if state.status == 'done':
+    summary = rundir.read_json(folder / 'summary.json')
+  elif state.status != 'diverged':
     raise ValueError(
-      f'not done: {state} at step {status.get("step")} of '
-      f'{status.get("total_steps")}' + (f' ({message})' if message else '')
+      f'not done: {state.status} at step {state.step} of {state.total_steps}'
+      + (f' ({state.message})' if state.message else '')
     )
-  rows = metrics.read(folder)
-  _check_rows(rows, is_done=state == 'done')
-  run = Run(folder, config, state, message, summary, rows)
+  run = Run(folder, config, state, summary, metrics.read(folder))
+  if state.status == 'done' and not of_split(run, 'test'):
+    raise ValueError(f"expected a 'test' row in {metrics.FILE}, got none")
   try:
     to_frame([run])
   except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
@@ -76,15 +68,26 @@ def read_run(folder: pathlib.Path) -> Run:
   return run
 
 
+def read_any(folder: pathlib.Path) -> Run:
+  """Returns the run of a folder in whatever state."""
+  state = status_lib.read(folder)
+  if state.status in status_lib.ENDED:
+    try:
+      return read_run(folder)
+    except (ValueError, OSError) as error:
+      state = state._replace(status='unreadable', message=str(error))
+  run = Run(folder, {}, state, {}, ())
+  with contextlib.suppress(ValueError, OSError):  # not begun
+    run = run._replace(config=read_config(folder))
+    if state.status != 'unreadable':
+      run = run._replace(rows=metrics.read(folder))
+  return run
+
+
 def read_config(folder: pathlib.Path) -> dict[str, Any]:
   """Returns the config of a folder; ValueError if it is of another version."""
   config = rundir.read_config(folder)
   try:
-    experiment = config['experiment']
-    if str(experiment) not in EXPERIMENTS:
-      raise ValueError(
-        f'expected an experiment of {sorted(EXPERIMENTS)}, got {experiment!r}'
-      )
     table_lib.facts(config)
   except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
     raise ValueError(f'expected the form of this version: {error!r}') from error
@@ -104,12 +107,12 @@ def to_frame(found: Sequence[Run]) -> pd.DataFrame:
     seconds = run.summary.get('wall_time_s')
     shared = {
       'run': i,
-      'status': run.status,
-      'message': run.message,
+      'status': run.state.status,
+      'message': run.state.message,
       'seconds': seconds if _is_number(seconds) else np.nan,
       **table_lib.facts(run.config),
     }
-    levels = _levels(run) if run.status == 'done' else {None: {}}
+    levels = _levels(run) if run.state.status == 'done' else {None: {}}
     for share, values in levels.items():
       rounded = np.nan if share is None else round(share, 9)
       rows.append({**values, **shared, 'share': rounded, 'level': share})
@@ -149,19 +152,99 @@ def flatten(configs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def matrix_of(run: Run) -> np.ndarray:
   """Returns the accuracy matrix [T, T] of a run of continual learning."""
-  return measures.accuracy_matrix(run.rows, run.config['tasks']['num_tasks'])
+  return accuracy_matrix(run.rows, run.config['tasks']['num_tasks'])
 
 
 def of_split(run: Run, split: str) -> list[dict[str, Any]]:
   """Returns the metrics rows of a split."""
-  return [row for row in run.rows if row['split'] == split]
+  return [row for row in run.rows if row.get('split') == split]
+
+
+def accuracy_matrix(
+  rows: Sequence[Mapping[str, Any]], num_tasks: int
+) -> np.ndarray:
+  """Returns the accuracy matrix [T, T] from the 'test' rows of one network.
+
+  Entry [i, j] is the accuracy on task j after training on tasks 0 to i; NaN
+  where it was not measured. Where each task has a network of its own,
+  accuracies persist after their task.
+
+  Example:
+    >>> rows = [{'split': 'test', 'task': 1, 'tested': 1, 'accuracy': 0.9},
+    ...         {'split': 'test', 'task': 2, 'tested': 2, 'accuracy': 0.8}]
+    >>> accuracy_matrix(rows, 2)
+    array([[0.9, nan],
+           [0.9, 0.8]])
+  """
+  matrix = np.full((num_tasks, num_tasks), np.nan)
+  tests = [row for row in rows if row['split'] == 'test']
+  for row in tests:
+    matrix[row['task'] - 1, row['tested'] - 1] = row['accuracy']
+  if all(row['task'] == row['tested'] for row in tests):
+    for task in range(num_tasks):
+      matrix[task:, task] = matrix[task, task]
+  return matrix
+
+
+def task_measures(
+  rows: Sequence[Mapping[str, Any]], num_tasks: int
+) -> dict[str, float]:
+  """Returns the continual learning of a network; NaN where rows are missing.
+
+  Keys: 'average_accuracy' (over all tasks, at the end), 'learning_accuracy'
+  (of each task just after training on it), 'forgetting' (the best earlier
+  accuracy less that at the end, over all tasks but the last),
+  'forward_transfer' (the accuracy just before training less the untrained
+  network's), and 'owned' and 'reused' where weights are.
+
+  Reference:
+    Lopez-Paz and Ranzato, 2017, "Gradient episodic memory for continual
+    learning". https://arxiv.org/abs/1706.08840
+    Chaudhry et al., 2018, "Riemannian walk for incremental learning:
+    Understanding forgetting and intransigence".
+    https://arxiv.org/abs/1801.10112
+  """
+  matrix = accuracy_matrix(rows, num_tasks)
+  untrained = np.full(num_tasks, np.nan)
+  usage = {}
+  for row in rows:
+    if row['split'] == 'untrained':
+      untrained[row['tested'] - 1] = row['accuracy']
+    if row['split'] == 'usage' and row['layer'] == 'all':
+      usage = {name: row[name] for name in ('owned', 'reused')}
+  new, last = np.diag(matrix), matrix[-1]
+  learned = np.where(np.tri(num_tasks, dtype=bool), matrix, np.nan)
+  best = np.fmax.reduce(learned[:-1], 0) if num_tasks > 1 else last
+  # A network trained on all tasks jointly has no accuracies in between.
+  is_whole = np.isfinite(new).all()
+  return {
+    'average_accuracy': float(last.mean()),
+    'learning_accuracy': float(new.mean()),
+    'forgetting': _mean((best - last)[:-1]) if is_whole else np.nan,
+    'forward_transfer': _mean(np.diag(matrix, 1) - untrained[1:]),
+    **usage,
+  }
+
+
+def against_alone(matrix: np.ndarray, alone: np.ndarray) -> dict[str, float]:
+  """Returns how a network compares with one network for each task.
+
+  Keys: 'intransigence' (the accuracy alone less that just after training) and
+  'kept' (the tasks that end with `SHARE_KEPT` or more of that alone).
+
+  `alone` [T] has the accuracy of a network trained on each task alone.
+  """
+  return {
+    'intransigence': float((alone - np.diag(matrix)).mean()),
+    'kept': float((matrix[-1] >= SHARE_KEPT * alone).sum()),
+  }
 
 
 def _levels(run: Run) -> dict[float | None, dict[str, float]]:
   """Returns the metrics of a network as trained (None) and at each level."""
   if run.config['experiment'] == 'continual_learning':
     num_tasks = run.config['tasks']['num_tasks']
-    return {None: measures.of_network(run.rows, num_tasks)}
+    return {None: task_measures(run.rows, num_tasks)}
   losses = [row['loss'] for row in of_split(run, 'train') if 'loss' in row]
   ends = {'first_loss': losses[0], 'last_loss': losses[-1]} if losses else {}
   found = {None: of_split(run, 'test')[0]}
@@ -188,40 +271,14 @@ def _compare_with_alone(frame: pd.DataFrame, found: Sequence[Run]) -> None:
       alone.setdefault(stream, np.diag(matrix_of(run)))
   for index, (stream, matrix) in matrices.items():
     if stream in alone:
-      compared = measures.against_alone(matrix, alone[stream])
+      compared = against_alone(matrix, alone[stream])
       for name, value in compared.items():
         frame.loc[index, name] = value
 
 
-def _check_rows(rows: Sequence[Mapping[str, Any]], is_done: bool) -> None:
-  """Checks that metrics are numbers, and that each final row is there once."""
-  keys = set()
-  for row in rows:
-    split, numbers = row.get('split'), [row[k] for k in _NUMBERS if k in row]
-    if not isinstance(split, str) or not all(map(_is_number, numbers)):
-      raise ValueError(
-        f"expected 'split' and numbers in {metrics.FILE}, got {row!r:.80}"
-      )
-    key = (split, *(row.get(name) for name in ('share', 'task', 'tested')))
-    if split in ('test', 'pruned') and key in keys:
-      raise ValueError(
-        f'expected one {split!r} row in {metrics.FILE} for each level and '
-        'task, got two: two runs wrote into this folder'
-      )
-    keys.add(key)
-  if is_done and not any(split == 'test' for split, *_ in keys):
-    raise ValueError(
-      f"expected a 'test' row in {metrics.FILE}, got none although the run is "
-      'done: half written'
-    )
-
-
-def _read_object(path: pathlib.Path) -> dict[str, Any]:
-  value = rundir.read_json(path)
-  if not isinstance(value, dict):
-    raise ValueError(f'expected a JSON object in {path}, got {value!r:.80}')
-  return value
-
-
 def _is_number(value: Any) -> bool:
   return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _mean(values: np.ndarray) -> float:
+  return float(values.mean()) if values.size else 0.0

@@ -31,17 +31,17 @@ def summarize(
 
   Returns:
     `test`, and for image classification `pruned`: for each line (and level) its
-    name, alpha, seeds, and each metric as mean, deviation and num; for
-    continual learning also `networks`, the accuracy matrix of each.
+    name, alpha, seeds, and each metric as mean, deviation and num.
   """
   runs = []
   for folder in map(pathlib.Path, folders):
     try:
       run = runs_lib.read_run(folder)
-      if run.status == 'done':
+      status, message = run.state.status, run.state.message
+      if status == 'done':
         runs.append(run)
       else:
-        console.print(f'{folder}: {run.status}: {run.message}', markup=False)
+        console.print(f'{folder}: {status}: {message}', markup=False)
     except (ValueError, OSError) as error:
       console.print(f'{folder}: {error}', markup=False)
   if not runs:
@@ -60,12 +60,6 @@ def summarize(
     alphas = trained.set_index('line').alpha.to_dict()
     pruned = pruned.assign(alpha=pruned.line.map(alphas))
     found['pruned'] = _means(pruned, ['line', 'density'])
-  if 'strategy' in runs[0].config:
-    found['networks'] = [
-      {'name': name, 'seed': run.config['seed'],
-       'accuracies': runs_lib.matrix_of(run)}
-      for _, name, run in lines
-    ]  # fmt: skip
   return found
 
 
@@ -143,10 +137,7 @@ def _plots(
   lines: Sequence[lines_lib.Line], pruned: pd.DataFrame
 ) -> plots.Plots:
   if 'strategy' in lines[0].run.config:
-    return {
-      'tasks': lambda: plots.draw_tasks(lines),
-      'matrix': lambda: plots.draw_matrices(lines),
-    }
+    return {'tasks': lambda: plots.draw_tasks(lines)}
   return {
     'pruning': lambda: plots.draw_levels(pruned, 'accuracy'),
     'overlap': lambda: plots.draw_levels(pruned, 'overlap'),

@@ -15,26 +15,12 @@ import shlex
 from typing import Any
 from typing import NamedTuple
 
-from experiments import metrics
 from experiments import rundir
 from experiments.paper import runs as runs_lib
-from experiments.sweep import config as config_lib
-from experiments.sweep import status as status_lib
+from experiments.sweep import points
 
-FILE = 'sweep.json'
 # Keys that tell the networks of one config file apart.
 NETWORK = ('powerprop.alpha', 'powerprop.alphas', 'seed', 'seeds')
-
-
-class Seen(NamedTuple):
-  """A run folder in any state."""
-
-  name: str
-  path: pathlib.Path
-  state: status_lib.State  # its status may be 'unreadable'
-  config: dict[str, Any] | None
-  run: runs_lib.Run | None  # if it is done or diverged
-  rows: Sequence[dict[str, Any]]
 
 
 class Sweep(NamedTuple):
@@ -42,9 +28,9 @@ class Sweep(NamedTuple):
 
   path: pathlib.Path
   plan: dict[str, Any] | None  # sweep.json
-  base: dict[str, Any] | None  # the config that runs are compared with
+  base: dict[str, Any]  # the config that runs are compared with
   base_name: str
-  seen: list[Seen]
+  runs: dict[str, runs_lib.Run]  # by name
   commands: dict[pathlib.Path, str]  # of run folders with a sweep.json beside
   notes: list[str]
 
@@ -52,54 +38,39 @@ class Sweep(NamedTuple):
 def read(directory: str | os.PathLike[str]) -> Sweep:
   """Returns the runs of a folder, in the order of its sweep, or by path."""
   path, commands = pathlib.Path(directory), {}
-  plans = {file.parent: _read_plan(file) for file in path.rglob(FILE)}
+  plans = {file.parent: _read_plan(file) for file in path.rglob(points.FILE)}
   for folder, plan in plans.items():
     for run in plan['runs']:
       workdir = folder / run['name']
       commands[workdir] = _command([*run['arguments'], f'--workdir={workdir}'])
   configs = sorted(file.parent for file in path.rglob('config.json'))
-  seen = [see(folder, path) for folder in dict.fromkeys([*commands, *configs])]
-  if not seen:
-    raise ValueError(f'expected {FILE} or run folders in {path}, got neither')
+  runs = {
+    path.resolve().name if folder == path else str(folder.relative_to(path)):
+    runs_lib.read_any(folder) for folder in dict.fromkeys([*commands, *configs])
+  }  # fmt: skip
+  if not runs:
+    raise ValueError(
+      f'expected {points.FILE} or run folders in {path}, got neither'
+    )
   plan, notes = plans.get(path), []
-  first = next((one for one in seen if one.config), None)
-  base, name = (first.config, first.name) if first else (None, '')
+  begun = ((run.config, name) for name, run in runs.items() if run.config)
+  base, name = next(begun, ({}, ''))
   if plan is not None:
     try:
-      config = config_lib.load(plan['config'], ())
+      config = points.load(plan['config'], ())
       base = json.loads(rundir.to_json(config.to_dict()))
       name = plan['config']
     except ValueError as error:
       notes.append(f'The config of the sweep cannot be loaded: {error}')
   name = f'Difference from {name}'
-  return Sweep(path, plan, base, name, seen, commands, notes)
+  return Sweep(path, plan, base, name, runs, commands, notes)
 
 
-def see(folder: pathlib.Path, parent: pathlib.Path) -> Seen:
-  """Returns the state of a run folder, named as seen from its parent."""
-  name = str(folder.relative_to(parent))
-  name = parent.resolve().name if name == '.' else name
-  state, run = status_lib.read(folder), None
-  if state.status in status_lib.ENDED:
-    try:
-      run = runs_lib.read_run(folder)
-      return Seen(name, folder, state, run.config, run, run.rows)
-    except (ValueError, OSError) as error:
-      state = state._replace(status='unreadable', message=str(error))
-  config, rows = None, ()
-  try:
-    config = runs_lib.read_config(folder)
-    rows = metrics.read(folder) if state.status != 'unreadable' else ()
-  except (ValueError, OSError):
-    pass  # not begun, or as the state says
-  return Seen(name, folder, state, config, run, rows)
-
-
-def differences(sweep: Sweep, seen: Seen) -> list[tuple[str, str, str]]:
+def differences(sweep: Sweep, run: runs_lib.Run) -> list[tuple[str, str, str]]:
   """Returns the keys in which a run departs from the base, with both values."""
-  if sweep.base is None or seen.config is None:
+  if not sweep.base or not run.config:
     return []
-  found = runs_lib.differing([sweep.base, seen.config])
+  found = runs_lib.differing([sweep.base, run.config])
   found = found.drop(columns=list(NETWORK), errors='ignore')
   found = found.map(lambda x: '—' if x is None else json.dumps(x))
   return [(key, *found[key]) for key in sorted(found)]

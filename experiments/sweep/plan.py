@@ -16,7 +16,6 @@ from typing import NamedTuple
 from ml_collections import config_dict
 
 from experiments import rundir
-from experiments.sweep import config as config_lib
 from experiments.sweep import points
 
 
@@ -49,16 +48,10 @@ class Plan(NamedTuple):
 def make(
   config: str, shared: Sequence[str] = (), sweep: str | None = None
 ) -> Plan:
-  """Returns the plan of a config, or of a sweep of it, see `points.find`.
+  """Returns the plan of 'FILE[:VARIANT]', or of a sweep of it.
 
-  Args:
-    config: 'FILE' or 'FILE:VARIANT'.
-    shared: overrides of all runs, such as `--config.train.num_steps=10`.
-    sweep: its name.
-
-  Raises:
-    ValueError: If a config cannot be loaded or expanded, or two runs have one
-      name or config; names the run.
+  `shared` are flags of all runs. Raises ValueError if a config cannot be loaded
+  or expanded, or two runs have one name or config; names the run.
   """
   runs, found = [], [{}]
   if sweep is not None:
@@ -84,8 +77,7 @@ def check_folder(plan: Plan, workdir: pathlib.Path) -> None:
 def write(plan: Plan, workdir: pathlib.Path) -> None:
   """Writes sweep.json for several runs: the config, the sweep, and each run.
 
-  Raises:
-    FolderError: If the folder belongs to another config or sweep.
+  Raises FolderError if the folder belongs to another config or sweep.
   """
   if not plan.has_several:
     return
@@ -123,7 +115,7 @@ def _expand(
 ) -> list[Run]:
   """Returns the runs of a point, one for each alpha and seed."""
   file, flags = arguments[0].removeprefix('--config='), arguments[1:]
-  config = config_lib.load(file, flags)
+  config = points.load(file, flags)
   try:
     plain = json.loads(json.dumps(config.to_dict()))
   except (TypeError, config_dict.RequiredValueError) as error:

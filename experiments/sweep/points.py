@@ -1,4 +1,6 @@
-"""The points of a sweep: flat overrides of a config, found, named, written.
+"""Configs, and the points of a sweep: flat overrides of a config.
+
+A config is a Python file with `get_config`.
 
 A sweep is a function of the config's file, or of `sweeps.py` beside it, that
 calls `add` with what differs from the config:
@@ -14,14 +16,22 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import hashlib
+import importlib.util
 import inspect
 import json
+import os
 import pathlib
 import re
+import types
 from typing import Any
 
+from absl import flags
+import ml_collections
+from ml_collections import config_dict
+from ml_collections import config_flags
+import numpy as np
+
 from experiments import build
-from experiments.sweep import config as config_lib
 
 Overrides = dict[str, Any]
 
@@ -33,12 +43,77 @@ _LENGTH = 120  # of a name; file systems end at 255
 _UNSAFE = re.compile(r'[^A-Za-z0-9._=,+-]')
 
 
-def find(name: str, config: str) -> Callable[[Callable], None]:
-  """Returns the sweep of a name, or of 'FILE:NAME'.
+def load(
+  config: str, overrides: Sequence[str], name: str = 'config'
+) -> ml_collections.ConfigDict:
+  """Returns the config of 'FILE[:VARIANT]', locked, with overrides applied.
 
-  Raises:
-    ValueError: If there is none; lists the existing ones.
+  Overrides are flags such as `--config.section.key=value`; `name` replaces
+  'config' there; of two for one key the last holds, and None is None in any
+  field. Raises ValueError if one does not fit, or there is no config.
   """
+  file, _, argument = os.path.expanduser(config).partition(':')
+  get_config = getattr(module_of(pathlib.Path(file)), 'get_config', None)
+  if get_config is None:
+    raise ValueError(f'{file}: expected a function get_config, got none')
+  try:
+    value = get_config(argument) if argument else get_config()
+  except Exception as error:
+    kind = '' if isinstance(error, ValueError) else f'{type(error).__name__}: '
+    raise ValueError(f'{file}: {kind}{error}') from error
+  if not isinstance(value, ml_collections.ConfigDict):
+    raise ValueError(
+      f'{file}: expected get_config to return a ConfigDict, got {value!r}'
+    )
+  if name == 'config' and 'init_from' not in value:
+    with value.unlocked():
+      value.init_from = config_dict.placeholder(str)
+  last = {word.partition('=')[0]: word for word in overrides}
+  nones = [key for key, word in last.items() if word == f'{key}=None']
+  argv = ['', *(word for key, word in last.items() if key not in nones)]
+  values = flags.FlagValues()
+  try:
+    config_flags.DEFINE_config_dict(
+      name, value, flag_values=values, sys_argv=argv
+    )
+    values(argv)
+    for key in nones:
+      value.update_from_flattened_dict({key.removeprefix(f'--{name}.'): None})
+  except (AttributeError, KeyError) as error:
+    message = _hint(error).replace('\n', ': ')
+    raise ValueError(f'unknown {name} key {message}') from error
+  except (flags.Error, TypeError, ValueError) as error:
+    raise ValueError(str(error)) from error
+  _expand(value)
+  return value
+
+
+def _expand(config: ml_collections.ConfigDict) -> None:
+  """Expands `~` in the paths of a config."""
+  for key, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      _expand(value)
+    elif isinstance(value, str) and value.startswith('~'):
+      config[key] = os.path.expanduser(value)
+
+
+def module_of(file: pathlib.Path) -> types.ModuleType:
+  """Returns a file as a module; ValueError if it cannot be imported."""
+  if not file.is_file():
+    known = sorted(str(path) for path in file.parent.glob('*.py'))
+    hint = build.did_you_mean(file, known)
+    raise ValueError(f'expected a config file, got {file}{hint}')
+  spec = importlib.util.spec_from_file_location(f'_config_{file.stem}', file)
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+  except Exception as error:
+    raise ValueError(f'{file}: {type(error).__name__}: {error}') from error
+  return module
+
+
+def find(name: str, config: str) -> Callable[[Callable], None]:
+  """Returns the sweep of a name, or of 'FILE:NAME'; ValueError if none."""
   file, _, function = name.rpartition(':')
   own = pathlib.Path(file or config.partition(':')[0])
   beside = own.with_name('sweeps.py')
@@ -56,11 +131,7 @@ def find(name: str, config: str) -> Callable[[Callable], None]:
 
 
 def collect(sweep: Callable[[Callable], None]) -> list[Overrides]:
-  """Returns the overrides that a sweep adds, in order.
-
-  Raises:
-    ValueError: If one is no flat mapping of plain values, or there is none.
-  """
+  """Returns the overrides of a sweep; ValueError if they are not flat."""
   points: list[Overrides] = []
 
   def add(overrides: Mapping[str, Any]) -> None:
@@ -69,10 +140,10 @@ def collect(sweep: Callable[[Callable], None]) -> list[Overrides]:
     for key, value in overrides.items():
       if not _is_plain(value):
         raise ValueError(
-          f'{key!r}: expected a number, a string, a boolean or a tuple of '
-          f"these, got {value!r}; write 'section.key' for a key of a section"
+          f'{key!r}: expected a number, a string, a boolean, None or a tuple '
+          f"of these, got {value!r}; write 'section.key' for a key of a section"
         )
-    points.append(dict(overrides))
+    points.append({key: _to_plain(x) for key, x in overrides.items()})
 
   sweep(add)
   if not points:
@@ -115,9 +186,10 @@ def arguments(
   Example:
     >>> arguments('a.py:quick=1', {'config': ':rigl', 'seeds': (0,)})
     ('--config=a.py:rigl,quick=1', '--config.seeds=(0,)')
+    >>> arguments('a.py:quick', {'config': 'b.py:alpha=2'})
+    ('--config=b.py:quick,alpha=2',)
 
-  Raises:
-    ValueError: If `shared` sets a key of the point.
+  Raises ValueError if `shared` sets a key of the point.
   """
   for key in point:
     if any(word.partition('=')[0] == f'--config.{key}' for word in shared):
@@ -139,7 +211,7 @@ def _sweeps_in(file: pathlib.Path) -> dict[str, Callable]:
   """Returns the public functions of a file whose one parameter is `add`."""
   return {
     name: function
-    for name, function in vars(config_lib.module_of(file)).items()
+    for name, function in vars(module_of(file)).items()
     if not name.startswith('_')
     and inspect.isfunction(function)
     and list(inspect.signature(function).parameters) == ['add']
@@ -147,9 +219,19 @@ def _sweeps_in(file: pathlib.Path) -> dict[str, Callable]:
 
 
 def _is_plain(value: Any) -> bool:
+  value = _to_plain(value)
   if isinstance(value, (tuple, list)):
     return all(map(_is_plain, value))
-  return isinstance(value, (bool, int, float, str))
+  return isinstance(value, (bool, int, float, str, type(None)))
+
+
+def _to_plain(value: Any) -> Any:
+  """Returns NumPy's scalars and arrays as numbers and tuples."""
+  if isinstance(value, (np.ndarray, np.generic)):
+    value = value.tolist()
+  if isinstance(value, (tuple, list)):
+    return tuple(map(_to_plain, value))
+  return value
 
 
 def _text(value: Any) -> str:
@@ -166,3 +248,12 @@ def _short(value: Any) -> str:
   if isinstance(value, (tuple, list)):
     return '+'.join(map(_short, value)) or 'none'
   return _text(value)
+
+
+def _hint(error: BaseException | None) -> str:
+  """Returns the message of an error or its causes that names a near key."""
+  messages = []
+  while error is not None:
+    messages.append(str(error.args[0] if error.args else error))
+    error = error.__cause__ or error.__context__
+  return max(messages, key=lambda text: 'Did you mean' in text)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import jax
 import rich.console
 
+from experiments import initial
 from experiments import interrupt as interrupt_lib
 from experiments import metrics
 from experiments import multihost
@@ -29,7 +30,6 @@ from experiments.data import dataset
 from experiments.paper import summary
 from experiments.sweep import plan as plan_lib
 from experiments.sweep import status
-from experiments.tasks import table as tasks
 
 # Exit codes; an interrupted command ends with 128 + signal.
 FAILED, USER_ERROR, DIVERGED, MACHINE = 1, 2, 3, 4
@@ -43,17 +43,20 @@ class Ending(NamedTuple):
   message: str = ''
 
 
-def check(plan: plan_lib.Plan, workdir: pathlib.Path) -> None:
-  """Checks all configs and folders of a plan; reads no data, changes nothing.
+def check(
+  plan: plan_lib.Plan, workdir: pathlib.Path, given: bool = True
+) -> None:
+  """Raises ValueError if a config or, if `given`, folder of a plan is wrong.
 
-  Raises:
-    ValueError: If a config or folder is wrong; names the run.
+  Reads no data and changes nothing.
   """
-  plan_lib.check_folder(plan, workdir)
+  if given:
+    plan_lib.check_folder(plan, workdir)
   for run in plan.runs:
     try:
-      rundir.check(workdir / run.name, run.config)
-      tasks.make_task(run.config)
+      if given:
+        rundir.check(workdir / run.name, run.config)
+      initial.make_task(run.config)
     except ValueError as error:
       if not run.name:
         raise
@@ -81,8 +84,8 @@ def train(plan: plan_lib.Plan, workdir: pathlib.Path) -> int:
   All processes of a distributed run call this. A full disk or a signal ends the
   plan, any other failure its run alone.
 
-  Raises:
-    ValueError: If the data of the first run do not fit or the folder is in use.
+  Raises ValueError if the data of the first run do not fit or the folder is in
+  use.
   """
   left = [run for run in plan.runs if not ended(workdir, run)]
   if left:
@@ -179,7 +182,7 @@ def ended(workdir: pathlib.Path, run: plan_lib.Run) -> Ending | None:
 
 def _prepare(run: plan_lib.Run, folder: pathlib.Path) -> Any:
   """Returns the task of a run, its data read and checked."""
-  task = tasks.make_task(run.config)
+  task = initial.make_task(run.config)
   task.check_data()
   task.check_folder(folder)
   return task

@@ -39,11 +39,7 @@ class Cluster(NamedTuple):
 
 
 def make_cluster(section: Mapping[str, Any]) -> Cluster:
-  """Returns the resources of each job, from the keys of `configs/cluster.py`.
-
-  Raises:
-    ValueError: If a key is unknown or a number too small.
-  """
+  """Returns the resources of a job, from the keys of `configs/cluster.py`."""
   return build.call(_cluster, section, name='cluster')
 
 
@@ -138,10 +134,8 @@ def submit(
   """Submits runs that are neither ended nor queued as one Slurm array.
 
   Failed runs become interrupted, so that --watch waits for them. At most
-  `parallel` jobs run at a time. Returns the ids of the new jobs by run.
-
-  Raises:
-    ValueError: If there is no Slurm here, or it refuses.
+  `parallel` jobs run at a time. Returns the ids of the new jobs by run; raises
+  ValueError if there is no Slurm here, or it refuses.
   """
   path = workdir / points.JOBS / _SUBMITTED
   submitted = rundir.read_json(path) if path.exists() else {}

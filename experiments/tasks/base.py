@@ -21,6 +21,8 @@ import sparsity
 
 Row = dict[str, Any]
 State = state_lib.TrainState
+# (seed, state at the end of the stage before or None) -> first state
+Begin = Callable[[int, Any], State]
 
 
 class Training(NamedTuple):
@@ -44,8 +46,7 @@ class Stage(NamedTuple):
 
   num_steps: int
   labels: dict[str, int]  # in each of its rows, such as {'task': 1}
-  # (seed, state at the end of the stage before or None) -> first state
-  begin: Callable[[int, Any], State]
+  begin: Begin
   # (seed, first step, number of steps) -> (inputs of a chunk, its steps)
   batches: Callable[[int, int, int], Iterator[tuple[Any, int]]]
   evaluate: Callable[[State], step_lib.Metrics]  # on validation data
@@ -105,12 +106,15 @@ class Task(NamedTuple):
 
 def make_task(
   *,
-  objective: step_lib.Objective,
+  title: str,
+  loss: Callable[..., Any],
+  method: methods.Method,
   training: Training,
   init: Callable[[jax.Array], tuple[Any, Any]],
   batch: Any,
   batch_at: Callable[[Any, Any], Any],
-  make_stages: Callable[[State], tuple[Stage, ...]],
+  make_stages: Callable[[Begin], tuple[Stage, ...]],
+  scores: Callable[[int], Any] | None = None,
   state_spec: Any = None,
   in_loop: bool = True,
   exports: tuple[Export, ...] | None = None,
@@ -119,32 +123,31 @@ def make_task(
   """Returns a task with its compiled steps; `fields` are more of `Task`.
 
   Args:
+    loss: that of `step.Objective`.
     init: key -> theta, network state.
     batch_at: (inputs of a chunk, number of a step in it) -> batch.
-    make_stages: from the shapes of the masked state to the stages.
+    make_stages: from `Stage.begin` of a run's only stage to the stages.
+    scores: from a seed to the saliency of theta, for methods that need it.
     state_spec: sharding of the network's state; None: replicated.
     in_loop: one dispatch makes many steps.
     exports: None: one, at the end of the run.
-
-  Raises:
-    ValueError: If the method or its storage does not fit the parameters.
   """
+  mesh = training.mesh
+  is_skipping = training.on_not_finite == 'skip'
+  objective = step_lib.Objective(loss, method, training.num_micro, is_skipping)
   params, _ = jax.eval_shape(init, jax.random.key(0))
-  methods.check_exclude(objective.method, params)
-  masked, state = state_shapes(objective, init, training, state_spec)
-  check_model(objective, state, batch)
+  methods.check_exclude(method, params)
+  masked, state = _state_shapes(objective, init, training, state_spec)
+  _check_model(objective, state, batch)
   if exports is None:
-    exports = (export_last(objective.method, training.num_steps),)
+    exports = (export_last(method, training.num_steps),)
   return Task(
+    title=f'{title}, batch of {training.batch_size} on {mesh.size} device(s)',
     objective=objective,
     training=training,
-    stages=make_stages(masked),
+    stages=make_stages(_make_begin(objective, init, masked, scores)),
     steps=step_lib.compile_steps(
-      objective,
-      batch_at,
-      state,
-      mesh_lib.replicated(training.mesh),
-      in_loop=in_loop,
+      objective, batch_at, state, mesh_lib.replicated(mesh), in_loop=in_loop
     ),
     params=params,
     state=state,
@@ -154,11 +157,8 @@ def make_task(
   )
 
 
-def state_shapes(
-  objective: step_lib.Objective,
-  init,
-  training: Training,
-  spec: Any = None,
+def _state_shapes(
+  objective: step_lib.Objective, init, training: Training, spec: Any
 ) -> tuple[State, State]:
   """Returns the shapes of the masked state and of the trained state."""
   method, mesh = objective.method, training.mesh
@@ -179,7 +179,7 @@ def state_shapes(
   return place(masked), storage_lib.shapes(storage, masked, place)
 
 
-def check_model(
+def _check_model(
   objective: step_lib.Objective, state: State, batch: Any
 ) -> None:
   """Raises ValueError if a sparse layer does not fit the storage; names it."""
@@ -200,14 +200,9 @@ def check_model(
     ) from error
 
 
-def make_begin(
-  objective: step_lib.Objective, init, masked: State, scores=None
-) -> Callable[[int, Any], State]:
-  """Returns the `begin` of a run's only stage.
-
-  `masked` holds the shapes of the masked state; `scores` maps a seed to the
-  saliency of theta.
-  """
+def _make_begin(
+  objective: step_lib.Objective, init, masked: State, scores
+) -> Begin:
   shardings = jax.tree.map(lambda x: x.sharding, masked)
   start = jax.jit(
     lambda seed, scores: state_lib.init_state(
@@ -218,7 +213,8 @@ def make_begin(
 
   def begin(seed, last):
     del last
-    found = scores(seed) if scores else None
+    has_scores = bool(objective.method.num_score_batches)
+    found = scores(seed) if has_scores else None
     _, storage = objective.method.make(seed)
     return storage.pack(start(np.uint32(seed), found))
 
@@ -229,13 +225,18 @@ def export_last(method, num_steps: int) -> Export:
   """Returns the network at the end of a run of one stage."""
 
   def extract(state):
-    _, storage = method.make(0)
-    state = storage.unpack(state)
+    state = unpack(method, state)
     weights = state_lib.forward_weights(method, state)
     masks = method.masks(state.params, state.opt_state)
     return weights, masks, state.net_state
 
   return Export({}, num_steps, extract)
+
+
+def unpack(method: methods.Method, state: State) -> State:
+  """Returns the masked form of a trained state."""
+  _, storage = method.make(0)
+  return storage.unpack(state)
 
 
 def to_floats(metrics: Any) -> dict[str, float]:
@@ -253,11 +254,8 @@ def make_training(section: dict, sizes: Sequence[str] = ()) -> Training:
   """
   own = {name: x for name, x in section.items() if name in sizes}
   shared = {name: x for name, x in section.items() if name not in sizes}
-  for name in sizes:
-    if name not in own:
-      raise ValueError(f'config.train: missing key {name!r}')
-    if not isinstance(own[name], int) or isinstance(own[name], bool):
-      raise ValueError(f'config.train.{name}: expected int, got {own[name]!r}')
+  kind = NamedTuple('train', [(name, int) for name in sizes])
+  own = build.call(kind, own, name='config.train')._asdict()
   training = build.call(
     Training, shared, name='config.train', mesh=None, sizes=own
   )

@@ -3,7 +3,6 @@
 B: examples of a batch; N: batches.
 """
 
-from collections.abc import Callable
 import functools
 from typing import Any
 
@@ -15,14 +14,12 @@ from experiments import build
 from experiments import mesh as mesh_lib
 from experiments import methods
 from experiments import state as state_lib
-from experiments import step as step_lib
 from experiments import storage as storage_lib
 from experiments.data import dataset
 from experiments.data import table as data_table
 from experiments.models import table as model_table
 from experiments.tasks import base
 from experiments.tasks import classification
-from experiments.tasks import feeds
 from experiments.tasks import pruning
 import sparsity
 
@@ -40,11 +37,7 @@ def image_classification(
   train: dict,
   prune: dict,
 ) -> base.Task:
-  """Returns the task of a config.
-
-  Raises:
-    ValueError: If a key is unknown, missing, mistyped or out of range.
-  """
+  """Returns the task of a config."""
   source = build.build(data_table.SOURCES, data, name='config.data')
   training = base.make_training(train, ('eval_batch_size',))
   mesh_lib.check_batch_size(training.sizes['eval_batch_size'], training.mesh)
@@ -54,18 +47,14 @@ def image_classification(
     name='config.model',
     num_classes=source.num_classes,
   )
-  objective = step_lib.Objective(
-    build.call(
-      classification.make_loss,
-      loss,
-      name='config.loss',
-      network=network,
-      augment=source.augment,
-    ),
-    methods.make_method(method, powerprop, optimizer, training.mesh.size),
-    training.num_micro,
-    training.on_not_finite == 'skip',
+  loss_fn = build.call(
+    classification.make_loss,
+    loss,
+    name='config.loss',
+    network=network,
+    augment=source.augment,
   )
+  made = methods.make_method(method, powerprop, optimizer, training.mesh.size)
 
   def init(key):
     return network.init(key, jnp.zeros((1, *source.example_shape)), True)
@@ -76,19 +65,20 @@ def image_classification(
   )
   # The data are read at the first use.
   load = functools.cache(source.load)
-  make_feed = feeds.stream_feed if source.is_stream else feeds.array_feed
+  make_feed, batch_at = classification.FEEDS[source.is_stream]
   feed = functools.cache(lambda: make_feed(network, load(), training))
   return base.make_task(
-    title=f'{model["name"]} on {data["name"]}, batch of '
-    f'{training.batch_size} on {training.mesh.size} device(s)',
-    objective=objective,
+    title=f'{model["name"]} on {data["name"]}',
+    loss=loss_fn,
+    method=made,
     training=training,
     init=init,
     batch=classification.batch_shapes(source.example_shape, training),
-    batch_at=feeds.streamed_batch if source.is_stream else feeds.indexed_batch,
+    batch_at=batch_at,
     in_loop=not source.is_stream,
-    make_stages=lambda masked: (
-      _make_stage(objective, init, masked, training, levels, feed),
+    scores=_make_scores(loss_fn, made, init, training, feed, batch_at),
+    make_stages=lambda begin: (
+      _make_stage(made, begin, training, levels, feed),
     ),
     example=_example(network, source, net_state),
     check_data=lambda: _check_data(load(), training),
@@ -96,7 +86,6 @@ def image_classification(
 
 
 def _example(network, source: dataset.Source, net_state) -> base.Example:
-  """Returns the inference of one image."""
   image = jax.ShapeDtypeStruct((1, *source.example_shape), jnp.float32)
   return base.Example(
     lambda params, net_state, images: network.apply(
@@ -116,37 +105,45 @@ def _check_data(data: Any, training: base.Training) -> None:
     )
 
 
-def _make_stage(
-  objective, init, masked, training, levels, feed: Callable[[], feeds.Feed]
-) -> base.Stage:
-  method = objective.method
+def _make_scores(loss_fn, method, init, training, feed, batch_at):
+  """Returns the function from a seed to the saliency of the initial theta."""
+  num = method.num_score_batches
+  replicated = mesh_lib.replicated(training.mesh)
+
+  @functools.partial(jax.jit, out_shardings=replicated)
+  def saliency(seed, chunks):
+    key = state_lib.init_key(seed)
+    weights, net_state = init(key)
+
+    def loss(weights, batch):
+      return loss_fn(weights, net_state, key, batch, True)[0]
+
+    of_chunk = range(num // len(chunks))
+    parts = [batch_at(inputs, i) for inputs in chunks for i in of_chunk]
+    return sparsity.saliency(loss, weights, parts)
+
+  def scores(seed):
+    chunks = [inputs for inputs, _ in feed().batches(seed, 0, num)]
+    return saliency(np.uint32(seed), chunks)
+
+  return scores
+
+
+def _make_stage(method, begin, training, levels, feed) -> base.Stage:
   replicated = mesh_lib.replicated(training.mesh)
   forward_weights = jax.jit(
     functools.partial(state_lib.forward_weights, method),
     out_shardings=replicated,
   )
   prune = jax.jit(pruning.at_level, out_shardings=replicated)
-  saliency = jax.jit(functools.partial(_saliency, objective, init))
-
-  def scores(seed):
-    batches = feed().first_batches(seed, method.num_score_batches)
-    return saliency(np.uint32(seed), batches)
-
-  begin = base.make_begin(
-    objective, init, masked, scores if method.num_score_batches else None
-  )
-
-  def unpacked(seed, state):
-    _, storage = method.make(seed)
-    return storage.unpack(state)
 
   def evaluate(state):
     weights = forward_weights(storage_lib.on_device(state))
     return feed().evaluate(weights, state.net_state, 'validation')
 
   def report(seed, state):
-    before = forward_weights(unpacked(seed, begin(seed, None)))
-    after = forward_weights(unpacked(seed, state))
+    before = forward_weights(base.unpack(method, begin(seed, None)))
+    after = forward_weights(base.unpack(method, state))
     test = feed().evaluate(after, state.net_state, 'test')
     rows = [{'split': 'test', **base.to_floats(test)}]
     for level, share in enumerate(levels.shares):
@@ -171,16 +168,3 @@ def _make_stage(
     report=report,
     counters=lambda: feed().counters(),
   )
-
-
-def _saliency(objective, init, seed, batches):
-  """Returns the saliency of the initial theta over batches [N, B, ...]."""
-  key = state_lib.init_key(seed)
-  weights, net_state = init(key)
-
-  def loss(weights, batch):
-    return objective.loss(weights, net_state, key, batch, True)[0]
-
-  num = len(jax.tree.leaves(batches)[0])
-  parts = [jax.tree.map(lambda x, i=i: x[i], batches) for i in range(num)]
-  return sparsity.saliency(loss, weights, parts)

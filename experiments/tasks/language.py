@@ -20,7 +20,6 @@ from experiments import mesh as mesh_lib
 from experiments import methods
 from experiments import rundir
 from experiments import state as state_lib
-from experiments import step as step_lib
 from experiments import storage as storage_lib
 from experiments.data import segments
 from experiments.data import text
@@ -42,12 +41,8 @@ def language_modelling(
   optimizer: dict,
   train: dict,
 ) -> base.Task:
-  """Returns the task of a config.
-
-  Raises:
-    ValueError: If a key is unknown, missing, mistyped or out of range.
-  """
-  build.build(_TEXTS, data, name='config.data')
+  """Returns the task of a config."""
+  corpus = functools.cache(build.build(_TEXTS, data, name='config.data'))
   training = base.make_training(train, ('segment_len', 'memory_len'))
   build.check_least(
     'config.train', 1, segment_len=training.sizes['segment_len']
@@ -63,31 +58,21 @@ def language_modelling(
       'config.method.name: expected a method without scores before training, '
       f'got {method["name"]!r}'
     )
-  objective = step_lib.Objective(
-    _make_loss(trained),
-    made,
-    training.num_micro,
-    training.on_not_finite == 'skip',
-  )
-  # Reads the text at the first call.
-  corpus = functools.cache(
-    lambda: build.build(text.TEXTS, data, name='config.data')
-  )
   loss = scoring.make_loss(
     evaluated, evaluate_shape, model['num_layers'], training.mesh
   )
-  init = functools.partial(_init, trained, training)
   return base.make_task(
-    title=f'Transformer-XL on {data["name"]}, batch of {training.batch_size} x '
-    f'{training.sizes["segment_len"]} on {training.mesh.size} device(s)',
-    objective=objective,
+    title=f'Transformer-XL on {data["name"]}, '
+    f'segments of {training.sizes["segment_len"]}',
+    loss=_make_loss(trained),
+    method=made,
     training=training,
-    init=init,
+    init=functools.partial(_init, trained, training),
     state_spec=mesh_lib.over_data(training.mesh, 1),
     batch=_batch_shapes(training),
     batch_at=lambda inputs, i: jax.tree.map(lambda x: x[i], inputs),
-    make_stages=lambda masked: (
-      _make_stage(objective, init, masked, training, corpus, loss),
+    make_stages=lambda begin: (
+      _make_stage(made, begin, training, corpus, loss),
     ),
     example=_example(trained, training),
     check_data=lambda: _check_data(corpus(), model['vocab_size'], training),
@@ -149,9 +134,8 @@ def _init(model, training: base.Training, key):
 
 
 def _make_stage(
-  objective, init, masked, training, corpus: Callable[[], text.Corpus], loss
+  method, begin, training, corpus: Callable[[], text.Corpus], loss
 ) -> base.Stage:
-  method = objective.method
   forward_weights = jax.jit(
     functools.partial(state_lib.forward_weights, method)
   )
@@ -187,7 +171,7 @@ def _make_stage(
   return base.Stage(
     num_steps=training.num_steps,
     labels={},
-    begin=base.make_begin(objective, init, masked),
+    begin=begin,
     batches=batches,
     evaluate=evaluate,
     report=report,
@@ -264,8 +248,8 @@ def _write_vocabulary(workdir: pathlib.Path, corpus: text.Corpus) -> None:
     rundir.write_bytes(path, vocabulary_lib.to_json(corpus.vocabulary))
 
 
-# Check a section without reading a file.
+# Check a section; the text is read by a call of the result.
 _TEXTS = {
-  name: functools.wraps(make)(lambda **_: None)
+  name: functools.wraps(make)(functools.partial(functools.partial, make))
   for name, make in text.TEXTS.items()
 }

@@ -42,11 +42,7 @@ def make_levels(
 
   Args:
     params: the network's, or their shapes.
-    lowest: the smallest share p kept.
-    highest: the largest.
-    num_levels: 0 for no pruning.
     output_layer: its path, 'module/name'; None: all layers keep the same share.
-    output_factor: of the output layer's share.
 
   Raises:
     ValueError: If a value is out of range, the output layer does not exist, or

@@ -32,7 +32,8 @@ def make_task(config: Mapping[str, Any]) -> base.Task:
   seed = config['seed']
   if not isinstance(seed, int) or not 0 <= seed < 2**32:
     raise ValueError(f'config.seed: expected 0 to 2^32 - 1, got {seed!r}')
-  rest = {name: x for name, x in config.items() if name != 'seed'}
+  apart = ('seed', 'init_from')  # see `experiments.initial`
+  rest = {name: x for name, x in config.items() if name not in apart}
   return _make_task(json.dumps(rest, sort_keys=True))
 
 

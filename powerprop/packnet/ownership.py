@@ -78,8 +78,9 @@ def init(
   heads = select_lib.selected_paths(params, is_head) if is_head else {}
   packed = select_lib.selected_paths(
     params,
-    lambda module, name, value: (
-      select_lib.join(module, name) not in heads and select(module, name, value)
+    select_lib.all_of(
+      select,
+      lambda module, name, _: select_lib.join(module, name) not in heads,
     ),
   )
   copied = {
@@ -193,8 +194,9 @@ def check_task(state: PackState, task: int | jax.Array) -> None:
   """Raises ValueError unless a task, if not traced, has been claimed."""
   if isinstance(task, jax.core.Tracer):
     return
-  last = state.num_tasks
-  last = _room(state) if isinstance(last, jax.core.Tracer) else int(last)
+  claimed = state.num_tasks
+  is_traced = isinstance(claimed, jax.core.Tracer)
+  last = _room(state) if is_traced else int(claimed)
   if not 1 <= int(task) <= last:
     raise ValueError(
       f'expected one of the {last} tasks claimed so far, counted from 1, got '

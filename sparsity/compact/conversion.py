@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sparsity import drift
 from sparsity import select
 from sparsity import state as state_lib
 from sparsity.compact import entries as entries_lib
@@ -88,8 +87,7 @@ def to_masked(
   params = select.put(params, dense)
   inner = map_sparse(method, grow, state.inner, params, entries)
   sets = unpack_sets(params, entries)
-  expected = drift.init(select.pick(params, method.make_counts(params).sizes))
-  return params, state_lib.SparseState(state.count, sets, inner, expected)
+  return params, state_lib.SparseState(state.count, sets, inner)
 
 
 def to_sets(entries: dict[str, weights_lib.Entries]) -> state_lib.ActiveSets:

@@ -25,6 +25,7 @@ def static(
   distribution: str = 'uniform',
   scope: str = 'layer',
   dense: Sequence[str] = (),
+  layout: str | None = None,
   seed: int = 0,
   select: select_lib.Predicate = select_lib.is_weight,
 ) -> optax.GradientTransformationExtraArgs:
@@ -61,6 +62,7 @@ def static(
       distribution=distribution,
       scope=scope,
       dense=dense,
+      layout=layout,
       select=select,
     ),
     seed=seed,
@@ -123,6 +125,7 @@ def snip(
   scope: str = 'global',
   dense: Sequence[str] = (),
   pattern: patterns.Pattern = patterns.UNSTRUCTURED,
+  layout: str | None = None,
   select: select_lib.Predicate = select_lib.is_weight,
 ) -> optax.GradientTransformationExtraArgs:
   """Returns `inner` on the entries of largest |score|, fixed for training.
@@ -159,7 +162,9 @@ def snip(
           f'expected scores of shape {x.shape} for {path}, got {found}'
         )
     own = {path: own[path] for path in weights}
-    return patterns.topk_masks(pattern, own, counts.forward, scope)
+    return patterns.topk_masks(
+      pattern, own, counts.forward, scope, layout=counts.layout
+    )
 
   return _fixed(
     inner,
@@ -170,6 +175,7 @@ def snip(
       scope=scope,
       dense=dense,
       pattern=pattern,
+      layout=layout,
       select=select,
     ),
   )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,7 @@ def magnitude(
   dense: Sequence[str] = (),
   pattern: patterns.Pattern = patterns.UNSTRUCTURED,
   score: str | Score = 'magnitude',
+  layout: str | None = None,
   select: select_lib.Predicate = select_lib.is_weight,
 ) -> optax.GradientTransformationExtraArgs:
   """Returns `inner` with one-shot pruning after update `at`.
@@ -55,6 +57,7 @@ def magnitude(
     scope: 'layer' ranks each layer by itself, 'global' all layers together.
     dense: regular expressions of layers that stay dense, counted in `density`.
     pattern: entries kept together; see `sparsity.patterns`.
+    layout: order of a layer's axes; see `sparsity.make_counts`.
     score: 'magnitude'; 'saliency', |parameter * gradient| of the parameters of
       the next step and the gradient of this update; or a function of the two.
       With Powerpropagation the gradient is that of theta, and the saliency is
@@ -77,6 +80,7 @@ def magnitude(
     dense=dense,
     pattern=pattern,
     score=score,
+    layout=layout,
     select=select,
   )
 
@@ -93,6 +97,7 @@ def gradual(
   dense: Sequence[str] = (),
   pattern: patterns.Pattern = patterns.UNSTRUCTURED,
   score: str | Score = 'magnitude',
+  layout: str | None = None,
   select: select_lib.Predicate = select_lib.is_weight,
 ) -> optax.GradientTransformationExtraArgs:
   """Returns `inner` with gradual pruning on a cubic schedule.
@@ -151,6 +156,7 @@ def gradual(
     dense=dense,
     pattern=pattern,
     score=score,
+    layout=layout,
     select=select,
   )
 
@@ -163,7 +169,7 @@ def _prune(inner, num_kept, is_due, *, density, pattern, score, **options):
     score = SCORES[score]
 
   def refresh(now: state_lib.Refresh, counts: counts_lib.Counts):
-    sizes = counts.sizes
+    sizes: Any = counts.sizes
     if counts.scope == 'global':
       sizes = sum(sizes.values())
     kept = patterns.topk_masks(
@@ -173,6 +179,7 @@ def _prune(inner, num_kept, is_due, *, density, pattern, score, **options):
         lambda k, size: num_kept(now.count, k, size), counts.forward, sizes
       ),
       counts.scope,
+      layout=counts.layout,
     )
     return state_lib.ActiveSets(kept, kept)
 

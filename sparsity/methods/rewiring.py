@@ -19,8 +19,8 @@ from sparsity import wrapper
 
 ANNEALS = ('constant', 'cosine')
 
-# (refresh, number to grow by layer, kept masks) -> masks of the grown
-Grow = Callable[[state_lib.Refresh, Any, Any], Any]
+# (refresh, number to grow by layer, kept masks, layout) -> masks of the grown
+Grow = Callable[[state_lib.Refresh, Any, Any, Any], Any]
 
 
 def rigl(
@@ -35,6 +35,7 @@ def rigl(
   distribution: str | distributions.Distribution = 'uniform',
   dense: Sequence[str] = (),
   pattern: patterns.Pattern = patterns.UNSTRUCTURED,
+  layout: str | None = None,
   seed: int = 0,
   select: select_lib.Predicate = select_lib.is_weight,
 ) -> optax.GradientTransformationExtraArgs:
@@ -85,8 +86,8 @@ def rigl(
 
   return _rewire(
     inner,
-    lambda now, num_grown, kept: patterns.topk_masks(
-      pattern, now.gradients, num_grown, given=kept
+    lambda now, num_grown, kept, layout: patterns.topk_masks(
+      pattern, now.gradients, num_grown, given=kept, layout=layout
     ),
     lambda params, gradients: gradients > 0,
     steps=False,
@@ -99,6 +100,7 @@ def rigl(
     distribution=distribution,
     dense=dense,
     pattern=pattern,
+    layout=layout,
     seed=seed,
     select=select,
   )
@@ -116,6 +118,7 @@ def set_(
   distribution: str | distributions.Distribution = 'uniform',
   dense: Sequence[str] = (),
   pattern: patterns.Pattern = patterns.UNSTRUCTURED,
+  layout: str | None = None,
   seed: int = 0,
   select: select_lib.Predicate = select_lib.is_weight,
 ) -> optax.GradientTransformationExtraArgs:
@@ -160,8 +163,8 @@ def set_(
 
   return _rewire(
     inner,
-    lambda now, num_grown, kept: patterns.random_masks(
-      pattern, now.key, kept, num_grown, kept
+    lambda now, num_grown, kept, layout: patterns.random_masks(
+      pattern, now.key, kept, num_grown, kept, layout
     ),
     lambda params, gradients: params < 0,
     steps=True,
@@ -174,6 +177,7 @@ def set_(
     distribution=distribution,
     dense=dense,
     pattern=pattern,
+    layout=layout,
     seed=seed,
     select=select,
   )
@@ -209,7 +213,9 @@ def _rewire(
 
   def init(weights, counts, key):
     return state_lib.same_sets(
-      patterns.random_masks(pattern, key, weights, counts.forward)
+      patterns.random_masks(
+        pattern, key, weights, counts.forward, layout=counts.layout
+      )
     )
 
   def refresh(now: state_lib.Refresh, counts: counts_lib.Counts):
@@ -224,8 +230,9 @@ def _rewire(
         for path, weights in now.weights.items()
       },
       jax.tree.map(jnp.subtract, counts.forward, dropped),
+      layout=counts.layout,
     )
-    grown = grow(now, dropped, kept)
+    grown = grow(now, dropped, kept, counts.layout)
     active = jax.tree.map(jnp.logical_or, kept, grown)
     return state_lib.ActiveSets(active, active)
 
@@ -253,4 +260,9 @@ def _make_fraction(drop_fraction, anneal, stop) -> schedules.Density:
       "expected stop_refresh_at with anneal='cosine', got None: give the "
       'update at which the drop fraction reaches zero'
     )
-  return lambda count: drop_fraction / 2 * (1 + jnp.cos(math.pi / stop * count))
+
+  def cosine(count):
+    angle = math.pi / stop * jnp.asarray(count, jnp.float32)
+    return drop_fraction / 2 * (1 + jnp.cos(angle))
+
+  return cosine

@@ -3,7 +3,6 @@
 import pytest
 
 from benchmarks import record
-from sparsity.kernels import native
 
 
 def write(folder, figures, arguments=()):
@@ -31,14 +30,6 @@ def test_a_part_replaces_its_own_lines(tmp_path):
   assert [after[i] for i in (0, 1, 3)] == [before[i] for i in (0, 1, 3)]
   assert after[2].startswith('a,ratio,4,ms,3,python -m benchmarks.made --only=')
   assert after[4].startswith('c,time,5,')
-
-
-def test_another_instruction_set_is_another_file(tmp_path, monkeypatch):
-  monkeypatch.setenv(native.ISA_VARIABLE, 'portable')
-  write(tmp_path, [('a', 'time', 1)])
-  path = tmp_path / 'made_portable.csv'
-  [row] = record.read(path).itertuples(index=False)
-  assert row.command == 'SPARSITY_ISA=portable python -m benchmarks.made'
 
 
 def test_a_file_of_another_version_is_refused(tmp_path):

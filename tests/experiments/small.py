@@ -8,11 +8,11 @@ import ml_collections
 
 from configs import methods
 from experiments import checkpoint
+from experiments import initial
 from experiments import metrics
 from experiments import rundir
 from experiments import trainer
 from experiments.tasks import base
-from experiments.tasks import table
 
 
 def image(name='topkast', storage='masked', **changes):
@@ -49,14 +49,12 @@ def language(path, name='topkast', storage='masked', **changes):
     'experiment': 'language_modelling',
     'seed': 3,
     'data': {
-      'name': 'file', 'path': str(path), 'unit': 'byte', 'max_words': None,
-      'held_out': 0.15, 'cache_dir': None,
+      'name': 'file', 'path': str(path), 'held_out': 0.15, 'cache_dir': None,
     },
     'model': {
       'vocab_size': 256, 'num_layers': 1, 'd_model': 8, 'd_embed': 8,
       'num_heads': 2, 'd_head': 3, 'd_inner': 10, 'dropout': 0.0,
-      'attention_dropout': 0.0, 'pre_norm': False, 'tie_biases': True,
-      'tie_embeddings': True, 'tie_projections': (False,), 'cutoffs': (),
+      'attention_dropout': 0.0, 'tie_projections': (False,), 'cutoffs': (),
       'div_val': 1, 'clamp_len': None, 'same_length': False,
       'compute_dtype': 'float32', 'remat': False,
     },
@@ -116,7 +114,7 @@ def train(
   config, workdir, on_progress=lambda step, metrics: None, **training
 ) -> Run:
   """Trains a run, or continues it; `training` replaces fields of a task's."""
-  task = table.make_task(config)
+  task = initial.make_task(config)
   task = task._replace(training=task.training._replace(**training))
   rundir.create(workdir, config)
   task.write_folder(workdir)
@@ -124,9 +122,3 @@ def train(
   checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints', None)
   state, _ = checkpoints.restore(task.state)
   return Run(task, outcome, state, metrics.read(workdir))
-
-
-def unpack(run: Run, seed=0) -> Any:
-  """Returns the masked form of the newest state."""
-  _, storage = run.task.objective.method.make(seed)
-  return storage.unpack(run.state)

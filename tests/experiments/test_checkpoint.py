@@ -3,7 +3,6 @@ import gc
 import logging
 import pathlib
 import re
-import resource
 import shutil
 from typing import Any
 from typing import NamedTuple
@@ -33,8 +32,6 @@ def collect():
 class State(NamedTuple):
   params: Any
   opt_state: Any
-  active: Any
-  key: Any
   rest: Any
 
 
@@ -47,13 +44,12 @@ def make_state(seed: int = 0) -> State:
     },
     'lenet/~/linear_1': {'w': jax.random.uniform(key, (4, 3))},
   }
-  tx = optax.chain(optax.clip(1.0), optax.adam(1e-3))
   return State(
     params,
-    tx.init(params),
-    jax.tree.map(lambda x: x > 0, params),
-    jax.random.PRNGKey(seed),
+    optax.adam(1e-3).init(params),
     {
+      'active': jax.tree.map(lambda x: x > 0, params),
+      'key': jax.random.PRNGKey(seed),
       'typed_key': key,
       'bfloat16': jnp.array([0.1, jnp.nan, -0.0], jnp.bfloat16),
       'count': jnp.int32(seed),
@@ -117,13 +113,6 @@ def test_the_newest_are_kept_and_some_always(tmp_path):
   assert {path.name for path in tmp_path.iterdir()} == {'2', '6', '8', '9'}
 
 
-def test_a_step_that_is_not_later_is_an_error(tmp_path):
-  save(tmp_path, 5)
-  with pytest.raises(ValueError, match='expected a step after 5'):
-    save(tmp_path, 5)
-  assert restore(tmp_path) == 5
-
-
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
@@ -144,21 +133,11 @@ def test_another_structure_is_an_error_that_names_it(
   assert checkpoints.steps() == [1]
 
 
-def truncate_description(folder: pathlib.Path):
-  path = folder / '_CHECKPOINT_METADATA'
-  path.write_bytes(path.read_bytes()[:100])
-
-
 def edit_description(old, new, folder: pathlib.Path):
   path = folder / '_CHECKPOINT_METADATA'
   text = path.read_text()
   assert text.count(old) == 1
   path.write_text(text.replace(old, new))
-
-
-def truncate_data(folder: pathlib.Path):
-  file = max(folder.glob('default/d/*'), key=lambda path: path.stat().st_size)
-  file.write_bytes(file.read_bytes()[:-20])
 
 
 def exchange(part, folder: pathlib.Path):
@@ -168,7 +147,6 @@ def exchange(part, folder: pathlib.Path):
 
 
 DAMAGES = [
-  (truncate_description, 'metadata not found'),
   (
     functools.partial(edit_description, '\\"loss\\": 2', '\\"loss\\": 3'),
     'description of its contents is altered',
@@ -177,7 +155,6 @@ DAMAGES = [
     functools.partial(edit_description, '"format": 2', '"format": 1'),
     'expected format 2, got 1',
   ),
-  (truncate_data, ''),
   (functools.partial(exchange, 'default'), 'checksum of its arrays differs'),
   (functools.partial(exchange, ''), 'was saved at step 1'),
 ]
@@ -217,10 +194,7 @@ def flip(content):
   )
 
 
-@pytest.mark.parametrize(
-  'alter', [lambda _: b'', lambda x: x[:-9], flip],
-  ids=['empty', 'truncated', 'flipped'],
-)  # fmt: skip
+@pytest.mark.parametrize('alter', [lambda x: x[:-9], flip])
 def test_any_altered_file_is_refused_or_not_needed(tmp_path, alter):
   save(tmp_path, 1)
   refused = 0
@@ -237,18 +211,10 @@ def test_any_altered_file_is_refused_or_not_needed(tmp_path, alter):
 
 def test_an_unreadable_checkpoint_is_not_rotated_out(tmp_path):
   save(tmp_path, 1, 2)
-  truncate_description(tmp_path / '1')
+  path = tmp_path / '1' / '_CHECKPOINT_METADATA'
+  path.write_bytes(path.read_bytes()[:100])
   save(tmp_path, 3, 4)
   assert checkpoint.Checkpoints(tmp_path, None).steps() == [1, 3, 4]
-
-
-def test_without_a_readable_checkpoint_the_error_says_why(tmp_path):
-  save(tmp_path, 1)
-  truncate_description(tmp_path / '1')
-  message = r'step 1: .* metadata not found'
-  with pytest.raises(rundir.FolderError, match=message):
-    restore(tmp_path)
-  assert (tmp_path / '1').is_dir()
 
 
 def test_the_remains_of_a_killed_save_or_deletion_are_removed(tmp_path):
@@ -260,20 +226,3 @@ def test_the_remains_of_a_killed_save_or_deletion_are_removed(tmp_path):
   assert checkpoints.steps() == [1]
   save(tmp_path, 2)
   assert {path.name for path in tmp_path.iterdir()} == {'1', '2'}
-
-
-def test_a_full_disk_is_a_save_error_and_earlier_checkpoints_stay(tmp_path):
-  # One array: Orbax leaves tasks of further ones behind, which print.
-  noise = np.random.default_rng(0).normal(size=30_000)
-  save(tmp_path, 1, 2)
-  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-  resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
-  try:
-    with pytest.raises(checkpoint.SaveError, match='make room there'):
-      save(tmp_path, 3, state={'w': jnp.asarray(noise)})
-  finally:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-  assert checkpoint.Checkpoints(tmp_path, 2).steps() == [1, 2]
-  assert restore(tmp_path) == 2
-  save(tmp_path, 3)
-  assert restore(tmp_path) == 3

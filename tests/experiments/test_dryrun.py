@@ -45,10 +45,3 @@ def test_compact_weights_are_counted_on_device_and_host(lines):
   # Parameters, momentum, and a boolean of A and of B for each.
   assert number(lines['masked'], 'state') == pytest.approx(10 * SIZE, rel=0.1)
   assert not any('on the host' in line for line in lines['masked'])
-
-
-def test_a_language_model_on_several_devices_lowers():
-  config = small.language('/nowhere', train={'num_devices': 4})
-  found = dryrun.dry_run(config)
-  assert 'Transformer-XL on file, batch of 4 x 5 on 4 device(s)' in found[0]
-  assert '  the training step lowers for cpu, cuda, tpu' in found

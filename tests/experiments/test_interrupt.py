@@ -4,7 +4,6 @@ import pathlib
 import signal
 import subprocess
 import sys
-import threading
 
 import pytest
 
@@ -38,19 +37,6 @@ def test_a_signal_sets_the_flag_and_a_second_sigint_raises(number):
       signal.raise_signal(signal.SIGINT)
     raise RuntimeError
   assert handlers() == before
-
-
-def test_outside_the_main_thread_signals_are_left_alone():
-  found, before = [], handlers()
-
-  def work():
-    with interrupt.Interrupt() as stop:
-      found.append((stop.signal, handlers()))
-
-  thread = threading.Thread(target=work)
-  thread.start()
-  thread.join()
-  assert found == [(None, before)]
 
 
 def test_a_child_ends_when_its_parents_pipe_closes():

@@ -1,7 +1,5 @@
-import contextlib
 import math
 import pathlib
-import resource
 
 import jax.numpy as jnp
 import numpy as np
@@ -88,17 +86,6 @@ def test_a_broken_line_in_the_middle_is_named_and_nothing_is_lost(tmp_path):
   assert path.read_text() == text
 
 
-def test_tensorboard_gets_the_numbers_by_split(tmp_path):
-  with metrics.Writer(tmp_path, -1) as writer:
-    writer.write(2, {'split': 'test', 'loss': np.float32(0.5), 'list': [1]})
-    writer.write(2, {'steps': 7, 'text': 'a'})
-  assert events(tmp_path) == [
-    ('purge', 0, None),
-    ('test/loss', 2, 0.5),
-    ('steps', 2, 7.0),
-  ]
-
-
 def test_tensorboard_forgets_the_steps_that_are_written_again(tmp_path):
   write(tmp_path, [1, 3])
   write(tmp_path, [3], resume_from=2)
@@ -108,41 +95,3 @@ def test_tensorboard_forgets_the_steps_that_are_written_again(tmp_path):
     ('purge', 0, None), ('train/loss', 1, 0.5), ('train/loss', 3, 0.25),
     *again, *again,
   ]  # fmt: skip
-
-
-@contextlib.contextmanager
-def limited(size):
-  """A context in which files cannot grow beyond a size: a full disk.
-
-  It ends within the test, or pytest could not write its own log.
-  """
-  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-  resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-  try:
-    with pytest.raises(OSError, match='File too large'):
-      yield
-  finally:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-@pytest.mark.parametrize('where', ['rows', 'events'])
-def test_a_full_disk_raises_in_the_caller_and_complete_rows_stay(
-  tmp_path, monkeypatch, where
-):
-  monkeypatch.setattr(metrics, 'FLUSH_EVERY', 0.0 if where == 'events' else 9.0)
-  writer = metrics.Writer(tmp_path, -1)
-  writer.write(0, {'loss': 0.5})
-  with limited(100 if where == 'events' else 30):
-    writer.write(1, {'loss': 0.5})
-  with limited(30):
-    writer.close()
-  rows = [{'step': step, 'loss': 0.5} for step in (0, 1)]
-  assert metrics.read(tmp_path) == rows[: 2 if where == 'events' else 1]
-
-
-def test_a_full_disk_while_rows_are_discarded_keeps_the_file(tmp_path):
-  write(tmp_path, range(9))
-  before = (tmp_path / metrics.FILE).read_bytes()
-  with limited(5):
-    metrics.Writer(tmp_path, 5)
-  assert (tmp_path / metrics.FILE).read_bytes() == before

@@ -19,10 +19,6 @@ SCHEDULES = {
       0.1 + 0.9 * (1 + math.cos(math.pi * min(1, max(0, step - 2) / 8))) / 2
     ),
   ),
-  'inverse_sqrt': (
-    {'warmup_steps': 4},
-    lambda step: min(1, (step + 1) / 4) * math.sqrt(4 / max(4, step + 1)),
-  ),
   'piecewise': (
     {'warmup_steps': 0, 'boundaries': (3, 7), 'factor': 0.5},
     lambda step: 0.5 ** ((step >= 3) + (step >= 7)),
@@ -38,31 +34,16 @@ def test_a_schedule_has_its_factors(name):
     assert float(schedule(step)) == pytest.approx(expected(step), rel=1e-6)
 
 
-def make(name='sgd', **changes):
-  section = {**small.image()['optimizer'], 'momentum': 0.0}
-  if name == 'adam':
-    section = {**small.language('text')['optimizer'], 'clip_norm': None}
-  return build.build(
-    optimizers.OPTIMIZERS, {**section, **changes}, name='config.optimizer'
-  )
-
-
 @pytest.mark.parametrize(
-  ('name', 'changes', 'message'),
+  ('changes', 'message'),
   [
-    ('sgd', {'momentum': 1.0}, r'momentum in \[0, 1\), got 1'),
-    ('sgd', {'learning_rate': math.nan}, r'learning_rate in .*, got nan'),
-    ('sgd', {'clip_norm': 0.0}, 'clip_norm over 0, got 0'),
-    ('sgd', {'nesterof': True}, "did you mean 'nesterov'"),
-    ('adam', {'eps': math.inf}, r'eps in \[0, inf\), got inf'),
-    ('sgd', {'schedule': {'name': 'linear'}}, 'optimizer.schedule.name'),
-    (
-      'sgd',
-      {'schedule': dict(name='cosine', warmup_steps=9, num_steps=9, final=0.0)},
-      'num_steps over warmup_steps=9, got 9',
-    ),
+    ({'momentum': 1.0}, r'momentum in \[0, 1\), got 1'),
+    ({'clip_norm': 0.0}, 'clip_norm over 0, got 0'),
+    ({'schedule': dict(SCHEDULES['cosine'][0], name='cosine', num_steps=2)},
+     'num_steps over warmup_steps=2, got 2'),
   ],
-)
-def test_a_mistake_is_refused(name, changes, message):
+)  # fmt: skip
+def test_a_mistake_is_refused(changes, message):
+  section = {**small.image()['optimizer'], **changes}
   with pytest.raises(ValueError, match=message):
-    make(name, **changes)
+    build.build(optimizers.OPTIMIZERS, section)

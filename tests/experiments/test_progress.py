@@ -7,7 +7,7 @@ import rich.console
 from experiments import progress as progress_lib
 
 
-def show(is_terminal: bool, every_s: float, num_runs: int = 1) -> str:
+def show(is_terminal: bool, every_s: float, num_runs: int) -> str:
   file = io.StringIO()
   console = rich.console.Console(
     file=file, force_terminal=is_terminal, width=120
@@ -22,23 +22,13 @@ def show(is_terminal: bool, every_s: float, num_runs: int = 1) -> str:
   return file.getvalue()
 
 
-@pytest.mark.parametrize(
-  ('every_s', 'steps'), [(0.0, ['1', '2', '3', '4']), (1e9, ['1', '4'])]
-)
+@pytest.mark.parametrize(('every_s', 'steps'), [(0.0, '1234'), (1e9, '14')])
 def test_without_a_terminal_there_are_plain_lines(every_s, steps):
-  lines = show(False, every_s).splitlines()
-  assert [line[len('[bold]alpha=2 ')] for line in lines] == steps
-  for line in lines[1:]:
-    pattern = r'.*/4, loss 0.5, density 0.1, [\d.e+]+ steps/s, [\d:]+ left'
-    assert re.fullmatch(pattern, line)
-
-
-def test_a_line_says_which_of_several_runs_it_is_of():
-  lines = show(False, 1e9, num_runs=2).splitlines()
-  assert [line[:22] for line in lines] == [
-    '[1/2] [bold]alpha=2 1/', '[1/2] [bold]alpha=2 4/',
-    '[2/2] [bold]alpha=2 1/', '[2/2] [bold]alpha=2 4/',
-  ]  # fmt: skip
+  lines = show(False, every_s, num_runs=2).splitlines()
+  for index, line in enumerate(lines):
+    run, step = divmod(index, len(steps))
+    start = f'[{run + 1}/2] [bold]alpha=2 {steps[step]}/4, loss 0.5, density'
+    assert line.startswith(start)
 
 
 def test_on_a_terminal_there_are_bars_of_all_runs_and_of_one():

@@ -27,13 +27,9 @@ def network():
 
 def draw(network, **changes):
   arguments = {
-    'length': 8,
-    'memory_len': 16,
-    'segment_len': 2,
-    'temperature': 1.0,
-    'top_p': 1.0,
-    'seed': 0,
-  }
+    'length': 8, 'memory_len': 16, 'segment_len': 2, 'temperature': 1.0,
+    'top_p': 1.0, 'seed': 0,
+  }  # fmt: skip
   return sample.sample(*network, PROMPT, **{**arguments, **changes})
 
 
@@ -58,11 +54,7 @@ def test_at_temperature_zero_the_likeliest_token_is_taken(network, likeliest):
 
 
 @pytest.mark.parametrize(
-  'changes',
-  [
-    {'segment_len': 16},
-    {'temperature': 1.0, 'top_p': 1e-6},
-  ],
+  'changes', [{'segment_len': 16}, {'temperature': 1.0, 'top_p': 1e-6}]
 )
 def test_segments_and_small_temperature_or_top_p_change_nothing(
   network, likeliest, changes
@@ -94,7 +86,7 @@ def test_tokens_are_drawn_with_the_probabilities_of_the_set():
 
 
 def test_a_prompt_of_words_goes_on_in_its_line():
-  words = vocabulary_lib.Vocabulary('word', 'space', ('<eos>', '<unk>', 'a'))
+  words = vocabulary_lib.Vocabulary('word', ('<eos>', '<unk>', 'a'))
   np.testing.assert_array_equal(sample.encode(words, 'a a'), [2, 2])
   np.testing.assert_array_equal(sample.encode(words, 'a\n'), [2, 0])
   with pytest.raises(ValueError, match='a new line is one'):
@@ -124,10 +116,7 @@ def test_the_command_prints_the_prompt_and_its_continuation(workdir, capsys):
   ('argument', 'message'),
   [
     ('--prompt=', 'at least one token'),
-    ('--step=3', 'one of the checkpoints [6, 8] in'),
     ('--top_p=0', 'expected top_p in (0, 1]'),
-    ('--length=0', 'expected length >= 1'),
-    ('--workdir=nowhere', 'expected a folder with config.json'),
   ],
 )
 def test_a_bad_argument_is_an_error(workdir, capsys, argument, message):

@@ -51,13 +51,6 @@ def assert_equal(a, b):
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-@pytest.mark.parametrize('num_micro', [3, 12])
-def test_micro_batches_equal_the_whole_batch(num_micro):
-  whole, parts = take_steps(make()), take_steps(make(num_micro))
-  for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-
-
 def test_the_change_of_masks_is_the_share_that_left_them():
   rng = np.random.default_rng(0)
   before, after = (

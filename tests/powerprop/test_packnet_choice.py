@@ -58,7 +58,7 @@ def test_search_finds_the_lowest_density_with_enough_accuracy(
   method, num_passing
 ):
   params = packing.draw(3)
-  # Of 96 entries: 77, 38, 19, 10 at the four densities.
+  # Entries kept at the four densities: 77, 38, 19, 10 of 96.
   least = (96, 77, 38, 19, 10)[num_passing] / 96
   found, seen = run_search(
     params, lambda share: 0.8 if share >= least else 0.7, method=method

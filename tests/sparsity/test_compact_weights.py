@@ -143,7 +143,6 @@ def test_masks_that_cannot_be_packed_are_errors(shape, masks, message):
   [
     lambda w: jnp.dot(jnp.ones(SHAPE[0]), w),
     lambda w: 2 * w,
-    lambda w: w.T,
     lambda w: jnp.einsum('i,ij->j', jnp.ones(SHAPE[0]), w),
   ],
 )
@@ -155,7 +154,6 @@ def test_layers_that_need_the_dense_weight_are_named(use, packed):
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    ({'dilation': (2, 2)}, 'w: expected dilation'),
     ({'feature_group_count': 2}, 'w: expected feature groups'),
     ({'dimension_numbers': ('NCHW', 'HWIO', 'NCHW')}, 'w: expected dimensions'),
   ],

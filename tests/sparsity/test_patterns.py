@@ -195,7 +195,7 @@ def test_the_density_is_of_units():
   masks = prune(patterns.channels(), density=0.25)
   assert [masks[layer].sum() for layer in ('odd', 'even')] == [5, 8]
   masks = prune(patterns.block(4, 4), density=0.5)
-  # Of two blocks, 4 x 4 and 1 x 4, one is kept.
+  # One of two blocks is kept: 4 x 4 or 1 x 4.
   assert masks['odd'].sum() in (4, 16)
   assert masks['even'].sum() == 16
 

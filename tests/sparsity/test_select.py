@@ -78,7 +78,10 @@ def test_predicates_combine(predicate, expected):
 def test_a_predicate_that_selects_nothing_is_an_error():
   with pytest.raises(ValueError, match=r"regular expression, got '\('"):
     select.matching('(')
-  with pytest.raises(ValueError, match=r'none of:\n  net/linear/b \(3,\)\n  n'):
+  with pytest.raises(
+    ValueError,
+    match=r'none of:\n  net/linear/b +\(3,\) +left out by the predicate\n  n',
+  ):
     select.selected(TREE, select.matching('conv'))
 
 
@@ -106,7 +109,25 @@ def test_picked_leaves_can_be_put_back():
   assert put['net/linear']['w'] is TREE['net/linear']['w']
 
 
-def test_two_leaves_of_one_path_are_refused():
-  tree = {'a/b': {'w': jnp.ones((2, 2))}, 'a': {'b': {'w': jnp.zeros((2, 2))}}}
-  with pytest.raises(ValueError, match="'a/b/w' twice"):
-    select.selected_paths(tree, select.is_weight)
+@pytest.mark.parametrize(
+  ('module', 'is_selected'),
+  [
+    ('net/BatchNorm_0', False),
+    ('batchnorm', False),
+    ('block/norm1', False),
+    ('batch_normalization_2', False),
+    ('layers/0(LayerNorm)', False),
+    ('norm(Scale)', False),
+    ('tokens(Embedding)', False),
+    ('TokenEmbed_0', False),
+    ('norm_mlp/Dense_0', True),
+    ('normal', True),
+    ('normalizer', True),
+    ('embedder', True),
+    ('layers/0(Linear)', True),
+  ],
+)
+def test_norms_and_embeddings_are_told_by_module_or_class(module, is_selected):
+  for name in ('w', 'kernel', 'weight'):
+    assert select.is_weight(module, name, np.ones((2, 2))) == is_selected
+    assert not select.is_weight(module, name, np.ones((2, 2), int))

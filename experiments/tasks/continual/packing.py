@@ -46,7 +46,7 @@ def packnet_strategy(
     raise ValueError(f'expected density in (0, 1] or None, got {density}')
   build.check_least('config.strategy', 1, retrain_steps=retrain_steps)
 
-  def finish(state, evaluator, seed, task, phase):
+  def finish(state, feed, seed, task, phase):
     del seed
     params, pack = state.params, state.net_state.memory.pack
     if phase == 0:
@@ -57,8 +57,8 @@ def packnet_strategy(
     pack = packnet.store_copies(params, pack)
     state = _remember(state, pack, task)
     shares = packnet.usage(pack, task + 1)['all']
-    network = evaluator.predict(state, task)
-    metrics = evaluator.evaluate(*network, task, 'validation')
+    network = feed.predict(state, task)
+    metrics = feed.evaluate(*network, task, 'validation')
     return state, {
       'density': shares.new + shares.reused,
       'accuracy': float(metrics['accuracy']),
@@ -68,7 +68,7 @@ def packnet_strategy(
 
 
 def efficient_packnet(
-  *, gamma: float, densities: tuple[float, ...], search: str, biases: str
+  *, gamma: float, densities: tuple[float, ...], biases: str
 ) -> strategies.Strategy:
   """Returns EfficientPackNet: the fewest weights that keep the accuracy.
 
@@ -77,26 +77,25 @@ def efficient_packnet(
   Args:
     gamma: share of the validation accuracy to keep.
     densities: shares of all weights to try, decreasing.
-    search: 'linear', as in the paper, or 'bisection'.
     biases: see `packnet_strategy`.
 
   Reference:
     Schwarz et al., 2021, "Powerpropagation: A sparsity inducing weight
     reparameterisation". https://arxiv.org/abs/2110.00296
   """
-  packnet.check_search(densities, gamma, search)
+  packnet.check_search(densities, gamma, 'linear')
 
-  def finish(state, evaluator, seed, task, phase):
+  def finish(state, feed, seed, task, phase):
     del seed, phase
     params, pack = state.params, state.net_state.memory.pack
 
     def accuracy(params):
       statistics = state.net_state.statistics
-      metrics = evaluator.evaluate(params, statistics, task, 'validation')
+      metrics = feed.evaluate(params, statistics, task, 'validation')
       return metrics['accuracy']
 
     found = packnet.search(
-      accuracy, params, pack, densities=densities, gamma=gamma, method=search
+      accuracy, params, pack, densities=densities, gamma=gamma
     )
     pack = packnet.claim(params, pack, found.masks)
     return _remember(state, pack, task), {

@@ -23,8 +23,7 @@ from experiments import mesh as mesh_lib
 from experiments import methods
 from experiments import state as state_lib
 from experiments.tasks import base
-from experiments.tasks.continual import evaluation
-from experiments.tasks.continual import feed
+from experiments.tasks.continual import feed as feed_lib
 from experiments.tasks.continual import strategies
 from powerprop import packnet
 import sparsity
@@ -62,10 +61,9 @@ class Learner:
   method: methods.Method
   # From a key to theta and the network's state.
   init: Callable[[jax.Array], tuple[Any, strategies.NetState]]
-  training: base.Training
   testing: Testing
   num_tasks: int
-  evaluator: evaluation.Evaluator
+  feed: feed_lib.Feed
 
   def stages(self) -> tuple[base.Stage, ...]:
     """Returns the stages."""
@@ -106,8 +104,9 @@ class Learner:
   @functools.cached_property
   def _start(self) -> Callable[[Any], base.State]:
     """From a seed to the state before the first task."""
-    return self._jit(
-      functools.partial(state_lib.init_state, self.method, self.init)
+    return jax.jit(
+      functools.partial(state_lib.init_state, self.method, self.init),
+      out_shardings=self._replicated,
     )
 
   @functools.cached_property
@@ -119,14 +118,15 @@ class Learner:
       weights, net_state = self.init(key)
       return self.method.from_weights(weights), net_state.statistics
 
-    return self._jit(draw)
+    return jax.jit(draw, out_shardings=self._replicated)
 
-  def _jit(self, fn):
-    return jax.jit(fn, out_shardings=mesh_lib.replicated(self.training.mesh))
+  @property
+  def _replicated(self) -> jax.sharding.Sharding:
+    return mesh_lib.replicated(self.feed.training.mesh)
 
   def _phases(self) -> list[Phase]:
     """Returns the phases of all tasks; all tasks at once are one."""
-    num_steps, steps = self.training.num_steps, self.strategy.num_steps
+    num_steps, steps = self.feed.training.num_steps, self.strategy.num_steps
     last = self.num_tasks - 1
     if self.strategy.is_joint:
       return [Phase(0, 0, self.num_tasks * num_steps, last, True)]
@@ -142,12 +142,9 @@ class Learner:
     return jax.random.fold_in(key, number)
 
   def _batches(self, phase: Phase, seed: int, first_step: int, num_steps: int):
-    data, batch_size = self.evaluator.data(), self.training.batch_size
     task = None if self.strategy.is_joint else phase.task
-    chosen = feed.choose_rows(
-      data.rows, task, phase.number, seed, first_step, num_steps, batch_size
-    )
-    yield feed.chunk(data, self.training.mesh, *chosen), num_steps
+    chunk = seed, first_step, num_steps
+    yield self.feed.batches(task, phase.number, *chunk), num_steps
 
   def _begin(self, phase: Phase, seed: int, last: Any) -> base.State:
     """Returns the first state of a stage."""
@@ -156,8 +153,8 @@ class Learner:
       last = self._start(np.uint32(seed))
     fresh = self._draw(np.uint32(seed), task)
     state, sets = strategy.start(last, fresh, task, phase.number)
-    if self.evaluator.heads.are_per_task and not strategy.is_joint:
-      own = self.evaluator.heads.masks(state.params, task)
+    if not strategy.is_joint:
+      own = self.feed.heads.masks(state.params, task)
       sets = sets._replace(backward=select_lib.put(sets.backward, own))
     opt_state = self.method.make(seed)[0].init(state.params)
     opt_state = packnet.with_sets(opt_state, sets)
@@ -169,17 +166,17 @@ class Learner:
     self, phase: Phase, seed: int, state: base.State
   ) -> tuple[base.State, list[base.Row]]:
     """Returns the state at the end of a stage, and the strategy's row."""
-    strategy, evaluator, task = self.strategy, self.evaluator, phase.task
-    state, row = strategy.finish(state, evaluator, seed, task, phase.number)
+    strategy, task = self.strategy, phase.task
+    state, row = strategy.finish(state, self.feed, seed, task, phase.number)
     if strategy.is_packed and phase.is_last_phase:
-      found = evaluator.test(state, task)['fingerprint']
+      found = self.feed.test(state, task)['fingerprint']
       fingerprints = state.net_state.fingerprints.at[task].set(found)
       state = strategies.replace(state, state.params, fingerprints=fingerprints)
     return self._place(state), [{'split': 'learned', **row}] if row else []
 
   def _validate(self, phase: Phase, state: base.State) -> dict[str, jax.Array]:
     params = sparsity.forward_weights(state.params, state.opt_state)
-    metrics = self.evaluator.evaluate(
+    metrics = self.feed.evaluate(
       params, state.net_state.statistics, phase.learned, 'validation'
     )
     return {name: metrics[name] for name in ('loss', 'accuracy')}
@@ -194,10 +191,10 @@ class Learner:
     if phase.task == 0:
       network = self._draw(np.uint32(seed), 0)
       for task in range(self.num_tasks):
-        metrics = self.evaluator.evaluate(*network, task, 'test')
+        metrics = self.feed.evaluate(*network, task, 'test')
         rows.append(_row('untrained', task, metrics))
     for task in self._tested(phase.learned):
-      metrics = self.evaluator.test(state, task)
+      metrics = self.feed.test(state, task)
       rows.append(_row('test', task, metrics))
       if task < phase.learned and self.strategy.is_packed:
         self._check(task, state.net_state.fingerprints[task], metrics)
@@ -228,7 +225,7 @@ class Learner:
 
   def _extract(self, task: int, state: base.State):
     """Returns theta, masks or None, and the statistics of a task."""
-    params, statistics = self.evaluator.predict(state, task)
+    params, statistics = self.feed.predict(state, task)
     masks = None
     if self.strategy.is_packed:
       masks = packnet.task_masks(state.net_state.memory.pack, task + 1)
@@ -236,7 +233,7 @@ class Learner:
 
   def _place(self, state: base.State) -> base.State:
     """Returns a state placed as the compiled steps expect it."""
-    return jax.device_put(state, mesh_lib.replicated(self.training.mesh))
+    return jax.device_put(state, self._replicated)
 
 
 def _row(split: str, task: int, metrics: dict[str, Any]) -> base.Row:

@@ -51,7 +51,7 @@ class Strategy(NamedTuple):
     state,
     train_all(state.params),
   )
-  # (state, evaluator, seed, task, phase) -> state, row of metrics or None
+  # (state, feed, seed, task, phase) -> state, row of metrics or None
   finish: Callable[..., tuple[Any, dict | None]] = lambda *args: (args[0], None)
   # Steps of each phase; None: config.train.num_steps.
   num_steps: tuple[int | None, ...] = (None,)
@@ -117,7 +117,7 @@ def ewc(
     )
   strategy = _anchored(
     strength,
-    lambda state, evaluator, seed, task: evaluator.fisher(
+    lambda state, feed, seed, task: feed.fisher(
       state, seed, task, num_examples, fisher_batch_size
     ),
   )
@@ -172,14 +172,14 @@ def penalty(anchor: Anchor, weights: Any, strength: float) -> jax.Array:
 
 
 def _anchored(strength: float, importance: Callable[..., Any]) -> Strategy:
-  """Returns a penalty; `importance`: (state, evaluator, seed, task) -> F."""
+  """Returns a penalty; `importance`: (state, feed, seed, task) -> F."""
   if not 0 <= strength < math.inf:
     raise ValueError(f'expected a finite strength >= 0, got {strength}')
 
-  def finish(state, evaluator, seed, task, phase):
+  def finish(state, feed, seed, task, phase):
     del phase
-    weights = evaluator.to_weights(state.params)
-    found = importance(state, evaluator, seed, task)
+    weights = feed.to_weights(state.params)
+    found = importance(state, feed, seed, task)
     memory = add_task(state.net_state.memory, weights, found)
     return replace(state, state.params, memory=memory), None
 

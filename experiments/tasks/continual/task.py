@@ -11,15 +11,13 @@ import jax.numpy as jnp
 
 from experiments import build
 from experiments import methods
-from experiments import step as step_lib
 from experiments import storage as storage_lib
 from experiments.data import tasks as tasks_lib
 from experiments.models import heads as heads_lib
 from experiments.models import table as model_table
 from experiments.tasks import base
 from experiments.tasks import classification
-from experiments.tasks.continual import evaluation
-from experiments.tasks.continual import feed
+from experiments.tasks.continual import feed as feed_lib
 from experiments.tasks.continual import packing
 from experiments.tasks.continual import stages as stages_lib
 from experiments.tasks.continual import strategies
@@ -40,14 +38,12 @@ STRATEGIES = {
   'l2': strategies.l2,
   'packnet': packing.packnet_strategy,
 }
-HEADS = ('per_task', 'shared')
 
 
 def continual_learning(
   *,
   tasks: dict,
   model: dict,
-  heads: str,
   powerprop: dict,
   strategy: dict,
   optimizer: dict,
@@ -58,8 +54,7 @@ def continual_learning(
   """Returns the task of a config.
 
   Raises:
-    ValueError: If a key is unknown, missing, mistyped or out of range, or
-      there are several processes.
+    ValueError: If there are several processes.
   """
   if jax.process_count() > 1:
     raise ValueError(
@@ -68,42 +63,38 @@ def continual_learning(
     )
   training = base.make_training(train, ('eval_batch_size',))
   stream = build.build(TASKS, tasks, name='config.tasks')
-  network = _make_heads(model, heads, stream)
+  network = heads_lib.make_heads(
+    lambda num_classes: build.build(
+      model_table.MODELS, model, name='config.model', num_classes=num_classes
+    ),
+    jax.ShapeDtypeStruct((1, *stream.example_shape), jnp.float32),
+    num_classes=stream.num_classes,
+    num_heads=len(stream.tasks),
+  )
   made = build.build(STRATEGIES, strategy, name='config.strategy')
   testing = build.call(stages_lib.Testing, test, name='config.test')
   build.check_least('config.test', 1, every=testing.every)
-  objective = step_lib.Objective(
-    _make_loss(loss, network, made, stream.augment),
-    _make_method(powerprop, optimizer),
-    training.num_micro,
-    training.on_not_finite == 'skip',
-  )
+  method = _make_method(powerprop, optimizer)
   num_tasks = len(stream.tasks)
   init = functools.partial(_init, network, made, stream)
-  evaluator = evaluation.Evaluator(
-    network,
-    made.predict,
-    objective.method.to_weights,
-    training.mesh,
-    functools.cache(lambda: feed.load(stream, training)),
+  feed = feed_lib.Feed(
+    stream, training, network, made.predict, method.to_weights
   )
-  learner = stages_lib.Learner(
-    made, objective.method, init, training, testing, num_tasks, evaluator
-  )
+  learner = stages_lib.Learner(made, method, init, testing, num_tasks, feed)
   batch = classification.batch_shapes(stream.example_shape, training)
   return base.make_task(
-    title=f'{num_tasks} tasks of {tasks["name"]}, {strategy["name"]}, '
-    f'batch of {training.batch_size} on {training.mesh.size} device(s)',
-    objective=objective,
+    title=f'{num_tasks} tasks of {tasks["name"]}, {strategy["name"]}',
+    loss=_make_loss(loss, network, made, stream.augment),
+    method=method,
     training=training,
     init=init,
     batch=batch._replace(task=batch.labels),
-    batch_at=feed.batch_at,
+    batch_at=feed_lib.batch_at,
     make_stages=lambda _: learner.stages(),
     exports=learner.exports(),
     example=None,
     check_data=lambda: _check_data(
-      evaluator.data(), training.batch_size, made.num_examples
+      feed.data(), training.batch_size, made.num_examples
     ),
   )
 
@@ -116,23 +107,6 @@ def _init(heads: heads_lib.Heads, strategy, stream, key):
   memory = strategy.init(weights, statistics, heads.paths, num_tasks)
   fingerprints = jnp.zeros(num_tasks, jnp.uint32)
   return weights, strategies.NetState(statistics, memory, fingerprints)
-
-
-def _make_heads(model: dict, heads: str, stream) -> heads_lib.Heads:
-  if heads not in HEADS:
-    raise ValueError(f'config.heads: expected one of {HEADS}, got {heads!r}')
-
-  def make_network(num_classes):
-    return build.build(
-      model_table.MODELS, model, name='config.model', num_classes=num_classes
-    )
-
-  return heads_lib.make_heads(
-    make_network,
-    jax.ShapeDtypeStruct((1, *stream.example_shape), jnp.float32),
-    num_classes=stream.num_classes,
-    num_heads=len(stream.tasks) if heads == 'per_task' else 1,
-  )
 
 
 def _make_loss(section: dict, heads: heads_lib.Heads, strategy, augment):
@@ -180,7 +154,9 @@ def _make_method(powerprop: dict, optimizer: dict) -> methods.Method:
   )
 
 
-def _check_data(data: feed.Data, batch_size: int, num_examples: int) -> None:
+def _check_data(
+  data: feed_lib.Data, batch_size: int, num_examples: int
+) -> None:
   """Checks that the smallest task has enough training examples."""
   smallest = min(map(len, data.rows))
   for name, num in (

@@ -9,7 +9,6 @@ import pytest
 import tensorflow_datasets as tfds
 
 from experiments.data import table
-from tests import photographs
 
 
 def open_source(data_dir, name='cifar10', **changes):
@@ -95,22 +94,3 @@ def test_augmentation_draws_evenly_from_all_versions(pad, flip):
 def test_arguments_out_of_range_are_an_error(cifar_dir, changes, message):
   with pytest.raises(ValueError, match=message):
     open_source(cifar_dir, **changes).load()
-
-
-def test_images_of_another_shape_are_an_error(tmp_path):
-  photographs.write_cifar(
-    tmp_path,
-    num_classes=10,
-    num_train=2,
-    num_test=1,
-    example=lambda index, _: (np.zeros((32, 32, 3), np.uint8), index),
-  )
-  path = tmp_path / 'cifar10/3.0.2/cifar10-test.array_record-00000-of-00001'
-  other = tmp_path / 'other'
-  photographs.write_imagenet(other, num_train=1, num_validation=0, num_shards=1)
-  [file] = other.glob('imagenet2012/*/*.array_record-*')
-  path.write_bytes(file.read_bytes())
-  with pytest.raises(
-    ValueError, match=r'\(32, 32, 3\), got \(375, 500, 3\) in .*record 0; pre'
-  ):
-    open_source(tmp_path, num_validation=1).load()

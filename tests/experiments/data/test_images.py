@@ -11,9 +11,7 @@ import pytest
 from experiments.data import images
 from tests import photographs
 
-AREA = (0.08, 1.0)
-RATIO = (3 / 4, 4 / 3)
-RECIPE = images.Recipe(224, 256, AREA, RATIO, 'linear')
+SIZE, RESIZE = 224, 256
 
 
 @hypothesis.settings(deadline=None)
@@ -22,7 +20,7 @@ RECIPE = images.Recipe(224, 256, AREA, RATIO, 'linear')
 )
 def test_crops_are_within_the_image(height, width, seed):
   top, left, h, w = images.random_crop(
-    np.random.default_rng(seed), height, width, AREA, RATIO
+    np.random.default_rng(seed), height, width
   )
   assert 0 <= top < top + h <= height
   assert 0 <= left < left + w <= width
@@ -36,7 +34,7 @@ def test_where_no_draw_fits_the_crop_is_the_largest_in_the_center(
   size, expected
 ):
   rng = np.random.default_rng(0)
-  crops = [images.random_crop(rng, *size, (0.9, 1.0), RATIO) for _ in range(5)]
+  crops = [images.random_crop(rng, *size, (0.9, 1.0)) for _ in range(5)]
   assert crops == [expected] * 5
 
 
@@ -44,10 +42,7 @@ def test_areas_are_uniform_and_ratios_log_uniform():
   rng = np.random.default_rng(0)
   # Areas up to a half always fit, so the first draw counts.
   crops = np.array(
-    [
-      images.random_crop(rng, 1000, 1000, (0.1, 0.5), RATIO)
-      for _ in range(4000)
-    ]
+    [images.random_crop(rng, 1000, 1000, (0.1, 0.5)) for _ in range(4000)]
   )
   share = crops[:, 2] * crops[:, 3] / 1e6
   logs = np.log(crops[:, 3] / crops[:, 2]) / math.log(4 / 3)
@@ -59,22 +54,17 @@ def test_areas_are_uniform_and_ratios_log_uniform():
     np.testing.assert_allclose(quartiles, [0.25, 0.5, 0.75], atol=0.04)
 
 
-@pytest.mark.parametrize('kind', ['.jpg', '.png'])
-def test_the_header_of_an_image_has_its_shape(kind):
-  content = photographs.encode(kind, photographs.view(0, 31, 57))
-  assert images.read_shape(content) == (31, 57)
-  view = images.train_view(content, np.random.default_rng(0), RECIPE)
-  assert view.shape == images.evaluation_view(content, RECIPE).shape
-  assert view.shape == (224, 224, 3)
-
-
-def test_the_orientation_in_the_header_is_ignored():
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
+def test_the_header_has_the_shape_and_its_orientation_is_ignored(kind):
   file, exif = io.BytesIO(), Image.Exif()
   exif[0x0112] = 6  # asks viewers to turn it by 90 degrees
   image = Image.fromarray(photographs.view(1, 40, 90)[..., ::-1])
-  image.save(file, 'JPEG', exif=exif)
-  assert images.decode(file.getvalue()).shape == (40, 90, 3)
-  assert images.read_shape(file.getvalue()) == (40, 90)
+  image.save(file, kind, exif=exif)
+  content = file.getvalue()
+  assert images.decode(content).shape == (40, 90, 3)
+  assert images.read_shape(content) == (40, 90)
+  view = images.train_view(content, np.random.default_rng(0), SIZE)
+  assert view.shape == (SIZE, SIZE, 3)
 
 
 @pytest.mark.parametrize(
@@ -87,14 +77,13 @@ def test_an_image_is_decoded_as_large_as_needed(shrink, factor):
   assert decoded.shape == (160 // factor, 240 // factor, 3)
 
 
-def textbook_view(content, seed, recipe, method):
+def textbook_view(content, seed, side):
   """Returns a view of the image decoded in full, and its crop and flip."""
   image, rng = images.decode(content)[..., ::-1], np.random.default_rng(seed)
-  crop = images.random_crop(rng, *image.shape[:2], recipe.area, RATIO)
+  crop = images.random_crop(rng, *image.shape[:2])
   top, left, height, width = crop
   part = np.ascontiguousarray(image[top : top + height, left : left + width])
-  size = (recipe.image_size, recipe.image_size)
-  view = cv2.resize(part, size, interpolation=method)
+  view = cv2.resize(part, (side, side))
   flip = rng.random() < 0.5
   return view[:, ::-1] if flip else view, crop, flip
 
@@ -102,34 +91,37 @@ def textbook_view(content, seed, recipe, method):
 def test_views_that_are_not_reduced_are_exact():
   content, flips = photographs.jpeg(0), []
   for seed in range(10):
-    view = images.train_view(content, np.random.default_rng(seed), RECIPE)
-    expected, _, flip = textbook_view(content, seed, RECIPE, cv2.INTER_LINEAR)
+    view = images.train_view(content, np.random.default_rng(seed), SIZE)
+    expected, _, flip = textbook_view(content, seed, SIZE)
     np.testing.assert_array_equal(view, expected)
     flips.append(flip)
   assert 0 < sum(flips) < 10
 
 
 def test_a_reduced_view_is_nearly_that_of_the_whole_image():
-  size, recipe = (901, 1203), images.Recipe(56, 64, (0.5, 1.0), RATIO, 'area')
+  side, reduced = 56, 0
   content = photographs.encode(
-    '.jpg', photographs.view(5, *size), [cv2.IMWRITE_JPEG_QUALITY, 95]
+    '.jpg', photographs.view(5, 901, 1203), [cv2.IMWRITE_JPEG_QUALITY, 95]
   )
-  for seed in range(4):
-    view = images.train_view(content, np.random.default_rng(seed), recipe)
-    expected, crop, _ = textbook_view(content, seed, recipe, cv2.INTER_AREA)
-    assert min(crop[2:]) >= 8 * 56  # it is reduced, by 8
-    moved = np.roll(expected, 2, axis=1)
+  for seed in range(8):
+    view = images.train_view(content, np.random.default_rng(seed), side)
+    expected, crop, _ = textbook_view(content, seed, side)
+    reduced += min(crop[2:]) >= 8 * side
+    smooth = cv2.blur(expected, (3, 3)).astype(int)
+    moved = np.roll(smooth, 2, axis=1)
     error, error_of_moved = (
-      np.abs(view.astype(int) - other).mean() for other in (expected, moved)
+      np.abs(cv2.blur(view, (3, 3)).astype(int) - other).mean()
+      for other in (smooth, moved)
     )
     # It differs, but less than half as much as if moved by two pixels.
-    assert 0 < error < error_of_moved / 2
+    assert error < error_of_moved / 2
+  assert reduced
 
 
 @pytest.mark.parametrize('index', [0, 1, 5, 9])
 def test_evaluation_sees_the_center(index):
   content = photographs.jpeg(index)
-  view = images.evaluation_view(content, RECIPE)
+  view = images.evaluation_view(content, SIZE, RESIZE)
   image = images.decode(content)[..., ::-1]
   height, width = image.shape[:2]
   if height < width:
@@ -150,17 +142,8 @@ def test_evaluation_sees_the_center(index):
 def test_a_truncated_image_does_not_decode(cut):
   content = photographs.jpeg(0)[:cut]
   rng = np.random.default_rng(0)
-  assert images.train_view(content, rng, RECIPE) is None
-  assert images.evaluation_view(content, RECIPE) is None
-
-
-def test_an_area_is_averaged_only_where_an_image_shrinks():
-  image = photographs.view(4, 20, 30)
-  np.testing.assert_array_equal(
-    images.resize(image, 50, 60, 'area'), images.resize(image, 50, 60, 'linear')
-  )
-  means = image.reshape(5, 4, 10, 3, 3).mean((1, 3))
-  assert np.abs(images.resize(image, 5, 10, 'area') - means).max() <= 0.51
+  assert images.train_view(content, rng, SIZE) is None
+  assert images.evaluation_view(content, SIZE, RESIZE) is None
 
 
 def test_normalization_is_by_mean_and_deviation():
@@ -172,19 +155,3 @@ def test_normalization_is_by_mean_and_deviation():
   np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
   batch = images.normalize(np.stack([image, image]), mean, std)
   np.testing.assert_array_equal(batch, np.stack([found, found]))
-
-
-@pytest.mark.parametrize(
-  ('change', 'message'),
-  [
-    ({'image_size': 0}, '1 <= image_size <= resize, got image_size 0'),
-    ({'area': (0.0, 1.0)}, r'area \(low, high\) within \(0, 1\]'),
-    ({'area': (0.5,)}, r'got \(0.5,\)'),
-    ({'ratio': (2.0, 1.0)}, r'got \(2.0, 1.0\)'),
-    ({'interpolation': 'best'}, "among linear, cubic, area; got 'best'"),
-  ],
-)
-def test_a_recipe_that_cannot_be_followed_is_an_error(change, message):
-  images.check_recipe(RECIPE)
-  with pytest.raises(ValueError, match=message):
-    images.check_recipe(RECIPE._replace(**change))

@@ -57,9 +57,12 @@ def test_a_label_out_of_range_is_named(written):
   bad = labels.index(-1)
   image, label = records.load(source, bad - 1, 10, images.decode)
   assert (image.shape, label) == ((32, 32, 3), labels[bad - 1])
+  shards = source.dataset_info.splits['train'].shard_lengths
+  places = [(i, j) for i, num in enumerate(shards) for j in range(num)]
+  file, record = places[bad]
   with pytest.raises(
     ValueError,
-    match=r'a label from 0 to 9, got -1 in .*train.array_record.*, record \d+;',
+    match=f'a label from 0 to 9, got -1 in .*{NAMES[file]}, record {record};',
   ):
     records.load(source, bad, 10, images.decode)
 

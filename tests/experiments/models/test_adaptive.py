@@ -16,7 +16,6 @@ def make(**changes):
     'd_embed': D,
     'cutoffs': (7, 12),
     'div_val': 1,
-    'tie_embeddings': True,
     'tie_projections': (False, True, True),
   }
   return adaptive.Vocabulary(**{**fields, **changes})
@@ -29,7 +28,6 @@ VOCABULARIES = {
   'untied': make(
     div_val=2,
     d_embed=8,
-    tie_embeddings=False,
     tie_projections=(False, False, False),
   ),
 }
@@ -66,14 +64,14 @@ def case(request):
   return vocabulary, *functions(vocabulary)
 
 
-def table_of(vocabulary, params, module, word):
+def table_of(vocabulary, params, word):
   """Returns cluster, row of the table, and the row itself."""
   bounds = [0, *vocabulary.cutoffs, V]
   i = next(i for i in range(len(bounds) - 1) if word < bounds[i + 1])
   if vocabulary.div_val == 1:
-    return i, word, params[module]['embeddings_0'][word]
+    return i, word, params['embedding']['embeddings_0'][word]
   row = word - bounds[i]
-  return i, row, params[module][f'embeddings_{i}'][row]
+  return i, row, params['embedding'][f'embeddings_{i}'][row]
 
 
 def projection_of(vocabulary, params, i, is_output):
@@ -87,11 +85,10 @@ def projection_of(vocabulary, params, i, is_output):
 
 def slow_probability(vocabulary, params, x, word):
   """p(word) of one vector, from its definition."""
-  module = 'embedding' if vocabulary.tie_embeddings else 'softmax'
   softmax = params['softmax']
 
   def logit(other):
-    i, row, vector = table_of(vocabulary, params, module, other)
+    i, row, vector = table_of(vocabulary, params, other)
     j = 0 if vocabulary.div_val == 1 else i
     projection = projection_of(vocabulary, params, i, True)
     hidden = x if projection is None else projection @ x
@@ -111,7 +108,7 @@ def slow_probability(vocabulary, params, x, word):
       hidden @ np.array(softmax['cluster_embeddings'][row])
       + softmax['cluster_bias'][row]
     )
-  i, _, _ = table_of(vocabulary, params, module, word)
+  i, _, _ = table_of(vocabulary, params, word)
   if i == 0:
     return share(head, word)
   tail = [logit(other) for other in range(bounds[i], bounds[i + 1])]
@@ -173,7 +170,7 @@ def test_embeddings_are_rows_of_tables_projected_and_scaled(case):
   found = embed(params, tokens)
   assert found.shape == (1, V, D)
   for word in range(V):
-    i, _, vector = table_of(vocabulary, params, 'embedding', word)
+    i, _, vector = table_of(vocabulary, params, word)
     projection = projection_of(vocabulary, params, i, False)
     row = np.array(vector)
     row = row if projection is None else row @ projection

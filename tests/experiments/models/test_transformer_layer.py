@@ -22,26 +22,6 @@ def test_distances_are_embedded_one_by_one(clamp_len):
       )
 
 
-@pytest.mark.parametrize('same_length', [False, True])
-@pytest.mark.parametrize(('num_queries', 'memory_len'), [(3, 4), (5, 1)])
-def test_a_query_sees_what_it_may_and_nothing_else(
-  same_length, num_queries, memory_len
-):
-  lengths = jnp.arange(memory_len + 1)
-  mask = layer_lib.visible(lengths, num_queries, memory_len, same_length)
-  assert mask.shape == (
-    memory_len + 1, 1, num_queries, memory_len + num_queries
-  )  # fmt: skip
-  for length in range(memory_len + 1):
-    for t in range(num_queries):
-      for k in range(memory_len + num_queries):
-        distance = memory_len + t - k
-        expected = distance >= 0 and k >= memory_len - length
-        if same_length:
-          expected = expected and distance < memory_len
-        assert mask[length, 0, t, k] == expected
-
-
 def arrays(seed=0):
   generator = np.random.default_rng(seed)
 
@@ -80,29 +60,20 @@ def slow(queries, keys, positions, biases, weights, mask):
   return np.reshape(out, (B, T, H * C)) @ weights['output']
 
 
-SETTINGS = layer_lib.Settings(
-  1, D, H, C, 1, 0.5, 0.5, False, False, None, False, 'float32', False
-)
-
-
-@pytest.mark.parametrize(
-  ('same_length', 'are_shared'), [(False, True), (True, False)]
-)
-def test_attention_equals_the_formula_of_the_paper(same_length, are_shared):
+@pytest.mark.parametrize('same_length', [False, True])
+def test_attention_equals_the_formula_of_the_paper(same_length):
   keys, positions, biases, weights = arrays()
   mask = layer_lib.visible(jnp.array([1, M]), T, M, same_length)
   params = {f'attention/{name}': {'w': w} for name, w in weights.items()}
   params['attention/layer_norm'] = {'scale': jnp.ones(D), 'offset': jnp.ones(D)}
-  if not are_shared:
-    params['attention'] = dict(r_w_bias=biases.r_w, r_r_bias=biases.r_r)
+  settings = layer_lib.Settings(H, C, 1, 0.5, 0.5)
 
   @hk.transform
   def attend(*arguments):
-    return layer_lib.Attention(SETTINGS, 'attention')(*arguments, False)
+    return layer_lib.Attention(settings, 'attention')(*arguments, False)
 
   x = keys[:, M:]
-  given = biases if are_shared else None
-  found = attend.apply(params, None, x, keys[:, :M], positions, given, mask)
+  found = attend.apply(params, None, x, keys[:, :M], positions, biases, mask)
   y = x + slow(x, keys, positions, biases, weights, np.array(mask))
   y -= y.mean(-1, keepdims=True)
   expected = 1 + y / np.sqrt(np.square(y).mean(-1, keepdims=True) + 1e-5)

@@ -46,12 +46,10 @@ def assert_close(found, expected, atol):
   )
 
 
-@pytest.mark.parametrize(
-  ('pre_norm', 'same_length'), [(False, False), (True, True), (False, True)]
-)
-def test_two_segments_with_memory_equal_one_long_segment(pre_norm, same_length):
+@pytest.mark.parametrize('same_length', [False, True])
+def test_two_segments_with_memory_equal_one_long_segment(same_length):
   # The span of attention is the same: everything, or the last M.
-  model, params, apply = make(pre_norm=pre_norm, same_length=same_length)
+  model, params, apply = make(same_length=same_length)
   inputs, targets = draw(2 * T)
   memory_len = 3 if same_length else 2 * T
   memory = model.memory(B, memory_len)
@@ -201,7 +199,6 @@ def test_bfloat16_keeps_parameters_and_losses_in_float32():
 def test_the_weights_are_those_of_attention_and_feed_forward():
   config = {
     **TINY,
-    'tie_embeddings': False,
     'div_val': 2,
     'cutoffs': (5, 8),
     'tie_projections': (False, True, False),
@@ -234,10 +231,3 @@ def test_the_weights_are_those_of_attention_and_feed_forward():
 def test_bad_arguments_are_errors(changes, message):
   with pytest.raises(ValueError, match=message):
     transformer_xl.transformer_xl(**{**TINY, **changes})
-
-
-def test_same_length_needs_a_memory():
-  model, params, _ = make(same_length=True)
-  inputs, targets = draw(T)
-  with pytest.raises(ValueError, match='memory of at least 1 with same_length'):
-    model.apply(params, model.memory(B, 0), None, inputs, targets, False)

@@ -1,12 +1,8 @@
 """Strategies from run folders."""
 
-from matplotlib import pyplot as plt
-import numpy as np
 import pytest
 
 from experiments.paper import fill
-from experiments.paper import lines as lines_lib
-from experiments.paper import plots
 from experiments.paper import runs as runs_lib
 from experiments.paper import tables
 from tests.experiments.paper import folders
@@ -56,22 +52,3 @@ def test_the_table_has_the_measures_of_each_strategy(found):
   # Seed 1 has no network alone.
   assert cells.num['fine_tuning', '1', 'forgetting'] == 2
   assert cells.num['fine_tuning', '1', 'tasks kept'] == 1
-
-
-def test_the_plot_has_accuracies_and_the_use_of_weights(found):
-  lines = [
-    lines_lib.Line('', run.config['strategy']['name'], run) for run in found
-  ]
-  so_far, _, usage = plots.draw_tasks(lines).axes
-  points = {line.get_label(): line.get_ydata() for line in so_far.get_lines()}
-  np.testing.assert_allclose(points['packnet'], [85, 77.5])
-  np.testing.assert_allclose(points['fine_tuning'], [90, 72.5])
-  np.testing.assert_allclose(usage.get_lines()[0].get_ydata(), [30, 50])
-  plt.close('all')
-
-
-def test_runs_of_two_streams_are_refused(found, tmp_path):
-  write(tmp_path / 'other', 'ewc', [[0.8, 0.1], [0.8, 0.7]], tasks__seed=3)
-  found, _ = runs_lib.read(tmp_path)
-  with pytest.raises(ValueError, match=r'got tasks\.seed: 0 in .*, 3 in'):
-    fill.fill(TABLE, found, runs_lib.to_frame(found))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.paper import measures
+from experiments.paper import runs
 
 ACCURACIES = [[0.9, 0.2, 0.1], [0.6, 0.8, 0.3], [0.7, 0.5, 0.9]]
 
@@ -23,13 +23,12 @@ def rows_of(accuracies, untrained=(0.1, 0.1, 0.15)):
 
 def test_measures_of_a_matrix():
   usage = {'split': 'usage', 'layer': 'all', 'owned': 0.5, 'reused': 0.25}
-  found = measures.of_network([*rows_of(ACCURACIES), usage], 3)
+  found = runs.task_measures([*rows_of(ACCURACIES), usage], 3)
   assert found == pytest.approx(
     {
       'average_accuracy': (0.7 + 0.5 + 0.9) / 3,
       'learning_accuracy': (0.9 + 0.8 + 0.9) / 3,
       'forgetting': (0.2 + 0.3) / 2,
-      'backward_transfer': (-0.2 - 0.3) / 2,
       'forward_transfer': (0.1 + 0.15) / 2,
       'owned': 0.5,
       'reused': 0.25,
@@ -37,26 +36,7 @@ def test_measures_of_a_matrix():
   )
 
 
-def test_networks_are_compared_with_one_for_each_task():
-  alone = np.array([0.75, 0.9, 0.8])
-  found = measures.against_alone(np.array(ACCURACIES), alone)
-  assert found['intransigence'] == pytest.approx((-0.15 + 0.1 - 0.1) / 3)
-  assert found['kept'] == 2
-
-
-def test_forgetting_is_counted_from_the_best_that_was_measured():
-  accuracies = [[0.5, 0.95, None], [None, 0.9, None], [0.7, 0.6, 0.9]]
-  found = measures.of_network(rows_of(accuracies), 3)
-  assert found['forgetting'] == pytest.approx((-0.2 + 0.3) / 2)
-
-
-def test_one_task_is_neither_forgotten_nor_helped():
-  found = measures.of_network(rows_of([[0.9]], ()), 1)
-  names = ('forgetting', 'backward_transfer', 'forward_transfer')
-  assert [found[name] for name in names] == [0, 0, 0]
-
-
 def test_a_joint_network_has_a_final_accuracy_only():
-  found = measures.of_network(rows_of([[None] * 2, [0.8, 0.9]], ()), 2)
+  found = runs.task_measures(rows_of([[None] * 2, [0.8, 0.9]], ()), 2)
   assert found.pop('average_accuracy') == pytest.approx(0.85)
   assert np.isnan(list(found.values())).all()

@@ -30,23 +30,9 @@ def edit(name, change):
   return spoil
 
 
-def with_row(**changes):
-  """Replaces the test row by one with other values; None removes it."""
-
-  def spoil(folder):
-    path = folder / 'metrics.jsonl'
-    lines = path.read_text().splitlines(keepends=True)
-    i = next(i for i, line in enumerate(lines) if '"test"' in line)
-    row = json.loads(lines[i]) | changes
-    lines[i] = json.dumps(row) + '\n' if changes else ''
-    path.write_text(''.join(lines))
-
-  return spoil
-
-
-def twice(folder):
+def without_test(folder):
   path = folder / 'metrics.jsonl'
-  path.write_text(2 * path.read_text())
+  path.write_text(path.read_text().replace('"test"', '"other"'))
 
 
 def set_in_config(**values):
@@ -61,21 +47,18 @@ FORM = 'expected the form of this version'
 SPOILT = {
   'config of version 0.1': (old, 'version 0.1'),
   'config null': (edit('config.json', lambda v: v | {'config': None}), FORM),
-  'experiment unknown': (set_in_config(experiment='x'), "got 'x'"),
   'section a number': (set_in_config(model=3), FORM),
   'density a text': (
     set_in_config(method={'forward_density': 'x', 'backward_density': 1}), FORM
   ),
-  'running': (
+  'killed': (
     lambda f: rundir.write_status(f, 'running', step=7, total_steps=9),
-    'not done: running at step 7 of 9',
+    'not done: interrupted at step 7 of 9',
   ),
-  'status a list': (edit('status.json', lambda _: [1]), 'a JSON object in'),
-  'no status': (lambda f: (f / 'status.json').unlink(), 'status.json'),
+  'status a list': (edit('status.json', lambda _: [1]), 'unknown status: [1]'),
+  'summary a list': (edit('summary.json', lambda _: [1]), FORM),
   'no metrics': (lambda f: (f / 'metrics.jsonl').unlink(), 'metrics.jsonl'),
-  'no test': (with_row(), 'half written'),
-  'written twice': (twice, 'two runs wrote into this folder'),
-  'accuracy a text': (with_row(accuracy='x'), "expected 'split' and numbers"),
+  'no test': (without_test, "expected a 'test' row"),
 }  # fmt: skip
 
 

@@ -50,19 +50,6 @@ def test_pruning_levels_are_rows_and_alphas_are_columns(tmp_path):
   }  # fmt: skip
 
 
-def test_levels_of_equal_density_count_once(tmp_path):
-  paths = [tmp_path / f'alpha=1,seed={seed}' for seed in (0, 1)]
-  for seed, path in enumerate(paths):
-    folders.write_image(path, folders.powerprop(1.0, seed), 0.8 + seed / 10)
-    file = path / 'metrics.jsonl'
-    file.write_text(
-      file.read_text().replace('"density": 0.1,', '"density": 1.0,')
-    )
-  found, _ = summarize(tmp_path, paths)
-  [level] = found['pruned']
-  assert (level['seeds'], level['accuracy']['num']) == ([0, 1], 2)
-
-
 def test_language_models_show_validation_and_test(tmp_path):
   folders.write_language(tmp_path / 'a', folders.language('topkast'), 2.0)
   found, text = summarize(tmp_path, [tmp_path / 'a'])
@@ -83,11 +70,8 @@ def test_continual_learning_shows_its_measures(tmp_path):
   [one] = found['test']
   assert one['forgetting']['mean'] == pytest.approx(0.2)
   assert one['owned']['mean'] == 0.5
-  np.testing.assert_array_equal(found['networks'][0]['accuracies'], matrix)
   assert '75.00' in text
-  assert {path.name for path in (tmp_path / 'plots').iterdir()} == {
-    'tasks.png', 'matrix.png',
-  }  # fmt: skip
+  assert (tmp_path / 'plots/tasks.png').exists()
 
 
 def test_unfinished_runs_are_named_and_left_out(tmp_path):

@@ -1,17 +1,15 @@
 """The tables as data, and the published values."""
 
-import ast
 import pathlib
-import runpy
 import shlex
 
 import pandas as pd
 import pytest
 
-from configs import sweeps
 from experiments.paper import render
 from experiments.paper import table as table_lib
 from experiments.paper import tables
+from experiments.sweep import plan as plan_lib
 from tests.experiments.paper import folders
 
 REPOSITORY = pathlib.Path(tables.__file__).parents[2]
@@ -20,28 +18,6 @@ REPOSITORY = pathlib.Path(tables.__file__).parents[2]
 @pytest.fixture(autouse=True)
 def _in_repository(monkeypatch):
   monkeypatch.chdir(REPOSITORY)
-
-
-def facts_of(arguments):
-  """Returns the facts of each network that a command trains, without seeds."""
-  words = dict(word.split('=', 1) for word in arguments)
-  file, _, variant = words['--config'].partition(':')
-  config = runpy.run_path(file)['get_config'](*filter(None, [variant]))
-  for key, text in words.items():
-    if key.startswith('--config.'):
-      value = value_of(text)
-      config.update_from_flattened_dict({key.removeprefix('--config.'): value})
-  config = config.to_dict()
-  alphas = config['powerprop']['alphas']
-  networks = [{**config, 'powerprop': {'alpha': a}, 'seed': 0} for a in alphas]
-  return [table_lib.facts(network) for network in networks]
-
-
-def value_of(text):
-  try:
-    return ast.literal_eval(text)
-  except (ValueError, SyntaxError):
-    return text
 
 
 def matches(facts, cell):
@@ -57,16 +33,12 @@ def matches(facts, cell):
 def test_its_sweeps_fill_the_whole_table(name):
   table, found, workdirs = tables.TABLES[name], [], set()
   for command in table.sweeps:
-    config, sweep_name, *more = shlex.split(command)[2:]
-    workdirs.add(more.pop())
-    points = []
-    getattr(sweeps, sweep_name.removeprefix('--sweep='))(points.append)
-    for point in points:
-      variant = point.pop('config', '').removeprefix(':')
-      file, _, shared = config.partition(':')
-      words = ','.join(filter(None, (variant, shared)))
-      overrides = [f'--config.{key}={value!r}' for key, value in point.items()]
-      found += facts_of([f'{file}:{words}', *more, *overrides])
+    words = shlex.split(command)[2:]
+    config, sweep, *_, out = (word.partition('=')[2] for word in words)
+    shared = [word for word in words if word.startswith('--config.')]
+    workdirs.add(out)
+    runs = plan_lib.make(config, shared, sweep).runs
+    found += [table_lib.facts(run.config) for run in runs]
   assert len(workdirs) == len(table.sweeps) > 0  # a folder is of one sweep
   cells = table_lib.cells(table)
   for cell in cells.to_dict('records'):

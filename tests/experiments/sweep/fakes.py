@@ -22,10 +22,6 @@ def get_config(variant=''):
   config.data = dict(name='fake')
   return config
 
-def good(add):
-  for rate in (0.1, 0.2):
-    add({'train.learning_rate': rate})
-
 def seeds(add):
   for seed in (0, 1):
     add({'seeds': (seed,)})
@@ -35,14 +31,6 @@ def mixed(add):
   add({'train.learning_rate': 3.0})  # diverges
   add({'data.name': 'absent'})
   add({'train.learning_rate': 0.2})
-
-def wrong(add):
-  good(add)
-  add({'train.num_stps': 3})
-
-def invalid(add):
-  good(add)
-  add({'train.num_steps': 0})
 """
 
 

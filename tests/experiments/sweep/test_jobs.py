@@ -1,13 +1,9 @@
 """Runs in other processes, some at a time."""
 
-import json
-import os
 import signal
-import sys
 
 import pytest
 
-from experiments import interrupt
 from experiments import rundir
 from experiments.sweep import jobs
 from experiments.sweep import plan as plan_lib
@@ -95,36 +91,3 @@ def test_a_signal_lets_runs_save_and_starts_no_more(
   assert jobs.train(plan, tmp_path, 2, start) == 128 + number
   assert [process.is_told for process in processes] == [True, True]
   assert 'the runs have saved. The same command' in capsys.readouterr().out
-
-
-def test_a_second_interrupt_kills(plan, tmp_path):
-  process = Process(10**9, 0)
-  process.terminate = lambda: signal.raise_signal(signal.SIGINT)
-
-  def start(run, slot):
-    signal.raise_signal(signal.SIGINT)
-    return process
-
-  with pytest.raises(KeyboardInterrupt):
-    jobs.train(plan, tmp_path, 1, start)
-  assert process.is_killed
-  assert not rundir.is_locked(tmp_path)
-
-
-def test_a_child_prints_to_its_log_in_a_session_of_its_own(
-  plan, tmp_path, monkeypatch
-):
-  code = (
-    'import json, os; print(json.dumps([os.getsid(0), '
-    "os.environ['CUDA_VISIBLE_DEVICES'], os.environ.get('CHILD_FLAG')]))"
-  ).replace('CHILD_FLAG', interrupt.CHILD)
-  monkeypatch.setattr(jobs, 'command', lambda *_: (sys.executable, '-c', code))
-  monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0,1,2,3')
-  with jobs.children(tmp_path, 2) as start:
-    for _ in range(2):
-      assert start(plan.runs[0], 1).wait(120) == 0
-  lines = (tmp_path / 'logs' / f'{NAMES[0]}.log').read_text().splitlines()
-  session, devices, is_child = json.loads(lines[1])
-  assert len(lines) == 2
-  assert session != os.getsid(0)
-  assert (devices, is_child) == ('1,3', '1')

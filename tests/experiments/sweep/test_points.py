@@ -1,11 +1,13 @@
 """Points of sweeps: found, named, and written as flags."""
 
+import json
 import os
 import pathlib
 import re
 
 import hypothesis
 from hypothesis import strategies
+import numpy as np
 import pytest
 
 from configs import sweeps
@@ -28,28 +30,6 @@ def write_config(folder, text):
   return str(path)
 
 
-@pytest.mark.parametrize(
-  ('overrides', 'name'),
-  [
-    ({'b.x': 0.5, 'a.y': True}, 'a.y=true,b.x=0.5'),
-    ({'powerprop.alphas': (1.0, 2.0)}, 'powerprop.alphas=1.0+2.0'),
-    ({'config': 'configs/mnist_methods.py:rigl,alpha=2', 'seeds': (3,)},
-     'mnist_methods,rigl,alpha=2,seeds=3'),
-  ],
-)  # fmt: skip
-def test_a_run_is_named_by_what_differs(overrides, name):
-  assert points.name_of(overrides) == name
-  assert points.name_of(dict(reversed(overrides.items()))) == name
-
-
-def test_overrides_unfit_for_file_names_are_replaced_and_told_apart():
-  paths = ('/a b', '/a_b', '/a/b', '..', 'x' * 300 + 'a', 'x' * 300 + 'b')
-  names = {points.name_of({'data.path': path}) for path in paths}
-  assert len(names) == len(paths)
-  for name in points.TAKEN:
-    assert points.name_of({'config': f':{name}'}) not in points.TAKEN
-
-
 OVERRIDES = strategies.dictionaries(
   strategies.text(),
   strategies.recursive(
@@ -66,12 +46,15 @@ OVERRIDES = strategies.dictionaries(
   OVERRIDES, strategies.none() | strategies.text('./\\:a~\0 ', max_size=9)
 )
 @hypothesis.example({}, ':.')
+@hypothesis.example({}, ':plots')
+@hypothesis.example({'data.path': 'x' * 300}, None)
 def test_no_name_leaves_the_folder_of_the_sweep(overrides, chosen):
   if chosen is not None:
     overrides['config'] = chosen
   name = points.name_of(overrides)
   assert re.fullmatch(r'[A-Za-z0-9_=,+][A-Za-z0-9._=,+-]*', name)
   assert len(name) < 140
+  assert name not in points.TAKEN
   folder = pathlib.Path('/sweep')
   assert pathlib.Path(os.path.normpath(folder / name)).parent == folder
 
@@ -105,28 +88,46 @@ def test_a_sweep_that_is_not_there_is_named_with_the_nearest(name, message):
     points.find(name, DENSE)
 
 
-@pytest.mark.parametrize('overrides', [{'method': {}}, {'seeds': None}, 3])
+def test_none_the_last_of_two_and_home_paths_are_taken(monkeypatch):
+  monkeypatch.setenv('HOME', '/home/me')
+  config = points.load(
+    'configs/mnist_dense.py',
+    [
+      '--config.train.num_devices=None',
+      '--config.seeds=(1,)',
+      '--config.seeds=(2, 3)',
+      '--config.data.data_dir=~/data',
+    ],
+  )
+  assert config.train.num_devices is None
+  assert config.seeds == (2, 3)
+  assert config.data.data_dir == '/home/me/data'
+  assert config.init_from is None
+  with pytest.raises(ValueError, match=r'unknown config key.*num_device'):
+    points.load('configs/mnist_dense.py', ['--config.train.num_device=None'])
+
+
+def test_points_take_numbers_of_numpy_and_none():
+  def sweep(add):
+    for rate in np.logspace(-2, -1, 2):
+      add({'optimizer.learning_rate': rate, 'seeds': np.arange(2), 'a': None})
+
+  point = points.collect(sweep)[0]
+  assert point == {'optimizer.learning_rate': 0.01, 'seeds': (0, 1), 'a': None}
+  assert json.loads(json.dumps(point))['seeds'] == [0, 1]
+  flags = points.arguments('a.py', point)[1:]
+  assert flags == (
+    '--config.optimizer.learning_rate=0.01', '--config.seeds=(0, 1)',
+    '--config.a=None',
+  )  # fmt: skip
+
+
+@pytest.mark.parametrize('overrides', [{'method': {}}, {'seeds': {1}}, 3])
 def test_overrides_that_are_not_flat_are_refused(overrides):
   with pytest.raises(ValueError, match=r'expected a (number|dict)'):
     points.collect(lambda add: add(overrides))
   with pytest.raises(ValueError, match='expected a sweep that adds runs'):
     points.collect(lambda add: None)
-
-
-@pytest.mark.parametrize(
-  ('config', 'chosen', 'expected'),
-  [
-    ('a.py', None, 'a.py'),
-    ('a.py:quick', None, 'a.py:quick'),
-    ('a.py', ':rigl,alpha=2', 'a.py:rigl,alpha=2'),
-    ('a.py:quick=1', ':rigl,alpha=2', 'a.py:rigl,alpha=2,quick=1'),
-    ('a.py:quick', ':alpha=2', 'a.py:quick,alpha=2'),
-    ('a.py', 'b.py:rigl', 'b.py:rigl'),
-  ],
-)
-def test_a_point_chooses_the_variant_of_its_config(config, chosen, expected):
-  point = {} if chosen is None else {'config': chosen}
-  assert points.arguments(config, point) == (f'--config={expected}',)
 
 
 @pytest.mark.parametrize('name', SWEEPS)

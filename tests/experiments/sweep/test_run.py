@@ -1,7 +1,6 @@
 """Plans trained in this process, by the command."""
 
 import json
-import os
 import re
 
 import pytest
@@ -121,33 +120,6 @@ def test_a_signal_ends_the_plan_and_the_same_command_goes_on(command, capsys):
     assert run(*flags) == 143
     assert [p.name for p in fakes.Task.trained[-2:]] == NAMES[end - 2 : end]
   assert run(*flags) == 0
-
-
-def test_a_disk_full_of_results_is_no_mistake_of_the_user(
-  command, capsys, monkeypatch
-):
-  def fail(*_):
-    raise OSError('No space left on device')
-
-  run, workdir = command
-  with monkeypatch.context() as patch:
-    patch.setattr(run_lib.summary, 'summarize', fail)
-    assert run() == run_lib.MACHINE
-  assert 'Stopped: No space left' in capsys.readouterr().err
-  assert run() == 0
-  assert fakes.Task.trained == [workdir]
-
-
-def test_a_folder_in_use_is_refused(command, capsys, monkeypatch):
-  run, workdir = command
-  monkeypatch.setattr(rundir, 'PATIENCE', 0.0)
-  held = rundir.lock(workdir)
-  try:
-    assert run(*NETWORKS) == run_lib.USER_ERROR
-  finally:
-    held.release()
-  assert f'process {os.getpid()} on' in capsys.readouterr().err
-  assert not fakes.Task.trained
 
 
 def test_one_run_is_trained_by_its_number(command, config, capsys):

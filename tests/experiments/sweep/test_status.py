@@ -4,7 +4,6 @@ import io
 import json
 import signal
 
-import pytest
 import rich.console
 
 from experiments import rundir
@@ -49,47 +48,23 @@ def test_a_run_is_running_while_its_folder_is_locked(tmp_path):
   assert status.read(folder).status == 'interrupted'
 
 
-@pytest.mark.parametrize('text', ['{"status": "do', '[]', '{"status": "gone"}'])
-def test_a_status_that_cannot_be_read_is_a_failure_that_says_so(tmp_path, text):
-  (tmp_path / 'status.json').write_text(text)
-  state = status.read(tmp_path)
-  assert state.status == 'failed'
-  assert state.message
-
-
-def show(*updates, **options):
-  file = io.StringIO()
-  console = rich.console.Console(file=file, width=100, **options)
-  with status.Live(console) as shown:
-    for states in updates:
-      shown.update(states)
-  return file.getvalue()
-
-
-def test_without_a_terminal_there_is_a_line_for_each_change():
-  updates = [
-    {'a': State('waiting'), 'b': State(name, metric='loss 0.1')}
-    for name in ('waiting', 'running', 'running', 'done')
-  ]
-  assert show(*updates).splitlines() == [
-    '[0/2] b: running, loss 0.1', '[1/2] b: done, loss 0.1',
-  ]  # fmt: skip
-
-
 def test_on_a_terminal_there_are_bars_of_the_runs_that_run():
-  updates = [
-    {'alpha=[1]': State('running', step, 90, 'accuracy 0.5'),
-     'old': State('done')}
-    for step in (50, 60)
-  ]  # fmt: skip
-  text = show(*updates, force_terminal=True)
+  file = io.StringIO()
+  console = rich.console.Console(file=file, width=100, force_terminal=True)
+  with status.Live(console) as shown:
+    for step in (50, 60):
+      running = State('running', step, 90, 'accuracy 0.5')
+      shown.update({'alpha=[1]': running, 'old': State('done')})
   for word in ('60/90', 'alpha=[1], accuracy 0.5', '[1/2] old: done', '━'):
-    assert word in text
+    assert word in file.getvalue()
 
 
 def test_watching_ends_with_the_runs_or_at_ctrl_c(
-  config, tmp_path, capsys, monkeypatch
+  config, tmp_path, capsys, monkeypatch, request
 ):
+  # Background processes of a shell begin with SIGINT ignored.
+  handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+  request.addfinalizer(lambda: signal.signal(signal.SIGINT, handler))
   workdir = tmp_path / 'runs'
   command = [f'--config={config}', '--sweep=seeds', f'--workdir={workdir}']
   assert launch.main([*command, '--watch']) == launch.USER_ERROR

@@ -10,13 +10,12 @@ import numpy as np
 from experiments import build
 from experiments.data import dataset
 from experiments.data import tasks as tasks_lib
-from experiments.data import views as views_lib
 from experiments.tasks.continual import task as task_lib
 
 NUM_TASKS, NUM_CLASSES, SIZE = 3, 3, 12
 EFFICIENT = {
   'name': 'efficient_packnet', 'gamma': 0.9, 'densities': (0.5, 0.3, 0.15),
-  'search': 'linear', 'biases': 'frozen',
+  'biases': 'frozen',
 }  # fmt: skip
 PACKNET = {
   'name': 'packnet', 'density': None, 'retrain_steps': 20, 'biases': 'per_task',
@@ -29,7 +28,6 @@ FINE_TUNING = {'name': 'fine_tuning'}
 SECTIONS = {
   'tasks': {'name': 'small'},
   'model': {'name': 'small', 'norm': False},
-  'heads': 'per_task',
   'powerprop': {'alpha': 1.0, 'optimizer_in': 'theta'},
   'strategy': FINE_TUNING,
   'optimizer': {
@@ -72,7 +70,7 @@ def make_stream():
   """Returns three tasks of three clusters each."""
   groups = np.arange(NUM_TASKS * NUM_CLASSES).reshape(NUM_TASKS, -1).tolist()
   return tasks_lib.Stream(
-    tuple(views_lib.Task(tuple(group), None) for group in groups),
+    tuple(tasks_lib.Task(tuple(group), None) for group in groups),
     NUM_TASKS * NUM_CLASSES,
     (SIZE,),
     None,

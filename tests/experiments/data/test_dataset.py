@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from experiments.data import order
+from experiments.data import dataset
 
 N = 103
 
@@ -9,7 +9,7 @@ N = 103
 @pytest.mark.parametrize('batch_size', [1, 60, N])
 def test_every_example_is_read_once_an_epoch(batch_size):
   num_steps = -(-4 * N // batch_size)
-  stream = order.batch_indices(0, 0, num_steps, batch_size, N).reshape(-1)
+  stream = dataset.batch_indices(0, 0, num_steps, batch_size, N).reshape(-1)
   epochs = stream[: 4 * N].reshape(4, N)
   for epoch in epochs:
     np.testing.assert_array_equal(np.sort(epoch), np.arange(N))
@@ -18,12 +18,12 @@ def test_every_example_is_read_once_an_epoch(batch_size):
 
 @pytest.mark.parametrize('sizes', [[1] * 40, [7, 0, 33]])
 def test_the_stream_does_not_depend_on_how_it_is_cut(sizes):
-  whole = order.batch_indices(3, 5, 40, 60, N)
+  whole = dataset.batch_indices(3, 5, 40, 60, N)
   assert whole.shape == (40, 60)
   assert whole.dtype == np.int32
   firsts = 5 + np.cumsum([0, *sizes[:-1]])
   pieces = [
-    order.batch_indices(3, int(first), size, 60, N)
+    dataset.batch_indices(3, int(first), size, 60, N)
     for first, size in zip(firsts, sizes, strict=True)
   ]
   np.testing.assert_array_equal(np.concatenate(pieces), whole)
@@ -31,11 +31,11 @@ def test_the_stream_does_not_depend_on_how_it_is_cut(sizes):
 
 def test_the_order_is_the_one_of_earlier_versions():
   # NumPy may change its streams; then a resumed run would see other batches.
-  indices = order.batch_indices(7, 1, 2, 4, 10)
+  indices = dataset.batch_indices(7, 1, 2, 4, 10)
   assert indices.tolist() == [[2, 0, 5, 7], [8, 4, 1, 9]]
 
 
 @pytest.mark.parametrize('batch_size', [0, N + 1])
 def test_a_batch_larger_than_the_data_is_an_error(batch_size):
   with pytest.raises(ValueError, match=f'batch_size from 1 to {N}'):
-    order.batch_indices(0, 0, 1, batch_size, N)
+    dataset.batch_indices(0, 0, 1, batch_size, N)

@@ -1,0 +1,292 @@
+"""Trees of other libraries, and leaves that are not float32 arrays."""
+
+import pathlib
+import re
+from typing import NamedTuple
+
+import equinox as eqx
+from flax import linen as nn
+from flax import nnx
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import powerprop
+import sparsity
+from sparsity import select
+import topkast
+
+PAGE = pathlib.Path(__file__).parents[2] / 'docs/library.md'
+COMMON, *EXAMPLES = re.findall(
+  r'```python\n(.*?)```', PAGE.read_text(), re.DOTALL
+)
+
+
+def test_the_examples_of_four_libraries_reach_the_same_densities():
+  assert len(EXAMPLES) == 4
+  for example in EXAMPLES:
+    names = {}
+    exec(COMMON + example, names)
+    sets = names['state'].sets
+    kept = {
+      mask.size: (int(mask.sum()), int(backward.sum()))
+      for mask, backward in zip(*map(jax.tree.leaves, sets), strict=True)
+      if not jnp.all(mask)
+    }
+    assert kept == {864: (209, 418), 320: (28, 56)}
+
+
+def make_tx():
+  return topkast.topkast(
+    powerprop.powerprop(optax.adam(0.1), 2.0),
+    forward_density=0.25,
+    backward_density=0.5,
+  )
+
+
+def train(params):
+  """Returns the parameters after a step, and the optimizer state."""
+  tx = make_tx()
+  state = tx.init(params)
+  weights = topkast.weights(powerprop.to_weights(params, 2.0), state)
+  gradients = jax.tree.map(jnp.ones_like, weights)
+  updates, state = tx.update(gradients, state, params)
+  return optax.apply_updates(params, updates), state
+
+
+class Norms(eqx.Module):
+  body: list
+  norm: eqx.nn.LayerNorm
+  table: eqx.nn.Embedding
+
+  def __init__(self, key):
+    self.body = [eqx.nn.Conv2d(3, 4, 3, key=key), jax.nn.relu]
+    self.norm = eqx.nn.LayerNorm((4, 4, 4))
+    self.table = eqx.nn.Embedding(5, 4, key=key)
+
+
+class Layer(NamedTuple):
+  weight: jax.Array
+  bias: jax.Array
+
+
+class Net(nnx.Module):
+  def __init__(self):
+    self.layers = nnx.List([nnx.Linear(4, 8, rngs=nnx.Rngs(0))])
+    self.norm = nnx.LayerNorm(8, rngs=nnx.Rngs(0))
+
+
+def linen_params():
+  init = nn.with_partitioning(nn.initializers.normal(), (None, None))
+  dense = nn.Dense(3, kernel_init=init)
+  return dense.init(jax.random.key(0), jnp.ones((1, 4)))
+
+
+def draw(*shape):
+  return jax.random.normal(jax.random.key(0), shape)
+
+
+TREES = {
+  'equinox': (
+    lambda: eqx.filter(Norms(jax.random.key(0)), eqx.is_inexact_array),
+    ['body/0(Conv2d)/weight'],
+  ),
+  'linen': (linen_params, ['params/kernel']),
+  'nnx module': (Net, ['layers/0(Linear)/kernel']),
+  'nnx state': (lambda: nnx.state(Net()), ['layers/0/kernel']),
+  'nnx pure': (
+    lambda: nnx.to_pure_dict(nnx.state(Net())),
+    ['layers/0/kernel'],
+  ),
+  'named tuple': (
+    lambda: {'a': Layer(draw(4, 3), draw(3))},
+    ['a(Layer)/weight'],
+  ),
+  'flat mapping': (
+    lambda: hk.data_structures.to_immutable_dict(
+      {'b': {'w': draw(4, 3)}, 'a': {'b': draw(4), 'w': draw(4, 5)}}
+    ),
+    ['a/w', 'b/w'],
+  ),
+  'plain': (
+    lambda: [
+      {'layer': draw(4, 8), 'b1': draw(2, 8), 'one': draw(1, 8)},
+      (draw(8, 2), draw(2), {'embed': draw(3, 4)}),
+    ],
+    ['0/layer', '1/0'],
+  ),
+  'other leaves': (
+    lambda: {'l': {'w': draw(4, 3), 'scale': 1.5, 'n': 3, 'none': None}},
+    ['l/w'],
+  ),
+  'one text': (
+    lambda: {'x/w': draw(4, 3), 'x': {'w': draw(4, 3)}, 'y/w': draw(2, 2)},
+    ['x/w', 'x#2/w', 'y/w'],
+  ),
+}
+
+
+@pytest.mark.parametrize('name', TREES)
+def test_weights_of_a_tree_are_sparse_and_their_entries_outside_b_stay(name):
+  make, expected = TREES[name]
+  params = make()
+  assert list(select.selected_paths(params, sparsity.is_weight)) == expected
+  after, state = train(params)
+  assert jax.tree.structure(after) == jax.tree.structure(params)
+  # The sets are those of the next step; the first are chosen from `params`.
+  backward = dict(select.path_leaves(make_tx().init(params).sets.backward))
+  for (path, x), (_, new) in zip(
+    select.path_leaves(params), select.path_leaves(after), strict=True
+  ):
+    moved = np.asarray(x) != np.asarray(new)
+    np.testing.assert_array_equal(moved, backward[path])
+    if path in expected:
+      assert moved.sum() == round(0.5 * x.size)
+  assert jax.tree.structure(state.sets.forward) == jax.tree.structure(params)
+
+
+def test_the_optimizer_of_nnx_holds_the_sets():
+  net = Net()
+  optimizer = nnx.Optimizer(net, make_tx(), wrt=nnx.Param)
+  params = nnx.state(net, nnx.Param)
+  weights = topkast.weights(params, optimizer.opt_state)
+  assert jax.tree.structure(weights) == jax.tree.structure(params)
+  optimizer.update(net, jax.tree.map(jnp.ones_like, weights))
+  assert int((weights['layers'][0]['kernel'][...] != 0).sum()) == 8
+  sets = topkast.active_sets(optimizer.opt_state)
+  assert sum(int(x.sum()) for x in jax.tree.leaves(sets.forward)) == 8 + 24
+
+
+@pytest.mark.parametrize(
+  ('leaf', 'message'),
+  [
+    ('relu', r'expected arrays, got str at a/x: .*eqx\.filter\(model'),
+    (jax.nn.relu, r'got custom_jvp at a/x: .*nnx\.state\(model, nnx\.Param\)'),
+    (True, r'got bool at a/x'),
+    (jax.random.key(0), r'got PRNGKeyArray at a/x'),
+    (np.array(['a']), r'got ndarray at a/x'),
+  ],
+)
+def test_a_leaf_that_is_no_array_is_named_by_every_function(leaf, message):
+  params = {'a': {'w': jnp.ones((2, 2)), 'x': leaf}}
+  for fn in (make_tx().init, lambda p: powerprop.to_weights(p, 2.0)):
+    with pytest.raises(ValueError, match=message):
+      fn(params)
+  assert 'no array' in sparsity.describe(params)
+
+
+def test_complex_weights_are_refused_and_other_complex_leaves_are_not():
+  params = {'a': {'w': jnp.ones((2, 2), jnp.complex64)}}
+  with pytest.raises(ValueError, match='real weights, got complex64 at a/w'):
+    make_tx().init(params)
+  with pytest.raises(ValueError, match='floating-point parameters, got comp'):
+    powerprop.to_weights(params, 2.0)
+  train(params | {'b': {'w': draw(2, 2)}, 'a': {'b': jnp.ones(2, complex)}})
+
+
+TABLE = """\
+body/0(Conv2d)/weight    (4, 3, 3, 3)  selected
+body/0(Conv2d)/bias      (4, 1, 1)     not named w, kernel or weight
+body/1                   custom_jvp    no array
+norm(LayerNorm)/weight   (4, 4, 4)     normalization
+norm(LayerNorm)/bias     (4, 4, 4)     not named w, kernel or weight
+table(Embedding)/weight  (5, 4)        embedding"""
+
+
+def test_a_table_says_why_a_parameter_is_left_out():
+  assert sparsity.describe(Norms(jax.random.key(0))) == TABLE
+  tree = [(jnp.ones((2, 2)), jnp.ones(2, int), {'bias': jnp.ones((2, 2))})]
+  assert re.findall(r'  (\w.*)', sparsity.describe(tree)) == [
+    'selected',
+    'not floating-point',
+    'named like a bias, scale or embedding',
+  ]
+  is_conv = sparsity.all_of(sparsity.is_weight, sparsity.matching('Conv'))
+  assert 'left out by the predicate' in sparsity.describe(
+    {'linear': {'w': jnp.ones((2, 2))}}, is_conv
+  )
+  assert sparsity.describe({}) == ''
+
+
+HWIO, OIHW = (3, 3, 8, 16), (16, 8, 3, 3)
+LAYOUTS = [('w', None), ('w', 'in_out'), ('weight', 'in_out')]
+SWAPPED = [('weight', None), ('w', 'out_in'), ('weight', 'out_in')]
+
+
+@pytest.mark.parametrize('distribution', ['erdos_renyi', 'erdos_renyi_kernel'])
+def test_densities_and_patterns_do_not_depend_on_the_layout(distribution):
+  scores = {'conv': draw(*HWIO), 'linear': draw(24, 32)}
+
+  def masks(name, layout, is_swapped, method):
+    def place(x):
+      return jnp.moveaxis(x, (-2, -1), (1, 0)) if is_swapped else x
+
+    tree = {module: {name: place(x)} for module, x in scores.items()}
+    tx = method(layout)
+    _, state = tx.update(
+      jax.tree.map(jnp.zeros_like, tree), tx.init(tree), tree
+    )
+    return {
+      module: jnp.moveaxis(x[name], (1, 0), (-2, -1)) if is_swapped else x[name]
+      for module, x in state.sets.forward.items()
+    }
+
+  def make_pruning(layout):
+    return sparsity.magnitude(
+      optax.sgd(0.0),
+      density=0.25,
+      at=1,
+      distribution=distribution,
+      pattern=sparsity.patterns.channels(),
+      layout=layout,
+    )
+
+  def make_topkast(layout):
+    return topkast.topkast(
+      optax.sgd(0.1),
+      forward_density=0.1,
+      backward_density=0.2,
+      distribution=distribution,
+      layout=layout,
+    )
+
+  for method in (make_pruning, make_topkast):
+    expected = masks(*LAYOUTS[0], False, method)
+    assert not all(jnp.all(x) for x in expected.values())
+    for options, is_swapped in ((LAYOUTS, False), (SWAPPED, True)):
+      for name, layout in options:
+        found = masks(name, layout, is_swapped, method)
+        for module, mask in expected.items():
+          np.testing.assert_array_equal(found[module], mask)
+
+
+@pytest.mark.parametrize(
+  'pattern',
+  [
+    sparsity.patterns.n_of_m(2, 4),
+    sparsity.patterns.block(2, 4),
+    sparsity.patterns.channels(),
+  ],
+  ids=lambda pattern: pattern.name,
+)
+def test_growth_within_a_pattern_does_not_depend_on_the_layout(pattern):
+  x = draw(*HWIO)
+  given = sparsity.patterns.topk_masks(pattern, {'w': x}, {'w': 3})
+  expected = sparsity.patterns.topk_masks(
+    pattern, {'w': -x}, {'w': 2}, given=given
+  )['w']
+  swapped = jnp.moveaxis(x, (-2, -1), (1, 0))
+  taken = jnp.moveaxis(given['w'], (-2, -1), (1, 0))
+  assert swapped.shape == OIHW
+  found = sparsity.patterns.topk_masks(
+    pattern, {'weight': -swapped}, {'weight': 2}, given={'weight': taken}
+  )['weight']
+  np.testing.assert_array_equal(jnp.moveaxis(found, (1, 0), (-2, -1)), expected)
+
+
+def test_an_unknown_layout_is_an_error():
+  with pytest.raises(ValueError, match=r"layout out of .* got 'oihw'"):
+    sparsity.make_counts(forward_density=0.1, layout='oihw')
