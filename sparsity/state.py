@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from sparsity import counts as counts_lib
+from sparsity import drift
 from sparsity import schedules
 from sparsity import select
 
@@ -36,6 +37,7 @@ class SparseState(NamedTuple):
   count: jax.Array  # int32 [], updates made so far
   sets: ActiveSets
   inner: optax.OptState  # of the wrapped optimizer; as initialized outside B
+  expected: drift.Expected  # parameters at the next update
 
 
 class Refresh(NamedTuple):
@@ -115,7 +117,7 @@ def active_sets(state: optax.OptState) -> ActiveSets:
   dense: a single True in place of their mask.
 
   Raises:
-    ValueError: If `state` holds no `SparseState`.
+    ValueError: If `state` holds no `SparseState`, or a stale one.
   """
   found = _sparse_states(state)
   if not found:
@@ -135,7 +137,7 @@ def sparse_state(state: optax.OptState) -> SparseState:
   """Returns the one `SparseState` in an optimizer state.
 
   Raises:
-    ValueError: If there is none, or more than one.
+    ValueError: If there is none, or more than one, or it is stale.
   """
   found = _sparse_states(state)
   if len(found) != 1:
@@ -147,7 +149,10 @@ def sparse_state(state: optax.OptState) -> SparseState:
 
 
 def _sparse_states(state) -> list[SparseState]:
-  return list(filter(is_sparse, jax.tree.leaves(state, is_leaf=is_sparse)))
+  found = list(filter(is_sparse, jax.tree.leaves(state, is_leaf=is_sparse)))
+  for node in found:
+    drift.check(node.expected.is_stale)
+  return found
 
 
 def _merge(tree: Any, other: Any) -> Any:

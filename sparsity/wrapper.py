@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from sparsity import counts as counts_lib
+from sparsity import drift
 from sparsity import masked
 from sparsity import schedules
 from sparsity import select
@@ -103,8 +104,9 @@ def restrict(method: state_lib.SparseMethod) -> SparseTransformation:
       chosen = rule.init(layers, counts, method.make_key(0))
       sets = ActiveSets(*map(select.put, sets, chosen))
       start = _mask(params, dict(chosen.backward))
+    expected = drift.init(layers, select.pick(sets.backward, layers))
     count = jnp.zeros([], jnp.int32)
-    return SparseState(count, sets, inner.init(start))
+    return SparseState(count, sets, inner.init(start), expected)
 
   def update(gradients, state, params=None, **extra):
     if params is None:
@@ -116,6 +118,7 @@ def restrict(method: state_lib.SparseMethod) -> SparseTransformation:
     backward = select.pick(state.sets.backward, counts.sizes)
     count = optax.safe_increment(state.count)
     due = method.is_due(count)
+    stale = layers and drift.is_stale(state.expected, layers)
     with state_lib.restricted(state.sets, counts.forward_densities):
       updates, inner_state = inner.update(
         _mask(gradients, backward),
@@ -126,14 +129,23 @@ def restrict(method: state_lib.SparseMethod) -> SparseTransformation:
     new = state._replace(count=count, inner=inner_state)
     if not layers:
       return updates, new
-    updates = _mask(updates, backward)
+    updates = _mask(updates, backward, stale)
     if not rule.steps:
       updates = jax.tree.map(lambda x: jnp.where(due, 0, x), updates)
       inner_state = jax.tree.map(
         lambda old, new: jnp.where(due, old, new), state.inner, inner_state
       )
       new = new._replace(inner=inner_state)
-    return _refresh_if(due, method, counts, params, gradients, updates, new)
+    updates, new = _refresh_if(
+      due, method, counts, params, gradients, updates, new
+    )
+    expected = drift.expect(
+      state.expected,
+      stale,
+      optax.apply_updates(layers, select.pick(updates, layers)),
+      select.pick(new.sets.backward, layers),
+    )
+    return updates, new._replace(expected=expected)
 
   tx = SparseTransformation(init, update)
   tx.method = method
@@ -224,11 +236,17 @@ def _on_auto_axes(rule: state_lib.Rule) -> state_lib.Rule:
   return rule._replace(init=init, refresh=refresh)
 
 
-def _mask(tree, masks: Masks):
-  """Returns `tree` with the layers of `masks` masked."""
+def _mask(tree, masks: Masks, is_stale=False):
+  """Returns `tree` with the layers of `masks` masked, and NaN if stale."""
+
+  def apply(mask, x):
+    if is_stale is not False:
+      x = jnp.where(is_stale, jnp.full_like(x, jnp.nan), x)
+    return state_lib.masked(mask, x)
+
   layers = select.pick(tree, masks)
   return select.put(
-    tree, {path: state_lib.masked(masks[path], x) for path, x in layers.items()}
+    tree, {path: apply(masks[path], x) for path, x in layers.items()}
   )
 
 

@@ -9,6 +9,7 @@ import optax
 
 from powerprop.packnet import ownership
 from sparsity import counts as counts_lib
+from sparsity import drift
 from sparsity import select as select_lib
 from sparsity import state as state_lib
 from sparsity import wrapper
@@ -130,19 +131,21 @@ def with_sets(
 ) -> optax.OptState:
   """Returns a state of `freeze`, also a nested one, with its sets replaced.
 
+  The next update takes any parameters, such as those of `start_task`.
+
   Raises:
     ValueError: If `opt_state` does not hold exactly one `SparseState`, or the
       structure or shapes differ.
   """
   held = state_lib.sparse_state(opt_state).sets
   ownership.check_alike('sets like those in the state', sets, held)
-  return jax.tree.map(
-    lambda node: (
-      node._replace(sets=sets) if state_lib.is_sparse(node) else node
-    ),
-    opt_state,
-    is_leaf=state_lib.is_sparse,
-  )
+
+  def replace(node):
+    if not state_lib.is_sparse(node):
+      return node
+    return node._replace(sets=sets, expected=drift.forget(node.expected))
+
+  return jax.tree.map(replace, opt_state, is_leaf=state_lib.is_sparse)
 
 
 @jax.jit

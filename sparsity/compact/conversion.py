@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from sparsity import drift
 from sparsity import select
 from sparsity import state as state_lib
 from sparsity.compact import entries as entries_lib
@@ -87,7 +88,10 @@ def to_masked(
   params = select.put(params, dense)
   inner = map_sparse(method, grow, state.inner, params, entries)
   sets = unpack_sets(params, entries)
-  return params, state_lib.SparseState(state.count, sets, inner)
+  expected = drift.init(
+    *(select.pick(tree, entries) for tree in (params, sets.backward))
+  )
+  return params, state_lib.SparseState(state.count, sets, inner, expected)
 
 
 def to_sets(entries: dict[str, weights_lib.Entries]) -> state_lib.ActiveSets:
