@@ -28,7 +28,7 @@ class Expected(NamedTuple):
   """Samples of each layer at the next update, by path."""
 
   values: dict[str, jax.Array]
-  slack: dict[str, jax.Array]  # zero outside B; infinite if unknown
+  slack: dict[str, jax.Array]  # zero outside B; the largest number if unknown
   inside: dict[str, jax.Array]  # bool, in B
   is_stale: jax.Array  # bool [], True once an update found other values
 
@@ -36,13 +36,12 @@ class Expected(NamedTuple):
 def init(layers: dict[str, jax.Array], backward: dict) -> Expected:
   """Returns an expectation that any parameters meet."""
   values, inside = (jax.tree.map(sample, tree) for tree in (layers, backward))
-  slack = jax.tree.map(lambda x: jnp.full_like(x, jnp.inf), values)
-  return Expected(values, slack, inside, jnp.zeros([], bool))
+  return Expected(values, _largest(values), inside, jnp.zeros([], bool))
 
 
 def forget(expected: Expected) -> Expected:
   """Returns an expectation that any parameters meet, whatever the sets."""
-  unknown = jax.tree.map(lambda x: jnp.full_like(x, jnp.inf), expected.values)
+  unknown = _largest(expected.values)
   inside = jax.tree.map(jnp.ones_like, expected.inside)
   return Expected(unknown, unknown, inside, expected.is_stale)
 
@@ -107,3 +106,10 @@ def sample(x: jax.Array) -> jax.Array:
     everywhere = jax.NamedSharding(sharding.mesh, jax.P())
     return jax.sharding.auto_axes(cut, out_sharding=everywhere)(x)
   return cut(x)
+
+
+def _largest(values: dict[str, jax.Array]) -> dict[str, jax.Array]:
+  """Returns the largest number; debuggers find infinity."""
+  return jax.tree.map(
+    lambda x: jnp.full_like(x, jnp.finfo(x.dtype).max), values
+  )

@@ -231,6 +231,11 @@ def forward_weights(params: Any, state: optax.OptState) -> Any:
     )
 
   def apply(mask, tree):
+    if mask.ndim and jax.tree.map(jnp.shape, tree) != mask.shape:
+      raise ValueError(
+        f'expected parameters like the sets of the state, got a mask of shape '
+        f'{mask.shape} for {jax.tree.map(jnp.shape, tree)}'
+      )
     return jax.tree.map(lambda x: masked(mask, x), tree)
 
   return jax.tree.map(apply, masks, params)

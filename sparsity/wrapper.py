@@ -261,5 +261,11 @@ def _reset(state, fresh, params, stays: Masks):
       return old
     return jnp.where(stay, old, new)
 
+  found: Any = jax.tree.structure(state)
+  if found != jax.tree.structure(fresh):
+    raise ValueError(
+      'expected an optimizer whose state keeps the structure that it has after '
+      'init, got one that changes it: leave this link out'
+    )
   everywhere = jax.tree.map(lambda _: True, params)
   return state_lib.map_like(reset, state, select.put(everywhere, stays), fresh)

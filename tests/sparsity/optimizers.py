@@ -8,7 +8,9 @@ a new transformation is tried by itself.
 
 import functools
 import inspect
+import itertools
 import pathlib
+import re
 import warnings
 
 import jax
@@ -18,90 +20,97 @@ import optax
 from optax import contrib
 
 import sparsity
+from sparsity import schedules
 from tests import oracles
-import topkast
 
 PAGE = pathlib.Path(__file__).parents[2] / 'docs' / 'optimizers.md'
-SHAPES = {'a': {'w': (8, 6), 'b': (6,)}, 'c': {'w': (6, 6)}}
+INTRODUCTION = """# Optimizers
+
+Written by `python -m tests.sparsity.optimizers`, which tries every
+transformation of optax {version} inside and around a method; a test compares. A
+transformation works if entries outside the backward set stay bit for bit, the
+sets keep their sizes, and all is finite; otherwise the error is given. State
+that is not kept per parameter (rows and columns of `adafactor`, `flatten`) is
+not reset for entries that return.
+
+`optax.inject_hyperparams` goes inside, too: around it takes a method with all
+arguments but `inner` and `seed` in `static_args`.
+
+`optax.contrib.differentially_private_aggregate` takes gradients per example:
+put it before the method, `optax.chain(aggregate, tx)`. `lookahead` holds
+parameters of a class of its own, and cannot be inside.
+"""
+SIDES = {
+  'inside': 'Inside a method: `topkast.topkast(optimizer, ...)`',
+  'around': 'Around a method: `transformation(topkast.topkast(...))`',
+}
+SHAPES = {'a': {'w': (8, 6), 'b': (6,)}}
 PARAMS = oracles.normal(SHAPES, 0)
 TARGET = oracles.normal(SHAPES, 1)
 WORKS = 'works'
 
-
-def measure(updates, *_):
-  return optax.global_norm(updates)
-
-
-def is_due(step, *_, **__):
-  return step % 2 == 0
-
-
-# Required arguments, by name. Those in TRANSFORMED take the transformation.
+# Required arguments by name, of which TRANSFORMED take a transformation.
 ARGUMENTS = {
   'adv_optimizer': optax.chain(contrib.normalize(), optax.sgd(0.05)),
   'clipping': 0.1,
   'decay': 0.9,
   'eta': 0.01,
   'f': lambda updates, params=None: updates,
-  'freeze_mask': {'a': {'w': False, 'b': True}, 'c': {'w': False}},
+  'freeze_mask': {'a': {'w': False, 'b': True}},
   'gamma': 0.5,
   'l2_norm_clip': 1.0,
   'learning_rate': 0.05,
-  'mask': {'a': {'w': True, 'b': True}, 'c': {'w': False}},
+  'mask': {'a': {'w': True, 'b': False}},
   'max_backtracking_steps': 4,
   'max_consecutive_errors': 3,
   'max_delta': 0.1,
   'max_linesearch_steps': 4,
   'max_norm': 1.0,
-  'measure': measure,
+  'measure': lambda updates, *_: optax.global_norm(updates),
   'measure_name': 'norm',
-  'measures': {'norm': measure},
+  'measures': {'norm': optax.global_norm},
   'noise_multiplier': 0.1,
-  'param_labels': {'a': {'w': 'on', 'b': 'on'}, 'c': {'w': 'off'}},
+  'param_labels': {'a': {'w': 'on', 'b': 'off'}},
   'seed': 0,
-  'should_transform_fn': is_due,
+  'should_transform_fn': lambda step, *_, **__: step % 2 == 0,
   'slow_step_size': 0.5,
   'step_size': -0.1,
   'step_size_fn': lambda count: -0.1,
   'sync_period': 2,
   'threshold': 1.0,
 }
-DECAY = optax.add_decayed_weights(0.01)
 TRANSFORMED = {
-  'args': lambda tx: tx,
-  'base_optimizer': lambda tx: tx,
-  'fast_optimizer': lambda tx: tx,
-  'inner': lambda tx: tx,
+  **dict.fromkeys(
+    ('args', 'base_optimizer', 'fast_optimizer', 'inner', 'optimizer', 'tx'),
+    lambda tx: tx,
+  ),
   'inner_factory': lambda tx: lambda: tx,
-  'optimizer': lambda tx: tx,
   'transforms': lambda tx: {'on': tx, 'off': optax.sgd(0.1)},
-  'tx': lambda tx: tx,
 }
 
 
+@functools.cache
 def makers():
-  """Returns functions of a transformation that make one, by qualified name.
-
-  The second value is True if the transformation is used.
-  """
+  """Returns functions from a transformation to another, by side and name."""
   found = {}
   for module in (optax, contrib):
     for name, make in inspect.getmembers(module, callable):
       if name.startswith('_') or name[0].isupper():
         continue
       signature = inspect.signature(make)
-      result = signature.return_annotation
-      is_known = 'GradientTransformation' in str(result)
       required = [
         p.name for p in signature.parameters.values() if p.default is p.empty
       ]
-      known = ARGUMENTS.keys() | TRANSFORMED.keys()
-      if is_known or (result is signature.empty and known.issuperset(required)):
-        path = f'{module.__name__}.{name}'
-        found[path] = (
-          functools.partial(_make, name, make, required),
-          not TRANSFORMED.keys().isdisjoint(required),
-        )
+      given = ARGUMENTS.keys() | TRANSFORMED.keys() >= {*required}
+      result = signature.return_annotation
+      if 'GradientTransformation' not in str(result) and not (
+        result is signature.empty and given
+      ):
+        continue
+      path = f'{module.__name__}.{name}'
+      found['inside', path] = functools.partial(_make, name, make, required)
+      if {*required} & TRANSFORMED.keys():
+        found['around', path] = found['inside', path]
   return found
 
 
@@ -117,73 +126,132 @@ def _make(name, make, required, tx):
   return made() if name.startswith('inject') else made
 
 
-def attempt(tx):
-  """Returns `WORKS`, or the error of some steps with `tx`."""
-  try:
-    _train(tx)
-  except AssertionError:
-    raise
-  except Exception as error:
-    return ' '.join(str(error).split())[:160]
-  return WORKS
+def make_method(inner):
+  """Returns a method whose sets move by a row every second update."""
+
+  def init(weights, counts, key):
+    indices = {
+      path: jnp.arange(x.size).reshape(x.shape) % 4
+      for path, x in weights.items()
+    }
+    return sparsity.ActiveSets(
+      *({path: i < k for path, i in indices.items()} for k in (1, 2))
+    )
+
+  def refresh(now, counts):
+    return jax.tree.map(lambda mask: jnp.roll(mask, 1, 0), now.sets)
+
+  return sparsity.sparsify(
+    inner,
+    sparsity.Rule(init, refresh),
+    sparsity.make_counts(forward_density=0.25, backward_density=0.5),
+    is_due=schedules.every(2),
+  )
 
 
-def _train(tx):
+def outcome(side, name, make_method=make_method):
+  """Returns `WORKS`, or the error that a user gets."""
+  make = makers()[side, name]
+  plain = optax.sgd(0.05)
+  with warnings.catch_warnings(), jax.numpy_rank_promotion('allow'):
+    warnings.simplefilter('ignore')
+    if side == 'around':
+      return _attempt(lambda: make(make_method(plain)), jit=False)
+    found = _attempt(lambda: make_method(make(plain)))
+    if found == WORKS:
+      return found
+    alone = _attempt(lambda: make(plain), is_sparse=False)
+  return found if alone == WORKS else f'not even alone: {alone}'
+
+
+def _attempt(make, is_sparse=True, jit=True):
+  """Returns `WORKS`, or the error without further arguments."""
+  errors = []
+  for extra in ((), ('value', 'grad', 'value_fn'), ('obj_fn',)):
+    try:
+      _train(make(), extra, is_sparse, jit)
+    except AssertionError:
+      raise
+    except Exception as error:
+      text = re.sub(r'[\s|`]+', ' ', str(error))
+      errors.append(re.split(r'\. | At that', text)[0])
+    else:
+      return WORKS
+  return errors[0]
+
+
+def _train(tx, extra, is_sparse, jit):
+  """Makes some steps; raises what the user sees, and asserts the rest."""
+
+  def masked(params, state):
+    params = getattr(params, 'fast', params)
+    return sparsity.forward_weights(params, state) if is_sparse else params
+
   def loss(weights):
-    distances = jax.tree.map(lambda x, y: jnp.sum((x - y) ** 2), weights, TARGET)
-    return 0.5 * sum(jax.tree.leaves(distances))
-
-  def fast(params):
-    return params.fast if isinstance(params, optax.LookaheadParams) else params
+    apart = jax.tree.map(jnp.subtract, weights, TARGET)
+    return optax.tree.norm(apart, squared=True) / 2
 
   def step(params, state):
     def value_fn(params):
-      return loss(sparsity.forward_weights(fast(params), state))
+      return loss(masked(params, state))
 
-    weights = sparsity.forward_weights(fast(params), state)
-    value, grad = jax.value_and_grad(loss)(weights)
-    updates, state = optax.with_extra_args_support(tx).update(
-      grad, state, params, value=value, grad=grad, value_fn=value_fn
+    value, grad = jax.value_and_grad(loss)(masked(params, state))
+    options = {
+      'value': value, 'grad': grad, 'value_fn': value_fn, 'obj_fn': value_fn
+    }  # fmt: skip
+    updates, state = tx.update(
+      grad, state, params, **{name: options[name] for name in extra}
     )
     return optax.apply_updates(params, updates), state
 
+  step = jax.jit(step) if jit else step
   params = PARAMS
-  state = tx.init(params)
-  step = jax.jit(step)
+  if 'lookahead' in getattr(tx.update, '__qualname__', ''):
+    params = optax.LookaheadParams.init_synced(params)
+  found = [(params, tx.init(params))]
   for _ in range(5):
-    old, was_in = params, sparsity.active_sets(state).backward
-    params, state = step(params, state)
-    sets = sparsity.active_sets(state)
-    for layer, k in (('a', 24), ('c', 18)):
-      if was_in[layer]['w'].ndim:
-        assert sets.forward[layer]['w'].sum() == k // 2
-        assert sets.backward[layer]['w'].sum() == k
-        before, after = (
-          np.asarray(fast(tree)[layer]['w'])[~was_in[layer]['w']]
-          for tree in (old, params)
-        )
-        assert before.tobytes() == after.tobytes()
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
+    found.append(step(*found[-1]))
+  if is_sparse:
+    sets = [sparsity.active_sets(state) for _, state in found]
+    weights = [getattr(params, 'fast', params)['a']['w'] for params, _ in found]
+    for before, after in itertools.pairwise(zip(weights, sets, strict=True)):
+      _check(*before, *after)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(found[-1][0]))
 
 
-def make_topkast(inner):
-  return topkast.topkast(
-    inner, forward_density=0.25, backward_density=0.5, refresh_every=2
-  )
+def _check(before, was, after, now):
+  """Asserts that entries outside B stay, and that sets keep their sizes."""
+  was_in, is_in = (sets.backward['a']['w'] for sets in (was, now))
+  outside = ~(was_in | is_in)
+  assert before[outside].tobytes() == after[outside].tobytes()
+  assert 0 < was_in.sum() == is_in.sum() < is_in.size
+  assert not jnp.any(now.forward['a']['w'] & ~is_in)
+
+
+def render(outcomes):
+  """Returns the page of outcomes by side and name."""
+  parts = [INTRODUCTION.format(version=optax.__version__)]
+  for side, title in SIDES.items():
+    names = {}
+    for (where, name), text in outcomes.items():
+      if where == side:
+        names.setdefault(text, []).append(f'`{name.removeprefix("optax.")}`')
+    rows = [f'| {text} | {", ".join(names[text])} |' for text in names]
+    rows = ['| outcome | transformation |', '|---|---|', *rows]
+    parts.append(f'## {title}\n\n' + '\n'.join(rows) + '\n')
+  return '\n'.join(parts)
+
+
+def recorded():
+  """Returns the outcomes on the page, by side and name."""
+  _, *tables = PAGE.read_text().split('\n## ')
+  return {
+    (side, f'optax.{name}'): text
+    for side, table in zip(SIDES, tables, strict=True)
+    for text, names in re.findall(r'^\| (.*) \| (`.*) \|$', table, re.M)
+    for name in re.findall('`(.*?)`', names)
+  }
+
 
 if __name__ == '__main__':
-  import time
-  with warnings.catch_warnings():
-    warnings.simplefilter('ignore')
-    for name, (make, wraps) in makers().items():
-      for side in ('inside', 'around'):
-        if side == 'around' and not wraps: continue
-        t = time.process_time()
-        try:
-          if side == 'inside':
-            r = attempt(make_topkast(make(optax.sgd(0.05))))
-          else:
-            r = attempt(make(make_topkast(optax.sgd(0.05))))
-        except Exception as e:
-          r = 'RAISED ' + repr(e)[:300]
-        print(name, side, r, round(time.process_time() - t, 2), flush=True)
+  PAGE.write_text(render({key: outcome(*key) for key in makers()}))

@@ -1,0 +1,181 @@
+"""Optimizers inside and around a sparse method: exact, or one clear error."""
+
+import functools
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import powerprop
+import sparsity
+from tests import oracles
+from tests.sparsity import optimizers
+import topkast
+
+DENSITIES = {'forward_density': 0.25, 'backward_density': 0.5}
+TOPKAST = functools.partial(topkast.topkast, **DENSITIES, refresh_every=2)
+METHODS = {
+  'topkast': TOPKAST,
+  'set': functools.partial(sparsity.set_, density=0.5, refresh_every=2),
+  'rigl': functools.partial(
+    sparsity.rigl, density=0.5, refresh_every=2, stop_refresh_at=9
+  ),
+}
+SHAPES = {'a': {'w': (12, 8), 'b': (8,)}, 'c': {'w': (8, 6)}}
+PARAMS = oracles.normal(SHAPES, 0)
+TARGET = oracles.normal(SHAPES, 1)
+
+
+@pytest.mark.parametrize('key', optimizers.makers(), ids=' '.join)
+def test_every_transformation_of_optax_does_as_recorded(key):
+  recorded = optimizers.recorded()
+  hint = 'run python -m tests.sparsity.optimizers'
+  assert optimizers.outcome(*key) == recorded.get(key), hint
+  assert recorded.keys() == optimizers.makers().keys(), hint
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('key', optimizers.makers(), ids=' '.join)
+def test_transformations_do_so_with_every_method(key, method):
+  found = optimizers.outcome(*key, METHODS[method])
+  assert found == optimizers.recorded()[key]
+
+
+def make_step(tx):
+  def step(params, state):
+    weights = topkast.weights(params, state)
+    gradients = jax.tree.map(jnp.subtract, weights, TARGET)
+    updates, state = tx.update(gradients, state, params)
+    return optax.apply_updates(params, updates), state
+
+  return step
+
+
+def train(tx, num_steps=4, jit=True, params=PARAMS):
+  step = jax.jit(make_step(tx)) if jit else make_step(tx)
+  state = tx.init(params)
+  for _ in range(num_steps):
+    params, state = step(params, state)
+  return params, state
+
+
+STALE = {
+  'decay': optax.add_decayed_weights(1e-4),
+  'learning rate': optax.scale(0.9),
+}
+
+
+@pytest.mark.parametrize('name', STALE)
+def test_a_link_after_the_method_is_an_error_at_the_next_update(name):
+  inner = optax.sgd(0.1)
+  tx = optax.chain(optimizers.make_method(inner), STALE[name])
+  train(tx, 1, jit=False)
+  with pytest.raises(ValueError, match=r'sets are stale.*sparsity\.chain'):
+    train(tx, 2, jit=False)
+  # A traced update is NaN, and the concrete state says why.
+  params, state = train(tx, 3)
+  assert np.isnan(params['a']['w']).any()
+  with pytest.raises(ValueError, match='sets are stale'):
+    sparsity.active_sets(state)
+  train(sparsity.chain(optimizers.make_method(inner), STALE[name]), jit=False)
+
+
+AROUND = {
+  'accumulated': lambda: optax.MultiSteps(
+    TOPKAST(optax.adam(0.1)), 2
+  ).gradient_transformation(),
+  'if finite': lambda: optax.apply_if_finite(TOPKAST(optax.sgd(0.1)), 3),
+  'injected': lambda: optax.inject_hyperparams(
+    topkast.topkast,
+    static_args=(*DENSITIES, 'refresh_every', 'stop_refresh_at', 'select'),
+  )(powerprop.powerprop(optax.sgd(0.05), 2.0), **DENSITIES, refresh_every=2),
+}
+
+
+@pytest.mark.parametrize(
+  ('name', 'jit'),
+  [('accumulated', True), ('if finite', True), ('injected', False)],
+)
+def test_ordinary_training_in_bfloat16_is_not_stale(name, jit, monkeypatch):
+  params, target = jax.tree.map(
+    lambda x: x.astype(jnp.bfloat16), (PARAMS, TARGET)
+  )
+  monkeypatch.setitem(globals(), 'TARGET', target)
+  found, state = train(AROUND[name](), 5, jit, params)
+  assert int(sparsity.active_sets(state).forward['a']['w'].sum()) == 24
+  assert np.isfinite(found['a']['w']).all()
+  assert not np.array_equal(found['a']['w'], params['a']['w'])
+
+
+def test_links_of_chain_are_those_of_the_inner_optimizer():
+  links = optax.add_decayed_weights(0.1), optax.scale(-0.05)
+  inside = TOPKAST(optax.chain(optax.scale_by_adam(), *links))
+  chained = sparsity.chain(TOPKAST(optax.scale_by_adam()), *links)
+  found, expected = train(chained), train(inside)
+  oracles.assert_same(found[0], expected[0])
+  oracles.assert_same(found[1].sets, expected[1].sets)
+  with pytest.raises(ValueError, match='expected a sparse method'):
+    sparsity.chain(optax.adam(0.1), *links)
+
+
+def label(params):
+  return {'a': {'w': 'a', 'b': 'rest'}, 'c': {'w': 'c'}}
+
+
+@pytest.mark.parametrize('labels', [label, label(PARAMS)], ids=['fn', 'tree'])
+def test_sets_of_a_partition_are_joined_leaf_by_leaf(labels):
+  tx = optax.partition(
+    {
+      'a': TOPKAST(optax.adam(0.05)),
+      'c': sparsity.static(optax.adam(0.05), density=0.5, seed=3),
+      'rest': optax.sgd(0.1),
+    },
+    labels,
+  )
+  params, state = train(tx)
+  forward = sparsity.active_sets(state).forward
+  assert [int(forward[x]['w'].sum()) for x in 'ac'] == [24, 24]
+  assert bool(forward['a']['b'])
+  weights = topkast.weights(params, state)
+  for layer in 'ac':
+    np.testing.assert_array_equal(
+      weights[layer]['w'], params[layer]['w'] * forward[layer]['w']
+    )
+  np.testing.assert_array_equal(weights['a']['b'], params['a']['b'])
+  prefix = optax.masked(TOPKAST(optax.sgd(0.1)), {'a': True, 'c': False})
+  weights = topkast.weights(PARAMS, prefix.init(PARAMS))
+  np.testing.assert_array_equal(weights['c']['w'], PARAMS['c']['w'])
+
+
+def test_members_of_a_vmap_have_masks_of_their_own_seed():
+  def make(seed):
+    return sparsity.set_(
+      optax.sgd(0.1), density=0.5, refresh_every=1, seed=seed
+    )
+
+  def sets(seed):
+    state = make(seed).init(PARAMS)
+    return state.sets, make_step(make(seed))(PARAMS, state)[1].sets
+
+  members = jax.jit(jax.vmap(sets))(jnp.arange(3))
+  first, second = jax.tree.map(lambda x: x[2], members)
+  oracles.assert_same(first, make(2).init(PARAMS).sets)
+  oracles.assert_same(second, train(make(2), 1)[1].sets)
+  assert not np.array_equal(*members[1].forward['a']['w'][:2])
+
+
+def test_scan_with_donated_arrays_and_a_pickled_state_go_on_the_same():
+  tx = TOPKAST(optax.adam(0.05))
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def run(carry):
+    step = make_step(tx)
+    return jax.lax.scan(lambda c, _: (step(*c), None), carry, length=2)[0]
+
+  half = run((jax.tree.map(jnp.copy, PARAMS), tx.init(PARAMS)))
+  half = pickle.loads(pickle.dumps(jax.device_get(half)))
+  oracles.assert_close(run(half), train(tx))
