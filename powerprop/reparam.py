@@ -145,7 +145,7 @@ def check_matched(alpha: Alpha, paths: Any) -> None:
 def _alphas(params: Any, alpha: Alpha, select: select_lib.Predicate) -> Any:
   """Returns a tree of alphas like `params`, with 1 for unselected leaves."""
   check_alpha(alpha)
-  structure = jax.tree.structure(params)
+  structure: Any = jax.tree.structure(params)
   if not structure.num_leaves:
     return params
   if jax.tree_util.treedef_is_leaf(structure):

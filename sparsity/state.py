@@ -34,7 +34,8 @@ class ActiveSets(NamedTuple):
 class SparseState(NamedTuple):
   """State of a sparse optimizer."""
 
-  count: jax.Array  # int32 [], updates made so far
+  # Updates made so far, int32 []; hides a method of tuples.
+  count: jax.Array  # type: ignore[assignment]
   sets: ActiveSets
   inner: optax.OptState  # of the wrapped optimizer; as initialized outside B
   expected: drift.Expected  # parameters at the next update
@@ -46,7 +47,8 @@ class Refresh(NamedTuple):
   weights: Masks  # parameters of the next step
   gradients: Masks  # of the loss, dense, unmasked
   sets: ActiveSets  # in force until now
-  count: jax.Array  # int32 [], updates made, including this one
+  # Updates made, including this one.
+  count: jax.Array  # type: ignore[assignment]
   key: jax.Array  # unique to this refresh
 
 
@@ -161,9 +163,7 @@ def _merge(tree: Any, other: Any) -> Any:
     return other if is_absent(tree) else tree
   if jax.tree_util.all_leaves([tree]):
     return tree & other
-  parts, structure = jax.tree.flatten(tree, is_leaf=lambda x: x is not tree)
-  others = structure.flatten_up_to(other)
-  return jax.tree.unflatten(structure, map(_merge, parts, others))
+  return jax.tree.map(_merge, tree, other, is_leaf=lambda x: x is not tree)
 
 
 def is_sparse(node: Any) -> bool:

@@ -201,7 +201,7 @@ def _refresh_if(
   # A loop of at most one round instead of a cond: loop carries are updated in
   # place, whereas a cond with one branch that reads the old sets copies them in
   # every step. Under vmap, too, nothing is computed until a refresh is due.
-  enters = jax.tree.map(jnp.zeros_like, backward) if grow else None
+  enters = jax.tree.map(jnp.zeros_like, backward if grow else {})
   _, sets, inner_state, enters = jax.lax.while_loop(
     lambda carry: carry[0], refresh, (due, state.sets, state.inner, enters)
   )

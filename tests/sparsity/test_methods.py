@@ -49,22 +49,13 @@ def accumulated(tx):
   return optax.MultiSteps(tx, 2).gradient_transformation()
 
 
+# Those of Optax are all in test_optimizers; here their states are looked into.
 OPTIMIZERS = {
-  'sgd': lambda: optax.sgd(0.2),
   'nesterov': lambda: optax.sgd(0.05, momentum=0.9, nesterov=True),
-  'decay, momentum': lambda: optax.chain(
-    optax.add_decayed_weights(1e-2), optax.sgd(0.05, momentum=0.9)
-  ),
   'adam': lambda: optax.adam(0.1),
   'adamw': lambda: optax.adamw(0.1, weight_decay=0.1),
-  'clip, adam': lambda: optax.chain(
-    optax.clip_by_global_norm(1.0), optax.adam(0.1)
-  ),
   'rmsprop': lambda: optax.rmsprop(0.02, momentum=0.5),
-  'lion': lambda: optax.lion(0.05),
   'accumulated': lambda: accumulated(optax.adam(0.1)),
-  'hyperparameters': lambda: optax.inject_hyperparams(optax.adam)(0.1),
-  'schedule': lambda: optax.adam(optax.cosine_decay_schedule(0.2, 100)),
   'partition': lambda: optax.partition(
     {'w': optax.adam(0.1), 'b': optax.sgd(0.1, 0.9)}, LABELS
   ),
@@ -80,8 +71,7 @@ CASES = [
   ('magnitude', 'accumulated'),
   ('gradual', 'rmsprop'),
   ('static', 'adamw'),
-  ('snip', 'lion'),
-  ('set', 'decay, momentum'),
+  ('set', 'nesterov'),
   ('rigl', 'accumulated outside'),
 ]
 each_case = pytest.mark.parametrize(('method', 'optimizer'), CASES)
@@ -167,10 +157,7 @@ def of_layer(inner_state, layer):
 
 @each_case
 def test_a_second_update_does_not_recompile(method, optimizer):
-  # With hyperparameters in float32 Optax's first update of moments in bfloat16
-  # makes them float32, also without this library.
-  expected = 2 if optimizer == 'hyperparameters' else 1
-  assert run(method, optimizer).num_compiled == expected
+  assert run(method, optimizer).num_compiled == 1
 
 
 @each_case
@@ -304,7 +291,7 @@ def test_extra_arguments_reach_the_inner_optimizer():
 
 
 def test_updates_without_parameters_are_an_error():
-  tx = make_tx('topkast', 'sgd')
+  tx = make_tx('topkast', 'adam')
   params = make_tree(0)
   state = jax.eval_shape(tx.init, params)
   with pytest.raises(ValueError, match=r'call update\(gradients, state, par'):
@@ -313,7 +300,7 @@ def test_updates_without_parameters_are_an_error():
 
 @pytest.mark.parametrize('method', ['magnitude', 'static', 'set', 'topkast'])
 def test_an_initial_state_can_be_donated(method):
-  state = make_tx(method, 'sgd').init(make_tree(0))
+  state = make_tx(method, 'adam').init(make_tree(0))
   donated = jax.jit(lambda state: state, donate_argnums=0)(state)
   jax.tree.map(np.asarray, donated)
   assert state.sets.forward['net/linear']['w'].is_deleted()

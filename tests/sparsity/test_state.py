@@ -104,24 +104,6 @@ def test_statistics_of_rows_and_columns_are_left_alone():
   assert state.inner.v_col['linear']['w'].any()
 
 
-@pytest.mark.parametrize(
-  'wrap',
-  [
-    lambda tx: tx,
-    optax.chain,
-    lambda tx: optax.MultiSteps(tx, 2).gradient_transformation(),
-  ],
-  ids=['itself', 'chain', 'MultiSteps'],
-)
-def test_sets_are_found_in_a_nested_state(wrap):
-  state = wrap(make_tx(optax.adam(0.1))).init(PARAMS)
-  mask = sparsity.active_sets(state).forward['linear']['w']
-  np.testing.assert_array_equal(mask, row(0)[LAYER])
-  weights = sparsity.forward_weights(PARAMS, state)
-  np.testing.assert_array_equal(weights['linear']['w'], W * mask)
-  np.testing.assert_array_equal(weights['linear']['b'], PARAMS['linear']['b'])
-
-
 def test_a_state_without_sets_or_with_two_is_an_error():
   with pytest.raises(ValueError, match=r'a SparseState, got .* with none'):
     sparsity.active_sets(optax.adam(0.1).init(PARAMS))
