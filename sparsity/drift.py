@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 NUM_SAMPLES = 64  # entries per layer
 TOLERANCE = 0.01  # of an update; the caller's sum may be rounded otherwise
@@ -25,25 +26,28 @@ MESSAGE = (
 
 
 class Expected(NamedTuple):
-  """Samples of each layer at the next update, by path."""
+  """Samples of all layers at the next update, S entries."""
 
-  values: dict[str, jax.Array]
-  slack: dict[str, jax.Array]  # zero outside B; the largest number if unknown
-  inside: dict[str, jax.Array]  # bool, in B
+  values: jax.Array  # float [S]
+  slack: jax.Array  # float [S], zero outside B; the largest number if unknown
+  inside: jax.Array  # bool [S], in B; True if unknown
   is_stale: jax.Array  # bool [], True once an update found other values
 
 
-def init(layers: dict[str, jax.Array], backward: dict) -> Expected:
-  """Returns an expectation that any parameters meet."""
-  values, inside = (jax.tree.map(sample, tree) for tree in (layers, backward))
-  return Expected(values, _largest(values), inside, jnp.zeros([], bool))
+def init(layers: dict[str, jax.Array]) -> Expected:
+  """Returns an expectation that any parameters and sets meet."""
+  has_double = any(x.dtype == jnp.float64 for x in layers.values())
+  values = _sample(layers, jnp.float64 if has_double else jnp.float32)
+  return forget(Expected(values, values, values, jnp.zeros([], bool)))
 
 
 def forget(expected: Expected) -> Expected:
-  """Returns an expectation that any parameters meet, whatever the sets."""
-  unknown = _largest(expected.values)
-  inside = jax.tree.map(jnp.ones_like, expected.inside)
-  return Expected(unknown, unknown, inside, expected.is_stale)
+  """Returns an expectation that any parameters and sets meet, once."""
+  values = expected.values
+  return expected._replace(
+    slack=jnp.full_like(values, jnp.finfo(values.dtype).max),
+    inside=jnp.ones_like(values, bool),
+  )
 
 
 def is_stale(expected: Expected, layers: dict[str, jax.Array]) -> jax.Array:
@@ -53,11 +57,7 @@ def is_stale(expected: Expected, layers: dict[str, jax.Array]) -> jax.Array:
     ValueError: If they are, unless under a transformation.
   """
   values, slack, _, stale = expected
-  differs = [
-    jnp.abs(sample(x) - values[path]) > slack[path]
-    for path, x in layers.items()
-  ]
-  stale |= jnp.any(jnp.concatenate(differs))
+  stale |= jnp.any(jnp.abs(_sample(layers, values.dtype) - values) > slack)
   check(stale)
   return stale
 
@@ -70,16 +70,15 @@ def expect(
   Samples of the parameters and sets before it are those in `expected`: a second
   look at the arrays would keep XLA from updating them in place.
   """
-  values, inside = (jax.tree.map(sample, tree) for tree in (layers, backward))
-
-  def slack(old, new, was_in, is_in):
-    largest = jnp.max(jnp.abs(old) + jnp.abs(new))
-    width = 4 * jnp.finfo(new.dtype).eps * largest
-    width += TOLERANCE * jnp.abs(new - old)
-    return jnp.where(was_in | is_in, width, 0).astype(new.dtype)
-
-  widths = jax.tree.map(slack, expected.values, values, expected.inside, inside)
-  return Expected(values, widths, inside, stale)
+  old, new = expected.values, _sample(layers, expected.values.dtype)
+  inside = _sample(backward, bool)
+  epsilon = np.concatenate(
+    [np.full(_block(x).size, jnp.finfo(x.dtype).eps) for x in layers.values()]
+  ).astype(new.dtype)
+  slack = 4 * epsilon * (jnp.abs(old) + jnp.abs(new))
+  slack += TOLERANCE * jnp.abs(new - old)
+  slack = jnp.where(expected.inside | inside, slack, 0)
+  return Expected(new, slack, inside, stale)
 
 
 def check(stale: Any) -> None:
@@ -89,7 +88,13 @@ def check(stale: Any) -> None:
     raise ValueError(MESSAGE)
 
 
-def sample(x: jax.Array) -> jax.Array:
+def _sample(layers: dict[str, jax.Array], dtype: Any) -> jax.Array:
+  """Returns a block of each layer, [S]."""
+  blocks = [_block(x).astype(dtype) for x in layers.values()]
+  return jnp.concatenate([jnp.zeros([0], dtype), *blocks])
+
+
+def _block(x: jax.Array) -> jax.Array:
   """Returns some neighboring entries in the middle, as a vector."""
   left, ends = NUM_SAMPLES, []
   for size in reversed(x.shape):
@@ -106,10 +111,3 @@ def sample(x: jax.Array) -> jax.Array:
     everywhere = jax.NamedSharding(sharding.mesh, jax.P())
     return jax.sharding.auto_axes(cut, out_sharding=everywhere)(x)
   return cut(x)
-
-
-def _largest(values: dict[str, jax.Array]) -> dict[str, jax.Array]:
-  """Returns the largest number; debuggers find infinity."""
-  return jax.tree.map(
-    lambda x: jnp.full_like(x, jnp.finfo(x.dtype).max), values
-  )

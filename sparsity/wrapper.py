@@ -104,9 +104,8 @@ def restrict(method: state_lib.SparseMethod) -> SparseTransformation:
       chosen = rule.init(layers, counts, method.make_key(0))
       sets = ActiveSets(*map(select.put, sets, chosen))
       start = _mask(params, dict(chosen.backward))
-    expected = drift.init(layers, select.pick(sets.backward, layers))
     count = jnp.zeros([], jnp.int32)
-    return SparseState(count, sets, inner.init(start), expected)
+    return SparseState(count, sets, inner.init(start), drift.init(layers))
 
   def update(gradients, state, params=None, **extra):
     if params is None:
@@ -118,7 +117,7 @@ def restrict(method: state_lib.SparseMethod) -> SparseTransformation:
     backward = select.pick(state.sets.backward, counts.sizes)
     count = optax.safe_increment(state.count)
     due = method.is_due(count)
-    stale = layers and drift.is_stale(state.expected, layers)
+    stale = drift.is_stale(state.expected, layers)
     with state_lib.restricted(state.sets, counts.forward_densities):
       updates, inner_state = inner.update(
         _mask(gradients, backward),

@@ -88,9 +88,7 @@ def to_masked(
   params = select.put(params, dense)
   inner = map_sparse(method, grow, state.inner, params, entries)
   sets = unpack_sets(params, entries)
-  expected = drift.init(
-    *(select.pick(tree, entries) for tree in (params, sets.backward))
-  )
+  expected = drift.init(select.pick(params, entries))
   return params, state_lib.SparseState(state.count, sets, inner, expected)
 
 

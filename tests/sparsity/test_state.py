@@ -41,19 +41,23 @@ def make_tx(inner, interval=1, refresh=walk, seed=0):
 def test_the_inner_optimizer_gets_gradients_and_parameters_on_the_set_only():
   seen = {}
 
+  def init(params):
+    seen.update(initial=params)
+    return optax.EmptyState()
+
   def update(updates, state, params=None):
     seen.update(updates=updates, params=params)
     return jax.tree.map(jnp.ones_like, updates), state
 
-  tx = make_tx(optax.GradientTransformation(optax.init_empty_state, update))
+  tx = make_tx(optax.GradientTransformation(init, update))
   updates, _ = tx.update(GRADIENTS, tx.init(PARAMS), PARAMS)
   mask = np.asarray(row(0)[LAYER])
   ones = {'linear': {'w': mask, 'b': np.ones(4)}}
   params = {'linear': {'w': mask * W, 'b': PARAMS['linear']['b']}}
   jax.tree.map(
     np.testing.assert_array_equal,
-    (seen['updates'], updates, seen['params']),
-    (ones, ones, params),
+    (seen['updates'], updates, seen['params'], seen['initial']),
+    (ones, ones, params, params),
   )
 
 
