@@ -72,12 +72,12 @@ def expect(
   """
   old, new = expected.values, _sample(layers, expected.values.dtype)
   inside = _sample(backward, bool)
-  epsilon = np.concatenate(
+  epsilon: Any = np.concatenate(
     [np.full(_block(x).size, jnp.finfo(x.dtype).eps) for x in layers.values()]
   ).astype(new.dtype)
-  slack = 4 * epsilon * (jnp.abs(old) + jnp.abs(new))
-  slack += TOLERANCE * jnp.abs(new - old)
-  slack = jnp.where(expected.inside | inside, slack, 0)
+  width = 4 * epsilon * (jnp.abs(old) + jnp.abs(new))
+  width += TOLERANCE * jnp.abs(new - old)
+  slack = jnp.where(expected.inside | inside, width, 0)
   return Expected(new, slack, inside, stale)
 
 

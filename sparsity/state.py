@@ -83,7 +83,7 @@ class SparseTransformation(optax.GradientTransformationExtraArgs):
 
 
 class Restriction(NamedTuple):
-  """What a link of the inner optimizer can know of the method around it."""
+  """Sets and densities of the method around a link of the inner optimizer."""
 
   sets: ActiveSets
   forward_densities: dict[str, float]  # of every selected layer, by path

@@ -181,15 +181,14 @@ def _refresh_if(
       method.make_key(state.count),
     )
     chosen = method.rule.refresh(now, counts)
-    stays = jax.tree.map(jnp.logical_and, backward, dict(chosen.backward))
+    inside = dict(chosen.backward)
+    stays = jax.tree.map(jnp.logical_and, backward, inside)
     started = params
     if grow:
-      enters = jax.tree.map(
-        lambda new, old: new & ~old, dict(chosen.backward), backward
-      )
+      enters = jax.tree.map(lambda new, old: new & ~old, inside, backward)
       values = jax.tree.map(jnp.where, enters, grown(), weights)
       started = select.put(params, values)
-    fresh = method.inner.init(_mask(started, dict(chosen.backward)))
+    fresh = method.inner.init(_mask(started, inside))
     return (
       jnp.zeros_like(due),
       ActiveSets(*map(select.put, sets, chosen)),
