@@ -83,8 +83,8 @@ def expect(
 
 def check(stale: Any) -> None:
   """Raises ValueError where `stale` is a value and not an abstract one."""
-  is_value = isinstance(stale, jax.Array)
-  if is_value and not isinstance(stale, jax.core.Tracer) and stale.any():
+  is_value = isinstance(stale, jax.Array | np.ndarray)
+  if is_value and not isinstance(stale, jax.core.Tracer) and np.any(stale):
     raise ValueError(MESSAGE)
 
 
