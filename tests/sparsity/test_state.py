@@ -42,7 +42,7 @@ def test_the_inner_optimizer_gets_gradients_and_parameters_on_the_set_only():
   seen = {}
 
   def init(params):
-    seen.update(initial=params)
+    seen.setdefault('initial', params)
     return optax.EmptyState()
 
   def update(updates, state, params=None):
