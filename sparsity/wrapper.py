@@ -78,6 +78,7 @@ def chain(
   and move entries outside of it.
 
   Example:
+    >>> import sparsity
     >>> tx = chain(
     ...   sparsity.static(optax.scale_by_adam(), density=0.1),
     ...   optax.add_decayed_weights(1e-4),
