@@ -11,7 +11,6 @@ without parameters are counted as `other_flops`.
 import argparse
 from collections.abc import Mapping
 from collections.abc import Sequence
-import json
 import sys
 from typing import Any
 from typing import NamedTuple
@@ -20,32 +19,22 @@ import pandas as pd
 
 from experiments import build
 from experiments import methods
+from experiments import rundir
 from experiments.sweep import plan
 from experiments.tasks import table as task_table
 import sparsity
 from sparsity import flops
 
 USER_ERROR = 2  # exit code
-_SUMS = ('entries', 'num_bytes', 'sparse_bytes', 'flops', 'sparse_flops')
-
-
-class Row(NamedTuple):
-  """One parameter."""
-
-  path: str
-  shape: tuple[int, ...]
-  entries: int
-  density: float  # of the forward set at the end of training
-  num_bytes: int  # dense
-  sparse_bytes: int
-  flops: int  # of the forward pass of one example, dense
-  sparse_flops: float
+SUMS = (
+  'entries', 'active', 'num_bytes', 'sparse_bytes', 'flops', 'sparse_flops',
+)  # fmt: skip
 
 
 class Report(NamedTuple):
   """Totals of a network; FLOPs of one example."""
 
-  rows: tuple[Row, ...]
+  rows: pd.DataFrame  # a row for each parameter: path, shape, `SUMS`
   entries: int
   active_entries: int
   num_bytes: int
@@ -77,15 +66,18 @@ def report(config: Mapping[str, Any]) -> Report:
   network = flops.count(task.example.fn, task.params, *task.example.args)
   method, num_steps = config['method'], task.num_steps
   forward, backward = densities(method, task.params)
-  rows = tuple(_row(layer, forward) for layer in network.layers)
+  rows = pd.DataFrame(
+    [_row(layer, forward.get(layer.path, 1.0)) for layer in network.layers],
+    columns=['path', 'shape', *SUMS],
+  )
   dense, sparse = flops.forward(network), flops.forward(network, forward)
   train = _train(network, method, num_steps, forward, backward)
   return Report(
     rows,
-    entries=sum(row.entries for row in rows),
-    active_entries=sum(round(row.density * row.entries) for row in rows),
-    num_bytes=sum(row.num_bytes for row in rows),
-    sparse_bytes=sum(row.sparse_bytes for row in rows),
+    entries=int(rows.entries.sum()),
+    active_entries=int(rows.active.sum()),
+    num_bytes=int(rows.num_bytes.sum()),
+    sparse_bytes=int(rows.sparse_bytes.sum()),
     other_flops=network.other,
     flops=dense,
     sparse_flops=sparse,
@@ -125,18 +117,11 @@ def _shares(kept: Mapping[str, int] | int, counts: sparsity.Counts):
   return {path: kept[path] / size for path, size in counts.sizes.items()}
 
 
-def _row(layer: flops.Layer, forward: Mapping[str, float]) -> Row:
-  density = forward.get(layer.path, 1.0)
-  return Row(
-    layer.path,
-    layer.shape,
-    layer.size,
-    density,
-    flops.num_bytes(layer.size, layer.size),
-    flops.num_bytes(layer.size, round(density * layer.size)),
-    layer.flops,
-    density * layer.flops,
-  )
+def _row(layer: flops.Layer, density: float) -> tuple[Any, ...]:
+  size, active = layer.size, round(density * layer.size)
+  num_bytes = flops.num_bytes(size, size), flops.num_bytes(size, active)
+  both = layer.flops, density * layer.flops
+  return (layer.path, layer.shape, size, active, *num_bytes, *both)
 
 
 def _train(network, section, num_steps, forward, backward) -> float:
@@ -168,18 +153,15 @@ def _train(network, section, num_steps, forward, backward) -> float:
 
 def show(found: Report) -> None:
   """Prints a row for each parameter in a product, the rest, and the totals."""
-  rest = [row[2:] for row in found.rows if not row.flops]
-  rows = [row for row in found.rows if row.flops]
-  if rest:
-    sums = Row('(in no product)', (), *map(sum, zip(*rest, strict=True)))
-    rows.append(sums._replace(density=1.0))
-  density = found.active_entries / found.entries
-  total = [getattr(found, name) for name in Row._fields if name in _SUMS]
-  rows.append(Row('all', (), total[0], density, *total[1:]))
-  table = pd.DataFrame(rows)
-  table['shape'] = [' x '.join(map(str, row.shape)) for row in rows]
-  formats = dict.fromkeys(_SUMS, '{:,.0f}'.format)
+  shapes = [' x '.join(map(str, shape)) for shape in found.rows['shape']]
+  rows, whole = found.rows.assign(shape=shapes), found.rows.assign(shape='')
+  rest = whole[whole.flops == 0].assign(path='(in no product)')
+  rows = pd.concat([rows[rows.flops > 0], rest, whole.assign(path='all')])
+  table = rows.groupby(['path', 'shape'], sort=False)[[*SUMS]].sum()
+  table.insert(2, 'density', table.active / table.entries)
+  formats = dict.fromkeys(SUMS, '{:,.0f}'.format)
   formats['density'] = '{:.4f}'.format
+  table = table.reset_index()
   print(table.to_string(index=False, formatters=formats))
   if found.other_flops:
     print(f'FLOPs without parameters, in all: {found.other_flops:,}')
@@ -214,8 +196,8 @@ def main(arguments: Sequence[str]) -> int:
     print(f'experiments.flops: {error}', file=sys.stderr)
     return USER_ERROR
   if known.json:
-    rows = [row._asdict() for row in found.rows]
-    print(json.dumps({**found._asdict(), 'rows': rows}, indent=2))
+    rows = found.rows.to_dict('records')
+    print(rundir.to_json({**found._asdict(), 'rows': rows}, indent=2))
   else:
     show(found)
   return 0

@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import pandas as pd
 
 from experiments import flops
 from experiments.tasks import pruning
@@ -41,30 +43,28 @@ def of_network(
     found.sparse_bytes,
   )  # fmt: skip
   if share:
-    kept = _kept(found, config['prune'], share)
-    inference = found.other_flops + sum(
-      row.flops * kept[row.path] / row.entries for row in found.rows
-    )
-    num_bytes = sum(
-      flops_lib.num_bytes(row.entries, kept[row.path]) for row in found.rows
-    )
+    rows, kept = found.rows, _kept(found.rows, config['prune'], share)
+    sparse = found.other_flops + (rows.flops * kept / rows.entries).sum()
+    num_bytes = sum(map(flops_lib.num_bytes, rows.entries, kept))
     costs = (
-      sum(kept.values()) / found.entries, inference, inference / found.flops,
-      *costs[3:5], num_bytes,
+      kept.sum() / found.entries, sparse, sparse / found.flops, *costs[3:5],
+      num_bytes,
     )  # fmt: skip
   return dict(zip(COSTS, map(float, costs), strict=True))
 
 
 def _kept(
-  found: flops.Report, section: Mapping[str, Any], share: float
-) -> dict[str, int]:
+  rows: pd.DataFrame, section: Mapping[str, Any], share: float
+) -> np.ndarray:
   """Returns the entries of each parameter after pruning to a level."""
   params: dict[str, dict[str, Any]] = {}
-  for row in found.rows:
+  for row in rows.itertuples():
     module, name = row.path.rsplit('/', 1)
     shape = jax.ShapeDtypeStruct(row.shape, jnp.float32)
     params.setdefault(module, {})[name] = shape
   one = {'lowest': share, 'highest': share, 'num_levels': 1}
-  levels = pruning.make_levels(params, **{**section, **one})
-  kept = {row.path: row.entries for row in found.rows}
-  return kept | {path: int(numbers[0]) for path, numbers in levels.kept.items()}
+  kept = pruning.make_levels(params, **{**section, **one}).kept
+  return np.array([
+    kept[row.path][0] if row.path in kept else row.entries
+    for row in rows.itertuples()
+  ])  # fmt: skip

@@ -146,13 +146,13 @@ def _runs_table(
   groups: Groups, frame: pd.DataFrame, words: pd.DataFrame
 ) -> tuple[int, pd.DataFrame]:
   """Returns the number of word columns, and a row of texts for each group."""
-  known = [m for m in render.LABELS if m in frame and frame[m].notna().any()]
+  done = frame
+  if len(frame):
+    done = frame[(frame.status == 'done') & frame.share.isna()]
+  known = [m for m in render.LABELS if m in done and done[m].notna().any()]
   rows = []
   for name, own in groups.items():
-    trained = frame[:0]
-    if len(frame):
-      trained = frame[(frame.group == name) & (frame.status == 'done')]
-      trained = trained[trained.share.isna()]
+    trained = done[done.group == name] if len(done) else done
     link = markupsafe.Markup('<a href="#{0}">{0}</a>').format(name)
     state = {'run': link, 'status': status([run.state for run in own])}
     numbers = {
