@@ -78,7 +78,7 @@ def test_a_sweep_is_a_function_of_the_config_or_of_the_file_beside_it(tmp_path):
 @pytest.mark.parametrize(
   ('name', 'message'),
   [
-    ('seed', r"got 'seed'; did you mean 'seeds'\?"),
+    ('alpha', r"got 'alpha'; did you mean 'alphas'\?"),
     ('get_config', "got 'get_config'"),
     ('nowhere.py:seeds', 'got nowhere.py'),
   ],
