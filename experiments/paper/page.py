@@ -66,7 +66,7 @@ def make_page(folder: pathlib.Path) -> str:
     for run in plan['runs']
   }
   configs = sorted(file.parent for file in folder.rglob('config.json'))
-  found = [runs_lib.read_any(p) for p in dict.fromkeys([*commands, *configs])]
+  found = [runs_lib.read_run(p) for p in dict.fromkeys([*commands, *configs])]
   if not found:
     raise ValueError(
       f'expected {points.FILE} or run folders in {folder}, got neither'

@@ -5,7 +5,6 @@ Folders are only read, never changed.
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-import contextlib
 import os
 import pathlib
 from typing import Any
@@ -24,7 +23,7 @@ _NO_METRICS = ('density', 'share', 'step')  # facts and places
 
 
 class Run(NamedTuple):
-  """A network: trained, diverged or, for the page of a sweep, in any state."""
+  """A network in any state."""
 
   path: pathlib.Path
   config: dict[str, Any]  # empty if it cannot be read
@@ -36,62 +35,51 @@ class Run(NamedTuple):
 def read(
   directory: str | os.PathLike[str],
 ) -> tuple[list[Run], list[tuple[pathlib.Path, str]]]:
-  """Returns the runs below a folder by path, and others with the reason."""
-  found, left = [], []
-  for path in sorted(pathlib.Path(directory).rglob('config.json')):
-    try:
-      found.append(read_run(path.parent))
-    except (ValueError, OSError) as error:
-      left.append((path.parent, str(error)))
-  if not found and not left:
+  """Returns the ended runs below a folder, and the others with the reason."""
+  paths = sorted(pathlib.Path(directory).rglob('config.json'))
+  found = [read_run(path.parent) for path in paths]
+  if not found:
     raise ValueError(f'expected run folders below {directory}, got none')
-  return found, left
+  ended, left = [], []
+  for run in found:
+    if run.state.status in status_lib.ENDED:
+      ended.append(run)
+    else:
+      left.append((run.path, describe(run)))
+  return ended, left
 
 
 def read_run(folder: pathlib.Path) -> Run:
-  """Returns the run of a folder; ValueError if it is not done or readable."""
-  config, state, summary = read_config(folder), status_lib.read(folder), {}
-  if state.status == 'done':
-    summary = rundir.read_json(folder / 'summary.json')
-  elif state.status != 'diverged':
-    raise ValueError(
-      f'not done: {state.status} at step {state.step} of {state.total_steps}'
-      + (f' ({state.message})' if state.message else '')
-    )
-  run = Run(folder, config, state, summary, metrics.read(folder))
-  if state.status == 'done' and not of_split(run, 'test'):
-    raise ValueError(f"expected a 'test' row in {metrics.FILE}, got none")
+  """Returns the run of a folder; one that has ended is checked."""
+  run = Run(folder, {}, status_lib.read(folder), {}, ())
+  has_ended = run.state.status in status_lib.ENDED
   try:
-    to_frame([run])
-  except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
-    raise ValueError(f'expected the form of this version: {error!r}') from error
-  return run
-
-
-def read_any(folder: pathlib.Path) -> Run:
-  """Returns the run of a folder in whatever state."""
-  state = status_lib.read(folder)
-  if state.status in status_lib.ENDED:
-    try:
-      return read_run(folder)
-    except (ValueError, OSError) as error:
-      state = state._replace(status='unreadable', message=str(error))
-  run = Run(folder, {}, state, {}, ())
-  with contextlib.suppress(ValueError, OSError):  # not begun
-    run = run._replace(config=read_config(folder))
-    if state.status != 'unreadable':
-      run = run._replace(rows=metrics.read(folder))
-  return run
-
-
-def read_config(folder: pathlib.Path) -> dict[str, Any]:
-  """Returns the config of a folder; ValueError if it is of another version."""
-  config = rundir.read_config(folder)
-  try:
+    config = rundir.read_config(folder)
     table_lib.facts(config)
+    run = run._replace(config=config)
+    run = run._replace(rows=metrics.read(folder))
+    if run.state.status == 'done':
+      run = run._replace(summary=rundir.read_json(folder / 'summary.json'))
+      if not of_split(run, 'test'):
+        raise ValueError(f"expected a 'test' row in {metrics.FILE}, got none")
+    if has_ended:
+      to_frame([run])
+    return run
+  except (ValueError, OSError) as error:
+    why = str(error)
   except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
-    raise ValueError(f'expected the form of this version: {error!r}') from error
-  return config
+    why = f'expected the form of this version: {error!r}'
+  if has_ended:
+    state = run.state._replace(status='unreadable', message=why)
+    run = run._replace(state=state, summary={}, rows=())
+  return run
+
+
+def describe(run: Run) -> str:
+  """Returns status, progress and message of a run."""
+  status, step, total, _, message = run.state
+  where = f' at step {step} of {total}' if total else ''
+  return f'{status}{where}: {message}'.removesuffix(': ')
 
 
 def to_frame(found: Sequence[Run]) -> pd.DataFrame:

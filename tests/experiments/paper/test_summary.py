@@ -83,7 +83,7 @@ def test_unfinished_runs_are_named_and_left_out(tmp_path):
   found, text = summarize(tmp_path, paths)
   assert len(found['test']) == 1
   words = ' '.join(text.split())
-  assert 'bad: diverged: the loss is nan by step 2' in words
+  assert 'bad: diverged at step 2 of 2: the loss is nan' in words
   assert 'half' in words
   assert 'none' in words
   assert summarize(tmp_path, paths[1:])[0] == {'test': []}
