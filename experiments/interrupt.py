@@ -1,5 +1,6 @@
 """Signals: save on SIGINT and SIGTERM, end with the parent process."""
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -54,13 +55,20 @@ class Interrupt:
 def end_with_parent() -> None:
   """Ends this process when its parent ends, even by SIGKILL.
 
-  The parent sets the environment variable `CHILD` and holds the write end of
-  this process's standard input, which the kernel closes when the parent ends.
+  The parent is that of `multiprocessing`, or sets the environment variable
+  `CHILD` and holds the write end of this process's standard input, which the
+  kernel closes when the parent ends.
   """
-  if os.environ.pop(CHILD, None):
-    threading.Thread(target=_follow, daemon=True).start()
+  parent = multiprocessing.parent_process()
+  if parent is not None:
+    wait = parent.join
+  elif os.environ.pop(CHILD, None):
+    wait = sys.stdin.buffer.raw.read
+  else:
+    return
 
+  def follow() -> None:
+    wait()
+    os._exit(1)
 
-def _follow() -> None:
-  sys.stdin.buffer.raw.read()
-  os._exit(1)
+  threading.Thread(target=follow, daemon=True).start()

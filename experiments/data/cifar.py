@@ -4,12 +4,10 @@ B: examples of a batch; H, W: 32, the sides of an image.
 """
 
 import functools
-from typing import Any
 
 import cv2
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from experiments.data import dataset
 from experiments.data import images as image_lib
@@ -57,10 +55,8 @@ def _load(
 ) -> dataset.Arrays:
   name = f'cifar{num_classes}'
   train, test = (
-    _read(source, num_classes)
-    for source in records.open_splits(
-      name, data_dir, ('train', 'test'), encoded=('image',)
-    )
+    records.read(source, num_classes)
+    for source in records.open_splits(name, data_dir, ('train', 'test'))
   )
   if num_validation >= len(train.labels):
     raise ValueError(
@@ -105,13 +101,3 @@ def pad_crop_flip(
     return moved
   flipped = jax.random.bernoulli(flip_key, 0.5, (batch_size, 1, 1, 1))
   return jnp.where(flipped, moved[:, :, ::-1], moved)
-
-
-def _read(source: Any, num_classes: int) -> dataset.Examples:
-  """Returns a split with images in 0 ... 255."""
-  images = np.empty((len(source), *SHAPE), np.uint8)
-  labels = np.empty(len(source), np.int32)
-  for i in range(len(source)):
-    image, labels[i] = records.load(source, i, num_classes, image_lib.decode)
-    images[i] = image[:, :, ::-1]  # from BGR
-  return dataset.Examples(images, labels)

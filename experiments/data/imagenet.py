@@ -10,10 +10,7 @@ import collections
 from collections.abc import Iterator
 from collections.abc import Sequence
 import functools
-import multiprocessing
-import os
 import signal
-import threading
 from typing import Any
 from typing import NamedTuple
 
@@ -22,6 +19,7 @@ import cv2
 import grain
 import numpy as np
 
+from experiments import interrupt
 from experiments.data import dataset
 from experiments.data import images
 from experiments.data import records
@@ -106,9 +104,7 @@ def imagenet(
 
 def _load(data_dir, num_validation, options, num_workers):
   """Returns the stream of a data set that was found to be whole."""
-  sources = records.open_splits(
-    NAME, data_dir, ('train', 'validation'), encoded=('image',)
-  )
+  sources = records.open_splits(NAME, data_dir, ('train', 'validation'))
   info = sources[0].dataset_info
   num_classes = info.features['label'].num_classes
   if num_classes != NUM_CLASSES:
@@ -204,12 +200,7 @@ def _init_worker(worker_index: int, worker_count: int) -> None:
   # step, for which it needs the workers.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
-  threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-  multiprocessing.parent_process().join()
-  os._exit(1)
+  interrupt.end_with_parent()
 
 
 def _train_row(split: Split, index: int, rng: np.random.Generator) -> Row:
@@ -220,8 +211,8 @@ def _train_row(split: Split, index: int, rng: np.random.Generator) -> Row:
   row = _make_row(split, index, view, split.num)
   if not row.weight:
     raise dataset.DataError(
-      f'expected records that decode in the split {split.source.split!r}, got '
-      f'none among {split.num}'
+      f'expected records that decode in the split {split.source.split!r} of '
+      f'{split.source.dataset_info.data_dir}, got none among {split.num}'
     )
   return row
 

@@ -111,7 +111,7 @@ def _split(text: np.ndarray, num: int) -> Corpus:
   return Corpus(*np.split(text, cuts), vocabulary_lib.BYTES)
 
 
-def _encode(texts: Sequence[np.ndarray], prefix: pathlib.Path) -> Corpus:
+def _encode(texts: Sequence[np.memmap], prefix: pathlib.Path) -> Corpus:
   """Returns three splits by words, cached in files that begin `prefix`."""
   *paths, words = (
     prefix.with_name(f'{prefix.name}.{field}') for field in Corpus._fields
@@ -123,21 +123,30 @@ def _encode(texts: Sequence[np.ndarray], prefix: pathlib.Path) -> Corpus:
         np.save(stream, vocabulary_lib.encode(vocabulary, _lines(text)))
     with _written(words) as stream:
       stream.write(vocabulary_lib.to_json(vocabulary))
-  tokens = [np.load(path, mmap_mode='r') for path in paths]
-  return Corpus(*tokens, vocabulary_lib.read(words))
+  return Corpus(*map(_tokens, paths), vocabulary_lib.read(words))
 
 
-def _lines(text: np.ndarray) -> Iterator[str]:
+def _tokens(path: pathlib.Path) -> np.ndarray:
+  try:
+    return np.load(path, mmap_mode='r')
+  except (EOFError, ValueError) as error:
+    raise ValueError(
+      f'expected tokens in {path}, but: {error}; delete its folder'
+    ) from error
+
+
+def _lines(text: np.memmap) -> Iterator[str]:
   for number, line in enumerate(io.BytesIO(text), 1):
     try:
       yield line.decode('utf-8').removesuffix('\n')
     except UnicodeDecodeError as error:
       raise ValueError(
-        f'expected a text in UTF-8, got other bytes in line {number} ({error})'
+        f'expected a text in UTF-8 in {text.filename}, got other bytes in line '
+        f'{number} ({error})'
       ) from error
 
 
-def _map(path: pathlib.Path, cache_dir: str | None = None) -> np.ndarray:
+def _map(path: pathlib.Path, cache_dir: str | None = None) -> np.memmap:
   """Returns the bytes of a file, unpacked first if it is .gz or .zip."""
   if path.suffix in ('.gz', '.zip'):
     unpacked = _cache_path([path], cache_dir, f'{path.stem}.bytes')

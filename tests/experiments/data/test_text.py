@@ -82,6 +82,10 @@ def test_tokens_are_made_once_and_anew_for_another_text(wikitext):
   assert len(before) == 4  # three splits and the vocabulary
   text.wikitext103(path=str(wikitext), cache_dir=None)
   assert stamps() == before
+  [path] = (wikitext / '.tokens').glob('*.test')
+  path.write_bytes(path.read_bytes()[:-1])
+  with pytest.raises(ValueError, match=f'expected tokens in {path}, but'):
+    text.wikitext103(path=str(wikitext), cache_dir=None)
   (wikitext / 'wiki.train.tokens').write_text('a b\n')
   corpus = text.wikitext103(path=str(wikitext), cache_dir=None)
   assert corpus.vocabulary.words == ('<eos>', '<unk>', 'a', 'b')
@@ -89,7 +93,7 @@ def test_tokens_are_made_once_and_anew_for_another_text(wikitext):
 
 def test_a_missing_or_bad_token_file_is_named(wikitext):
   (wikitext / 'wiki.train.tokens').write_bytes(b'\xff\n')
-  with pytest.raises(ValueError, match=r'in UTF-8, got other bytes in line 1'):
+  with pytest.raises(ValueError, match=r'UTF-8 in .*wiki\.train.* in line 1'):
     text.wikitext103(path=str(wikitext), cache_dir=None)
   (wikitext / 'wiki.valid.tokens').unlink()
   with pytest.raises(
