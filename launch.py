@@ -50,10 +50,7 @@ flags.DEFINE_bool('list', False, 'List the runs and their states.')
 flags.DEFINE_bool('watch', False, 'Follow runs that other processes train.')
 flags.DEFINE_integer('index', None, 'Train this run alone, from 0.')
 flags.DEFINE_enum(
-  'executor',
-  None,
-  ['local', 'slurm'],
-  'Give each run its process.',
+  'executor', None, ['local', 'slurm'], 'Give each run its process.'
 )
 flags.DEFINE_string('cluster', None, 'Config of jobs; cluster.py beside FILE.')
 flags.DEFINE_enum(

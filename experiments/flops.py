@@ -11,16 +11,22 @@ without parameters are counted as `other_flops`.
 import argparse
 from collections.abc import Mapping
 from collections.abc import Sequence
+import functools
+import json
 import sys
 from typing import Any
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pandas as pd
 
 from experiments import build
 from experiments import methods
 from experiments import rundir
 from experiments.sweep import plan
+from experiments.tasks import pruning
 from experiments.tasks import table as task_table
 import sparsity
 from sparsity import flops
@@ -28,6 +34,11 @@ from sparsity import flops
 USER_ERROR = 2  # exit code
 SUMS = (
   'entries', 'active', 'num_bytes', 'sparse_bytes', 'flops', 'sparse_flops',
+)  # fmt: skip
+
+COSTS = (
+  'density', 'inference_flops', 'inference_share', 'train_flops',
+  'train_share', 'num_bytes',
 )  # fmt: skip
 
 
@@ -87,6 +98,59 @@ def report(config: Mapping[str, Any]) -> Report:
     train_share=train / flops.train(network),
     total_train_flops=train * num_steps * task.training.batch_size,
   )
+
+
+def costs(
+  config: Mapping[str, Any], share: float | None = None
+) -> dict[str, float]:
+  """Returns the `COSTS` of a network; {} where they are unknown.
+
+  `density` is over all parameters, FLOPs of inference are those of one example,
+  of training those of all steps; shares are relative to dense. `share` is the
+  pruning level. Unknown: continual learning, and a sparse network pruned
+  further. Raises ValueError if the config does not build.
+  """
+  if config['experiment'] == 'continual_learning':
+    return {}
+  if share and config['method']['name'] != 'dense':
+    return {}
+  found = _cached(json.dumps({**config, 'seed': 0}, sort_keys=True))
+  values = (
+    found.active_entries / found.entries, found.sparse_flops,
+    found.inference_share, found.total_train_flops, found.train_share,
+    found.sparse_bytes,
+  )  # fmt: skip
+  if share:
+    rows, kept = found.rows, _kept(found.rows, config['prune'], share)
+    sparse = found.other_flops + (rows.flops * kept / rows.entries).sum()
+    num_bytes = sum(map(flops.num_bytes, rows.entries, kept))
+    values = (
+      kept.sum() / found.entries, sparse, sparse / found.flops, *values[3:5],
+      num_bytes,
+    )  # fmt: skip
+  return dict(zip(COSTS, map(float, values), strict=True))
+
+
+def _kept(
+  rows: pd.DataFrame, section: Mapping[str, Any], share: float
+) -> np.ndarray:
+  """Returns the entries of each parameter after pruning to a level."""
+  params: dict[str, dict[str, Any]] = {}
+  for row in rows.itertuples():
+    module, name = row.path.rsplit('/', 1)
+    shape = jax.ShapeDtypeStruct(row.shape, jnp.float32)
+    params.setdefault(module, {})[name] = shape
+  one = {'lowest': share, 'highest': share, 'num_levels': 1}
+  kept = pruning.make_levels(params, **{**section, **one}).kept
+  return np.array([
+    kept[row.path][0] if row.path in kept else row.entries
+    for row in rows.itertuples()
+  ])  # fmt: skip
+
+
+@functools.cache
+def _cached(text: str) -> Report:
+  return report(json.loads(text))
 
 
 def densities(

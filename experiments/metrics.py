@@ -53,7 +53,7 @@ class Writer(contextlib.AbstractContextManager):
       self._files = files.pop_all()
 
   def __exit__(self, *exception: object) -> None:
-    self.close()
+    self._files.close()
 
   def write(self, step: int, row: Mapping[str, Any]) -> None:
     """Writes one row of numbers, strings and lists at a global step.
@@ -72,10 +72,6 @@ class Writer(contextlib.AbstractContextManager):
     if time.monotonic() - self._flushed > FLUSH_EVERY:
       self._flushed = time.monotonic()
       self._events.flush()
-
-  def close(self) -> None:
-    """Flushes and closes the files."""
-    self._files.close()
 
   def _write_event(self, **fields: Any) -> None:
     event = event_pb2.Event(wall_time=time.time(), **fields)

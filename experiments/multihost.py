@@ -56,19 +56,14 @@ def placement(
 ) -> Placement | None:
   """Returns the placement that the flags ask for; None for a single process."""
   flags = (coordinator, process_count, process_index)
-  if distributed is not None:
-    if flags != (None, None, None):
-      raise ValueError(
-        'expected --distributed alone or --coordinator, --process_count and '
-        '--process_index, got both'
-      )
+  if distributed is not None and flags == (None, None, None):
     return Placement(None, None, None, CLUSTERS[distributed])
-  if flags == (None, None, None):
+  if distributed is None and flags == (None, None, None):
     return None
-  if None in flags:
-    missing = Placement._fields[flags.index(None)]
+  if distributed is not None or None in flags:
     raise ValueError(
-      f'expected --{missing} beside the other flags of a process, got none'
+      'expected --distributed alone, or --coordinator, --process_count and '
+      f'--process_index, got --distributed={distributed} and {flags}'
     )
   if not 0 <= process_index < process_count:
     raise ValueError(

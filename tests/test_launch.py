@@ -38,7 +38,7 @@ SLURM = [DENSE, SWEEP, '--executor=slurm']
     ([DENSE, SWEEP, '--config.seeds=(3,)'], 'config.seeds to be set once'),
     ([DENSE, SWEEP, '--eval_only'], 'expected no --eval_only with --sweep'),
     ([DENSE, SWEEP, '--cluster.nodes=2'], 'expected --executor=slurm'),
-    ([DENSE, '--coordinator=h:1'], 'expected --process_count beside'),
+    ([DENSE, '--coordinator=h:1'], 'expected --distributed alone'),
     ([DENSE, '--distributed=auto', '--jobs=2'], 'expected no --jobs'),
     (['--dry_run'], 'expected --config=FILE'),
     ([*SLURM, '--cluster.node=2'], 'unknown cluster key'),

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from experiments import flops
 from experiments import rundir
-from experiments.paper import costs
 from experiments.paper import runs as runs_lib
 from experiments.paper import table as table_lib
 
@@ -32,7 +32,7 @@ _DENSITIES = (
 )  # fmt: skip
 _ROWS = ('method.', 'strategy.')
 _FIELDS = [
-  'metric', 'seed', 'value', 'status', 'message', *costs.COSTS, 'seconds',
+  'metric', 'seed', 'value', 'status', 'message', *flops.COSTS, 'seconds',
 ]  # fmt: skip
 _NETWORK = ['run', 'seed', 'status', 'message', 'seconds', 'level']
 CONFIDENCE = 0.95
@@ -64,12 +64,12 @@ def fill(
   def cost(network: pd.Series) -> dict[str, float]:
     run, level = runs[network.run], network.level
     try:
-      return costs.of_network(run.config, None if level != level else level)
+      return flops.costs(run.config, None if level != level else level)
     except ValueError as error:
       notes[f'{run.path}: unknown costs: {error}'] = None
       return {}
 
-  known = pd.DataFrame(list(results.apply(cost, axis=1)), columns=costs.COSTS)
+  known = pd.DataFrame(list(results.apply(cost, axis=1)), columns=flops.COSTS)
   return results.join(known)[names], list(notes)
 
 
@@ -87,7 +87,7 @@ def summarize(table: table_lib.Table, results: pd.DataFrame) -> pd.DataFrame:
     num=('value', 'count'),
     has_diverged=('status', lambda status: (status != 'done').any()),
     seconds=('seconds', 'mean'),
-    **{name: (name, 'first') for name in costs.COSTS},
+    **{name: (name, 'first') for name in flops.COSTS},
   )
   cells = table_lib.cells(table).merge(found, 'left', on=keys)
   cells['num'] = cells.num.fillna(0).astype(int)
@@ -155,7 +155,7 @@ def read(table: table_lib.Table, path: pathlib.Path) -> pd.DataFrame:
       f'expected the columns {[*keys, *_FIELDS]} in {path}, got '
       f'{list(results)}; write the table again from its runs'
     )
-  numbers = ['value', *costs.COSTS, 'seconds']
+  numbers = ['value', *flops.COSTS, 'seconds']
   results[numbers] = results[numbers].replace('', 'nan').astype(float)
   results['seed'] = results.seed.astype(int)
   unknown = results[~_is_in(keys, results, table_lib.cells(table))]

@@ -58,6 +58,13 @@ def levels_of(lines: Iterable[Line]) -> pd.DataFrame:
   return rows if rows.empty else rows.drop_duplicates(keys)
 
 
+def of_levels(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+  """Returns a metric of 'pruned' rows against density, in percent."""
+  if rows.empty:
+    return rows
+  return means(rows.assign(density=100 * rows.density), 'density', metric, 100)
+
+
 def means(rows: pd.DataFrame, x: str, y: str, scale: float = 1) -> pd.DataFrame:
   """Returns mean and deviation over seeds of `scale * y`, for `draw`."""
   values = rows.assign(value=scale * rows[y].astype(float))

@@ -22,8 +22,8 @@ import markupsafe
 import numpy as np
 import pandas as pd
 
+from experiments import flops
 from experiments import rundir
-from experiments.paper import costs
 from experiments.paper import fill
 from experiments.paper import lines as lines_lib
 from experiments.paper import plots
@@ -40,7 +40,6 @@ _FACTS = (
   'data', 'model', 'method', 'strategy', 'alpha', 'density', 'backward_density',
   'distribution', 'num_tasks', 'num_steps',
 )  # fmt: skip
-_NETWORK = ('powerprop.alphas', 'seeds')  # keys of points that facts replace
 _STATUSES = (  # worst first
   'unreadable', 'failed', 'diverged', 'interrupted', 'running', 'waiting',
   'done',
@@ -92,7 +91,7 @@ def make_page(folder: pathlib.Path) -> str:
     title=title,
     counts=statuses.value_counts(sort=False).to_dict(),
     rerun=rerun,
-    runs_table=_runs_table(groups, frame, _varying(groups, plans.values())),
+    runs_table=_runs_table(groups, frame, _varying(groups)),
     tables=_tables(runs, frame, notes),
     notes=notes,
     groups=[_details(*group, commands) for group in groups.items()],
@@ -162,7 +161,7 @@ def _runs_table(
     ended = [run for run in own if run.state.status in status_lib.ENDED]
     cost = {}
     with contextlib.suppress(ValueError):  # unknown costs
-      cost = costs.of_network(ended[0].config) if ended else {}
+      cost = flops.costs(ended[0].config) if ended else {}
     for key, (heading, form) in _COSTS.items():
       numbers[heading] = form.format(cost[key]) if key in cost else ''
     seconds = trained.seconds.sum() if len(trained) else 0
@@ -171,26 +170,16 @@ def _runs_table(
   return 2 + words.shape[1], pd.DataFrame(rows, dtype=object)
 
 
-def _varying(groups: Groups, plans) -> pd.DataFrame:
-  """Returns the facts and overrides that differ among groups, as texts."""
-  rows = {}
-  for name, own in groups.items():
-    config = next((run.config for run in own if run.config), None)
-    known = runs_lib.flatten([config]).iloc[0].to_dict() if config else {}
-    rows[name] = (table_lib.facts(config) if config else {}) | known
-  keys = [
-    word.partition('=')[0].removeprefix('--config.')
-    for plan in plans
-    for run in plan['runs']
-    for word in run['arguments'][1:]
-  ]
+def _varying(groups: Groups) -> pd.DataFrame:
+  """Returns the facts that differ among groups, as texts."""
+  facts = {
+    name: next((table_lib.facts(run.config) for run in own if run.config), {})
+    for name, own in groups.items()
+  }
   texts = pd.DataFrame(
-    {
-      key: [str(row.get(key, '')) for row in rows.values()]
-      for key in dict.fromkeys([*_FACTS, *keys])
-      if key not in _NETWORK
-    },
-    index=list(rows),
+    [[str(own.get(fact, '')) for fact in _FACTS] for own in facts.values()],
+    index=list(groups),
+    columns=_FACTS,
   )
   return texts.loc[:, texts.replace('', None).nunique() > 1]
 

@@ -35,14 +35,14 @@ def of_table(
     return {}
   lines = _lines(table, cells, results, runs)
   plots = {
-    'density': lambda: draw_density(cells),
+    'density': lambda: draw_density(_known(cells, 'density'), _label(cells)),
     'flops': lambda: draw_flops(cells),
   }
   if any('strategy' in line.run.config for line in lines):
     return plots | {'tasks': lambda: draw_tasks(lines)}
   if table.lines == 'columns':
     pruned = lines_lib.levels_of(lines)
-    plots['overlap'] = lambda: draw_levels(pruned, 'overlap')
+    plots['overlap'] = lambda: draw_overlap(pruned)
   train = lines_lib.rows_of(lines, 'train')
   return plots | {
     'training': lambda: draw_steps(train, 'loss', 'training loss [nats]'),
@@ -99,35 +99,34 @@ def draw_progress(lines: Sequence[lines_lib.Line]) -> Any:
   return lines_lib.draw(pd.concat(parts), 'step', num_log=1, sharey=False)
 
 
-def draw_levels(rows: pd.DataFrame, metric: str) -> Any:
-  """Draws accuracy or overlap of masks against the weights remaining."""
-  if rows.empty:
+def draw_density(
+  frame: pd.DataFrame, label: str, by_chance: bool = False
+) -> Any:
+  """Draws means and deviations against density; dense networks are levels.
+
+  `by_chance` draws the overlap of random masks, too.
+  """
+  if frame.empty:
     return None
-  rows = rows.assign(density=100 * rows.density)
-  label = 'test accuracy [%]'
-  if metric == 'overlap':
-    label = 'masks before and after training, overlap [%]'
-  found = lines_lib.means(rows, 'density', metric, 100)
-  figure = lines_lib.draw(found, 'density', label)
-  if metric == 'overlap':
-    x = np.sort(rows.density.unique())
-    figure.axes[0].plot(x, x, color='0.5', ls=':', label='by chance')
-  return lines_lib.log_percent(figure, rows.density.min())
-
-
-def draw_density(cells: pd.DataFrame) -> Any:
-  """Draws the metric against density; None if no line has two densities."""
-  known = _known(cells, 'density')
-  single = known.groupby(['panel', 'line']).density.transform('size') == 1
-  across = known[single & (known.density == 100)]  # dense, beside others
-  figure = lines_lib.draw(known.drop(across.index), 'density', _label(cells))
+  single = frame.groupby(['panel', 'line']).density.transform('size') == 1
+  across = frame[single & (frame.density == 100)]
+  figure = lines_lib.draw(frame.drop(across.index), 'density', label)
   if figure is None:
     return None
   for axis in figure.axes:
     here = across[across.panel == axis.get_title()]
     for line, level in zip(here.line, here['mean'], strict=True):
       axis.axhline(level, color='0.45', ls=':', label=line)
-  return lines_lib.log_percent(figure, known.density.min())
+    if by_chance:
+      x = np.sort(frame.density.unique())
+      axis.plot(x, x, color='0.5', ls=':', label='by chance')
+  return lines_lib.log_percent(figure, frame.density.min())
+
+
+def draw_overlap(pruned: pd.DataFrame) -> Any:
+  """Draws the overlap of masks before and after training."""
+  label = 'masks before and after training, overlap [%]'
+  return draw_density(lines_lib.of_levels(pruned, 'overlap'), label, True)
 
 
 def draw_flops(cells: pd.DataFrame) -> Any:

@@ -133,8 +133,10 @@ def _plots(
   if 'strategy' in lines[0].run.config:
     return {'tasks': lambda: plots.draw_tasks(lines)}
   return {
-    'pruning': lambda: plots.draw_levels(pruned, 'accuracy'),
-    'overlap': lambda: plots.draw_levels(pruned, 'overlap'),
+    'pruning': lambda: plots.draw_density(
+      lines_lib.of_levels(pruned, 'accuracy'), render.LABELS['accuracy']
+    ),
+    'overlap': lambda: plots.draw_overlap(pruned),
     'histograms': lambda: plots.draw_histograms(lines),
     'training': lambda: plots.draw_progress(lines),
   }
