@@ -58,8 +58,8 @@ def fill(
   if not any(map(len, found)):
     return pd.DataFrame(columns=names), []
   results = pd.concat(found, ignore_index=True)
-  _check_once(table, results, runs)
   _check_alike(table, results, runs)
+  _check_once(table, results, runs)
 
   def cost(network: pd.Series) -> dict[str, float]:
     run, level = runs[network.run], network.level
@@ -190,14 +190,10 @@ def _check_once(table: table_lib.Table, results: pd.DataFrame, runs) -> None:
   one = twice.iloc[0]
   same = (twice[[*keys, 'seed']] == one[[*keys, 'seed']]).all(axis=1)
   first, second = (runs[i] for i in twice[same].run.iloc[:2])
-  found = runs_lib.differing([first.config, second.config])
-  found = found.drop(columns=list(FREE), errors='ignore')
-  keys = [f'{key} ({a!r} and {b!r})' for key, (a, b) in found.items()]
-  why = f'which differ in {", ".join(keys)}' if keys else 'of the same config'
   raise ValueError(
     f'table {table.name}, {" ".join(one[[*table.headings]])}, {one.column}: '
     f'expected one network of seed {one.seed}, got those of {first.path} and '
-    f'{second.path}, {why}; move one of the folders away'
+    f'{second.path}; move one of the folders away'
   )
 
 

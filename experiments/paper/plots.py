@@ -169,7 +169,10 @@ def draw_tasks(lines: Sequence[lines_lib.Line]) -> Any:
   for name, run in {
     (line.line, line.run.path): line[1:] for line in done
   }.values():
-    matrix, usage = runs_lib.matrix_of(run), runs_lib.of_split(run, 'usage')
+    matrix, usage = (
+      runs_lib.accuracy_matrix(run),
+      runs_lib.of_split(run, 'usage'),
+    )
     panels = {
       'mean accuracy on the tasks so far [%]': {
         name: [row[: t + 1].mean() for t, row in enumerate(matrix)]

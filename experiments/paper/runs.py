@@ -138,34 +138,21 @@ def flatten(configs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
   return flat.where(flat.notna(), None)
 
 
-def matrix_of(run: Run) -> np.ndarray:
-  """Returns the accuracy matrix [T, T] of a run of continual learning."""
-  return accuracy_matrix(run.rows, run.config['tasks']['num_tasks'])
-
-
 def of_split(run: Run, split: str) -> list[dict[str, Any]]:
   """Returns the metrics rows of a split."""
   return [row for row in run.rows if row.get('split') == split]
 
 
-def accuracy_matrix(
-  rows: Sequence[Mapping[str, Any]], num_tasks: int
-) -> np.ndarray:
-  """Returns the accuracy matrix [T, T] from the 'test' rows of one network.
+def accuracy_matrix(run: Run) -> np.ndarray:
+  """Returns the accuracy matrix [T, T] of a run of continual learning.
 
   Entry [i, j] is the accuracy on task j after training on tasks 0 to i; NaN
   where it was not measured. Where each task has a network of its own,
   accuracies persist after their task.
-
-  Example:
-    >>> rows = [{'split': 'test', 'task': 1, 'tested': 1, 'accuracy': 0.9},
-    ...         {'split': 'test', 'task': 2, 'tested': 2, 'accuracy': 0.8}]
-    >>> accuracy_matrix(rows, 2)
-    array([[0.9, nan],
-           [0.9, 0.8]])
   """
+  num_tasks = run.config['tasks']['num_tasks']
   matrix = np.full((num_tasks, num_tasks), np.nan)
-  tests = [row for row in rows if row['split'] == 'test']
+  tests = of_split(run, 'test')
   for row in tests:
     matrix[row['task'] - 1, row['tested'] - 1] = row['accuracy']
   if all(row['task'] == row['tested'] for row in tests):
@@ -174,9 +161,7 @@ def accuracy_matrix(
   return matrix
 
 
-def task_measures(
-  rows: Sequence[Mapping[str, Any]], num_tasks: int
-) -> dict[str, float]:
+def task_measures(run: Run) -> dict[str, float]:
   """Returns the continual learning of a network; NaN where rows are missing.
 
   Keys: 'average_accuracy' (over all tasks, at the end), 'learning_accuracy'
@@ -192,13 +177,14 @@ def task_measures(
     Understanding forgetting and intransigence".
     https://arxiv.org/abs/1801.10112
   """
-  matrix = accuracy_matrix(rows, num_tasks)
+  matrix = accuracy_matrix(run)
+  num_tasks = len(matrix)
   untrained = np.full(num_tasks, np.nan)
+  for row in of_split(run, 'untrained'):
+    untrained[row['tested'] - 1] = row['accuracy']
   usage = {}
-  for row in rows:
-    if row['split'] == 'untrained':
-      untrained[row['tested'] - 1] = row['accuracy']
-    if row['split'] == 'usage' and row['layer'] == 'all':
+  for row in of_split(run, 'usage'):
+    if row['layer'] == 'all':
       usage = {name: row[name] for name in ('owned', 'reused')}
   new, last = np.diag(matrix), matrix[-1]
   learned = np.where(np.tri(num_tasks, dtype=bool), matrix, np.nan)
@@ -214,25 +200,10 @@ def task_measures(
   }
 
 
-def against_alone(matrix: np.ndarray, alone: np.ndarray) -> dict[str, float]:
-  """Returns how a network compares with one network for each task.
-
-  Keys: 'intransigence' (the accuracy alone less that just after training) and
-  'kept' (the tasks that end with `SHARE_KEPT` or more of that alone).
-
-  `alone` [T] has the accuracy of a network trained on each task alone.
-  """
-  return {
-    'intransigence': float((alone - np.diag(matrix)).mean()),
-    'kept': float((matrix[-1] >= SHARE_KEPT * alone).sum()),
-  }
-
-
 def _levels(run: Run) -> dict[float | None, dict[str, float]]:
   """Returns the metrics of a network as trained (None) and at each level."""
   if run.config['experiment'] == 'continual_learning':
-    num_tasks = run.config['tasks']['num_tasks']
-    return {None: task_measures(run.rows, num_tasks)}
+    return {None: task_measures(run)}
   losses = [row['loss'] for row in of_split(run, 'train') if 'loss' in row]
   ends = {'first_loss': losses[0], 'last_loss': losses[-1]} if losses else {}
   found = {None: of_split(run, 'test')[0]}
@@ -248,20 +219,24 @@ def _levels(run: Run) -> dict[float | None, dict[str, float]]:
 
 
 def _compare_with_alone(frame: pd.DataFrame, found: Sequence[Run]) -> None:
-  """Adds the measures against networks trained on each task alone."""
+  """Adds measures against networks trained on each task alone.
+
+  'intransigence' is the accuracy alone less that just after training, 'kept'
+  the number of tasks that end with `SHARE_KEPT` or more of that alone.
+  """
   done = frame[(frame.status == 'done') & frame.strategy.notna()]
   matrices, alone = {}, {}
   for network in done.sort_values('alpha').itertuples():
     run = found[network.run]
-    stream = str(run.config['tasks']), network.seed
-    matrices[network.Index] = stream, matrix_of(run)
+    stream, matrix = str(run.config['tasks']), accuracy_matrix(run)
+    matrices[network.Index] = (stream, network.seed), matrix
     if network.strategy == 'alone':
-      alone.setdefault(stream, np.diag(matrix_of(run)))
+      alone.setdefault((stream, network.seed), np.diag(matrix))
   for index, (stream, matrix) in matrices.items():
     if stream in alone:
-      compared = against_alone(matrix, alone[stream])
-      for name, value in compared.items():
-        frame.loc[index, name] = value
+      own = alone[stream]
+      frame.loc[index, 'intransigence'] = (own - np.diag(matrix)).mean()
+      frame.loc[index, 'kept'] = (matrix[-1] >= SHARE_KEPT * own).sum()
 
 
 def _is_number(value: Any) -> bool:

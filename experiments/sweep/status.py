@@ -97,7 +97,7 @@ class Progress(contextlib.AbstractContextManager):
     console: rich.console.Console | None = None,
     disable: bool = False,
   ):
-    self._every_s, self._disable = every_s, disable
+    self._num_runs, self._every_s, self._disable = num_runs, every_s, disable
     self._console = console or rich.console.Console()
     self._bars = rich.progress.Progress(
       rich.progress.BarColumn(bar_width=20),
@@ -108,8 +108,6 @@ class Progress(contextlib.AbstractContextManager):
       disable=disable or not self._console.is_terminal,
       speed_estimate_period=600.0,  # chunks of steps may take minutes
     )
-    several = num_runs > 1
-    self._all = self._bars.add_task('runs', total=num_runs, visible=several)
     self._tasks: dict[str, rich.progress.TaskID] = {}
     self._states: dict[str, State] = {}
     self._last_line: dict[str, float] = {}
@@ -145,11 +143,10 @@ class Progress(contextlib.AbstractContextManager):
         self._last_line[name] = now
         line = self._line(name, state, self._bars.tasks[bar])
         self._console.print(line, soft_wrap=True, markup=False, highlight=False)
-    self._bars.update(self._all, completed=self._num_ended())
 
   def _line(self, name: str, state: State, bar: rich.progress.Task) -> str:
-    total = self._bars.tasks[self._all].total
-    number = f'[{self._num_ended()}/{total}]' if total > 1 else ''
+    ended = sum(state.status in ENDED for state in self._states.values())
+    number = f'[{ended}/{self._num_runs}]' if self._num_runs > 1 else ''
     steps = f'{state.step}/{state.total_steps}' if state.total_steps else ''
     words = [' '.join(filter(None, (number, name, state.status, steps)))]
     words += [state.metric] if state.metric else []
@@ -158,9 +155,6 @@ class Progress(contextlib.AbstractContextManager):
       left = bar.time_remaining
       words += [f'{datetime.timedelta(seconds=round(left))} left']
     return ', '.join(words)
-
-  def _num_ended(self) -> int:
-    return sum(state.status in ENDED for state in self._states.values())
 
 
 def watch(

@@ -82,9 +82,9 @@ def test_a_pruned_network_has_the_costs_of_its_remaining_weights(tmp_path):
 @pytest.mark.parametrize(
   ('other', 'changes', 'message'),
   [
-    ('rigl,density=0.1', {}, r'one network of seed 0.*a.* and .*b.*, of the'),
+    ('rigl,density=0.1', {}, r'one network of seed 0.*a.* and .*b.*; move'),
     ('rigl,density=0.1', {'method__drop_fraction': 0.5},
-     r'differ in method\.drop_fraction \(0\.3 and 0\.5\)'),
+     r'row rigl 1: .* got method\.drop_fraction: 0\.3 in .*a.*, 0\.5 in .*b'),
     ('rigl,density=0.05', {'method__refresh_every': 10},
      r'row rigl 1: .* got method\.refresh_every: 50 in .*a.*, 10 in .*b'),
     ('set,density=0.1', {'train__num_steps': 7},

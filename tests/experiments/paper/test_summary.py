@@ -62,18 +62,6 @@ def test_language_models_show_validation_and_test(tmp_path):
   assert (tmp_path / 'plots/training.png').exists()
 
 
-def test_continual_learning_shows_its_measures(tmp_path):
-  config = folders.tasks('packnet', tasks__num_tasks=2)
-  matrix = [[0.9, 0.1], [0.7, 0.8]]
-  folders.write_tasks(tmp_path / 'a', config, matrix, [(0.3, 0.0), (0.5, 0.2)])
-  found, text = summarize(tmp_path, [tmp_path / 'a'])
-  [one] = found['test']
-  assert one['forgetting']['mean'] == pytest.approx(0.2)
-  assert one['owned']['mean'] == 0.5
-  assert '75.00' in text
-  assert (tmp_path / 'plots/tasks.png').exists()
-
-
 def test_unfinished_runs_are_named_and_left_out(tmp_path):
   config = folders.methods('rigl')
   folders.write_image(tmp_path / 'done', config, 0.9)

@@ -64,7 +64,7 @@ def show(every_s, steps, **options):
 def test_on_a_terminal_there_are_bars_of_the_runs_that_run():
   text = show(0, (500, 600), width=100, force_terminal=True)
   for word in (
-    '600/1000', '[alpha], loss nan', '[1/2] old done', 'runs', '━',
+    '600/1000', '[alpha], loss nan', '[1/2] old done', '━',
   ):  # fmt: skip
     assert word in text
   assert '600/1000, loss nan' not in text  # a line
