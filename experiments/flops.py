@@ -63,10 +63,8 @@ class Report(NamedTuple):
 def report(config: Mapping[str, Any]) -> Report:
   """Returns the costs of a run's network, dense and sparse.
 
-  With `scope='global'` every layer is taken to have the overall density.
-
-  Raises:
-    ValueError: If the config is wrong, or its task has no example to count.
+  With `scope='global'` every layer is taken to have the overall density. Raises
+  ValueError if the config is wrong, or its task has no example to count.
   """
   task = task_table.make_task(config)
   if task.example is None:
