@@ -78,6 +78,13 @@ def check_least(name: str, least: int, **values: int | None) -> None:
       raise ValueError(f'{name}.{key}: expected >= {least}, got {value}')
 
 
+def check_range(low: float, high: float, **values: float) -> None:
+  """Raises ValueError unless each value is in [low, high)."""
+  for key, value in values.items():
+    if not low <= value < high:
+      raise ValueError(f'expected {key} in [{low:g}, {high:g}), got {value}')
+
+
 def differences(there: Mapping, now: Mapping) -> list[str]:
   """Returns a line for each value that differs between two nested dicts.
 

@@ -18,8 +18,6 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from experiments import build
-from experiments import methods
 from experiments.sweep import plan
 from experiments.tasks import table as task_table
 import sparsity
@@ -113,8 +111,6 @@ def densities(
   options = {name: section[name] for name in names if name in section}
   if 'density' in section:
     options['forward_density'] = section['density']
-  if 'pattern' in section:
-    options['pattern'] = build.build(methods.PATTERNS, section['pattern'])
   counts = sparsity.make_counts(select=select, **options)(params)
   return _shares(counts.forward, counts), _shares(counts.backward, counts)
 

@@ -10,6 +10,7 @@ import collections
 from collections.abc import Iterator
 from collections.abc import Sequence
 import functools
+import math
 import multiprocessing
 import os
 import signal
@@ -22,6 +23,7 @@ import cv2
 import grain
 import numpy as np
 
+from experiments import build
 from experiments.data import dataset
 from experiments.data import images
 from experiments.data import records
@@ -90,8 +92,7 @@ def imagenet(
     raise ValueError(
       f'expected on_bad_record among {ON_BAD_RECORD}, got {on_bad_record!r}'
     )
-  if num_workers < 0:
-    raise ValueError(f'expected num_workers >= 0, got {num_workers}')
+  build.check_range(0, math.inf, num_workers=num_workers)
   skip = on_bad_record == 'skip'
   return dataset.Source(
     (image_size, image_size, 3),

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import build
 from experiments.data import cifar as cifar_lib
 from experiments.data import dataset
 from experiments.data import mnist
@@ -72,10 +73,8 @@ def permuted_mnist(
     forgetting in gradient-based neural networks".
     https://arxiv.org/abs/1312.6211
   """
-  if num_tasks < 1:
-    raise ValueError(f'expected num_tasks >= 1, got {num_tasks}')
-  if seed < 0:
-    raise ValueError(f'expected seed >= 0, got {seed}')
+  build.check_range(1, math.inf, num_tasks=num_tasks)
+  build.check_range(0, math.inf, seed=seed)
   size, classes = math.prod(mnist.SHAPE), tuple(range(mnist.NUM_CLASSES))
   orders = [np.arange(size, dtype=np.int32)] + [
     dataset.make_generator(seed, task).permutation(size).astype(np.int32)
@@ -91,8 +90,7 @@ def split_mnist(*, num_tasks: int, data_dir: str | None) -> Stream:
     Zenke et al., 2017, "Continual learning through synaptic intelligence".
     https://arxiv.org/abs/1703.04200
   """
-  if not 1 <= num_tasks <= 5:
-    raise ValueError(f'expected num_tasks from 1 to 5, got {num_tasks}')
+  build.check_range(1, 6, num_tasks=num_tasks)
   tasks = [Task((2 * i, 2 * i + 1), None) for i in range(num_tasks)]
   return _mnist(data_dir, tasks)
 
@@ -102,8 +100,6 @@ def cifar(
   num_tasks: int,
   data_dir: str | None,
   num_validation: int,
-  pad: int,
-  flip: bool,
 ) -> Stream:
   """Returns CIFAR-10, then the classes of CIFAR-100 ten by ten.
 
@@ -115,13 +111,9 @@ def cifar(
     Zenke et al., 2017, "Continual learning through synaptic intelligence".
     https://arxiv.org/abs/1703.04200
   """
-  if not 1 <= num_tasks <= 11:
-    raise ValueError(
-      'expected num_tasks from 1 to 11, CIFAR-10 and ten tens of CIFAR-100, '
-      f'got {num_tasks}'
-    )
+  build.check_range(1, 12, num_tasks=num_tasks)
   ten, hundred = (
-    make(data_dir=data_dir, num_validation=num_validation, pad=pad, flip=flip)
+    make(data_dir=data_dir, num_validation=num_validation)
     for make in (cifar_lib.cifar10, cifar_lib.cifar100)
   )
 

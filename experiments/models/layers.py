@@ -7,6 +7,7 @@ Axes: B examples, H and W pixels, C channels.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
 import contextlib
 
 import haiku as hk
@@ -81,26 +82,35 @@ def transform(
   Raises:
     ValueError: If `compute_dtype` is not 'float32' or 'bfloat16'.
   """
+  check_dtype(compute_dtype)
+
+  def mixed(images, is_training):
+    with precision(compute_dtype):
+      return forward(images, is_training).astype(jnp.float32)
+
+  return hk.transform_with_state(mixed)
+
+
+@contextlib.contextmanager
+def precision(compute_dtype: str) -> Iterator[None]:
+  """Computes products in a dtype, and normalization in float32."""
+  dtype, full = jnp.dtype(compute_dtype), jnp.float32
+  with contextlib.ExitStack() as stack:
+    for modules, policy in (
+      ((Linear, Conv2D, PatchConv2D), jmp.Policy(full, dtype, dtype)),
+      ((hk.BatchNorm, hk.LayerNorm), jmp.Policy(full, full, dtype)),
+    ):
+      for module in modules:
+        stack.enter_context(hk.mixed_precision.push_policy(module, policy))
+    yield
+
+
+def check_dtype(compute_dtype: str) -> None:
+  """Raises ValueError unless networks compute in the dtype."""
   if compute_dtype not in COMPUTE_DTYPES:
     raise ValueError(
       f'expected compute_dtype out of {COMPUTE_DTYPES}, got {compute_dtype!r}'
     )
-  dtype = jnp.dtype(compute_dtype)
-  layer = jmp.Policy(jnp.float32, dtype, dtype)
-  norm = jmp.Policy(jnp.float32, jnp.float32, dtype)
-
-  def mixed(images, is_training):
-    with contextlib.ExitStack() as stack:
-      for module, policy in (
-        (Linear, layer),
-        (Conv2D, layer),
-        (PatchConv2D, layer),
-        (hk.BatchNorm, norm),
-      ):
-        stack.enter_context(hk.mixed_precision.push_policy(module, policy))
-      return forward(images, is_training).astype(jnp.float32)
-
-  return hk.transform_with_state(mixed)
 
 
 def conv(
@@ -163,7 +173,8 @@ def fan_in(scale: float) -> hk.initializers.Initializer:
   return hk.initializers.VarianceScaling(scale, 'fan_in', 'truncated_normal')
 
 
-def check_dropout(dropout: float) -> None:
-  """Raises ValueError unless a dropout rate is in [0, 1)."""
-  if not 0 <= dropout < 1:
-    raise ValueError(f'expected dropout in [0, 1), got {dropout}')
+def drop(x: jax.Array, rate: float, is_training: bool) -> jax.Array:
+  """Returns x after dropout in training, x otherwise."""
+  if not is_training or not rate:
+    return x
+  return hk.dropout(hk.next_rng_key(), rate, x)

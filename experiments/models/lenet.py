@@ -1,9 +1,12 @@
 """LeNet-300-100 and LeNet-5: the networks of the MNIST experiments."""
 
+import math
+
 import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from experiments import build
 from experiments.models import layers
 
 
@@ -25,8 +28,7 @@ def lenet(
     recognition". https://doi.org/10.1109/5.726791
   """
   widths = (*hidden, num_classes)
-  if not all(width >= 1 for width in widths):
-    raise ValueError(f'expected layer widths >= 1, got {widths}')
+  build.check_range(1, math.inf, width=min(widths))
 
   def forward(images: jax.Array, is_training: bool) -> jax.Array:
     del is_training

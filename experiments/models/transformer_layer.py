@@ -88,7 +88,7 @@ class Attention(hk.Module):
     """
     keys = jnp.concatenate([memory.astype(x.dtype), x], axis=1)  # [B, K, D]
     attended = self._attend(x, keys, positions, biases, mask, is_training)
-    return _norm(x + drop(attended, self._settings.dropout, is_training))
+    return _norm(x + layers.drop(attended, self._settings.dropout, is_training))
 
   @hk.name_like('__call__')
   def _attend(self, queries, keys, positions, biases, mask, is_training):
@@ -107,7 +107,9 @@ class Attention(hk.Module):
     )
     scores = jnp.where(mask, scores * self._settings.d_head**-0.5, MASKED)
     weights = jax.nn.softmax(scores)  # float32 [B, H, T, K]
-    weights = drop(weights, self._settings.attention_dropout, is_training)
+    weights = layers.drop(
+      weights, self._settings.attention_dropout, is_training
+    )
     values = jnp.einsum('bhtk,bkhc->bthc', weights.astype(dtype), v)
     values = jnp.reshape(values, (*values.shape[:2], -1))  # [B, T, H * C]
     return _linear(d_model, 'output')(values)
@@ -130,9 +132,9 @@ class _FeedForward(hk.Module):
   def __call__(self, x, is_training):
     settings = self._settings
     y = jax.nn.relu(_linear(settings.d_inner, 'linear_0', True)(x))
-    y = drop(y, settings.dropout, is_training)
+    y = layers.drop(y, settings.dropout, is_training)
     y = _linear(x.shape[-1], 'linear_1', True)(y)
-    return _norm(x + drop(y, settings.dropout, is_training))
+    return _norm(x + layers.drop(y, settings.dropout, is_training))
 
 
 def _linear(width: int, name: str, with_bias: bool = False) -> hk.Module:
@@ -143,13 +145,6 @@ def _norm(x: jax.Array) -> jax.Array:
   init = hk.initializers.RandomNormal(0.02, 1.0)
   norm = hk.LayerNorm(-1, True, True, scale_init=init, name='layer_norm')
   return norm(x)
-
-
-def drop(x: jax.Array, rate: float, is_training: bool) -> jax.Array:
-  """Returns x after dropout in training, x otherwise."""
-  if not is_training or not rate:
-    return x
-  return hk.dropout(hk.next_rng_key(), rate, x)
 
 
 def relative_shift(x: jax.Array) -> jax.Array:

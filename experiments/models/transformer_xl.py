@@ -24,16 +24,15 @@ B: batch; T: current segment; M: memory; K = M + T; D: d_model; V: words.
 """
 
 from collections.abc import Callable
-from collections.abc import Iterator
-import contextlib
 import functools
+import math
 from typing import NamedTuple
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import jmp
 
+from experiments import build
 from experiments.models import adaptive
 from experiments.models import layers
 from experiments.models import transformer_layer
@@ -191,12 +190,12 @@ class _Net(hk.Module):
     positions = transformer_layer.embed_distances(
       memory_len + num_queries, self._vocabulary.d_model, self._clamp_len
     ).astype(dtype)
-    positions = transformer_layer.drop(positions, settings.dropout, is_training)
+    positions = layers.drop(positions, settings.dropout, is_training)
     biases = transformer_layer.get_biases(settings)
     x = embedding(tokens).astype(dtype)
-    x = transformer_layer.drop(x, settings.dropout, is_training)
+    x = layers.drop(x, settings.dropout, is_training)
     hidden = []
-    with _precision(dtype):
+    with layers.precision(dtype):
       for i, before in enumerate(memory.hidden):
         hidden.append(_push(before, x))
         layer = transformer_layer.Layer(settings, f'layer_{i}')
@@ -204,7 +203,7 @@ class _Net(hk.Module):
         if self._remat and is_training and not hk.running_init():
           run = hk.remat(run)
         x = run(x, jax.lax.stop_gradient(before), positions, biases, mask)
-    x = transformer_layer.drop(x, settings.dropout, is_training)
+    x = layers.drop(x, settings.dropout, is_training)
     length = jnp.minimum(memory.length + num_queries, memory_len)
     return x, Memory(tuple(hidden), length), softmax
 
@@ -213,17 +212,6 @@ def _push(memory: jax.Array, x: jax.Array) -> jax.Array:
   """Returns the last M of memory and x, [B, M, D], without gradient."""
   both = jnp.concatenate([memory, x.astype(memory.dtype)], axis=1)
   return jax.lax.stop_gradient(both[:, x.shape[1] :])
-
-
-@contextlib.contextmanager
-def _precision(dtype) -> Iterator[None]:
-  """Computes products in `dtype`, normalization in float32."""
-  push, full = hk.mixed_precision.push_policy, jnp.float32
-  with (
-    push(hk.LayerNorm, jmp.Policy(full, full, dtype)),
-    push(layers.Linear, jmp.Policy(full, dtype, dtype)),
-  ):
-    yield
 
 
 def _check(
@@ -236,20 +224,14 @@ def _check(
   """Raises ValueError if a size or rate is out of range."""
   sizes = {'num_layers': num_layers, 'd_model': d_model, **settings._asdict()}
   for name in ('num_layers', 'd_model', 'num_heads', 'd_head', 'd_inner'):
-    if sizes[name] < 1:
-      raise ValueError(f'expected {name} >= 1, got {sizes[name]}')
+    build.check_range(1, math.inf, **{name: sizes[name]})
   if d_model % 2:
     raise ValueError(
       'expected an even d_model, for positions are sines and cosines, got '
       f'{d_model}'
     )
   for name in ('dropout', 'attention_dropout'):
-    if not 0 <= sizes[name] < 1:
-      raise ValueError(f'expected 0 <= {name} < 1, got {sizes[name]}')
-  if clamp_len is not None and clamp_len < 1:
-    raise ValueError(f'expected clamp_len >= 1 or None, got {clamp_len}')
-  if compute_dtype not in layers.COMPUTE_DTYPES:
-    raise ValueError(
-      f'expected compute_dtype out of {layers.COMPUTE_DTYPES}, got '
-      f'{compute_dtype!r}'
-    )
+    build.check_range(0, 1, **{name: sizes[name]})
+  if clamp_len is not None:
+    build.check_range(1, math.inf, clamp_len=clamp_len)
+  layers.check_dtype(compute_dtype)

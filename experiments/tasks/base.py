@@ -14,13 +14,12 @@ import numpy as np
 from experiments import build
 from experiments import mesh as mesh_lib
 from experiments import methods
-from experiments import state as state_lib
 from experiments import step as step_lib
 from experiments import storage as storage_lib
 import sparsity
 
 Row = dict[str, Any]
-State = state_lib.TrainState
+State = storage_lib.TrainState
 # (seed, state at the end of the stage before or None) -> first state
 Begin = Callable[[int, Any], State]
 
@@ -53,7 +52,7 @@ class Stage(NamedTuple):
   report: Callable[[int, State], list[Row]]  # final rows
   # (seed, last state) -> state to keep, and rows
   finish: Callable[..., tuple[State, list[Row]]] = lambda _, state: (state, [])
-  key: Callable[[Any], jax.Array] = state_lib.training_key  # from the seed
+  key: Callable[[Any], jax.Array] = methods.training_key  # from the seed
   is_training: bool = True  # False: batch statistics are frozen
   # Counts of events while batches are read, so far.
   counters: Callable[[], dict[str, float]] = dict
@@ -167,7 +166,7 @@ def _state_shapes(
   if method.num_score_batches:
     scores = jax.eval_shape(lambda: init(jax.random.key(0))[0])
   masked = jax.eval_shape(
-    lambda scores: state_lib.init_state(method, init, 0, scores), scores
+    lambda scores: methods.init_state(method, init, 0, scores), scores
   )
 
   def place(state):
@@ -187,7 +186,7 @@ def _check_model(
   if not storage.is_compact:
     return
   weights = jax.eval_shape(
-    functools.partial(state_lib.forward_weights, objective.method),
+    functools.partial(methods.forward_weights, objective.method),
     storage_lib.on_device(state),
   )
   key = jax.eval_shape(lambda: jax.random.key(0))
@@ -205,7 +204,7 @@ def _make_begin(
 ) -> Begin:
   shardings = jax.tree.map(lambda x: x.sharding, masked)
   start = jax.jit(
-    lambda seed, scores: state_lib.init_state(
+    lambda seed, scores: methods.init_state(
       objective.method, init, seed, scores
     ),
     out_shardings=shardings,
@@ -226,7 +225,7 @@ def export_last(method, num_steps: int) -> Export:
 
   def extract(state):
     state = unpack(method, state)
-    weights = state_lib.forward_weights(method, state)
+    weights = methods.forward_weights(method, state)
     masks = method.masks(state.params, state.opt_state)
     return weights, masks, state.net_state
 

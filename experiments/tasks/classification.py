@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments import build
 from experiments import mesh as mesh_lib
 from experiments import step as step_lib
 from experiments.data import dataset
@@ -61,10 +62,7 @@ def make_loss(
   The true class has the label 1 - `label_smoothing`, and all classes share the
   rest evenly.
   """
-  if not 0 <= label_smoothing < 1:
-    raise ValueError(
-      f'expected label_smoothing in [0, 1), got {label_smoothing}'
-    )
+  build.check_range(0, 1, label_smoothing=label_smoothing)
 
   def loss_fn(weights, net_state, key, batch, is_training):
     inputs = batch.inputs

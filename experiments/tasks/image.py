@@ -13,7 +13,6 @@ import numpy as np
 from experiments import build
 from experiments import mesh as mesh_lib
 from experiments import methods
-from experiments import state as state_lib
 from experiments import storage as storage_lib
 from experiments.data import dataset
 from experiments.data import table as data_table
@@ -112,7 +111,7 @@ def _make_scores(loss_fn, method, init, training, feed, batch_at):
 
   @functools.partial(jax.jit, out_shardings=replicated)
   def saliency(seed, chunks):
-    key = state_lib.init_key(seed)
+    key = methods.init_key(seed)
     weights, net_state = init(key)
 
     def loss(weights, batch):
@@ -132,7 +131,7 @@ def _make_scores(loss_fn, method, init, training, feed, batch_at):
 def _make_stage(method, begin, training, levels, feed) -> base.Stage:
   replicated = mesh_lib.replicated(training.mesh)
   forward_weights = jax.jit(
-    functools.partial(state_lib.forward_weights, method),
+    functools.partial(methods.forward_weights, method),
     out_shardings=replicated,
   )
   prune = jax.jit(pruning.at_level, out_shardings=replicated)

@@ -19,7 +19,6 @@ from experiments import build
 from experiments import mesh as mesh_lib
 from experiments import methods
 from experiments import rundir
-from experiments import state as state_lib
 from experiments import storage as storage_lib
 from experiments.data import segments
 from experiments.data import text
@@ -136,9 +135,7 @@ def _init(model, training: base.Training, key):
 def _make_stage(
   method, begin, training, corpus: Callable[[], text.Corpus], loss
 ) -> base.Stage:
-  forward_weights = jax.jit(
-    functools.partial(state_lib.forward_weights, method)
-  )
+  forward_weights = jax.jit(functools.partial(methods.forward_weights, method))
 
   def metrics_of(nats):
     return scoring.metrics(nats, corpus().vocabulary.unit)

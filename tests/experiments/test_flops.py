@@ -105,12 +105,6 @@ PARAMS = {
       {'a/w': 6 / 12, 'b/w': 10 / 20},
     ),
     ('magnitude', {'scope': 'global'}, {'a/w': 8 / 32, 'b/w': 8 / 32}, None),
-    (
-      'magnitude',
-      {'pattern': {'name': 'channels', 'otherwise': 'error'}},
-      {'a/w': 1 / 4, 'b/w': 1 / 5},
-      None,
-    ),
     ('set', {'exclude': ('a/w',)}, {'b/w': 0.25}, None),
     ('dense', {}, {}, {}),
   ],

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from experiments import methods
-from experiments import state as state_lib
 from experiments import step as step_lib
 from experiments.tasks import classification
 from tests.experiments import small
@@ -34,7 +33,7 @@ def make(num_micro=1, skip=False, loss=LOSS, method=METHOD):
 
 
 def first_state():
-  return state_lib.init_state(
+  return methods.init_state(
     METHOD, lambda key: NETWORK.init(key, BATCH.inputs, True), 1
   )
 

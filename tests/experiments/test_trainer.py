@@ -11,8 +11,8 @@ import pytest
 from experiments import checkpoint
 from experiments import metrics
 from experiments import rundir
-from experiments import state as state_lib
 from experiments import step as step_lib
+from experiments import storage as storage_lib
 from experiments import trainer
 from experiments.tasks import base
 from experiments.tasks import table
@@ -51,7 +51,7 @@ def make_task(stages):
 def first_state(last):
   total = 0.0 if last is None else last.params['sum']
   params = {'sum': jnp.float32(total)}
-  return state_lib.TrainState(jnp.int32(0), params, {}, ())
+  return storage_lib.TrainState(jnp.int32(0), params, {}, ())
 
 
 def make_stage(calls=None, killed_at=None, num_steps=NUM_STEPS):

@@ -21,7 +21,6 @@ import numpy as np
 
 from experiments import mesh as mesh_lib
 from experiments import methods
-from experiments import state as state_lib
 from experiments.tasks import base
 from experiments.tasks.continual import feed as feed_lib
 from experiments.tasks.continual import strategies
@@ -105,7 +104,7 @@ class Learner:
   def _start(self) -> Callable[[Any], base.State]:
     """From a seed to the state before the first task."""
     return jax.jit(
-      functools.partial(state_lib.init_state, self.method, self.init),
+      functools.partial(methods.init_state, self.method, self.init),
       out_shardings=self._replicated,
     )
 

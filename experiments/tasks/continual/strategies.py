@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments import build
-from experiments import state as state_lib
+from experiments import storage as storage_lib
 import sparsity
 
 
@@ -27,8 +27,8 @@ class NetState(NamedTuple):
 
 
 def replace(
-  state: state_lib.TrainState, params: Any, **net_state: Any
-) -> state_lib.TrainState:
+  state: storage_lib.TrainState, params: Any, **net_state: Any
+) -> storage_lib.TrainState:
   """Returns a state with other parameters and parts of its `NetState`."""
   net_state = state.net_state._replace(**net_state)
   return state._replace(params=params, net_state=net_state)
@@ -173,8 +173,7 @@ def penalty(anchor: Anchor, weights: Any, strength: float) -> jax.Array:
 
 def _anchored(strength: float, importance: Callable[..., Any]) -> Strategy:
   """Returns a penalty; `importance`: (state, feed, seed, task) -> F."""
-  if not 0 <= strength < math.inf:
-    raise ValueError(f'expected a finite strength >= 0, got {strength}')
+  build.check_range(0, math.inf, strength=strength)
 
   def finish(state, feed, seed, task, phase):
     del phase
