@@ -36,7 +36,6 @@ def published(
     )
   size = dict(sizes[given['size']])
   size['num_steps'] = given['num_steps'] or size['num_steps']
-  data = dict(data, cache_dir=config_dict.placeholder(str))
   model['compute_dtype'] = 'bfloat16'
   return make(variant, given, size, data=data, refresh_every=100, **model)
 
@@ -65,7 +64,6 @@ def make(
   config.data = data
   config.model = {
     **MODEL,
-    'd_embed': size['model']['d_model'],
     'clamp_len': config_dict.placeholder(int),
     **size['model'],
     **model,

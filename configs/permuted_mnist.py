@@ -97,7 +97,6 @@ def _strategy(name: str, num_steps: int, gamma: float) -> dict[str, Any]:
     ),
     'packnet': dict(
       biases='frozen',
-      density=config_dict.placeholder(float),  # None: 1 / T of all weights
       retrain_steps=max(1, num_steps // 2),
     ),
     'fine_tuning': dict(),

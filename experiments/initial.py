@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import build
 from experiments import export
 from experiments.tasks import base
 from experiments.tasks import table
@@ -80,14 +81,7 @@ def _read(path: str) -> export.Network:
 
 def _check_same_shapes(params: Any, weights: Any) -> None:
   """Raises ValueError unless both have the same layers; names the others."""
-  expected, given = _shapes(params), _shapes(weights)
-  lines = [
-    f'{path}: expected {expected.get(path, "none")}, got '
-    f'{given.get(path, "none")}'
-    for path in sorted(expected | given)
-    if expected.get(path) != given.get(path)
-  ]
-  if lines:
+  if lines := build.differences(_shapes(weights), _shapes(params)):
     raise ValueError('\n  '.join(['weights that do not fit:', *lines]))
 
 

@@ -53,14 +53,6 @@ class Stream(NamedTuple):
     return len(self.tasks[0].classes)
 
 
-class Tasks(NamedTuple):
-  """A stream of tasks with its data."""
-
-  stream: Stream
-  examples: dataset.Arrays  # of all tasks, each once
-  rows: tuple[dict[str, np.ndarray], ...]  # of each task, int32, by split
-
-
 def permuted_mnist(
   *, num_tasks: int, seed: int, data_dir: str | None
 ) -> Stream:
@@ -136,20 +128,28 @@ def cifar(
   return Stream(tasks, 110, cifar_lib.SHAPE, ten.augment, load)
 
 
-def read(stream: Stream) -> Tasks:
-  """Returns a stream with its data; ValueError if a task has no example."""
+def read(stream: Stream) -> tuple[dataset.Arrays, dict[str, list[np.ndarray]]]:
+  """Returns all examples, and by split the rows of each task, int32.
+
+  Raises:
+    ValueError: If a task has no example.
+  """
   arrays = stream.load()
-  # Tasks of the same classes share their rows.
-  rows = {classes: {} for classes, _ in stream.tasks}
-  for classes, own in rows.items():
-    for name in SPLITS:
-      labels = getattr(arrays, name).labels
-      own[name] = np.flatnonzero(np.isin(labels, classes)).astype(np.int32)
-      if not own[name].size:
-        raise ValueError(
-          f'expected {name} examples of the classes {classes}, got none'
-        )
-  return Tasks(stream, arrays, tuple(rows[t.classes] for t in stream.tasks))
+
+  @functools.cache  # tasks of the same classes share their rows
+  def find(classes, split):
+    labels = getattr(arrays, split).labels
+    rows = np.flatnonzero(np.isin(labels, classes)).astype(np.int32)
+    if not rows.size:
+      raise ValueError(
+        f'expected {split} examples of the classes {classes}, got none'
+      )
+    return rows
+
+  return arrays, {
+    split: [find(task.classes, split) for task in stream.tasks]
+    for split in SPLITS
+  }
 
 
 def make_views(stream: Stream) -> Views:

@@ -27,10 +27,9 @@ class Vocabulary(NamedTuple):
   """The clusters of words, and their tied parameters."""
 
   size: int  # V
-  d_model: int
-  d_embed: int  # E of the shortlist
+  d_model: int  # E of the shortlist
   cutoffs: tuple[int, ...]  # the first word of each tail
-  div_val: int  # E of tail i is d_embed // div_val**i
+  div_val: int  # E of tail i is d_model // div_val**i
   tie_projections: tuple[bool, ...]  # for each cluster
 
   @property
@@ -43,16 +42,11 @@ class Vocabulary(NamedTuple):
   def tables(self) -> list[tuple[int, int]]:
     """Shape of each embedding table; a single one if all are equally wide."""
     if self.div_val == 1:
-      return [(self.size, self.d_embed)]
+      return [(self.size, self.d_model)]
     return [
-      (last - first, self.d_embed // self.div_val**i)
+      (last - first, self.d_model // self.div_val**i)
       for i, (first, last) in enumerate(self.bounds)
     ]
-
-  @property
-  def is_projected(self) -> bool:
-    """True if embeddings are projected to D."""
-    return self.div_val > 1 or self.d_embed != self.d_model
 
 
 def check(vocabulary: Vocabulary) -> None:
@@ -66,9 +60,9 @@ def check(vocabulary: Vocabulary) -> None:
     )
   if vocabulary.div_val < 1 or any(width < 1 for _, width in vocabulary.tables):
     raise ValueError(
-      'expected div_val >= 1 that leaves each cluster a width, d_embed // '
-      f'div_val**i >= 1; got div_val={vocabulary.div_val}, d_embed='
-      f'{vocabulary.d_embed} and {len(cutoffs) + 1} clusters'
+      'expected div_val >= 1 that leaves each cluster a width, d_model // '
+      f'div_val**i >= 1; got div_val={vocabulary.div_val}, d_model='
+      f'{vocabulary.d_model} and {len(cutoffs) + 1} clusters'
     )
   if len(vocabulary.tie_projections) != len(cutoffs) + 1:
     raise ValueError(
@@ -85,7 +79,7 @@ class AdaptiveEmbedding(hk.Module):
     self._vocabulary = vocabulary
 
   def parameters(self) -> tuple[list[jax.Array], list[jax.Array]]:
-    """Returns tables, each [V_i, E_i], and projections, each [E_i, D]."""
+    """Returns tables [V_i, E_i], and projections [E_i, D] if `div_val` > 1."""
     vocabulary = self._vocabulary
     tables = [
       hk.get_parameter(
@@ -96,7 +90,7 @@ class AdaptiveEmbedding(hk.Module):
     return tables, [
       _get_projection(i, width, vocabulary.d_model)
       for i, (_, width) in enumerate(vocabulary.tables)
-      if vocabulary.is_projected
+      if vocabulary.div_val > 1
     ]
 
   def __call__(self, tokens: jax.Array) -> jax.Array:
@@ -105,8 +99,6 @@ class AdaptiveEmbedding(hk.Module):
     tables, projections = self.parameters()
     if vocabulary.div_val == 1:
       x = jnp.take(tables[0], tokens, axis=0, mode='clip')
-      if projections:
-        x = x @ projections[0]
     else:
       x = jnp.zeros((*tokens.shape, vocabulary.d_model))
       for (first, last), table, projection in zip(
@@ -187,21 +179,19 @@ class AdaptiveSoftmax(hk.Module):
       spans = [slice(*bounds) for bounds in vocabulary.bounds]
       tables = [tables[0][span] for span in spans]
       biases = [biases[0][span] for span in spans]
-      projections = projections * len(spans)
-    if vocabulary.is_projected:
+      projections = [None] * len(spans)
+    else:
       projections = [
         p if tied else _get_projection(i, *p.shape)
         for i, (p, tied) in enumerate(
           zip(projections, vocabulary.tie_projections, strict=True)
         )
       ]
-    else:
-      projections = [None] * len(tables)
     parts = [
       [(table, bias)] for table, bias in zip(tables, biases, strict=True)
     ]
     if num_tails := len(vocabulary.cutoffs):
-      shape = (num_tails, vocabulary.d_embed)
+      shape = (num_tails, vocabulary.d_model)
       table = hk.get_parameter(
         'cluster_embeddings', shape, jnp.float32, transformer_layer.INIT
       )

@@ -68,7 +68,6 @@ def transformer_xl(
   num_heads: int,
   d_head: int,
   d_inner: int,
-  d_embed: int,
   dropout: float,
   attention_dropout: float,
   tie_projections: tuple[bool, ...],
@@ -89,14 +88,13 @@ def transformer_xl(
     d_model: D, even.
     d_head: width of a head.
     d_inner: hidden width of the feed-forward network.
-    d_embed: width of the shortlist's embeddings; D in all published models.
     dropout: of embeddings, positions, and outputs of sub-layers.
     attention_dropout: of attention probabilities.
     tie_projections: share projections too, per cluster; (False, True, ...) in
       the released scripts.
     cutoffs: first word of each tail of the adaptive softmax; () for the full
       softmax.
-    div_val: embeddings of tail i have width d_embed // div_val**i.
+    div_val: embeddings of tail i have width d_model // div_val**i.
     clamp_len: largest distance, to which others are clipped; or None.
     same_length: each token attends to equally many, the memory's length.
     compute_dtype: 'float32' or 'bfloat16'; parameters, normalization, softmax
@@ -108,9 +106,8 @@ def transformer_xl(
     fixed-length context". https://arxiv.org/abs/1901.02860
   """
   vocabulary = adaptive.Vocabulary(
-    vocab_size, d_model, d_embed, tuple(cutoffs), div_val,
-    tuple(tie_projections),
-  )  # fmt: skip
+    vocab_size, d_model, tuple(cutoffs), div_val, tuple(tie_projections)
+  )
   settings = transformer_layer.Settings(
     num_heads, d_head, d_inner, dropout, attention_dropout
   )

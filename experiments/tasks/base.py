@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Sequence
+import dataclasses
 import functools
 import pathlib
 from typing import Any
 from typing import NamedTuple
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -19,12 +20,14 @@ from experiments import storage as storage_lib
 import sparsity
 
 Row = dict[str, Any]
+T = TypeVar('T', bound='Training')
 State = storage_lib.TrainState
 # (seed, state at the end of the stage before or None) -> first state
 Begin = Callable[[int, Any], State]
 
 
-class Training(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
   """The section `config.train`, checked."""
 
   batch_size: int
@@ -37,7 +40,6 @@ class Training(NamedTuple):
   keep_checkpoints: int
   on_not_finite: str
   mesh: jax.sharding.Mesh
-  sizes: dict[str, int]  # further keys, such as 'eval_batch_size'
 
 
 class Stage(NamedTuple):
@@ -244,29 +246,24 @@ def to_floats(metrics: Any) -> dict[str, float]:
   return {name: float(value) for name, value in fetched.items()}
 
 
-def make_training(section: dict, sizes: Sequence[str] = ()) -> Training:
-  """Returns the section `config.train`, checked; `sizes` are further integers.
+def make_training(kind: type[T], section: dict) -> T:
+  """Returns the section `config.train`, checked, as a kind of `Training`.
 
   Raises:
     ValueError: If a key is unknown, missing, mistyped or out of range, or the
       devices do not divide the batch.
   """
-  own = {name: x for name, x in section.items() if name in sizes}
-  shared = {name: x for name, x in section.items() if name not in sizes}
-  kind = NamedTuple('train', [(name, int) for name in sizes])
-  own = build.call(kind, own, name='config.train')._asdict()
-  training = build.call(
-    Training, shared, name='config.train', mesh=None, sizes=own
-  )
-  fields = training._asdict()
-  kinds = Training.__annotations__
-  integers = {name: x for name, x in fields.items() if kinds[name] is int}
-  build.check_least('config.train', 1, **integers)
+  training = build.call(kind, section, name='config.train', mesh=None)
+  for field in dataclasses.fields(kind):
+    if field.type is int:
+      least = 0 if field.name == 'memory_len' else 1
+      value = getattr(training, field.name)
+      build.check_least('config.train', least, **{field.name: value})
   for name in ('eval_every', 'checkpoint_every'):
-    if fields[name] % training.log_every:
+    if getattr(training, name) % training.log_every:
       raise ValueError(
         f'config.train.{name}: expected a multiple of '
-        f'log_every={training.log_every}, got {fields[name]}'
+        f'log_every={training.log_every}, got {getattr(training, name)}'
       )
   if training.on_not_finite not in step_lib.ON_NOT_FINITE:
     raise ValueError(
@@ -275,4 +272,4 @@ def make_training(section: dict, sizes: Sequence[str] = ()) -> Training:
     )
   mesh = mesh_lib.make_mesh(training.num_devices)
   mesh_lib.check_batch_size(training.batch_size, mesh, training.num_micro)
-  return training._replace(mesh=mesh)
+  return dataclasses.replace(training, mesh=mesh)

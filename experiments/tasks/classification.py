@@ -4,6 +4,7 @@ B: examples of a batch; N: batches; S: steps of a chunk.
 """
 
 from collections.abc import Callable
+import dataclasses
 import functools
 from typing import Any
 from typing import NamedTuple
@@ -29,6 +30,13 @@ class Batch(NamedTuple):
   task: jax.Array | None = None  # int32 [B] from 0, in continual learning
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training(base.Training):
+  """The section `config.train` of classification."""
+
+  eval_batch_size: int
+
+
 class Feed(NamedTuple):
   """How examples reach the device."""
 
@@ -39,9 +47,7 @@ class Feed(NamedTuple):
   counters: Callable[[], dict[str, float]] = dict
 
 
-def batch_shapes(
-  example_shape: tuple[int, ...], training: base.Training
-) -> Batch:
+def batch_shapes(example_shape: tuple[int, ...], training: Training) -> Batch:
   """Returns the shapes of a training batch, sharded over the devices."""
   size = training.batch_size
   shapes = Batch(
@@ -120,7 +126,7 @@ def streamed_batch(inputs: Any, i: jax.Array) -> Batch:
 def array_feed(
   network: hk.TransformedWithState,
   arrays: dataset.Arrays,
-  training: base.Training,
+  training: Training,
 ) -> Feed:
   """Returns the feed of examples on the device: one dispatch a chunk."""
   mesh, num_examples = training.mesh, len(arrays.train.labels)
@@ -129,9 +135,7 @@ def array_feed(
   train = mesh_lib.to_devices(Batch(*arrays.train), replicated)
   splits = mesh_lib.to_devices(
     {
-      name: _in_batches(
-        getattr(arrays, name), training.sizes['eval_batch_size']
-      )
+      name: _in_batches(getattr(arrays, name), training.eval_batch_size)
       for name in ('validation', 'test')
     },
     over_data,
@@ -161,7 +165,7 @@ def array_feed(
 def stream_feed(
   network: hk.TransformedWithState,
   stream: dataset.Stream,
-  training: base.Training,
+  training: Training,
 ) -> Feed:
   """Returns the feed of examples read while training: one dispatch a step."""
   over_data = mesh_lib.over_data(training.mesh)
@@ -193,7 +197,7 @@ def stream_feed(
   def evaluate(weights, net_state, split):
     sums = None
     for examples, counts in stream.evaluate(
-      split=split, batch_size=training.sizes['eval_batch_size'], **processes
+      split=split, batch_size=training.eval_batch_size, **processes
     ):
       part = mesh_lib.from_shares((Batch(*examples), counts), over_data)
       more = batch_totals(weights, net_state, *part)

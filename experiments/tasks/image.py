@@ -38,8 +38,8 @@ def image_classification(
 ) -> base.Task:
   """Returns the task of a config."""
   source = build.build(data_table.SOURCES, data, name='config.data')
-  training = base.make_training(train, ('eval_batch_size',))
-  mesh_lib.check_batch_size(training.sizes['eval_batch_size'], training.mesh)
+  training = base.make_training(classification.Training, train)
+  mesh_lib.check_batch_size(training.eval_batch_size, training.mesh)
   network = build.build(
     model_table.MODELS,
     model,

@@ -7,6 +7,7 @@ B: batch; T: tokens of a segment; M: memory; N: micro-batches.
 """
 
 from collections.abc import Callable
+import dataclasses
 import functools
 import pathlib
 from typing import Any
@@ -30,6 +31,14 @@ from experiments.tasks import scoring
 VOCABULARY = 'vocabulary.json'  # in the run folder
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training(base.Training):
+  """The section `config.train` of a language model."""
+
+  segment_len: int
+  memory_len: int
+
+
 def language_modelling(
   *,
   data: dict,
@@ -42,15 +51,12 @@ def language_modelling(
 ) -> base.Task:
   """Returns the task of a config."""
   corpus = functools.cache(build.build(_TEXTS, data, name='config.data'))
-  training = base.make_training(train, ('segment_len', 'memory_len'))
-  build.check_least(
-    'config.train', 1, segment_len=training.sizes['segment_len']
-  )
+  training = base.make_training(Training, train)
   trained = build.call(
     transformer_xl.transformer_xl, model, name='config.model'
   )
   evaluated, evaluate_shape = _evaluated(model, evaluation, training)
-  _check_memory('train', training.sizes['memory_len'], model['same_length'])
+  _check_memory('train', training.memory_len, model['same_length'])
   made = methods.make_method(method, powerprop, optimizer, training.mesh.size)
   if made.num_score_batches:
     raise ValueError(
@@ -62,7 +68,7 @@ def language_modelling(
   )
   return base.make_task(
     title=f'Transformer-XL on {data["name"]}, '
-    f'segments of {training.sizes["segment_len"]}',
+    f'segments of {training.segment_len}',
     loss=_make_loss(trained),
     method=made,
     training=training,
@@ -81,7 +87,7 @@ def language_modelling(
   )
 
 
-def _evaluated(model: dict, evaluation: dict, training: base.Training):
+def _evaluated(model: dict, evaluation: dict, training: Training):
   """Returns the model with the evaluation's lengths, and their shape."""
   name = 'config.evaluation'
   shape = build.call(scoring.Shape, evaluation, name=name)
@@ -122,10 +128,10 @@ def _make_loss(model: transformer_xl.TransformerXL) -> Callable[..., Any]:
   return loss_fn
 
 
-def _init(model, training: base.Training, key):
+def _init(model, training: Training, key):
   """Returns theta, and the empty memory of each micro-batch."""
   num = training.num_micro
-  memory = model.memory(training.batch_size, training.sizes['memory_len'])
+  memory = model.memory(training.batch_size, training.memory_len)
   memory = jax.tree.map(
     lambda x: jnp.reshape(x, (num, -1, *x.shape[1:])), memory
   )
@@ -142,7 +148,7 @@ def _make_stage(
 
   def batches(seed, first_step, num_steps):
     del seed  # a text has one order
-    sizes = training.batch_size, training.sizes['segment_len']
+    sizes = training.batch_size, training.segment_len
     taken = [
       segments.train_batch(corpus().train, step, *sizes)
       for step in range(first_step, first_step + num_steps)
@@ -176,9 +182,9 @@ def _make_stage(
   )
 
 
-def _batch_shapes(training: base.Training) -> segments.Segments:
+def _batch_shapes(training: Training) -> segments.Segments:
   row = (training.batch_size,)
-  both = (*row, training.sizes['segment_len'])
+  both = (*row, training.segment_len)
   tokens = jax.ShapeDtypeStruct(both, jnp.int32)
   shapes = segments.Segments(
     tokens,
@@ -189,10 +195,10 @@ def _batch_shapes(training: base.Training) -> segments.Segments:
   return mesh_lib.with_sharding(shapes, mesh_lib.over_data(training.mesh))
 
 
-def _example(model, training: base.Training) -> base.Example:
+def _example(model, training: Training) -> base.Example:
   """Returns one row of a batch: a segment with a full memory."""
-  memory = jax.eval_shape(lambda: model.memory(1, training.sizes['memory_len']))
-  tokens = jax.ShapeDtypeStruct((1, training.sizes['segment_len']), jnp.int32)
+  memory = jax.eval_shape(lambda: model.memory(1, training.memory_len))
+  tokens = jax.ShapeDtypeStruct((1, training.segment_len), jnp.int32)
   return base.Example(
     lambda params, memory, tokens: model.apply(
       params, memory, None, tokens, tokens, False
@@ -211,7 +217,7 @@ def _check_memory(section: str, memory_len: int, same_length: bool) -> None:
 
 
 def _check_data(
-  corpus: text.Corpus, vocab_size: int, training: base.Training
+  corpus: text.Corpus, vocab_size: int, training: Training
 ) -> None:
   if vocab_size != corpus.vocabulary.size:
     raise ValueError(
@@ -220,7 +226,7 @@ def _check_data(
     )
   try:
     segments.steps_per_epoch(
-      len(corpus.train), training.batch_size, training.sizes['segment_len']
+      len(corpus.train), training.batch_size, training.segment_len
     )
   except ValueError as error:
     raise ValueError(f'config.train: {error}') from error

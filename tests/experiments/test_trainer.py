@@ -1,5 +1,6 @@
 """The trainer: on a task that can be followed by hand, and on a real one."""
 
+import dataclasses
 import os
 import signal
 
@@ -35,8 +36,12 @@ def make_task(stages):
 
   return plain._replace(
     stages=tuple(stages),
-    training=plain.training._replace(
-      log_every=2, eval_every=4, checkpoint_every=4, keep_checkpoints=1
+    training=dataclasses.replace(
+      plain.training,
+      log_every=2,
+      eval_every=4,
+      checkpoint_every=4,
+      keep_checkpoints=1,
     ),
     state=jax.eval_shape(lambda: first_state(None)),
     steps=step_lib.Steps(

@@ -61,7 +61,7 @@ def continual_learning(
       'expected one process with continual_learning, got '
       f'{jax.process_count()}; start it without --distributed'
     )
-  training = base.make_training(train, ('eval_batch_size',))
+  training = base.make_training(classification.Training, train)
   stream = build.build(TASKS, tasks, name='config.tasks')
   network = heads_lib.make_heads(
     lambda num_classes: build.build(

@@ -282,7 +282,7 @@ def test_records_none_of_which_decodes_are_an_error(tmp_path):
   ('changes', 'message'),
   [
     ({'on_bad_record': 'ignore'}, r"among \('stop', 'skip'\), got 'ignore'"),
-    ({'num_workers': -1}, 'num_workers >= 0, got -1'),
+    ({'num_workers': -1}, r'num_workers in \[0, inf\), got -1'),
     ({'num_validation': 40}, 'num_validation from 0 to 39, .* got 40'),
     ({'image_size': 0}, 'expected 1 <= image_size'),
   ],

@@ -6,14 +6,13 @@ import pytest
 
 from experiments.models import adaptive
 
-V, D = 23, 6
+V, D = 23, 8
 
 
 def make(**changes):
   fields = {
     'size': V,
     'd_model': D,
-    'd_embed': D,
     'cutoffs': (7, 12),
     'div_val': 1,
     'tie_projections': (False, True, True),
@@ -23,11 +22,9 @@ def make(**changes):
 
 VOCABULARIES = {
   'full': make(cutoffs=(), tie_projections=(False,)),
-  'narrow': make(d_embed=4),
-  'divided': make(div_val=2, d_embed=8),
+  'divided': make(div_val=2),
   'untied': make(
     div_val=2,
-    d_embed=8,
     tie_projections=(False, False, False),
   ),
 }
@@ -75,11 +72,10 @@ def table_of(vocabulary, params, word):
 
 
 def projection_of(vocabulary, params, i, is_output):
-  if vocabulary.div_val == 1 and vocabulary.d_embed == D:
+  if vocabulary.div_val == 1:
     return None
   if is_output and not vocabulary.tie_projections[i]:
     return np.array(params['softmax'][f'projection_{i}'])
-  i = 0 if vocabulary.div_val == 1 else i
   return np.array(params['embedding'][f'projection_{i}'])
 
 

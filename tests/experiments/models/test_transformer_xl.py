@@ -14,7 +14,7 @@ B, T, V, D, LAYERS = 2, 4, 11, 8, 2
 
 TINY = {
   **language.MODEL, 'vocab_size': V, 'num_layers': LAYERS, 'd_model': D,
-  'd_embed': D, 'num_heads': 2, 'd_head': 3, 'd_inner': 10, 'dropout': 0.0,
+  'num_heads': 2, 'd_head': 3, 'd_inner': 10, 'dropout': 0.0,
   'attention_dropout': 0.0, 'clamp_len': None,
 }  # fmt: skip
 
@@ -220,10 +220,10 @@ def test_the_weights_are_those_of_attention_and_feed_forward():
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'num_layers': 0}, 'num_layers >= 1, got 0'),
+    ({'num_layers': 0}, r'num_layers in \[1, inf\), got 0'),
     ({'d_model': 7}, 'even d_model'),
-    ({'dropout': 1.0}, '0 <= dropout < 1, got 1.0'),
-    ({'clamp_len': 0}, 'clamp_len >= 1 or None, got 0'),
+    ({'dropout': 1.0}, r'dropout in \[0, 1\), got 1.0'),
+    ({'clamp_len': 0}, r'clamp_len in \[1, inf\), got 0'),
     ({'compute_dtype': 'float16'}, r"compute_dtype.*got 'float16'"),
     ({'cutoffs': (20,)}, 'cutoffs that rise'),
   ],

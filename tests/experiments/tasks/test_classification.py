@@ -88,9 +88,9 @@ def stream_of(arrays):
 
 def make_feed(kind, num_devices=1):
   training = base.make_training(
+    classification.Training,
     {**small.image()['train'], 'batch_size': BATCH_SIZE,
      'eval_batch_size': 4, 'num_devices': num_devices},
-    ('eval_batch_size',),
   )  # fmt: skip
   make, _ = classification.FEEDS[kind == 'stream']
   source = ARRAYS if kind == 'arrays' else stream_of(ARRAYS)

@@ -18,7 +18,7 @@ EFFICIENT = {
   'biases': 'frozen',
 }  # fmt: skip
 PACKNET = {
-  'name': 'packnet', 'density': None, 'retrain_steps': 20, 'biases': 'per_task',
+  'name': 'packnet', 'retrain_steps': 20, 'biases': 'per_task',
 }  # fmt: skip
 EWC = {
   'name': 'ewc', 'strength': 300.0, 'num_examples': 20, 'fisher_batch_size': 5,
