@@ -73,10 +73,9 @@ def transformer_xl(
   tie_projections: tuple[bool, ...],
   cutoffs: tuple[int, ...],
   div_val: int,
-  clamp_len: int | None,
-  same_length: bool,
   compute_dtype: str,
-  remat: bool,
+  clamp_len: int | None = None,
+  same_length: bool = False,
 ) -> TransformerXL:
   """Returns the model; the memory length is that of the memory given.
 
@@ -99,7 +98,6 @@ def transformer_xl(
     same_length: each token attends to equally many, the memory's length.
     compute_dtype: 'float32' or 'bfloat16'; parameters, normalization, softmax
       and loss are float32.
-    remat: recompute layers in the backward pass to save memory.
 
   Reference:
     Dai et al., 2019, "Transformer-XL: Attentive language models beyond a
@@ -114,7 +112,7 @@ def transformer_xl(
   _check(settings, num_layers, d_model, clamp_len, compute_dtype)
   adaptive.check(vocabulary)
   make_net = functools.partial(
-    _Net, vocabulary, settings, clamp_len, same_length, compute_dtype, remat
+    _Net, vocabulary, settings, clamp_len, same_length, compute_dtype
   )
 
   def empty(batch_size: int, memory_len: int) -> Memory:
@@ -150,12 +148,12 @@ class _Net(hk.Module):
   """Embedding, layers, softmax."""
 
   def __init__(
-    self, vocabulary, settings, clamp_len, same_length, compute_dtype, remat
+    self, vocabulary, settings, clamp_len, same_length, compute_dtype
   ):
     super().__init__(name='transformer_xl')
     self._vocabulary, self._settings = vocabulary, settings
     self._clamp_len, self._same_length = clamp_len, same_length
-    self._dtype, self._remat = jnp.dtype(compute_dtype), remat
+    self._dtype = jnp.dtype(compute_dtype)
 
   def __call__(self, tokens, targets, memory, is_training):
     x, memory, softmax = self._hidden(tokens, memory, is_training)
@@ -196,10 +194,8 @@ class _Net(hk.Module):
       for i, before in enumerate(memory.hidden):
         hidden.append(_push(before, x))
         layer = transformer_layer.Layer(settings, f'layer_{i}')
-        run = functools.partial(layer, is_training=is_training)
-        if self._remat and is_training and not hk.running_init():
-          run = hk.remat(run)
-        x = run(x, jax.lax.stop_gradient(before), positions, biases, mask)
+        before = jax.lax.stop_gradient(before)
+        x = layer(x, before, positions, biases, mask, is_training)
     x = layers.drop(x, settings.dropout, is_training)
     length = jnp.minimum(memory.length + num_queries, memory_len)
     return x, Memory(tuple(hidden), length), softmax

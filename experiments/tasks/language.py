@@ -56,7 +56,6 @@ def language_modelling(
     transformer_xl.transformer_xl, model, name='config.model'
   )
   evaluated, evaluate_shape = _evaluated(model, evaluation, training)
-  _check_memory('train', training.memory_len, model['same_length'])
   made = methods.make_method(method, powerprop, optimizer, training.mesh.size)
   if made.num_score_batches:
     raise ValueError(
@@ -91,16 +90,17 @@ def _evaluated(model: dict, evaluation: dict, training: Training):
   """Returns the model with the evaluation's lengths, and their shape."""
   name = 'config.evaluation'
   shape = build.call(scoring.Shape, evaluation, name=name)
-  build.check_least(
-    name, 1, batch_size=shape.batch_size, segment_len=shape.segment_len
-  )
+  sizes = ('batch_size', 'segment_len', 'memory_len')
+  build.check_least(name, 1, **{key: getattr(shape, key) for key in sizes})
   build.check_least(name, 2, num_tokens=shape.num_tokens)
   mesh_lib.check_batch_size(shape.batch_size, training.mesh)
-  changed = {'clamp_len': shape.clamp_len, 'same_length': shape.same_length}
   evaluated = build.call(
-    transformer_xl.transformer_xl, model | changed, name=name
+    transformer_xl.transformer_xl,
+    model,
+    name='config.model',
+    clamp_len=shape.clamp_len,
+    same_length=True,
   )
-  _check_memory('evaluation', shape.memory_len, shape.same_length)
   return evaluated, shape
 
 
@@ -205,15 +205,6 @@ def _example(model, training: Training) -> base.Example:
     )[0],
     (memory, tokens),
   )
-
-
-def _check_memory(section: str, memory_len: int, same_length: bool) -> None:
-  least = 1 if same_length else 0
-  if memory_len < least:
-    raise ValueError(
-      f'config.{section}.memory_len: expected >= {least} with '
-      f'same_length={same_length}, got {memory_len}'
-    )
 
 
 def _check_data(

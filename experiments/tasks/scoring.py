@@ -27,7 +27,6 @@ class Shape(NamedTuple):
   segment_len: int
   memory_len: int
   clamp_len: int | None
-  same_length: bool
   num_tokens: int | None  # the first tokens of a split; None: all
 
 

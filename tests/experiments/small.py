@@ -56,8 +56,7 @@ def language(path, name='topkast', storage='masked', **changes):
       'vocab_size': 256, 'num_layers': 1, 'd_model': 8,
       'num_heads': 2, 'd_head': 3, 'd_inner': 10, 'dropout': 0.0,
       'attention_dropout': 0.0, 'tie_projections': (False,), 'cutoffs': (),
-      'div_val': 1, 'clamp_len': None, 'same_length': False,
-      'compute_dtype': 'float32', 'remat': False,
+      'div_val': 1, 'compute_dtype': 'float32',
     },
     'powerprop': {'alpha': 1.0, 'optimizer_in': 'theta'},
     'method': method(name, storage, refresh_every=3),
@@ -74,7 +73,7 @@ def language(path, name='topkast', storage='masked', **changes):
     },
     'evaluation': {
       'batch_size': 4, 'segment_len': 3, 'memory_len': 4, 'clamp_len': None,
-      'same_length': True, 'num_tokens': None,
+      'num_tokens': None,
     },
   }  # fmt: skip
   return update(config, changes)

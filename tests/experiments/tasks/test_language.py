@@ -150,7 +150,7 @@ def tokens():
 
 
 NUM_LAYERS = 2
-SHAPE = scoring.Shape(4, 3, 4, None, False, None)
+SHAPE = scoring.Shape(4, 3, 4, None, None)
 
 
 @pytest.fixture(scope='module', params=[False, True])
