@@ -74,7 +74,7 @@ def section(
       end=int(END * num_steps),
       prune_every=refresh_every,
     ),
-    'snip': dict(shared, num_batches=1, scope='layer'),
+    'snip': dict(shared, scope='layer'),
     'topkast': dict(
       forward_density=density,
       backward_density=backward_density,

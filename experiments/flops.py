@@ -145,8 +145,8 @@ def _train(network, section, num_steps, forward, backward) -> float:
     case 'rigl':
       every = section['refresh_every']
       return flops.train_rigl(network, forward, refresh_every=every)
-    case 'snip':  # scores: gradients of the dense network
-      scores = section['num_batches'] * flops.train(network)
+    case 'snip':  # scores: a gradient of the dense network
+      scores = flops.train(network)
       return flops.train(network, forward) + scores / num_steps
     case 'magnitude':
       unpruned = min(1.0, section['at'] / num_steps)

@@ -38,7 +38,7 @@ def _start_from(task: base.Task, path: str) -> base.Task:
   method, first = task.objective.method, task.stages[0]
   if len(task.exports) > 1:
     raise ValueError('config.init_from: expected None with continual learning')
-  if method.num_score_batches:
+  if method.needs_scores:
     raise ValueError(
       'config.init_from: expected None with SNIP, which prunes initial '
       "weights; use method 'static' to keep the masks of the file"

@@ -41,7 +41,7 @@ class Method(NamedTuple):
   density: Callable[[Any, Any], Any]  # (params, optimizer state) -> []
   masks: Callable[[Any, Any], Any]  # the same -> masks of the forward set
   exclude: tuple[str, ...] = ()
-  num_score_batches: int = 0  # batches of SNIP's saliency; 0: no scores
+  needs_scores: bool = False  # SNIP's saliency of the first batch
   alpha: float = 1.0
 
   def to_weights(self, phi: Any) -> Any:
@@ -123,14 +123,11 @@ def _constructor(library: Callable, **extra: type) -> Callable[..., Method]:
 
   def construct(*, exclude, storage, optimize, num_devices, **options):
     storage_lib.check(library.__name__, storage, options)
-    link, num_batches = optax.identity(), 0
+    link = optax.identity()
     if 'penalty' in extra:
       penalty, kind = options.pop('penalty'), options.pop('penalty_kind')
       if penalty:
         link = topkast.exploration_penalty(penalty, kind)
-    if 'num_batches' in extra:
-      num_batches = options.pop('num_batches')
-      build.check_least('config.method', 1, num_batches=num_batches)
     select = sparsity.all_of(
       sparsity.is_weight, sparsity.none_of(*map(sparsity.matching, exclude))
     )
@@ -143,8 +140,9 @@ def _constructor(library: Callable, **extra: type) -> Callable[..., Method]:
       return storage_lib.STORAGES[storage](tx, num_devices)
 
     make(0)  # raises for bad arguments
+    needs_scores = 'scores' in known
     return Method(
-      make, sparsity.forward_weights, _density, _masks, exclude, num_batches
+      make, sparsity.forward_weights, _density, _masks, exclude, needs_scores
     )
 
   types = {
@@ -173,7 +171,7 @@ METHODS = {
   'magnitude': _constructor(sparsity.magnitude),
   'rigl': _constructor(sparsity.rigl),
   'set': _constructor(sparsity.set_),
-  'snip': _constructor(sparsity.snip, num_batches=int),
+  'snip': _constructor(sparsity.snip),
   'static': _constructor(sparsity.static),
   'topkast': _constructor(topkast.topkast, penalty=float, penalty_kind=str),
 }

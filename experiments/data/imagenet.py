@@ -131,7 +131,6 @@ def _load(data_dir, num_validation, options, num_workers):
     num_train=left,
     train=functools.partial(_train, train, num_workers, bad),
     evaluate=functools.partial(_evaluate, splits, num_workers, bad),
-    quarantined=lambda: len(bad),
     skipped=bad.total,
   )
 

@@ -7,19 +7,18 @@ are never read.
 
 from collections.abc import Iterator
 from collections.abc import Sequence
-import contextlib
 import gzip
 import hashlib
 import io
 import os
 import pathlib
-from typing import IO
 from typing import NamedTuple
 import zipfile
 import zlib
 
 import numpy as np
 
+from experiments import rundir
 from experiments.data import dataset
 from experiments.data import vocabulary as vocabulary_lib
 
@@ -74,8 +73,20 @@ def wikitext103(*, path: str, cache_dir: str | None) -> Corpus:
     _existing(pathlib.Path(path, f'wiki.{name}.tokens'))
     for name in ('train', 'valid', 'test')
   ]
-  prefix = _cache_path(files, cache_dir, 'wikitext103')
-  return _encode([_read(file) for file in files], prefix)
+  digest = hashlib.sha256()
+  for path in files:
+    with path.open('rb') as stream:
+      digest.update(hashlib.file_digest(stream, 'sha256').digest())
+  folder = pathlib.Path(cache_dir or files[0].parent / '.tokens').expanduser()
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise ValueError(
+      f'expected a writable folder for tokens, got {folder} '
+      f'({error.strerror}); give another as cache_dir'
+    ) from error
+  prefix = folder / f'{digest.hexdigest()[:16]}.wikitext103'
+  return _encode([_read(path) for path in files], prefix)
 
 
 def file(*, path: str, held_out: float) -> Corpus:
@@ -108,29 +119,39 @@ def _split(text: np.ndarray, num: int) -> Corpus:
   return Corpus(*np.split(text, cuts), vocabulary_lib.BYTES)
 
 
-def _encode(texts: Sequence[np.ndarray], prefix: pathlib.Path) -> Corpus:
+def _encode(texts: Sequence[np.memmap], prefix: pathlib.Path) -> Corpus:
   """Returns three splits by words, cached in files that begin `prefix`."""
   *paths, words = (
     prefix.with_name(f'{prefix.name}.{field}') for field in Corpus._fields
   )
-  if not all(path.is_file() for path in (*paths, words)):
-    vocabulary = vocabulary_lib.count(_lines(texts[0]))
+  if not words.is_file():  # the last of the files to be written
+    found = vocabulary_lib.count(_lines(texts[0]))
     for path, text in zip(paths, texts, strict=True):
-      with _written(path) as stream:
-        np.save(stream, vocabulary_lib.encode(vocabulary, _lines(text)))
-    with _written(words) as stream:
-      stream.write(vocabulary_lib.to_json(vocabulary))
-  tokens = [np.load(path, mmap_mode='r') for path in paths]
-  return Corpus(*tokens, vocabulary_lib.read(words))
+      np.save(
+        content := io.BytesIO(), vocabulary_lib.encode(found, _lines(text))
+      )
+      rundir.write_bytes(path, content.getbuffer())
+    rundir.write_bytes(words, vocabulary_lib.to_json(found))
+  return Corpus(*map(_tokens, paths), vocabulary_lib.read(words))
 
 
-def _lines(text: np.ndarray) -> Iterator[str]:
+def _tokens(path: pathlib.Path) -> np.ndarray:
+  try:
+    return np.load(path, mmap_mode='r')
+  except (EOFError, ValueError) as error:
+    raise ValueError(
+      f'expected tokens in {path}, but: {error}; delete its folder'
+    ) from error
+
+
+def _lines(text: np.memmap) -> Iterator[str]:
   for number, line in enumerate(io.BytesIO(text), 1):
     try:
       yield line.decode('utf-8').removesuffix('\n')
     except UnicodeDecodeError as error:
       raise ValueError(
-        f'expected a text in UTF-8, got other bytes in line {number} ({error})'
+        f'expected a text in UTF-8 in {text.filename}, got other bytes in line '
+        f'{number} ({error})'
       ) from error
 
 
@@ -153,39 +174,6 @@ def _read(path: pathlib.Path) -> np.ndarray:
   if not len(text):
     raise ValueError(f'expected a text in {path}, got 0 bytes')
   return text
-
-
-def _cache_path(
-  sources: Sequence[pathlib.Path], cache_dir: str | None, name: str
-) -> pathlib.Path:
-  """Returns the path of a cache, named after the digest of its sources."""
-  digest = hashlib.sha256()
-  for source in sources:
-    with source.open('rb') as stream:
-      digest.update(hashlib.file_digest(stream, 'sha256').digest())
-  folder = pathlib.Path(cache_dir or sources[0].parent / '.tokens')
-  return folder.expanduser() / f'{digest.hexdigest()[:16]}.{name}'
-
-
-@contextlib.contextmanager
-def _written(path: pathlib.Path) -> Iterator[IO[bytes]]:
-  """Opens a file that gets its name only once it is complete."""
-  partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stream = partial.open('wb')
-  except OSError as error:
-    raise ValueError(
-      f'expected a writable folder for tokens, got {path.parent} '
-      f'({error.strerror}); give another as cache_dir'
-    ) from error
-  try:
-    with stream:
-      yield stream
-    partial.replace(path)
-  except BaseException:
-    partial.unlink(missing_ok=True)
-    raise
 
 
 def _existing(path: str | os.PathLike[str]) -> pathlib.Path:

@@ -26,19 +26,15 @@ class Settings(NamedTuple):
   attention_dropout: float
 
 
-class Biases(NamedTuple):
-  """The two learned biases of the queries, u and v in the paper."""
+def get_biases(settings: Settings) -> tuple[jax.Array, ...]:
+  """Returns the parameters u and v of the paper [H, C], biases of the queries.
 
-  r_w: jax.Array  # [H, C], for keys
-  r_r: jax.Array  # [H, C], for positions
-
-
-def get_biases(settings: Settings) -> Biases:
-  """Returns the biases as parameters of the current Haiku module."""
+  They are for keys and for positions.
+  """
   shape = (settings.num_heads, settings.d_head)
-  return Biases(
-    hk.get_parameter('r_w_bias', shape, jnp.float32, INIT),
-    hk.get_parameter('r_r_bias', shape, jnp.float32, INIT),
+  return tuple(
+    hk.get_parameter(name, shape, jnp.float32, INIT)
+    for name in ('r_w_bias', 'r_r_bias')
   )
 
 
@@ -73,7 +69,7 @@ class Attention(hk.Module):
     x: jax.Array,
     memory: jax.Array,
     positions: jax.Array,
-    biases: Biases,
+    biases: tuple[jax.Array, ...],
     mask: jax.Array,
     is_training: bool,
   ) -> jax.Array:

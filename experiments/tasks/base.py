@@ -165,7 +165,7 @@ def _state_shapes(
   method, mesh = objective.method, training.mesh
   replicated = mesh_lib.replicated(mesh)
   scores = None
-  if method.num_score_batches:
+  if method.needs_scores:
     scores = jax.eval_shape(lambda: init(jax.random.key(0))[0])
   masked = jax.eval_shape(
     lambda scores: methods.init_state(method, init, 0, scores), scores
@@ -214,8 +214,7 @@ def _make_begin(
 
   def begin(seed, last):
     del last
-    has_scores = bool(objective.method.num_score_batches)
-    found = scores(seed) if has_scores else None
+    found = scores(seed) if objective.method.needs_scores else None
     _, storage = objective.method.make(seed)
     return storage.pack(start(np.uint32(seed), found))
 

@@ -75,7 +75,7 @@ def image_classification(
     batch=classification.batch_shapes(source.example_shape, training),
     batch_at=batch_at,
     in_loop=not source.is_stream,
-    scores=_make_scores(loss_fn, made, init, training, feed, batch_at),
+    scores=_make_scores(loss_fn, init, training, feed, batch_at),
     make_stages=lambda begin: (
       _make_stage(made, begin, training, levels, feed),
     ),
@@ -104,26 +104,23 @@ def _check_data(data: Any, training: base.Training) -> None:
     )
 
 
-def _make_scores(loss_fn, method, init, training, feed, batch_at):
+def _make_scores(loss_fn, init, training, feed, batch_at):
   """Returns the function from a seed to the saliency of the initial theta."""
-  num = method.num_score_batches
   replicated = mesh_lib.replicated(training.mesh)
 
   @functools.partial(jax.jit, out_shardings=replicated)
-  def saliency(seed, chunks):
+  def saliency(seed, inputs):
     key = methods.init_key(seed)
     weights, net_state = init(key)
 
     def loss(weights, batch):
       return loss_fn(weights, net_state, key, batch, True)[0]
 
-    of_chunk = range(num // len(chunks))
-    parts = [batch_at(inputs, i) for inputs in chunks for i in of_chunk]
-    return sparsity.saliency(loss, weights, parts)
+    return sparsity.saliency(loss, weights, [batch_at(inputs, 0)])
 
   def scores(seed):
-    chunks = [inputs for inputs, _ in feed().batches(seed, 0, num)]
-    return saliency(np.uint32(seed), chunks)
+    [(inputs, _)] = feed().batches(seed, 0, 1)
+    return saliency(np.uint32(seed), inputs)
 
   return scores
 

@@ -57,7 +57,7 @@ def language_modelling(
   )
   evaluated, evaluate_shape = _evaluated(model, evaluation, training)
   made = methods.make_method(method, powerprop, optimizer, training.mesh.size)
-  if made.num_score_batches:
+  if made.needs_scores:
     raise ValueError(
       'config.method.name: expected a method without scores before training, '
       f'got {method["name"]!r}'
@@ -232,8 +232,13 @@ def _check_data(
 def _check_vocabulary(workdir: pathlib.Path, corpus: text.Corpus) -> None:
   path, checkpoints = workdir / VOCABULARY, workdir / 'checkpoints'
   if path.exists() or (checkpoints.is_dir() and any(checkpoints.iterdir())):
-    there = vocabulary_lib.read(path)
-    vocabulary_lib.check_same(there, corpus.vocabulary, path)
+    there, now = vocabulary_lib.read(path), corpus.vocabulary
+    if there != now:
+      raise ValueError(
+        f'expected the vocabulary that the run was trained with, {path}: '
+        f'{there.size} tokens ({there.unit}) there; got another: {now.size} '
+        f'({now.unit}). Use the data of the run, or a new folder'
+      )
 
 
 def _write_vocabulary(workdir: pathlib.Path, corpus: text.Corpus) -> None:

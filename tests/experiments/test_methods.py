@@ -57,7 +57,7 @@ def take_steps(method, num_steps=3):
     return NETWORK.init(key, INPUTS), {}
 
   scores = None
-  if method.num_score_batches:
+  if method.needs_scores:
     scores = jax.jit(NETWORK.init)(methods.init_key(4), INPUTS)
     scores = jax.tree.map(jnp.abs, scores)
   _, storage = method.make(3, scores)
@@ -179,7 +179,6 @@ def test_the_optimizer_acts_on_theta_or_phi(optimizer_in):
     ('topkast', {'penalty_kind': 'l3'}, "'l3'"),
     ('set', {'densty': 0.1}, "unknown key 'densty'; did you mean 'density'"),
     ('set', {'exclude': ('(',)}, 'expected a regular expression'),
-    ('snip', {'num_batches': 0}, 'num_batches: expected >= 1'),
     ('set', {'storage': 'sparse'}, r"storage: expected one of .*'sparse'"),
     ('dense', {'storage': 'compact'}, "expected 'masked' with the dense"),
     ('magnitude', {'storage': 'compact'}, 'config.method.storage'),

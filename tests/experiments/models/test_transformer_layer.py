@@ -32,7 +32,7 @@ def arrays(seed=0):
     name: draw(*((H * C, D) if name == 'output' else (D, H * C)))
     for name in ('query', 'key', 'value', 'position', 'output')
   }
-  biases = layer_lib.Biases(draw(H, C), draw(H, C))
+  biases = draw(H, C), draw(H, C)
   return draw(B, K, D), draw(K, D), biases, weights
 
 
@@ -52,8 +52,8 @@ def slow(queries, keys, positions, biases, weights, mask):
           if mask[b, 0, t, j]:
             distance = M + t - j
             scores[j] = (
-              (q[b, t, h] + biases.r_w[h]) @ k[b, j, h]
-              + (q[b, t, h] + biases.r_r[h]) @ r[K - 1 - distance, h]
+              (q[b, t, h] + biases[0][h]) @ k[b, j, h]
+              + (q[b, t, h] + biases[1][h]) @ r[K - 1 - distance, h]
             ) / np.sqrt(C)
         shares = np.exp(scores - scores.max())
         out[b, t, h] = (shares / shares.sum()) @ v[b, :, h]

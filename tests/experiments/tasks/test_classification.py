@@ -83,7 +83,7 @@ def stream_of(arrays):
       part = jax.tree.map(lambda x, i=chosen: x[i % num], examples)
       yield part, (chosen < num).astype(np.float32)
 
-  return dataset.Stream(50, train, evaluate, lambda: 1, lambda: 2)
+  return dataset.Stream(50, train, evaluate, lambda: 2)
 
 
 def make_feed(kind, num_devices=1):
