@@ -62,14 +62,23 @@ def compile_steps(
   shardings = jax.tree.map(lambda x: x.sharding, storage_lib.on_device(state))
 
   def advance(state, seed, key, inputs, first, last, is_training):
+    @functools.partial(jax.jit, inline=True)  # traced once for both uses
     def step(state, i):
       step_key = jax.random.fold_in(key, state.step)
       batch = batch_at(inputs, i)
       return train_step(objective, state, seed, step_key, batch, is_training)
 
+    def body(i, carry):
+      state, metrics = step(carry[0], i)
+      return state, jax.tree.map(jnp.add, carry[1], metrics)
+
     if not in_loop:
       return step(state, first)
-    return train_steps(step, state, first, last)
+    first, last = (jnp.asarray(x, jnp.int32) for x in (first, last))
+    shapes = jax.eval_shape(step, state, first)[1]
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    # The number of steps is not part of the program, so that one serves all.
+    return jax.lax.fori_loop(first, last, body, (state, zeros))
 
   def measure(state, seed, key, inputs, i, is_training):
     del seed
@@ -119,31 +128,6 @@ def train_step(
       (state.params, state.opt_state),
     )
   return new_state._replace(params=params, opt_state=opt_state), metrics
-
-
-def train_steps(
-  step: Callable[..., tuple[storage_lib.TrainState, Metrics]],
-  state: storage_lib.TrainState,
-  first: jax.Array,
-  last: jax.Array,
-) -> tuple[storage_lib.TrainState, Metrics]:
-  """Returns the state after steps `first` to `last - 1`, and metric sums.
-
-  The number of steps is not part of the program, so that one serves all.
-  """
-  step = jax.jit(step, inline=True)  # traced once for the two uses below
-
-  def body(i, carry):
-    state, sums = carry
-    state, metrics = step(state, i)
-    return state, jax.tree.map(jnp.add, sums, metrics)
-
-  first = jnp.asarray(first, jnp.int32)
-  shapes = jax.eval_shape(step, state, first)[1]
-  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-  return jax.lax.fori_loop(
-    first, jnp.asarray(last, jnp.int32), body, (state, zeros)
-  )
 
 
 def measure_step(

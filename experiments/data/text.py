@@ -127,9 +127,8 @@ def _encode(texts: Sequence[np.memmap], prefix: pathlib.Path) -> Corpus:
   if not words.is_file():  # the last of the files to be written
     found = vocabulary_lib.count(_lines(texts[0]))
     for path, text in zip(paths, texts, strict=True):
-      np.save(
-        content := io.BytesIO(), vocabulary_lib.encode(found, _lines(text))
-      )
+      content = io.BytesIO()
+      np.save(content, vocabulary_lib.encode(found, _lines(text)))
       rundir.write_bytes(path, content.getbuffer())
     rundir.write_bytes(words, vocabulary_lib.to_json(found))
   return Corpus(*map(_tokens, paths), vocabulary_lib.read(words))

@@ -38,20 +38,6 @@ def get_biases(settings: Settings) -> tuple[jax.Array, ...]:
   )
 
 
-class Layer(hk.Module):
-  """Attention and a feed-forward network, each with a shortcut."""
-
-  def __init__(self, settings: Settings, name: str):
-    super().__init__(name=name)
-    self._settings = settings
-
-  def __call__(self, x, memory, positions, biases, mask, is_training):
-    """Returns [B, T, D]; see `Attention` for the arguments."""
-    attention = Attention(self._settings, 'attention')
-    x = attention(x, memory, positions, biases, mask, is_training)
-    return _FeedForward(self._settings, 'feed_forward')(x, is_training)
-
-
 class Attention(hk.Module):
   """Multi-head attention whose scores are (q + u) k + (q + v) r.
 
@@ -118,19 +104,14 @@ class Attention(hk.Module):
     return jnp.reshape(x, (*x.shape[:-1], num_heads, d_head))
 
 
-class _FeedForward(hk.Module):
-  """Two linear layers with ReLU, shortcut and normalization."""
-
-  def __init__(self, settings: Settings, name: str):
-    super().__init__(name=name)
-    self._settings = settings
-
-  def __call__(self, x, is_training):
-    settings = self._settings
-    y = jax.nn.relu(_linear(settings.d_inner, 'linear_0', True)(x))
-    y = layers.drop(y, settings.dropout, is_training)
-    y = _linear(x.shape[-1], 'linear_1', True)(y)
-    return _norm(x + layers.drop(y, settings.dropout, is_training))
+def feed_forward(
+  settings: Settings, x: jax.Array, is_training: bool
+) -> jax.Array:
+  """Returns x [B, T, D] after two linear layers with ReLU, and a shortcut."""
+  y = jax.nn.relu(_linear(settings.d_inner, 'linear_0', True)(x))
+  y = layers.drop(y, settings.dropout, is_training)
+  y = _linear(x.shape[-1], 'linear_1', True)(y)
+  return _norm(x + layers.drop(y, settings.dropout, is_training))
 
 
 def _linear(width: int, name: str, with_bias: bool = False) -> hk.Module:

@@ -83,12 +83,9 @@ def transformer_xl(
   queries. A sub-layer's output is normalized, not its input.
 
   Args:
-    vocab_size: V.
     d_model: D, even.
-    d_head: width of a head.
     d_inner: hidden width of the feed-forward network.
     dropout: of embeddings, positions, and outputs of sub-layers.
-    attention_dropout: of attention probabilities.
     tie_projections: share projections too, per cluster; (False, True, ...) in
       the released scripts.
     cutoffs: first word of each tail of the adaptive softmax; () for the full
@@ -120,11 +117,6 @@ def transformer_xl(
     hidden = tuple(jnp.zeros(shape, compute_dtype) for _ in range(num_layers))
     return Memory(hidden, jnp.zeros(batch_size, jnp.int32))
 
-  return _functions(make_net, empty)
-
-
-def _functions(make_net, empty) -> TransformerXL:
-  """Returns the pure functions of a network."""
   applied = hk.transform(lambda *arguments: make_net()(*arguments))
   predicted = hk.transform(lambda *arguments: make_net().predict(*arguments))
 
@@ -193,9 +185,12 @@ class _Net(hk.Module):
     with layers.precision(dtype):
       for i, before in enumerate(memory.hidden):
         hidden.append(_push(before, x))
-        layer = transformer_layer.Layer(settings, f'layer_{i}')
         before = jax.lax.stop_gradient(before)
-        x = layer(x, before, positions, biases, mask, is_training)
+        with hk.name_scope(f'layer_{i}'):
+          attention = transformer_layer.Attention(settings, 'attention')
+          x = attention(x, before, positions, biases, mask, is_training)
+          with hk.name_scope('feed_forward'):
+            x = transformer_layer.feed_forward(settings, x, is_training)
     x = layers.drop(x, settings.dropout, is_training)
     length = jnp.minimum(memory.length + num_queries, memory_len)
     return x, Memory(tuple(hidden), length), softmax

@@ -68,11 +68,8 @@ def take_steps(method, num_steps=3):
 
   @jax.jit
   def advance(state, first, last):
-    def step(state, i):
-      step_key = jax.random.fold_in(key, state.step)
-      return step_lib.train_step(objective, state, 3, step_key, batch)
-
-    return step_lib.train_steps(step, state, first, last)
+    step_key = jax.random.fold_in(key, state.step)
+    return step_lib.train_step(objective, state, 3, step_key, batch)
 
   measure = jax.jit(
     lambda state, i: step_lib.measure_step(objective, state, key, batch)
