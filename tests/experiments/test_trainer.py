@@ -211,3 +211,9 @@ def test_the_length_of_chunks_changes_no_bit(whole, tmp_path):
   found = small.train(config, tmp_path, log_every=3, checkpoint_every=6)
   jax.tree.map(np.testing.assert_array_equal, found.state, expected.state)
   assert found.rows[-3:] == expected.rows[-3:]
+
+
+def test_a_layer_that_pruning_empties_is_named(tmp_path):
+  pruned = {'scope': 'global', 'density': 0.002, 'at': 5}
+  with pytest.warns(UserWarning, match='no active entry in linear_0/w'):
+    small.train(small.image('magnitude', method=pruned), tmp_path)

@@ -78,15 +78,3 @@ def test_augmentation_draws_evenly_from_all_versions():
   assert statistic < freedom + 5 * np.sqrt(2 * freedom)
   other = augment(jax.random.key(1), batch)
   assert not np.array_equal(augmented, other)
-
-
-@pytest.mark.parametrize(
-  ('changes', 'message'),
-  [
-    ({'num_validation': 0}, r'num_validation in \[1, inf\), got 0'),
-    ({'num_validation': 120}, 'num_validation from 1 to 119, .* got 120'),
-  ],
-)
-def test_arguments_out_of_range_are_an_error(cifar_dir, changes, message):
-  with pytest.raises(ValueError, match=message):
-    open_source(cifar_dir, **changes).load()

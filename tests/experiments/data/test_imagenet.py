@@ -276,17 +276,3 @@ def test_records_none_of_which_decodes_are_an_error(tmp_path):
   stream = open_stream(tmp_path, on_bad_record='skip')
   with pytest.raises(ValueError, match="split 'train', got none among 3"):
     take(stream, 1, batch_size=1)
-
-
-@pytest.mark.parametrize(
-  ('changes', 'message'),
-  [
-    ({'on_bad_record': 'ignore'}, r"among \('stop', 'skip'\), got 'ignore'"),
-    ({'num_workers': -1}, r'num_workers in \[0, inf\), got -1'),
-    ({'num_validation': 40}, 'num_validation from 0 to 39, .* got 40'),
-    ({'image_size': 0}, 'expected 1 <= image_size'),
-  ],
-)
-def test_arguments_out_of_range_are_an_error(imagenet_dir, changes, message):
-  with pytest.raises(ValueError, match=message):
-    open_stream(imagenet_dir, **changes)

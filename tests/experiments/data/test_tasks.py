@@ -140,20 +140,6 @@ def test_cifar_10_comes_first_then_tens_of_cifar_100(data_dir):
   assert len(examples.train.labels) == 40  # CIFAR-10 alone
 
 
-@pytest.mark.parametrize(
-  ('make', 'message'),
-  [
-    (lambda: permuted(0), r'num_tasks in \[1, inf\), got 0'),
-    (lambda: permuted(2, -1), r'seed in \[0, inf\), got -1'),
-    (lambda: split(6), r'num_tasks in \[1, 6\), got 6'),
-    (lambda: cifar_stream(None, 12), r'in \[1, 12\), got 12'),
-  ],
-)
-def test_a_bad_argument_is_an_error(make, message):
-  with pytest.raises(ValueError, match=message):
-    make()
-
-
 def test_a_task_without_examples_is_refused():
   zeros = some_mnist().test.labels == 0
   only_zeros = jax.tree.map(lambda x: x[zeros], some_mnist().test)

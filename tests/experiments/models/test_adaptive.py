@@ -171,17 +171,3 @@ def test_embeddings_are_rows_of_tables_projected_and_scaled(case):
     row = np.array(vector)
     row = row if projection is None else row @ projection
     np.testing.assert_allclose(found[0, word], row * D**0.5, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-  ('changes', 'message'),
-  [
-    ({'cutoffs': (12, 7)}, r'cutoffs that rise .* got \(12, 7\)'),
-    ({'cutoffs': (7, V)}, 'vocab_size - 1 = 22'),
-    ({'div_val': 3}, 'leaves each cluster a width'),
-    ({'tie_projections': (False,)}, '3 flags in tie_projections'),
-  ],
-)
-def test_a_bad_vocabulary_is_an_error(changes, message):
-  with pytest.raises(ValueError, match=message):
-    adaptive.check(make(**changes))

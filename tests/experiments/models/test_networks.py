@@ -145,23 +145,6 @@ def test_layers_multiply_in_bfloat16():
   assert all('bf16' in line.split('=')[0] for line in lines)
 
 
-@pytest.mark.parametrize(
-  ('make', 'message'),
-  [
-    (lambda: make_wide(depth=21), r'depth = 6n \+ 4 .* got 21'),
-    (lambda: make_wide(width=0), r'width in \[1, inf\), got 0'),
-    (lambda: make_wide(dropout=1.0), r'dropout in \[0, 1\), got 1.0'),
-    (
-      lambda: make_lenet5(compute_dtype='int8'),
-      'expected compute_dtype out of',
-    ),
-  ],
-)
-def test_bad_arguments_are_errors_at_once(make, message):
-  with pytest.raises(ValueError, match=message):
-    make()
-
-
 def test_a_convolution_is_padded_alike_for_even_and_odd_sizes():
   def forward(x, is_training):
     del is_training
