@@ -61,9 +61,10 @@ def transformer_block(
   )
 
   def forward(x, positions):
-    attention = transformer_layer.Attention(settings, 'attention')
     biases = transformer_layer.get_biases(settings)
-    x = attention(x, x[:, :0], positions, biases, mask, True)
+    x = transformer_layer.attend(
+      settings, x, x[:, :0], positions, biases, mask, True
+    )
     return transformer_layer.feed_forward(settings, x, True)
 
   net = hk.without_apply_rng(hk.transform(forward))

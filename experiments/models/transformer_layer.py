@@ -38,70 +38,53 @@ def get_biases(settings: Settings) -> tuple[jax.Array, ...]:
   )
 
 
-class Attention(hk.Module):
-  """Multi-head attention whose scores are (q + u) k + (q + v) r.
+def attend(
+  settings: Settings,
+  x: jax.Array,
+  memory: jax.Array,
+  positions: jax.Array,
+  biases: tuple[jax.Array, ...],
+  mask: jax.Array,
+  is_training: bool,
+) -> jax.Array:
+  """Returns x with what it attends to, normalized, [B, T, D].
+
+  Scores are (q + u) k + (q + v) r, with the biases u and v.
+
+  Args:
+    x: [B, T, D].
+    memory: x in the previous segments, [B, M, D].
+    positions: [K, D], see `embed_distances`.
+    mask: bool [B, 1, T, K], see `visible`; True at each query's own key.
+    is_training: enables dropout.
 
   Reference:
     Dai et al., 2019, "Transformer-XL: Attentive language models beyond a
     fixed-length context". https://arxiv.org/abs/1901.02860
   """
+  dtype = x.dtype
 
-  def __init__(self, settings: Settings, name: str):
-    super().__init__(name=name)
-    self._settings = settings
+  def heads(x, name):  # [..., D] to [..., H, C]
+    y = _linear(settings.num_heads * settings.d_head, name)(x)
+    return jnp.reshape(y, (*x.shape[:-1], settings.num_heads, settings.d_head))
 
-  def __call__(
-    self,
-    x: jax.Array,
-    memory: jax.Array,
-    positions: jax.Array,
-    biases: tuple[jax.Array, ...],
-    mask: jax.Array,
-    is_training: bool,
-  ) -> jax.Array:
-    """Returns x with what it attends to, normalized, [B, T, D].
-
-    Args:
-      x: [B, T, D].
-      memory: x in the previous segments, [B, M, D].
-      positions: [K, D], see `embed_distances`.
-      mask: bool [B, 1, T, K], see `visible`; True at each query's own key.
-      is_training: enables dropout.
-    """
-    keys = jnp.concatenate([memory.astype(x.dtype), x], axis=1)  # [B, K, D]
-    attended = self._attend(x, keys, positions, biases, mask, is_training)
-    return _norm(x + layers.drop(attended, self._settings.dropout, is_training))
-
-  @hk.name_like('__call__')
-  def _attend(self, queries, keys, positions, biases, mask, is_training):
-    """Returns the attention of queries [B, T, D] to keys [B, K, D]."""
-    d_model, dtype = queries.shape[-1], queries.dtype
-    q = self._heads(queries, 'query')  # [B, T, H, C]
-    k = self._heads(keys, 'key')  # [B, K, H, C]
-    v = self._heads(keys, 'value')  # [B, K, H, C]
-    r = self._heads(positions, 'position')  # [K, H, C]
-    u, w = (bias.astype(dtype)[None, None] for bias in biases)
-    scores = jnp.einsum(
-      'bthc,bkhc->bhtk', q + u, k, preferred_element_type=jnp.float32
-    )
-    scores += relative_shift(
-      jnp.einsum('bthc,khc->bhtk', q + w, r, preferred_element_type=jnp.float32)
-    )
-    scores = jnp.where(mask, scores * self._settings.d_head**-0.5, MASKED)
-    weights = jax.nn.softmax(scores)  # float32 [B, H, T, K]
-    weights = layers.drop(
-      weights, self._settings.attention_dropout, is_training
-    )
-    values = jnp.einsum('bhtk,bkhc->bthc', weights.astype(dtype), v)
-    values = jnp.reshape(values, (*values.shape[:2], -1))  # [B, T, H * C]
-    return _linear(d_model, 'output')(values)
-
-  @hk.name_like('__call__')
-  def _heads(self, x: jax.Array, name: str) -> jax.Array:
-    """Returns the heads' projections of x [..., D], [..., H, C]."""
-    num_heads, d_head = self._settings.num_heads, self._settings.d_head
-    x = _linear(num_heads * d_head, name)(x)
-    return jnp.reshape(x, (*x.shape[:-1], num_heads, d_head))
+  keys = jnp.concatenate([memory.astype(dtype), x], axis=1)  # [B, K, D]
+  q, k, v = heads(x, 'query'), heads(keys, 'key'), heads(keys, 'value')
+  r = heads(positions, 'position')  # [K, H, C]
+  u, w = (bias.astype(dtype)[None, None] for bias in biases)
+  scores = jnp.einsum(
+    'bthc,bkhc->bhtk', q + u, k, preferred_element_type=jnp.float32
+  )
+  scores += relative_shift(
+    jnp.einsum('bthc,khc->bhtk', q + w, r, preferred_element_type=jnp.float32)
+  )
+  scores = jnp.where(mask, scores * settings.d_head**-0.5, MASKED)
+  weights = jax.nn.softmax(scores)  # float32 [B, H, T, K]
+  weights = layers.drop(weights, settings.attention_dropout, is_training)
+  values = jnp.einsum('bhtk,bkhc->bthc', weights.astype(dtype), v)
+  values = jnp.reshape(values, (*values.shape[:2], -1))  # [B, T, H * C]
+  y = _linear(x.shape[-1], 'output')(values)
+  return _norm(x + layers.drop(y, settings.dropout, is_training))
 
 
 def feed_forward(

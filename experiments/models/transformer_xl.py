@@ -24,7 +24,6 @@ B: batch; T: current segment; M: memory; K = M + T; D: d_model; V: words.
 """
 
 from collections.abc import Callable
-import functools
 import math
 from typing import NamedTuple
 
@@ -58,6 +57,14 @@ class TransformerXL(NamedTuple):
   # (params, memory, tokens [B, T])
   # -> log p of every next word, float32 [B, V]; memory after the segment
   predict: Callable[..., tuple[jax.Array, Memory]]
+
+
+class _Net(NamedTuple):
+  vocabulary: adaptive.Vocabulary
+  settings: transformer_layer.Settings
+  clamp_len: int | None
+  same_length: bool
+  dtype: jnp.dtype
 
 
 def transformer_xl(
@@ -108,8 +115,8 @@ def transformer_xl(
   )
   _check(settings, num_layers, d_model, clamp_len, compute_dtype)
   adaptive.check(vocabulary)
-  make_net = functools.partial(
-    _Net, vocabulary, settings, clamp_len, same_length, compute_dtype
+  net = _Net(
+    vocabulary, settings, clamp_len, same_length, jnp.dtype(compute_dtype)
   )
 
   def empty(batch_size: int, memory_len: int) -> Memory:
@@ -117,8 +124,19 @@ def transformer_xl(
     hidden = tuple(jnp.zeros(shape, compute_dtype) for _ in range(num_layers))
     return Memory(hidden, jnp.zeros(batch_size, jnp.int32))
 
-  applied = hk.transform(lambda *arguments: make_net()(*arguments))
-  predicted = hk.transform(lambda *arguments: make_net().predict(*arguments))
+  @hk.transform
+  def applied(tokens, targets, memory, is_training):
+    with hk.name_scope('transformer_xl'):
+      x, memory, softmax = _hidden(net, tokens, memory, is_training)
+    x = jnp.reshape(x, (-1, d_model))  # [B * T, D]
+    nll = softmax.nll(x, jnp.asarray(targets).reshape(-1))
+    return jnp.reshape(nll, targets.shape), memory
+
+  @hk.transform
+  def predicted(tokens, memory):
+    with hk.name_scope('transformer_xl'):
+      x, memory, softmax = _hidden(net, tokens, memory, False)
+    return softmax.log_probs(x[:, -1]), memory
 
   def init(key):
     tokens = jnp.zeros((1, 1), jnp.int32)
@@ -136,64 +154,45 @@ def transformer_xl(
   )
 
 
-class _Net(hk.Module):
-  """Embedding, layers, softmax."""
-
-  def __init__(
-    self, vocabulary, settings, clamp_len, same_length, compute_dtype
-  ):
-    super().__init__(name='transformer_xl')
-    self._vocabulary, self._settings = vocabulary, settings
-    self._clamp_len, self._same_length = clamp_len, same_length
-    self._dtype = jnp.dtype(compute_dtype)
-
-  def __call__(self, tokens, targets, memory, is_training):
-    x, memory, softmax = self._hidden(tokens, memory, is_training)
-    x = jnp.reshape(x, (-1, x.shape[-1]))  # [B * T, D]
-    nll = softmax.nll(x, jnp.asarray(targets).reshape(-1))
-    return jnp.reshape(nll, targets.shape), memory
-
-  @hk.name_like('__call__')
-  def predict(self, tokens, memory):
-    x, memory, softmax = self._hidden(tokens, memory, False)
-    return softmax.log_probs(x[:, -1]), memory
-
-  @hk.name_like('__call__')
-  def _hidden(self, tokens, memory, is_training):
-    """Returns the last layer's output, the memory after it, and the softmax."""
-    settings, dtype = self._settings, self._dtype
-    tokens = jnp.asarray(tokens)
-    embedding = adaptive.AdaptiveEmbedding(self._vocabulary)
-    softmax = adaptive.AdaptiveSoftmax(self._vocabulary, embedding)
-    num_queries, memory_len = tokens.shape[1], memory.hidden[0].shape[1]
-    if self._same_length and not memory_len:
-      raise ValueError(
-        'expected a memory of at least 1 with same_length, for each token '
-        "attends to as many as the memory's length; got none"
-      )
-    mask = transformer_layer.visible(
-      memory.length, num_queries, memory_len, self._same_length
+def _hidden(net: _Net, tokens, memory, is_training):
+  """Returns the last layer's output, the memory after it, and the softmax."""
+  settings, dtype = net.settings, net.dtype
+  tokens = jnp.asarray(tokens)
+  num_queries, memory_len = tokens.shape[1], memory.hidden[0].shape[1]
+  if net.same_length and not memory_len:
+    raise ValueError(
+      'expected a memory of at least 1 with same_length, for each token '
+      "attends to as many as the memory's length; got none"
     )
-    positions = transformer_layer.embed_distances(
-      memory_len + num_queries, self._vocabulary.d_model, self._clamp_len
-    ).astype(dtype)
-    positions = layers.drop(positions, settings.dropout, is_training)
-    biases = transformer_layer.get_biases(settings)
-    x = embedding(tokens).astype(dtype)
-    x = layers.drop(x, settings.dropout, is_training)
-    hidden = []
-    with layers.precision(dtype):
-      for i, before in enumerate(memory.hidden):
-        hidden.append(_push(before, x))
-        before = jax.lax.stop_gradient(before)
-        with hk.name_scope(f'layer_{i}'):
-          attention = transformer_layer.Attention(settings, 'attention')
-          x = attention(x, before, positions, biases, mask, is_training)
-          with hk.name_scope('feed_forward'):
-            x = transformer_layer.feed_forward(settings, x, is_training)
-    x = layers.drop(x, settings.dropout, is_training)
-    length = jnp.minimum(memory.length + num_queries, memory_len)
-    return x, Memory(tuple(hidden), length), softmax
+  mask = transformer_layer.visible(
+    memory.length, num_queries, memory_len, net.same_length
+  )
+  positions = transformer_layer.embed_distances(
+    memory_len + num_queries, net.vocabulary.d_model, net.clamp_len
+  ).astype(dtype)
+  positions = layers.drop(positions, settings.dropout, is_training)
+  biases = transformer_layer.get_biases(settings)
+  with hk.name_scope('embedding'):
+    tables = adaptive.get_tables(net.vocabulary)
+  x = adaptive.embed(net.vocabulary, tables, tokens).astype(dtype)
+  x = layers.drop(x, settings.dropout, is_training)
+  hidden = []
+  with layers.precision(dtype):
+    for i, before in enumerate(memory.hidden):
+      hidden.append(_push(before, x))
+      before = jax.lax.stop_gradient(before)
+      with hk.name_scope(f'layer_{i}'):
+        with hk.name_scope('attention'):
+          x = transformer_layer.attend(
+            settings, x, before, positions, biases, mask, is_training
+          )
+        with hk.name_scope('feed_forward'):
+          x = transformer_layer.feed_forward(settings, x, is_training)
+  x = layers.drop(x, settings.dropout, is_training)
+  length = jnp.minimum(memory.length + num_queries, memory_len)
+  with hk.name_scope('softmax'):
+    softmax = adaptive.Softmax(net.vocabulary, tables)
+  return x, Memory(tuple(hidden), length), softmax
 
 
 def _push(memory: jax.Array, x: jax.Array) -> jax.Array:

@@ -22,6 +22,7 @@ def make(**changes):
 
 VOCABULARIES = {
   'full': make(cutoffs=(), tie_projections=(False,)),
+  'equal': make(),
   'divided': make(div_val=2),
   'untied': make(
     div_val=2,
@@ -35,15 +36,17 @@ def functions(vocabulary):
 
   def run(method):
     def forward(*args):
-      embedding = adaptive.AdaptiveEmbedding(vocabulary)
-      softmax = adaptive.AdaptiveSoftmax(vocabulary, embedding)
-      return method(embedding, softmax, *args)
+      with hk.name_scope('embedding'):
+        tables = adaptive.get_tables(vocabulary)
+      with hk.name_scope('softmax'):
+        softmax = adaptive.Softmax(vocabulary, tables)
+      return method(tables, softmax, *args)
 
     return hk.without_apply_rng(hk.transform(forward))
 
   nll = run(lambda _, softmax, x, targets: softmax.nll(x, targets))
   log_probs = run(lambda _, softmax, x: softmax.log_probs(x))
-  embed = run(lambda embedding, _, tokens: embedding(tokens))
+  embed = run(lambda tables, _, x: adaptive.embed(vocabulary, tables, x))
   params = jax.eval_shape(
     nll.init, jax.random.key(0), jnp.zeros((1, D)), jnp.zeros(1, jnp.int32)
   )

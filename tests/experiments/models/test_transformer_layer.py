@@ -64,13 +64,13 @@ def slow(queries, keys, positions, biases, weights, mask):
 def test_attention_equals_the_formula_of_the_paper(same_length):
   keys, positions, biases, weights = arrays()
   mask = layer_lib.visible(jnp.array([1, M]), T, M, same_length)
-  params = {f'attention/{name}': {'w': w} for name, w in weights.items()}
-  params['attention/layer_norm'] = {'scale': jnp.ones(D), 'offset': jnp.ones(D)}
+  params = {name: {'w': w} for name, w in weights.items()}
+  params['layer_norm'] = {'scale': jnp.ones(D), 'offset': jnp.ones(D)}
   settings = layer_lib.Settings(H, C, 1, 0.5, 0.5)
 
   @hk.transform
   def attend(*arguments):
-    return layer_lib.Attention(settings, 'attention')(*arguments, False)
+    return layer_lib.attend(settings, *arguments, False)
 
   x = keys[:, M:]
   found = attend.apply(params, None, x, keys[:, :M], positions, biases, mask)
