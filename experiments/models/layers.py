@@ -23,42 +23,36 @@ Linear = sparsity.modules.Linear
 Conv2D = sparsity.modules.Conv2D
 
 
-class PatchConv2D(hk.Module):
-  """Convolution of stride 1, computed as one product with all patches.
+def patch_conv(
+  x: jax.Array,
+  channels: int,
+  kernel: int,
+  *,
+  padding: str,
+  w_init: hk.initializers.Initializer,
+  name: str,
+) -> jax.Array:
+  """Returns a convolution of stride 1, as one product with all patches.
 
   Same function and parameters as `Conv2D`. Inside a loop of steps, XLA's CPU
   compiler runs convolutions on one thread and without its fast kernels; small
   networks train several times faster this way, at the memory of one patch per
   pixel.
   """
-
-  def __init__(
-    self,
-    channels: int,
-    kernel: int,
-    *,
-    padding: str,
-    w_init: hk.initializers.Initializer,
-    name: str,
-  ):
-    super().__init__(name)
-    self._channels, self._kernel = channels, kernel
-    self._padding, self._w_init = padding, w_init
-
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Returns [B, H', W', channels] of images [B, H, W, C]."""
-    k, channels = self._kernel, self._channels
-    w = hk.get_parameter('w', (k, k, x.shape[-1], channels), init=self._w_init)
+  with hk.name_scope(name):
+    w = hk.get_parameter(
+      'w', (kernel, kernel, x.shape[-1], channels), init=w_init
+    )
     b = hk.get_parameter('b', (channels,), init=jnp.zeros)
-    if self._padding == 'SAME':
-      sides = ((k - 1) // 2, k // 2)
-      x = jnp.pad(x, ((0, 0), sides, sides, (0, 0)))
-    h, width = x.shape[1] - k + 1, x.shape[2] - k + 1
-    patches = [
-      x[:, i : i + h, j : j + width] for i in range(k) for j in range(k)
-    ]
-    y = sparsity.matmul(jnp.concatenate(patches, -1), w.reshape(-1, channels))
-    return y + jnp.broadcast_to(b, y.shape)
+  if padding == 'SAME':
+    sides = ((kernel - 1) // 2, kernel // 2)
+    x = jnp.pad(x, ((0, 0), sides, sides, (0, 0)))
+  h, width = (side - kernel + 1 for side in x.shape[1:3])
+  patches = [
+    x[:, i : i + h, j : j + width] for i in range(kernel) for j in range(kernel)
+  ]
+  y = sparsity.matmul(jnp.concatenate(patches, -1), w.reshape(-1, channels))
+  return y + jnp.broadcast_to(b, y.shape)
 
 
 def transform(
@@ -97,7 +91,7 @@ def precision(compute_dtype: str) -> Iterator[None]:
   dtype, full = jnp.dtype(compute_dtype), jnp.float32
   with contextlib.ExitStack() as stack:
     for modules, policy in (
-      ((Linear, Conv2D, PatchConv2D), jmp.Policy(full, dtype, dtype)),
+      ((Linear, Conv2D), jmp.Policy(full, dtype, dtype)),
       ((hk.BatchNorm, hk.LayerNorm), jmp.Policy(full, full, dtype)),
     ):
       for module in modules:

@@ -34,13 +34,6 @@ def replace(
   return state._replace(params=params, net_state=net_state)
 
 
-def train_all(params: Any) -> sparsity.ActiveSets:
-  """Returns sets in which every parameter is active and trained."""
-  return sparsity.ActiveSets(
-    *(jax.tree.map(lambda x: jnp.ones(x.shape, bool), params) for _ in range(2))
-  )
-
-
 class Strategy(NamedTuple):
   """How a network learns tasks one after another, each in some phases."""
 
@@ -49,7 +42,7 @@ class Strategy(NamedTuple):
   # (state, newly drawn parameters and statistics, task, phase) -> state, sets
   start: Callable[..., tuple[Any, sparsity.ActiveSets]] = lambda state, *_: (
     state,
-    train_all(state.params),
+    sparsity.state.everything(state.params),
   )
   # (state, feed, seed, task, phase) -> state, row of metrics or None
   finish: Callable[..., tuple[Any, dict | None]] = lambda *args: (args[0], None)
@@ -79,7 +72,7 @@ def alone() -> Strategy:
   return Strategy(
     start=lambda state, fresh, *_: (
       replace(state, fresh[0], statistics=fresh[1]),
-      train_all(fresh[0]),
+      sparsity.state.everything(fresh[0]),
     ),
     is_alone=True,
   )
@@ -145,11 +138,6 @@ class Anchor(NamedTuple):
   mean: Any  # m: arbitrary where P is 0
 
 
-def init_anchor(weights: Any) -> Anchor:
-  """Returns the anchor before the first task, whose penalty is 0."""
-  return Anchor(*(jax.tree.map(jnp.zeros_like, weights) for _ in range(2)))
-
-
 @jax.jit
 def add_task(anchor: Anchor, weights: Any, importance: Any) -> Anchor:
   """Returns the anchor with one more task of these weights and F."""
@@ -183,7 +171,9 @@ def _anchored(strength: float, importance: Callable[..., Any]) -> Strategy:
     return replace(state, state.params, memory=memory), None
 
   return Strategy(
-    init=lambda params, *_: init_anchor(params),
+    init=lambda params, *_: Anchor(
+      *(jax.tree.map(jnp.zeros_like, params) for _ in range(2))
+    ),
     finish=finish,
     penalty=lambda theta, memory: penalty(memory, theta, strength),
   )
