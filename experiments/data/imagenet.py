@@ -140,7 +140,7 @@ def _train(
 ) -> Iterator[dataset.Examples]:
   rows = grain.MapDataset.range(split.num).seed(seed).shuffle()
   rows = rows.repeat(_NUM_EPOCHS)
-  rows = rows.random_map(functools.partial(_train_row, split))
+  rows = rows.random_map(functools.partial(_make_row, split))
   batches = _batches(rows, batch_size, **process)[first_step:]
   return _read(batches, split, num_workers, bad, is_training=True)
 
@@ -151,7 +151,7 @@ def _evaluate(
   chosen = splits[split]
   num_padded = -(-chosen.num // batch_size) * batch_size
   rows = grain.MapDataset.range(num_padded)
-  rows = rows.map(functools.partial(_evaluation_row, chosen))
+  rows = rows.map(functools.partial(_make_row, chosen))
   batches = _batches(rows, batch_size, **process)
   num_workers = min(num_workers, len(batches))  # others would be idle
   return _read(batches, chosen, num_workers, bad, is_training=False)
@@ -212,30 +212,20 @@ def _exit_with_parent() -> None:
   os._exit(1)
 
 
-def _train_row(split: Split, index: int, rng: np.random.Generator) -> Row:
-  """Returns a random view of a record, or of the next that decodes."""
-  view = functools.partial(
-    images.train_view, rng=rng, image_size=split.image_size
-  )
-  row = _make_row(split, index, view, split.num)
-  if not row.weight:
-    raise dataset.DataError(
-      f'expected records that decode in the split {split.source.split!r}, got '
-      f'none among {split.num}'
-    )
-  return row
+def _make_row(
+  split: Split, index: int, rng: np.random.Generator | None = None
+) -> Row:
+  """Returns a random view of a record or of the next that decodes, with `rng`.
 
-
-def _evaluation_row(split: Split, index: int) -> Row:
-  """Returns the center of a record; weight 0 if skipped or past the end."""
-  view = functools.partial(
-    images.evaluation_view, image_size=split.image_size, resize=split.resize
-  )
-  return _make_row(split, index, view, 1 if index < split.num else 0)
-
-
-def _make_row(split: Split, index: int, view, num_attempts: int) -> Row:
-  """Returns the first record from `index` that decodes; else weight 0."""
+  Otherwise the center, with weight 0 if it is skipped or past the end.
+  """
+  if rng is None:
+    size = {'image_size': split.image_size, 'resize': split.resize}
+    view = functools.partial(images.evaluation_view, **size)
+    num_attempts = int(index < split.num)
+  else:
+    size = {'image_size': split.image_size, 'rng': rng}
+    view, num_attempts = functools.partial(images.train_view, **size), split.num
   skipped = []
   for attempt in range(num_attempts):
     at = split.first + (index + attempt) % split.num
@@ -248,8 +238,13 @@ def _make_row(split: Split, index: int, view, num_attempts: int) -> Row:
       skipped.append(at)
     else:
       return Row(image, label, 1.0, tuple(skipped))
-  size = split.image_size
-  return Row(np.zeros((size, size, 3), np.uint8), 0, 0.0, tuple(skipped))
+  if rng is not None:
+    raise dataset.DataError(
+      f'expected records that decode in the split {split.source.split!r} of '
+      f'{split.source.dataset_info.data_dir}, got none among {split.num}'
+    )
+  image = np.zeros((split.image_size, split.image_size, 3), np.uint8)
+  return Row(image, 0, 0.0, tuple(skipped))
 
 
 def _stack(rows: Sequence[Row]) -> tuple[dataset.Examples, np.ndarray, tuple]:
