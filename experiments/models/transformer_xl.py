@@ -132,8 +132,9 @@ def transformer_xl(
     nll = softmax.nll(x, jnp.asarray(targets).reshape(-1))
     return jnp.reshape(nll, targets.shape), memory
 
+  @hk.without_apply_rng
   @hk.transform
-  def predicted(tokens, memory):
+  def predicted(memory, tokens):
     with hk.name_scope('transformer_xl'):
       x, memory, softmax = _hidden(net, tokens, memory, False)
     return softmax.log_probs(x[:, -1]), memory
@@ -148,9 +149,7 @@ def transformer_xl(
     apply=lambda params, memory, key, tokens, targets, is_training: (
       applied.apply(params, key, tokens, targets, memory, is_training)
     ),
-    predict=lambda params, memory, tokens: predicted.apply(
-      params, None, tokens, memory
-    ),
+    predict=predicted.apply,
   )
 
 

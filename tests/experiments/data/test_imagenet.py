@@ -274,5 +274,5 @@ def test_records_none_of_which_decodes_are_an_error(tmp_path):
     tmp_path, num_train=3, num_validation=3, example=example
   )
   stream = open_stream(tmp_path, on_bad_record='skip')
-  with pytest.raises(ValueError, match="split 'train' of .*, got none among 3"):
+  with pytest.raises(ValueError, match=r"'train' of .*, got none among 3"):
     take(stream, 1, batch_size=1)
