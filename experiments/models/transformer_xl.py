@@ -113,11 +113,10 @@ def transformer_xl(
   settings = transformer_layer.Settings(
     num_heads, d_head, d_inner, dropout, attention_dropout
   )
-  _check(settings, num_layers, d_model, clamp_len, compute_dtype)
-  adaptive.check(vocabulary)
-  net = _Net(
-    vocabulary, settings, clamp_len, same_length, jnp.dtype(compute_dtype)
-  )
+  layers.check_dtype(compute_dtype)
+  dtype = jnp.dtype(compute_dtype)
+  net = _Net(vocabulary, settings, clamp_len, same_length, dtype)
+  _check(net, num_layers)
 
   def empty(batch_size: int, memory_len: int) -> Memory:
     shape = (batch_size, memory_len, d_model)
@@ -200,15 +199,11 @@ def _push(memory: jax.Array, x: jax.Array) -> jax.Array:
   return jax.lax.stop_gradient(both[:, x.shape[1] :])
 
 
-def _check(
-  settings: transformer_layer.Settings,
-  num_layers: int,
-  d_model: int,
-  clamp_len: int | None,
-  compute_dtype: str,
-) -> None:
+def _check(net: _Net, num_layers: int) -> None:
   """Raises ValueError if a size or rate is out of range."""
-  sizes = {'num_layers': num_layers, 'd_model': d_model, **settings._asdict()}
+  d_model = net.vocabulary.d_model
+  sizes = {'num_layers': num_layers, 'd_model': d_model}
+  sizes |= net.settings._asdict()
   for name in ('num_layers', 'd_model', 'num_heads', 'd_head', 'd_inner'):
     build.check_range(1, math.inf, **{name: sizes[name]})
   if d_model % 2:
@@ -218,6 +213,6 @@ def _check(
     )
   for name in ('dropout', 'attention_dropout'):
     build.check_range(0, 1, **{name: sizes[name]})
-  if clamp_len is not None:
-    build.check_range(1, math.inf, clamp_len=clamp_len)
-  layers.check_dtype(compute_dtype)
+  if net.clamp_len is not None:
+    build.check_range(1, math.inf, clamp_len=net.clamp_len)
+  adaptive.check(net.vocabulary)
