@@ -66,7 +66,6 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     schedule=dict(name='constant', warmup_steps=0),
     momentum=0.0,
   )
-  config.loss = dict(label_smoothing=0.0)
   config.train = sections.train(
     batch_size=60,
     eval_batch_size=1_000,

@@ -46,9 +46,12 @@ def _start_from(task: base.Task, path: str) -> base.Task:
 
   @functools.cache
   def read() -> export.Network:
+    where = pathlib.Path(path)
     try:
-      network = _read(path)
-      _check_same_shapes(task.params, network.weights)
+      network = export.extract(where) if where.is_dir() else export.load(where)
+      shapes = _shapes(network.weights), _shapes(task.params)
+      if lines := build.differences(*shapes):
+        raise ValueError('\n  '.join(['weights that do not fit:', *lines]))
     except ValueError as error:
       raise ValueError(f'config.init_from: {error}') from error
     return network
@@ -72,17 +75,6 @@ def _start_from(task: base.Task, path: str) -> base.Task:
 
   stages = (first._replace(begin=begin), *task.stages[1:])
   return task._replace(stages=stages, check_data=check_data)
-
-
-def _read(path: str) -> export.Network:
-  where = pathlib.Path(path)
-  return export.extract(where) if where.is_dir() else export.load(where)
-
-
-def _check_same_shapes(params: Any, weights: Any) -> None:
-  """Raises ValueError unless both have the same layers; names the others."""
-  if lines := build.differences(_shapes(weights), _shapes(params)):
-    raise ValueError('\n  '.join(['weights that do not fit:', *lines]))
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -111,18 +111,6 @@ def means(sums: step_lib.Metrics) -> step_lib.Metrics:
   return {name: sums[name] / sums['count'] for name in ('loss', 'accuracy')}
 
 
-def indexed_batch(inputs: Any, i: jax.Array) -> Batch:
-  """Returns batch `i` of a chunk of `array_feed`."""
-  indices, examples = inputs
-  return jax.tree.map(lambda x: x[indices[i]], examples)
-
-
-def streamed_batch(inputs: Any, i: jax.Array) -> Batch:
-  """Returns the one batch of a chunk of `stream_feed`."""
-  del i
-  return inputs
-
-
 def array_feed(
   network: hk.TransformedWithState,
   arrays: dataset.Arrays,
@@ -207,10 +195,15 @@ def stream_feed(
   return Feed(batches, evaluate, lambda: {'quarantined': stream.skipped()})
 
 
+def _indexed_batch(inputs: Any, i: jax.Array) -> Batch:
+  indices, examples = inputs
+  return jax.tree.map(lambda x: x[indices[i]], examples)
+
+
 # The feed, and the batch of a step; by `dataset.Source.is_stream`.
 FEEDS = {
-  False: (array_feed, indexed_batch),
-  True: (stream_feed, streamed_batch),
+  False: (array_feed, _indexed_batch),
+  True: (stream_feed, lambda inputs, i: inputs),
 }
 
 

@@ -55,10 +55,7 @@ def make_levels(
       f'lowest={lowest}, highest={highest}'
     )
   build.check_range(0, math.inf, num_levels=num_levels)
-  if not 0 < output_factor < math.inf:
-    raise ValueError(
-      f'expected a finite output_factor over 0, got {output_factor}'
-    )
+  build.check_range(0, math.inf, output_factor=output_factor)
   sizes = {
     path: math.prod(x.shape)
     for path, x in select.selected_paths(params, sparsity.is_weight).items()
