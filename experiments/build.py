@@ -74,6 +74,13 @@ def check_least(name: str, least: int, **values: int | None) -> None:
       raise ValueError(f'{name}.{key}: expected >= {least}, got {value}')
 
 
+def check_range(low: float, high: float, **values: float) -> None:
+  """Raises ValueError unless each value is in [low, high)."""
+  for key, value in values.items():
+    if not low <= value < high:
+      raise ValueError(f'expected {key} in [{low:g}, {high:g}), got {value}')
+
+
 def differences(there: Mapping, now: Mapping) -> list[str]:
   """Returns a line for each value that differs between two nested dicts.
 
@@ -99,13 +106,14 @@ def _call(constructor, section, name, label, more):
   parameters = inspect.signature(constructor, eval_str=True).parameters
   is_open = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
   known = {k: p for k, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
-  keys = f'(keys of {label}: {_join(k for k in known if k not in more)})'
+  own = [key for key in known if key not in more]
+  keys = f'(keys of {label}: {_join(own)})'
   given = {**section, **more}
   for key in section:
     if key in more:
       raise ValueError(f'{name}: unexpected key {key!r}, the program sets it')
     if key not in known and not is_open:
-      hint = did_you_mean(key, known)
+      hint = did_you_mean(key, own)
       raise ValueError(f'{name}: unknown key {key!r}{hint} {keys}')
   for key, parameter in known.items():
     if key not in given and parameter.default is parameter.empty:

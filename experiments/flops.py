@@ -19,8 +19,6 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from experiments import build
-from experiments import methods
 from experiments import rundir
 from experiments.sweep import plan
 from experiments.tasks import pruning
@@ -151,8 +149,6 @@ def densities(
   options = {name: section[name] for name in names if name in section}
   if 'density' in section:
     options['forward_density'] = section['density']
-  if 'pattern' in section:
-    options['pattern'] = build.build(methods.PATTERNS, section['pattern'])
   counts = sparsity.make_counts(select=select, **options)(params)
   return _shares(counts.forward, counts), _shares(counts.backward, counts)
 
@@ -180,8 +176,8 @@ def _train(network, section, num_steps, forward, backward) -> float:
     case 'rigl':
       every = section['refresh_every']
       return flops.train_rigl(network, forward, refresh_every=every)
-    case 'snip':  # scores: gradients of the dense network
-      scores = section['num_batches'] * flops.train(network)
+    case 'snip':  # scores: a gradient of the dense network
+      scores = flops.train(network)
       return flops.train(network, forward) + scores / num_steps
     case 'magnitude':
       unpruned = min(1.0, section['at'] / num_steps)

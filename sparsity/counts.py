@@ -105,9 +105,10 @@ def make_counts(
     if scope == 'global':
       return _global_counts(sizes, forward_density, backward_density)
     full = _matching(dense, shapes)
-    densities = distribution(shapes, forward_density, dense=full)
-    forward = _kept(densities, sizes)
-    backward = _kept(distribution(shapes, backward_density, dense=full), sizes)
+    given = forward_density, backward_density
+    densities, backward = (distribution(shapes, x, dense=full) for x in given)
+    forward = _kept(densities, sizes, forward_density)
+    backward = _kept(backward, sizes, backward_density)
     sparse = {path: n for path, n in sizes.items() if forward[path] < n}
     found = Counts(
       sparse,
@@ -117,7 +118,7 @@ def make_counts(
       densities,
       layout,
     )
-    return _in_units(pattern, found, shapes)
+    return _in_units(pattern, found, shapes, given)
 
   return counts
 
@@ -189,7 +190,13 @@ def _fitting(pattern, shapes: distributions.Shapes) -> distributions.Shapes:
   return {path: shape for path, shape in shapes.items() if path not in misfits}
 
 
-def _kept(densities, sizes):
+def _kept(densities, sizes, given):
+  for path, density in densities.items():
+    if not 0 < density <= 1:
+      raise ValueError(
+        f'expected a density of {path} in (0, 1], got {density}, which the '
+        f'distribution makes of a density {given} of all layers'
+      )
   return {
     path: topk.num_kept(density, sizes[path])
     for path, density in densities.items()
@@ -205,26 +212,29 @@ def _global_counts(sizes, forward_density, backward_density) -> Counts:
   return Counts(sparse, forward, backward, 'global', densities)
 
 
-def _in_units(pattern, counts: Counts, shapes) -> Counts:
+def _in_units(pattern, counts: Counts, shapes, given) -> Counts:
   """Returns counts of entries as counts of units of the pattern."""
   sizes = {}
 
-  def units(path, num_entries):
+  def units(path, num_entries, total):
     own = patterns.of_layer(pattern, shapes[path])
     sizes[path] = own.num_units(shapes[path])
     density = num_entries / counts.sizes[path]
     if density > own.most:
       raise ValueError(
         f'expected densities up to {own.most:g} for the pattern {own.name}, '
-        f'got {density:.4g} for {path} {shapes[path]}'
+        f'got {density:.4g} for {path} {shapes[path]}, its share of a density '
+        f'{total} of all layers'
       )
     if sizes[path] == counts.sizes[path]:
       return num_entries
     return topk.num_kept(density, sizes[path])
 
   forward, backward = (
-    {path: units(path, k) for path, k in kept.items()}
-    for kept in (counts.forward, counts.backward)
+    {path: units(path, k, total) for path, k in kept.items()}
+    for kept, total in zip(
+      (counts.forward, counts.backward), given, strict=True
+    )
   )
   return counts._replace(sizes=sizes, forward=forward, backward=backward)
 

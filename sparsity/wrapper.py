@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from sparsity import counts as counts_lib
+from sparsity import distributions
 from sparsity import schedules
 from sparsity import select
 from sparsity import state as state_lib
@@ -69,6 +70,7 @@ def sparsify(
     if counts.sizes:
       weights = select.pick(params, counts.sizes)
       chosen = rule.init(weights, counts, make_key(0))
+      distributions.warn_of_empty(chosen.forward)
       sets = ActiveSets(*map(select.put, sets, chosen))
     return SparseState(jnp.zeros([], jnp.int32), sets, inner.init(params))
 

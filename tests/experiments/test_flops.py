@@ -99,11 +99,6 @@ PARAMS = {
   ('name', 'changes', 'expected'),
   [
     ('magnitude', {'scope': 'global'}, {'a/w': 8 / 32, 'b/w': 8 / 32}),
-    (
-      'magnitude',
-      {'pattern': {'name': 'channels', 'otherwise': 'error'}},
-      {'a/w': 1 / 4, 'b/w': 1 / 5},
-    ),
     ('set', {'exclude': ('a/w',)}, {'b/w': 0.25}),
   ],
 )
