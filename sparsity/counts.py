@@ -108,16 +108,14 @@ def make_counts(
     densities = distribution(shapes, forward_density, dense=full)
     forward = _kept(densities, sizes)
     backward = _kept(distribution(shapes, backward_density, dense=full), sizes)
-    sparse = {path: n for path, n in sizes.items() if forward[path] < n}
-    found = Counts(
-      sparse,
+    sparse = [path for path, n in sizes.items() if forward[path] < n]
+    sizes, forward, backward = _in_units(
+      pattern,
+      {path: shapes[path] for path in sparse},
       {path: forward[path] for path in sparse},
       {path: max(forward[path], backward[path]) for path in sparse},
-      scope,
-      densities,
-      layout,
     )
-    return _in_units(pattern, found, shapes)
+    return Counts(sizes, forward, backward, scope, densities, layout)
 
   return counts
 
@@ -205,28 +203,26 @@ def _global_counts(sizes, forward_density, backward_density) -> Counts:
   return Counts(sparse, forward, backward, 'global', densities)
 
 
-def _in_units(pattern, counts: Counts, shapes) -> Counts:
-  """Returns counts of entries as counts of units of the pattern."""
+def _in_units(pattern, shapes, *counts):
+  """Returns sizes and counts in units of the pattern, given in entries."""
   sizes = {}
 
   def units(path, num_entries):
     own = patterns.of_layer(pattern, shapes[path])
     sizes[path] = own.num_units(shapes[path])
-    density = num_entries / counts.sizes[path]
+    num_all = math.prod(shapes[path])
+    density = num_entries / num_all
     if density > own.most:
       raise ValueError(
         f'expected densities up to {own.most:g} for the pattern {own.name}, '
         f'got {density:.4g} for {path} {shapes[path]}'
       )
-    if sizes[path] == counts.sizes[path]:
+    if sizes[path] == num_all:
       return num_entries
     return topk.num_kept(density, sizes[path])
 
-  forward, backward = (
-    {path: units(path, k) for path, k in kept.items()}
-    for kept in (counts.forward, counts.backward)
-  )
-  return counts._replace(sizes=sizes, forward=forward, backward=backward)
+  kept = [{path: units(path, k) for path, k in x.items()} for x in counts]
+  return sizes, *kept
 
 
 def _matching(expressions: Sequence[str], paths) -> list[str]:

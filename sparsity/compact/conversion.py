@@ -24,7 +24,8 @@ HostParams = dict[str, np.ndarray]
 class CompactState(NamedTuple):
   """State of a sparse optimizer over compact parameters."""
 
-  count: jax.Array  # int32 [], number of updates
+  # int32 []: number of updates; hides a method of tuples.
+  count: jax.Array  # type: ignore[assignment]
   entries: dict[str, weights_lib.Entries]  # of the sparse layers, by path
   inner: optax.OptState  # of the wrapped optimizer, over [1, ..., 1, k_B]
 

@@ -167,10 +167,10 @@ def compile_inference(
   """
   if masks is None:
     masks = jax.tree.map(lambda x: np.asarray(x) != 0, weights)
-  if jax.tree.structure(masks) != jax.tree.structure(weights):
+  structures: Any = [jax.tree.structure(tree) for tree in (weights, masks)]
+  if structures[0] != structures[1]:
     raise ValueError(
-      f'expected masks like the weights, {jax.tree.structure(weights)}, got '
-      f'{jax.tree.structure(masks)}'
+      'expected masks like the weights, {}, got {}'.format(*structures)
     )
   chosen = select_lib.selected_paths(weights, select)
   active = {
@@ -187,7 +187,7 @@ def compile_inference(
   # Committed to a CPU device, so that calls run there.
   packed = jax.device_put(packed, jax.local_devices(backend='cpu')[0])
 
-  predict = functools.partial(jax.jit(apply), packed)
+  predict: Any = functools.partial(jax.jit(apply), packed)
   predict.weights = packed
   return predict
 

@@ -90,7 +90,9 @@ def compile_library(path: pathlib.Path = LIBRARY) -> pathlib.Path:
   compiler, include = find_compiler(), find_headers()
   define = f'-DSPARSITY_SOURCES="{fingerprint()}"'
   isas = ISAS if platform.machine().lower() in X86 else ('kPortable',)
-  files = {file.stem: (file, ()) for file in NATIVE.glob('*.cc')}
+  files: dict[str, tuple[pathlib.Path, tuple[str, ...]]] = {
+    file.stem: (file, ()) for file in NATIVE.glob('*.cc')
+  }
   source, _ = files.pop('isa')
   for isa in isas:
     files[isa] = source, (*ISAS[isa], f'-DSPARSITY_ISA={isa}')
