@@ -202,11 +202,14 @@ def _in_tree(select: Predicate, tree: Any) -> Predicate:
   if isinstance(select, _Combined):
     parts = tuple(_in_tree(p, tree) for p in select.predicates)
     return dataclasses.replace(select, predicates=parts)
-  if select is is_weight and not any(
-    name in NAMES for _, name, _ in named_leaves(tree)
-  ):
+  if select is is_weight and not has_names(tree):
     return _is_weight_by_shape
   return select
+
+
+def has_names(tree: Any) -> bool:
+  """Returns whether `is_weight` tells the weights of a tree by name."""
+  return any(name in NAMES for _, name, _ in named_leaves(tree))
 
 
 def _is_weight_by_shape(module_name: str, name: str, value: Any) -> bool:

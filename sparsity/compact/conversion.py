@@ -179,6 +179,13 @@ def _shrink(method, params, counts, sets: state_lib.ActiveSets):
       'in compact storage each layer keeps its number of entries; use masked '
       'storage'
     )
+  unnamed = [path for path in sets.forward if path]  # '': a bare array
+  if unnamed and not select.has_names(params):
+    raise ValueError(
+      f'expected weights named {", ".join(select.NAMES)} for compact storage, '
+      f'got {", ".join(unnamed)}: by its shape a compact weight would be taken '
+      "for a bias, with alpha 1; name them, as in {'layer': {'w': ...}}"
+    )
   entries = {}
   for path, forward in sets.forward.items():
     backward, numbers = sets.backward[path], None
