@@ -7,10 +7,6 @@ threads of `kernels.host` if they are built. All agree bit for bit.
 Shapes: in, out: the weight's two axes as a matrix; k_A, k_B: entries of A, B.
 """
 
-import functools
-import math
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -19,7 +15,6 @@ from sparsity.kernels import host
 from sparsity.kernels.structure import Array
 from sparsity.kernels.structure import is_traced
 from sparsity.kernels.structure import matrix_shape
-from sparsity.kernels.structure import on_cpu
 from sparsity.kernels.structure import to_numpy
 
 
@@ -91,20 +86,9 @@ def origins(
   """
   if not is_traced((old, new)) and host.is_available():
     return host.origins(old, new, shape[0])
-  return _origins(old, new, shape=shape)
-
-
-@on_cpu
-@functools.partial(jax.jit, static_argnames='shape')
-def _origins(old, new, *, shape):
-  # Output-major like the entries, so that memory is accessed in order.
-  before, after = (
-    kernels.outputs_of(s, shape) * np.int32(shape[0]) + s.columns
-    for s in (old, new)
-  )
-  empty = jnp.full(math.prod(shape), -1, jnp.int32)
-  index = jnp.arange(before.shape[0], dtype=jnp.int32)
-  return take(put(empty, before, index), after)
+  before, after = (places(s, shape) for s in (old, new))
+  index = np.arange(before.size, dtype=np.int32)
+  return take(put(np.full(shape, -1, np.int32), before, index), after)
 
 
 def move(x: Array, origin: Array, fresh: Array) -> Array:

@@ -52,17 +52,12 @@ def run_search(params, accuracy_of_share, *, gamma=0.9, **options):
   return packnet.search(evaluate, params, state, gamma=gamma, **options), seen
 
 
-@pytest.mark.parametrize('method', ['linear', 'bisection'])
 @pytest.mark.parametrize('num_passing', [0, 2, 4])
-def test_search_finds_the_lowest_density_with_enough_accuracy(
-  method, num_passing
-):
+def test_search_finds_the_lowest_density_with_enough_accuracy(num_passing):
   params = packing.draw(3)
   # Entries kept at the four densities: 77, 38, 19, 10 of 96.
   least = (96, 77, 38, 19, 10)[num_passing] / 96
-  found, seen = run_search(
-    params, lambda share: 0.8 if share >= least else 0.7, method=method
-  )
+  found, seen = run_search(params, lambda share: 0.8 if share >= least else 0.7)
   density = (1.0, *DENSITIES)[num_passing]
   assert found.density == density
   assert found.accuracy == found.full_accuracy == 0.8
@@ -71,11 +66,7 @@ def test_search_finds_the_lowest_density_with_enough_accuracy(
     expected = oracles.largest(weights, round(density * weights.size))
     np.testing.assert_array_equal(mask, expected)
   packing.assert_same_bits(seen[0], params)  # first with all weights
-  assert len(found.tried) == len(seen) - 1
-  if method == 'linear':
-    assert len(found.tried) == min(num_passing + 1, 4)
-  else:
-    assert len(found.tried) <= 3
+  assert len(found.tried) == len(seen) - 1 == min(num_passing + 1, 4)
 
 
 def test_every_density_is_tried_with_its_largest_weights_and_all_else():
@@ -116,7 +107,6 @@ def test_further_densities_and_searches_do_not_recompile(caplog, monkeypatch):
     ({'gamma': 1.1}, r'gamma in \[0, 1\], got 1.1'),
     ({'densities': (0.1, 0.5)}, 'decreasing densities'),
     ({'densities': (1.5, 0.5)}, r'densities in \(0, 1\]'),
-    ({'method': 'random'}, "'linear' or 'bisection'"),
     ({'accuracy': float('nan')}, 'accuracy, finite and not negative'),
   ],
 )
