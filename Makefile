@@ -83,7 +83,6 @@ bench: setup
 	$(RUN) -m benchmarks.topk --record=$(SPEED)
 	$(RUN) -m benchmarks.step --record=$(SPEED)
 	$(RUN) -m benchmarks.masked --record=$(SPEED)
-	$(RUN) -m benchmarks.kernels --record=$(SPEED)
 	$(RUN) -m benchmarks.compact --kernels=native --record=$(SPEED)
 	-SPARSITY_ISA=avx2 $(RUN) -m benchmarks.compact --kernels=native --only=mlp --record=$(SPEED)
 	$(RUN) -m benchmarks.storage --record=$(SPEED)

@@ -28,8 +28,6 @@ NOTES = {
   'pruned weights.',
   'input': 'Images per CPU second from array_record files to normalized '
   'batches; the ratio is to decoding alone.',
-  'kernels': 'Products of single layers against dense ones of XLA: `y` '
-  'forward, `dx` gradient of inputs, `dW` gradient of weights.',
   'language': 'Transformer-XL, 6 layers of width 256: tokens per second, and '
   'Top-KAST against dense.',
   'masked': 'Forward product and gradient of inputs, skipping masked weights '

@@ -107,7 +107,7 @@ PARAMS = {
     ('magnitude', {'scope': 'global'}, {'a/w': 8 / 32, 'b/w': 8 / 32}, None),
     (
       'magnitude',
-      {'pattern': {'name': 'channels', 'otherwise': 'error'}},
+      {'pattern': {'name': 'channels'}},
       {'a/w': 1 / 4, 'b/w': 1 / 5},
       None,
     ),

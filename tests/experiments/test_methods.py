@@ -143,7 +143,7 @@ def begin(method):
 
 
 def test_a_pattern_is_a_section_of_its_own():
-  pattern = {'name': 'n_of_m', 'n': 1, 'm': 2, 'otherwise': 'error'}
+  pattern = {'name': 'n_of_m', 'n': 1, 'm': 2}
   _, opt_state, _ = begin(make('set', pattern=pattern, density=0.5))
   masks = sparsity.active_sets(opt_state).forward
   for layer, shape in (('linear_0', (3, 2, 10)), ('linear_1', (5, 2, 3))):
