@@ -121,6 +121,7 @@ def test_picked_leaves_can_be_put_back():
     ('tokens(Embedding)', False),
     ('TokenEmbed_0', False),
     ('norm_mlp/Dense_0', True),
+    ('norm(Block)/0(Linear)', True),
     ('normal', True),
     ('normalizer', True),
     ('embedder', True),

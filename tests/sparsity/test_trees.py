@@ -204,6 +204,8 @@ def test_a_table_says_why_a_parameter_is_left_out():
     'not floating-point',
     'named like a bias, scale or embedding',
   ]
+  both = sparsity.all_of(sparsity.is_any, sparsity.is_weight)
+  assert sparsity.describe(tree, both) == sparsity.describe(tree)
   is_conv = sparsity.all_of(sparsity.is_weight, sparsity.matching('Conv'))
   assert 'left out by the predicate' in sparsity.describe(
     {'linear': {'w': jnp.ones((2, 2))}}, is_conv
