@@ -65,13 +65,7 @@ def test_search_finds_the_lowest_density_with_enough_accuracy(num_passing):
     np.testing.assert_array_equal(mask, expected)
   packing.assert_same_bits(seen[0], params)  # first with all weights
   assert len(found.tried) == len(seen) - 1 == min(num_passing + 1, 4)
-
-
-def test_every_density_is_tried_with_its_largest_weights_and_all_else():
-  params = packing.rounded(4)
-  found, seen = run_search(params, lambda share: share, gamma=0.0)
-  assert [density for density, _ in found.tried] == list(DENSITIES)
-  for density, tried in zip(DENSITIES, seen[1:], strict=True):
+  for (density, _), tried in zip(found.tried, seen[1:], strict=True):
     for module in ('hidden', 'hidden_1'):
       weights = np.asarray(params[module]['w'])
       mask = oracles.largest(weights, round(density * weights.size))

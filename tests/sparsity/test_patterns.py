@@ -186,15 +186,6 @@ def test_a_dense_layer_need_not_fit():
   np.testing.assert_array_equal(groups(masks['even'], 4).sum(1), 2)
 
 
-def test_the_density_is_of_units():
-  masks = prune(patterns.channels(), density=0.25)
-  assert [masks[layer].sum() for layer in ('odd', 'even')] == [5, 8]
-  masks = prune(patterns.block(4, 4), density=0.5)
-  # One of two blocks is kept: 4 x 4 or 1 x 4.
-  assert masks['odd'].sum() in (4, 16)
-  assert masks['even'].sum() == 16
-
-
 @pytest.mark.parametrize(
   ('make', 'message'),
   [

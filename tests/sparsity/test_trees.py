@@ -287,8 +287,3 @@ def test_growth_within_a_pattern_does_not_depend_on_the_layout(pattern):
     pattern, {'weight': -swapped}, {'weight': 2}, given={'weight': taken}
   )['weight']
   np.testing.assert_array_equal(jnp.moveaxis(found, (1, 0), (-2, -1)), expected)
-
-
-def test_an_unknown_layout_is_an_error():
-  with pytest.raises(ValueError, match=r"layout out of .* got 'oihw'"):
-    sparsity.make_counts(forward_density=0.1, layout='oihw')
