@@ -77,13 +77,7 @@ def write_back(
 def origins(
   old: kernels.Structure, new: kernels.Structure, shape: tuple[int, int]
 ) -> Array:
-  """Returns int32 [k_B]: index of each new entry among the old ones, or -1.
-
-  Args:
-    old: the structure before the refresh.
-    new: the structure after it.
-    shape: (in, out) of the dense weight.
-  """
+  """Returns int32 [k_B]: index of each new entry among the old ones, or -1."""
   if not is_traced((old, new)) and host.is_available():
     return host.origins(old, new, shape[0])
   before, after = (places(s, shape) for s in (old, new))
@@ -92,11 +86,7 @@ def origins(
 
 
 def move(x: Array, origin: Array, fresh: Array) -> Array:
-  """Returns x[origin], or `fresh` where an entry has no origin.
-
-  Shapes:
-    x, origin, fresh: [k_B].
-  """
+  """Returns x[origin] [k_B], or `fresh` where an entry has no origin."""
   if _is_native(x, origin, fresh):
     return host.move(x, origin, fresh)
   x, origin, fresh = to_numpy((x, origin, fresh))

@@ -198,17 +198,7 @@ def make_entries(
   backward: jax.Array,
   counts: tuple[int, int] | None = None,
 ) -> weights_lib.Entries:
-  """Returns the entries of two masks of a weight's shape.
-
-  Args:
-    name: path of the layer, for error messages.
-    forward: mask of A; may be traced.
-    backward: mask of B; may be traced.
-    counts: their numbers of entries, as in `kernels.from_masks`.
-
-  Raises:
-    ValueError: If compact storage cannot hold the weight; names it.
-  """
+  """Returns the entries of two masks, as in `kernels.from_masks`."""
   shape = tuple(forward.shape)
   if len(shape) not in (2, 4):
     raise ValueError(

@@ -78,12 +78,7 @@ def on_cpu(fn: Any) -> Any:
 
 
 def strip_size(shape: Sequence[int], num_forward: int) -> int:
-  """Returns the number of inputs (outputs if transposed) of a strip.
-
-  Example:
-    >>> strip_size((1000, 1000), 100_000), strip_size((1000, 1000), 25_000)
-    (128, 512)
-  """
+  """Returns the number of inputs (outputs if transposed) of a strip."""
   size = BLOCK
   while (
     size < LONGEST_STRIP
@@ -94,12 +89,7 @@ def strip_size(shape: Sequence[int], num_forward: int) -> int:
 
 
 def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
-  """Returns a weight's shape as a matrix: (all axes but the last, outputs).
-
-  Example:
-    >>> matrix_shape((3, 3, 16, 32))
-    (144, 32)
-  """
+  """Returns a weight's shape as a matrix: (all axes but the last, outputs)."""
   return math.prod(shape[:-1]), shape[-1]
 
 
