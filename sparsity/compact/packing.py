@@ -31,13 +31,9 @@ def pack(weights: Any, forward: Any, backward: Any | None = None) -> Any:
     (2, 2)
 
   Args:
-    weights: a tree of dense arrays.
     forward: A, a tree of boolean masks like `weights`, such as
       `sparsity.active_sets(state).forward`.
     backward: B, likewise; None: the same as A.
-
-  Returns:
-    A tree like `weights`; arrays with full masks are returned as they are.
 
   Raises:
     ValueError: If A is not a subset of B, a weight is neither a matrix nor a 2D
@@ -89,11 +85,6 @@ def check_model(apply: Callable[..., Any], weights: Any, *args: Any) -> None:
     Traceback (most recent call last):
     ...
     ValueError: expected layers of sparsity.modules, ... got others for w: ...
-
-  Args:
-    apply: function of weights and further arguments.
-    weights: a tree that may contain `CompactWeights`.
-    *args: arrays or their shapes.
 
   Raises:
     ValueError: If layers do not take compact weights; names them all.
@@ -150,12 +141,9 @@ def compile_inference(
 
   Args:
     apply: pure function of weights and inputs.
-    weights: a tree of arrays; pruned entries need not be zero if masks are
-      given.
     masks: a tree of boolean masks like `weights`, such as
       `sparsity.active_sets(state).forward`; None: where weights are nonzero.
     max_density: denser layers stay dense.
-    select: predicate of the layers that may be compact.
 
   Returns:
     A function of the inputs alone, whose attribute `weights` holds the packed
