@@ -2,7 +2,7 @@
 # make demo-text   trains a language model and samples from it
 # make test        runs the tests; make test-all adds the nightly ones
 # make test-library runs those of sparsity, powerprop and topkast
-# make lint        checks style; make format fixes it
+# make lint        checks style and types; make format fixes style
 # make docs        builds the site into docs/_build/html
 # make bench       measures speed and writes docs/benchmarks.md; more than an hour
 # make paper-mnist trains the MNIST tables of docs/results.md again

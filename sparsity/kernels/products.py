@@ -189,10 +189,6 @@ def _dispatch(product, arrays, options, shape, is_dense=False):
 
 def _check_weight(active, shape, values=None):
   """Raises unless structure or mask, and values, match [kh, kw, in, out]."""
-  if len(shape) != 4:
-    raise ValueError(
-      f'expected the shape (kh, kw, channels in, channels out), got {shape}'
-    )
   if values is not None:
     _check_float('values', values)
   if not isinstance(active, Structure):

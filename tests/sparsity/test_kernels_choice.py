@@ -106,7 +106,6 @@ WRONG = [
   ('conv', (IMAGE, VALUES), {'shape': (1, 1, 3, 4)}, 'cells int32'),
   ('conv', (IMAGE, ones(4)), {}, 'values of shape'),
   ('conv', (ones(1, 2, 2, 6), VALUES), {}, 'masked weights for feature'),
-  ('conv', (IMAGE, VALUES), {'shape': (3, 3)}, 'expected the shape'),
   ('conv', (ones(1, 2, 2, 3, dtype='float16'), VALUES), {}, 'x in float32 or'),
   ('conv', (IMAGE, ones(3, dtype='int32')), {}, 'values in float32 or'),
   ('conv_dx', (IMAGE, VALUES), {'image_size': (4, 4)}, r'dy \[batch, 4, 4'),
