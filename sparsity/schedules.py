@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# Of a Python integer, or an array of NumPy or JAX.
+# Functions of a count: a Python integer, or an array of NumPy or JAX.
 Density = Callable[[Any], jax.Array]
 Event = Callable[[Any], jax.Array]
 
