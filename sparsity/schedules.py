@@ -5,12 +5,14 @@ schedule to a bool: True where the event is due. Both work inside a jitted step.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-Density = Callable[[jax.Array], jax.Array]
-Event = Callable[[jax.Array], jax.Array]
+# Functions of a count: a Python integer, or an array of NumPy or JAX.
+Density = Callable[[Any], jax.Array]
+Event = Callable[[Any], jax.Array]
 
 
 def constant(density: float) -> Density:

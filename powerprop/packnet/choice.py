@@ -1,10 +1,5 @@
-"""The masks of a task: a fixed fraction, or the sparsest accurate enough.
+"""The masks of a task: a fixed fraction, or the sparsest accurate enough."""
 
-Shapes:
-  N: number of candidate densities of a search.
-"""
-
-import bisect
 from collections.abc import Callable
 from collections.abc import Sequence
 import itertools
@@ -63,12 +58,12 @@ def search(
   *,
   densities: Sequence[float],
   gamma: float,
-  method: str = 'linear',
 ) -> Search:
   """Returns EfficientPackNet's masks: the sparsest with enough accuracy.
 
-  The masks keep the largest weights of each layer, owned or free. If even the
-  first density is too low, the task uses all weights and leaves none free.
+  The masks keep the largest weights of each layer, owned or free. One density
+  after another is tried, up to the first with too low an accuracy. If even the
+  first is too low, the task uses all weights and leaves none free.
 
   Nothing is recompiled for further densities, tasks or searches.
 
@@ -86,15 +81,12 @@ def search(
       accuracy; compiled by the caller.
     densities: candidates, decreasing, each in (0, 1].
     gamma: fraction of the accuracy with all weights to retain, in [0, 1].
-    method: 'linear' tries one density after another and stops at the first with
-      too low an accuracy, as in the paper; 'bisection' assumes that accuracy
-      falls with density, and tries about log2(N + 1).
 
   Raises:
     ValueError: If an argument is out of range, or the accuracy with all weights
       is negative or not finite.
   """
-  check_search(densities, gamma, method)
+  check_search(densities, gamma)
   full_accuracy = float(evaluate(params))
   if not (math.isfinite(full_accuracy) and full_accuracy >= 0):
     raise ValueError(
@@ -102,37 +94,23 @@ def search(
       f'{full_accuracy} with all weights'
     )
   layers = select_lib.pick(params, state.owner)
-  tried = {}
-
-  def largest(level):
+  tried = []
+  best = state_lib.trues(layers), 1.0, full_accuracy
+  for density in map(float, densities):
     kept = {
-      path: jnp.int32(topk.num_kept(densities[level], x.size))
+      path: jnp.int32(topk.num_kept(density, x.size))
       for path, x in layers.items()
     }
-    return _largest(layers, kept)
-
-  def is_enough(level):
-    _, masked = largest(level)
-    tried[level] = float(evaluate(select_lib.put(params, masked)))
-    return tried[level] >= gamma * full_accuracy  # False if it is NaN
-
-  levels = range(len(densities))
-  if method == 'linear':
-    failed = next((n for n in levels if not is_enough(n)), len(levels))
-  else:
-    failed = bisect.bisect_left(levels, True, key=lambda n: not is_enough(n))
-  level = failed - 1
-  is_found = level >= 0
-  return Search(
-    largest(level)[0] if is_found else state_lib.trues(layers),
-    float(densities[level]) if is_found else 1.0,
-    tried[level] if is_found else full_accuracy,
-    full_accuracy,
-    tuple((float(densities[n]), accuracy) for n, accuracy in tried.items()),
-  )
+    masks, masked = _largest(layers, kept)
+    accuracy = float(evaluate(select_lib.put(params, masked)))
+    tried.append((density, accuracy))
+    if not accuracy >= gamma * full_accuracy:  # also if it is NaN
+      break
+    best = masks, density, accuracy
+  return Search(*best, full_accuracy, tuple(tried))
 
 
-def check_search(densities: Sequence[float], gamma: float, method: str) -> None:
+def check_search(densities: Sequence[float], gamma: float) -> None:
   """Raises ValueError unless the arguments of a `search` are valid."""
   if not 0 <= gamma <= 1:
     raise ValueError(f'expected gamma in [0, 1], got {gamma}')
@@ -143,8 +121,6 @@ def check_search(densities: Sequence[float], gamma: float, method: str) -> None:
     raise ValueError(
       f'expected decreasing densities (increasing sparsities), got {densities}'
     )
-  if method not in ('linear', 'bisection'):
-    raise ValueError(f"expected method 'linear' or 'bisection', got {method!r}")
 
 
 @jax.jit

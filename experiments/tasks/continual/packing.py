@@ -76,7 +76,7 @@ def efficient_packnet(
     Schwarz et al., 2021, "Powerpropagation: A sparsity inducing weight
     reparameterisation". https://arxiv.org/abs/2110.00296
   """
-  packnet.check_search(densities, gamma, 'linear')
+  packnet.check_search(densities, gamma)
 
   def finish(state, feed, seed, task, phase):
     del seed, phase
