@@ -1,7 +1,9 @@
 """A trained network goes to a file and back; other bytes are refused."""
 
 import json
+import random as random_lib
 import struct
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -128,7 +130,8 @@ def test_a_forged_file_is_refused(tmp_path, name, tensor, format_):
 
   def write(tensors, header):
     tensors = {'weights/b/w': np.zeros(3, np.float32), **tensors}
-    text = {'sparse-training': json.dumps(header)}
+    crc32 = export.checksum(json.dumps(header), tensors)
+    text = {'sparse-training': json.dumps(header), 'crc32': crc32}
     path.write_bytes(safetensors_numpy.save(tensors, text))
 
   write({'masks/b/w': np.ones(3, bool)}, HEADER)
@@ -138,14 +141,73 @@ def test_a_forged_file_is_refused(tmp_path, name, tensor, format_):
     export.load(path)
 
 
-@pytest.mark.parametrize(
-  'content', [b'', b'\x80\x04pickle', struct.pack('<Q', 2**62) + b'{}']
-)
-def test_other_bytes_are_refused(tmp_path, content):
-  path = tmp_path / 'net'
-  path.write_bytes(content)
-  with pytest.raises(ValueError, match=f'expected an exported .* {path}, but'):
-    export.load(path)
+JUNK = [
+  None, -1, 2**40, 2**63, 1e308, 'x', '', [], {}, [[]], True, 'F64', 'BOOL',
+  [2**40], [-1], [0, 2**42],
+]  # fmt: skip
+
+
+def edit(random, value):
+  """Returns JSON with one value replaced, left out, or under another name."""
+  if not value or not isinstance(value, (dict, list)) or random.random() < 0.1:
+    return random.choice(JUNK)
+  items = value.copy()
+  key = random.choice(list(value) if isinstance(value, dict) else [0])
+  if random.random() < 0.2:
+    del items[key]
+  elif isinstance(value, dict) and random.random() < 0.2:
+    items[random.choice(['q', 'weights/q', 'masks/c/b'])] = items.pop(key)
+  else:
+    items[key] = edit(random, items[key])
+  return items
+
+
+def mutate(random, content):
+  """Returns an exported file with one bit, run of bytes or value altered."""
+  kind, at = random.randrange(5), random.randrange(len(content))
+  if kind == 0:
+    return content[:at]
+  if kind == 1:
+    flipped = content[at] ^ 1 << random.randrange(8)
+    return content[:at] + bytes([flipped]) + content[at + 1 :]
+  if kind == 2:
+    return content[:at] + random.randbytes(30) + content[at:]
+  [length] = struct.unpack('<Q', content[:8])
+  header = json.loads(content[8 : 8 + length])
+  if kind == 3:
+    header = edit(random, header)
+  else:
+    described = header['__metadata__']
+    own = edit(random, json.loads(described['sparse-training']))
+    described['sparse-training'] = json.dumps(own)
+  text = json.dumps(header).encode()
+  return struct.pack('<Q', len(text)) + text + content[8 + length :]
+
+
+def test_500_altered_files_are_refused_or_hold_the_same(tmp_path):
+  path, random = tmp_path / 'net', random_lib.Random(0)
+  num_refused = num_same = 0
+  save(path, state={'a/norm': {'mean': np.ones(3, np.float32)}})
+  sound, expected = path.read_bytes(), export.load(path)
+  for content in (b'', b'\x80\x04pickle', struct.pack('<Q', 2**62) + b'{}'):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f'an exported network in {path}, but'):
+      export.load(path)
+  for _ in range(500):
+    path.write_bytes(mutate(random, sound))
+    tracemalloc.start()
+    try:
+      found = export.load(path)
+    except ValueError as error:
+      num_refused += str(path) in str(error)
+    else:
+      num_same += 1
+      assert_equal(found[:3], expected[:3])
+      assert found[3:] == expected[3:]
+    assert tracemalloc.get_traced_memory()[1] < 50 * len(sound) + 50_000
+    tracemalloc.stop()
+  assert num_refused + num_same == 500
+  assert num_refused > 450
 
 
 def test_out_follows_links_makes_folders_and_replaces_files_alone(
