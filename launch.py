@@ -102,11 +102,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-  """Parses the flags; returns the overrides of the config and of the cluster.
-
-  Raises:
-    ValueError: If a flag is unknown or missing, or does not go with another.
-  """
+  """Parses the flags; returns the overrides of config and cluster."""
   FLAGS.unparse_flags()
   FLAGS.set_gnu_getopt(True)
   try:

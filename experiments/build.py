@@ -34,10 +34,8 @@ def build(
 'learning_rate'? (keys of sgd: learning_rate)
 
   `name` is the path of the section, for messages; `more` are further keyword
-  arguments, set by the program.
-
-  Raises:
-    ValueError: If `key` is missing or not in the table, or as `call` does.
+  arguments, set by the program. Raises ValueError if `key` is missing or not in
+  the table, or as `call` does.
   """
   section = _plain(section, name)
   if key not in section:
@@ -61,11 +59,9 @@ def call(
   """Returns `constructor(**section, **more)`, checked before the call.
 
   Lists become tuples where the annotation says `tuple` (JSON has lists only).
-
-  Raises:
-    ValueError: If a key is unknown, missing or also in `more`, or if a value
-      does not fit its annotation. Checked are `bool`, `int`, `float`, `str`,
-      `None`, `tuple` and unions of these.
+  Raises ValueError if a key is unknown, missing or also in `more`, or if a
+  value does not fit its annotation: `bool`, `int`, `float`, `str`, `None`,
+  `tuple` and unions of these are checked.
   """
   label = getattr(constructor, '__name__', str(constructor))
   return _call(constructor, _plain(section, name), name, label, more)

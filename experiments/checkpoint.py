@@ -89,10 +89,8 @@ class Checkpoints:
     """Saves a state; the checkpoint is complete on return.
 
     `restore` returns the metadata, and the step, as JSON has them. With
-    `keep_always` the checkpoint is never deleted.
-
-    Raises:
-      SaveError: If it cannot be written, or there is one of this step.
+    `keep_always` the checkpoint is never deleted. Raises SaveError if it
+    cannot be written, or there is one of this step.
     """
     arrays = _by_path(state)
     described = {
@@ -138,14 +136,12 @@ class Checkpoints:
   ) -> tuple[Any, dict[str, Any]]:
     """Returns `(state, metadata)`; the state as saved, bit for bit.
 
-    Args:
-      like: tree of arrays or `jax.ShapeDtypeStruct`s: the structure and the
-        shardings to restore to; without a sharding, the first device.
-      step: None is the newest readable one. Unreadable checkpoints that are
-        newer are renamed to `unreadable-STEP` and logged.
+    `like` is a tree of arrays or `jax.ShapeDtypeStruct`s: the structure and the
+    shardings to restore to; without a sharding, the first device. Step None is
+    the newest readable one; unreadable checkpoints that are newer are renamed
+    to `unreadable-STEP` and logged.
 
-    Raises:
-      ValueError: If none is readable, or it does not fit `like`.
+    Raises FolderError if none is readable, or it does not fit `like`.
     """
     steps = self.steps()
     if not steps or (step is not None and step not in steps):

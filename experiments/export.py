@@ -119,12 +119,10 @@ def extract(
   task: int | None = None,
   step: int | None = None,
 ) -> Network:
-  """Returns a network of a run.
+  """Returns a network of a run, by default the last.
 
-  Args:
-    workdir: the run folder.
-    task: of continual learning, from 1; None: the last.
-    step: global step of a checkpoint; None: the end of the task's training.
+  `task` is that of continual learning, from 1; `step` the global step of a
+  checkpoint, None the end of the task's training.
   """
   workdir = pathlib.Path(workdir)
   if not (workdir / 'config.json').exists():

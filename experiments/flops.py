@@ -17,9 +17,6 @@ import sys
 from typing import Any
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pandas as pd
 
 from experiments import build
@@ -63,10 +60,8 @@ class Report(NamedTuple):
 def report(config: Mapping[str, Any]) -> Report:
   """Returns the costs of a run's network, dense and sparse.
 
-  With `scope='global'` every layer is taken to have the overall density.
-
-  Raises:
-    ValueError: If the config is wrong, or its task has no example to count.
+  With `scope='global'` every layer is taken to have the overall density. Raises
+  ValueError if the config is wrong, or its task has no example to count.
   """
   task = task_table.make_task(config)
   if task.example is None:
@@ -121,7 +116,11 @@ def costs(
     found.sparse_bytes,
   )  # fmt: skip
   if share:
-    rows, kept = found.rows, _kept(found.rows, config['prune'], share)
+    one = {'lowest': share, 'highest': share, 'num_levels': 1}
+    params, section = task_table.make_task(config).params, config['prune']
+    levels = pruning.make_levels(params, **{**section, **one}).kept
+    rows, pruned = found.rows, {path: x[0] for path, x in levels.items()}
+    kept = rows.path.map(pruned).fillna(rows.entries).astype(int)
     sparse = found.other_flops + (rows.flops * kept / rows.entries).sum()
     num_bytes = sum(map(flops.num_bytes, rows.entries, kept))
     values = (
@@ -129,23 +128,6 @@ def costs(
       num_bytes,
     )  # fmt: skip
   return dict(zip(COSTS, map(float, values), strict=True))
-
-
-def _kept(
-  rows: pd.DataFrame, section: Mapping[str, Any], share: float
-) -> np.ndarray:
-  """Returns the entries of each parameter after pruning to a level."""
-  params: dict[str, dict[str, Any]] = {}
-  for row in rows.itertuples():
-    module, name = row.path.rsplit('/', 1)
-    shape = jax.ShapeDtypeStruct(row.shape, jnp.float32)
-    params.setdefault(module, {})[name] = shape
-  one = {'lowest': share, 'highest': share, 'num_levels': 1}
-  kept = pruning.make_levels(params, **{**section, **one}).kept
-  return np.array([
-    kept[row.path][0] if row.path in kept else row.entries
-    for row in rows.itertuples()
-  ])  # fmt: skip
 
 
 @functools.cache

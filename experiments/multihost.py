@@ -184,10 +184,7 @@ def check_same(tree: Any) -> None:
   """Checks that all devices of all processes hold the same replicated arrays.
 
   A mask that differs on one device would show in no metric. Skips arrays that
-  are divided among devices.
-
-  Raises:
-    LostError: In every process, if an array differs.
+  are divided among devices. Raises LostError in every process.
   """
   if jax.process_count() == 1:
     return

@@ -63,10 +63,9 @@ class Lock(NamedTuple):
 
 
 def check(workdir: _Path, config: Mapping[str, Any]) -> None:
-  """Checks that a folder is free or belongs to `config`; changes nothing.
+  """Raises FolderError unless a folder is free or of this config.
 
-  Raises:
-    FolderError: If it does not; the message lists the values that differ.
+  The message lists the values that differ. Nothing is changed.
   """
   workdir = pathlib.Path(workdir)
   if not workdir.exists():
@@ -239,11 +238,7 @@ def write_bytes(path: _Path, content: bytes) -> None:
 
 
 def out_file(path: _Path) -> pathlib.Path:
-  """Returns the file that `--out` means: links followed.
-
-  Raises:
-    ValueError: If something other than a regular file is there.
-  """
+  """Returns the regular file that `--out` means, links followed."""
   path = pathlib.Path(path).expanduser().resolve()
   if path.exists() and not path.is_file():
     raise ValueError(f'expected --out=FILE, got {path}, which is not a file')

@@ -42,14 +42,9 @@ def sample(
 ) -> np.ndarray:
   """Returns the tokens that follow a prompt, int32 [length].
 
-  Args:
-    model: evaluated model.
-    weights: theta on the forward set.
-    prompt: int [P], at least one token, read in pieces of `segment_len`.
-    temperature: divides the log-probabilities; 0: always the likeliest token.
-
-  Raises:
-    ValueError: If a number is out of range.
+  The prompt, int [P] with at least one token, is read in pieces of
+  `segment_len`; `weights` are theta on the forward set. The temperature divides
+  the log-probabilities; 0 takes the likeliest token always.
   """
   for expected, value, is_right in (
     ('length >= 1', length, length >= 1),
@@ -80,11 +75,7 @@ def sample(
 
 
 def encode(vocabulary: vocabulary_lib.Vocabulary, prompt: str) -> np.ndarray:
-  """Returns the tokens of a prompt, without `<eos>` on an unfinished line.
-
-  Raises:
-    ValueError: If there are none.
-  """
+  """Returns the tokens of a prompt, without `<eos>` on an unfinished line."""
   tokens = vocabulary_lib.encode(vocabulary, prompt)
   if vocabulary.unit == 'word' and not prompt.endswith('\n'):
     tokens = tokens[:-1]

@@ -40,10 +40,6 @@ _FACTS = (
   'data', 'model', 'method', 'strategy', 'alpha', 'density', 'backward_density',
   'distribution', 'num_tasks', 'num_steps',
 )  # fmt: skip
-_STATUSES = (  # worst first
-  'unreadable', 'failed', 'diverged', 'interrupted', 'running', 'waiting',
-  'done',
-)  # fmt: skip
 _COSTS = {
   'train_share': ('training / dense', '{:.3f}'),
   'inference_share': ('inference / dense', '{:.3f}'),
@@ -186,7 +182,7 @@ def _varying(groups: Groups) -> pd.DataFrame:
 
 def status(states: Sequence[Any]) -> markupsafe.Markup:
   """Returns the worst status of seeds, with progress or their number."""
-  worst = min((one.status for one in states), key=_STATUSES.index)
+  worst = min((one.status for one in states), key=status_lib.ORDER.index)
   own = [one for one in states if one.status == worst]
   shares = [one.step / one.total_steps for one in own if one.total_steps]
   text = worst

@@ -7,7 +7,6 @@ import pathlib
 from typing import Any
 
 from matplotlib import pyplot as plt
-from matplotlib import ticker
 import numpy as np
 import pandas as pd
 
@@ -135,7 +134,6 @@ def draw_flops(cells: pd.DataFrame) -> Any:
   if known.train_flops.nunique() < 2:
     return None
   figure = lines_lib.draw(known, 'train_flops', _label(cells), sharex=True)
-  is_long = known.train_flops.max() > 100 * known.train_flops.min()
   for axis in figure.axes:
     front = pareto(known[known.panel == axis.get_title()])
     axis.step(
@@ -143,10 +141,6 @@ def draw_flops(cells: pd.DataFrame) -> Any:
       alpha=0.35, zorder=0, label='Pareto front',
     )  # fmt: skip
     axis.set(xlabel='FLOPs of training', xscale='log')
-    locator = ticker.LogLocator(subs=(1,) if is_long else (1, 2, 5))
-    axis.xaxis.set_major_locator(locator)
-    axis.xaxis.set_major_formatter('{x:.0e}')
-    axis.minorticks_off()
   lines_lib.add_legend(figure)
   return figure
 

@@ -27,11 +27,9 @@ def summarize(
   Runs that differ in their seed only are one line, with mean and deviation.
 
   Folders without a finished run are named and left out; plots are written into
-  `out/plots`.
-
-  Returns:
-    `test`, and for image classification `pruned`: for each line (and level) its
-    name, alpha, seeds, and each metric as mean, deviation and num.
+  `out/plots`. The values are `test`, and for image classification `pruned`: for
+  each line (and level) its name, alpha, seeds, and each metric as mean,
+  deviation and num.
   """
   found = [runs_lib.read_run(pathlib.Path(folder)) for folder in folders]
   runs = [run for run in found if run.state.status == 'done']

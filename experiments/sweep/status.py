@@ -18,7 +18,10 @@ from experiments import metrics
 from experiments import rundir
 
 ENDED = ('done', 'diverged')  # nothing is left to train
-ORDER = ('running', 'failed', 'diverged', 'interrupted', 'waiting', 'done')
+ORDER = (  # worst first; `experiments.paper` finds runs unreadable
+  'unreadable', 'failed', 'diverged', 'interrupted', 'running', 'waiting',
+  'done',
+)  # fmt: skip
 _METRICS = ('accuracy', 'bits_per_character', 'perplexity', 'loss')
 _TAIL = 64 * 1024  # bytes read at the end of the metrics
 

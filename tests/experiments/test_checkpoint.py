@@ -5,8 +5,6 @@ import pathlib
 import random as random_lib
 import re
 import shutil
-from typing import Any
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,35 +28,21 @@ def collect():
   gc.collect()
 
 
-class State(NamedTuple):
-  params: Any
-  opt_state: Any
-  rest: Any
-
-
-def make_state(seed: int = 0) -> State:
-  key = jax.random.key(seed)
-  params = {
-    'lenet/~/linear': {
-      'w': jax.random.normal(key, (5, 4)),
-      'b': jnp.zeros(4),
-    },
-    'lenet/~/linear_1': {'w': jax.random.uniform(key, (4, 3))},
+def make_state():
+  key = jax.random.key(0)
+  params = {'linear': {'w': jax.random.normal(key, (5, 4)), 'b': jnp.zeros(4)}}
+  return {
+    'params': params,
+    'opt_state': optax.adam(1e-3).init(params),
+    'active': jax.tree.map(lambda x: x > 0, params),
+    'key': jax.random.PRNGKey(0),
+    'typed_key': key,
+    'bfloat16': jnp.array([0.1, jnp.nan, -0.0], jnp.bfloat16),
+    'count': jnp.int32(0),
+    'empty': jnp.zeros((0, 3), jnp.int32),
+    'nothing': None,
+    'host': np.arange(3, dtype=np.int32),
   }
-  return State(
-    params,
-    optax.adam(1e-3).init(params),
-    {
-      'active': jax.tree.map(lambda x: x > 0, params),
-      'key': jax.random.PRNGKey(seed),
-      'typed_key': key,
-      'bfloat16': jnp.array([0.1, jnp.nan, -0.0], jnp.bfloat16),
-      'count': jnp.int32(seed),
-      'empty': jnp.zeros((0, 3), jnp.int32),
-      'nothing': None,
-      'host': np.arange(3, dtype=np.int32),
-    },
-  )
 
 
 def assert_same(a, b):

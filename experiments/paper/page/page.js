@@ -43,13 +43,3 @@ all('input.filter', (input) => {
     }
   };
 });
-
-function openTarget() {
-  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  if (target && target.tagName === 'DETAILS') {
-    target.open = true;
-    target.scrollIntoView();
-  }
-}
-addEventListener('hashchange', openTarget);
-openTarget();
