@@ -17,6 +17,7 @@ from experiments import rundir
 from experiments.data import mnist
 from experiments.models import lenet
 from experiments.tasks import classification
+from tests import mutations
 from tests.experiments import small
 
 
@@ -141,44 +142,20 @@ def test_a_forged_file_is_refused(tmp_path, name, tensor, format_):
     export.load(path)
 
 
-JUNK = [
-  None, -1, 2**40, 2**63, 1e308, 'x', '', [], {}, [[]], True, 'F64', 'BOOL',
-  [2**40], [-1], [0, 2**42],
-]  # fmt: skip
-
-
-def edit(random, value):
-  """Returns JSON with one value replaced, left out, or under another name."""
-  if not value or not isinstance(value, (dict, list)) or random.random() < 0.1:
-    return random.choice(JUNK)
-  items = value.copy()
-  key = random.choice(list(value) if isinstance(value, dict) else [0])
-  if random.random() < 0.2:
-    del items[key]
-  elif isinstance(value, dict) and random.random() < 0.2:
-    items[random.choice(['q', 'weights/q', 'masks/c/b'])] = items.pop(key)
-  else:
-    items[key] = edit(random, items[key])
-  return items
-
-
 def mutate(random, content):
-  """Returns an exported file with one bit, run of bytes or value altered."""
-  kind, at = random.randrange(5), random.randrange(len(content))
-  if kind == 0:
-    return content[:at]
-  if kind == 1:
-    flipped = content[at] ^ 1 << random.randrange(8)
-    return content[:at] + bytes([flipped]) + content[at + 1 :]
-  if kind == 2:
-    return content[:at] + random.randbytes(30) + content[at:]
+  """Returns an exported file with bytes, or a value of its header, altered."""
+  kind = random.randrange(5)
+  if kind < 3:
+    return mutations.damage(random, content)
   [length] = struct.unpack('<Q', content[:8])
   header = json.loads(content[8 : 8 + length])
+  names = ['q', 'weights/q', 'masks/c/b']
   if kind == 3:
-    header = edit(random, header)
+    header = mutations.edit(random, header, names)
   else:
     described = header['__metadata__']
-    own = edit(random, json.loads(described['sparse-training']))
+    own = json.loads(described['sparse-training'])
+    own = mutations.edit(random, own, names)
     described['sparse-training'] = json.dumps(own)
   text = json.dumps(header).encode()
   return struct.pack('<Q', len(text)) + text + content[8 + length :]
