@@ -13,7 +13,6 @@ without data or device; --eval_only evaluates trained networks. With
 """
 
 from collections.abc import Sequence
-import io
 import pathlib
 import shlex
 import signal
@@ -28,6 +27,7 @@ from experiments import dryrun
 from experiments import initial
 from experiments import interrupt
 from experiments import multihost
+from experiments import output
 from experiments import rundir
 from experiments import trainer
 from experiments.sweep import jobs
@@ -68,9 +68,6 @@ USER_ERROR, DIVERGED, MACHINE = (
 def main(arguments: Sequence[str]) -> int:
   """Runs the command; returns the exit code."""
   logging.set_verbosity(logging.ERROR)  # Orbax reports every save
-  for stream in (sys.stdout, sys.stderr):
-    if isinstance(stream, io.TextIOWrapper):
-      stream.reconfigure(errors='replace')  # consoles without UTF-8
   interrupt.end_with_parent()
   try:
     overrides, cluster = parse(arguments)
@@ -100,6 +97,8 @@ def main(arguments: Sequence[str]) -> int:
   except (ValueError, OSError) as error:
     print(f'launch.py: {error}', file=sys.stderr)
     return USER_ERROR
+  except KeyboardInterrupt:  # no run was training
+    return run_lib.SIGNALLED + signal.SIGINT
 
 
 def parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -237,4 +236,5 @@ def _start(argv: Sequence[str]) -> Sequence[str]:
 
 
 if __name__ == '__main__':
+  output.protect()
   app.run(main, flags_parser=_start)

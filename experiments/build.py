@@ -122,6 +122,10 @@ def _call(constructor, section, name, label, more):
     annotation = known[key].annotation
     try:
       given[key] = _cast(section[key], annotation)
+    except OverflowError:
+      raise ValueError(
+        f'{name}.{key}: expected an integer below 2^31, got {section[key]}'
+      ) from None
     except TypeError:
       expected = getattr(annotation, '__name__', annotation)
       raise ValueError(
@@ -161,6 +165,8 @@ def _cast(value: Any, annotation: Any) -> Any:
     not isinstance(value, kinds) or (is_number and isinstance(value, bool))
   ):
     raise TypeError
+  if is_number and isinstance(value, int) and abs(value) >= 2**31:
+    raise OverflowError
   return value
 
 

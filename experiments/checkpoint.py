@@ -6,6 +6,7 @@ for bit; if the newest checkpoint is unreadable, the one before it is used.
 """
 
 from collections.abc import Mapping
+import itertools
 import json
 import logging
 import os
@@ -63,7 +64,7 @@ class Checkpoints:
     if multihost.is_first():  # remains of a killed process
       for pattern in ('*.orbax-checkpoint-tmp*', f'{_DELETED}*'):
         for path in self._directory.glob(pattern):
-          shutil.rmtree(path)
+          _delete(path)
     for step in self.steps():
       contents = self._attempt({}, self._describe, step)
       if contents is None or contents['keep_always']:
@@ -127,7 +128,7 @@ class Checkpoints:
       for step in older - self._kept:
         deleted = self._directory / f'{_DELETED}{step}'
         (self._directory / str(step)).rename(deleted)
-        shutil.rmtree(deleted)
+        _delete(deleted)
     multihost.wait()
 
   def restore(
@@ -168,6 +169,8 @@ class Checkpoints:
   def _describe(self, step: int) -> dict[str, Any]:
     """Returns the description that `save` wrote beside the arrays."""
     path = self._directory / str(step)
+    if path.is_symlink() or not path.is_dir():
+      raise ValueError('it is a link or a file, not a folder')
     description = ocp.metadata.get_step_metadata(path).custom_metadata
     if description['format'] != FORMAT:
       raise ValueError(
@@ -220,8 +223,11 @@ class Checkpoints:
     is_read_only = self._max_to_keep is None
     for step, why in failures.items():
       name, aside = self._directory / str(step), f'unreadable-{step}'
+      for number in itertools.count(2):
+        if not os.path.lexists(self._directory / aside):
+          break
+        aside = f'unreadable-{step}-{number}'
       if not is_read_only and multihost.is_first():
-        shutil.rmtree(self._directory / aside, ignore_errors=True)
         name.rename(self._directory / aside)
       self._kept.discard(step)
       _logger.warning(
@@ -230,6 +236,14 @@ class Checkpoints:
       )  # fmt: skip
     if failures and not is_read_only:
       multihost.wait()
+
+
+def _delete(path: pathlib.Path) -> None:
+  """Deletes a folder, or a file or link in its place."""
+  if path.is_symlink() or not path.is_dir():
+    path.unlink()
+  else:
+    shutil.rmtree(path)
 
 
 def _first_line(error: Exception) -> str:

@@ -41,11 +41,11 @@ CONFIDENCE = 0.95
 def fill(
   table: table_lib.Table, runs: Sequence[runs_lib.Run], frame: pd.DataFrame
 ) -> tuple[pd.DataFrame, list[str]]:
-  """Returns the results of a table, and notes on unknown costs.
+  """Returns the results of a table, and notes on runs and costs left out.
 
   `frame` is `runs.to_frame` of the runs. Raises ValueError if two networks are
-  the same network of one cell, or networks differ in a config key that is
-  neither row nor column; names the key.
+  the same network of one cell, or no config is that of more than half of the
+  networks of a row.
   """
   own, keys = runs_lib.select(frame, table.where), [*table.headings, 'column']
   names, found, notes = [*keys, *_FIELDS, 'run'], [], {}
@@ -58,7 +58,8 @@ def fill(
   if not any(map(len, found)):
     return pd.DataFrame(columns=names), []
   results = pd.concat(found, ignore_index=True)
-  _check_alike(table, results, runs)
+  results = _leave_out(table, results, runs, notes)
+  results = results.reset_index(drop=True)
   _check_once(table, results, runs)
 
   def cost(network: pd.Series) -> dict[str, float]:
@@ -197,30 +198,45 @@ def _check_once(table: table_lib.Table, results: pd.DataFrame, runs) -> None:
   )
 
 
-def _check_alike(table: table_lib.Table, results: pd.DataFrame, runs) -> None:
-  """Checks that the networks of each row, and of the table, are alike."""
+def _leave_out(table: table_lib.Table, results: pd.DataFrame, runs, notes):
+  """Returns the results without runs whose config is another than most have."""
   place, across = f'table {table.name}', (*FREE, *table.across)
   for labels, own in results.groupby([*table.headings], sort=False):
+    ignored = (*across, *_DENSITIES)
     row = f'{place}, row {" ".join(labels)}'
-    _check_configs(row, runs, own.run, (*across, *_DENSITIES))
-  _check_configs(place, runs, results.run, (*across, *_ROWS, *table.varies))
+    others = _differing(row, runs, own.run, ignored, notes)
+    results = results[~results.run.isin(others)]
+  ignored = (*across, *_ROWS, *table.varies)
+  others = _differing(place, runs, results.run, ignored, notes)
+  return results[~results.run.isin(others)]
 
 
-def _check_configs(place: str, runs, indices, ignored: tuple[str, ...]) -> None:
-  found = [runs[i] for i in sorted({*indices})]
-  keys = runs_lib.differing([run.config for run in found])
+def _differing(
+  place: str, runs, indices, ignored: tuple[str, ...], notes: dict[str, None]
+) -> list[int]:
+  """Returns the runs whose config differs from that of more than half.
+
+  Raises ValueError if no config is that of more than half.
+  """
+  found = sorted({*indices})
+  keys = runs_lib.differing([runs[i].config for i in found])
   keys = keys.loc[:, [key for key in keys if not key.startswith(ignored)]]
   if keys.empty:
-    return
-  first, *others = sorted(keys)
-  values = list(keys[first])
-  i = next(i for i, value in enumerate(values) if value != values[0])
-  raise ValueError(
-    f'{place}: expected runs of one config, got {first}: {values[0]!r} in '
-    f'{found[0].path}, {values[i]!r} in {found[i].path}'
-    + (f' (and {", ".join(others)})' if others else '')
-    + '; give --runs a folder without one of them'
+    return []
+  groups = keys.map(repr).groupby(list(keys), sort=False).indices.values()
+  most, *others = sorted(groups, key=len, reverse=True)
+  first, *more = sorted(keys)
+  a, b = most[0], others[0][0]
+  message = f'{place}: expected runs of one config, got {first}: ' + ', '.join(
+    f'{keys[first].iloc[i]!r} in {runs[found[i]].path}' for i in (a, b)
   )
+  message += f' (and {", ".join(more)})' if more else ''
+  if 2 * len(most) <= len(found):
+    raise ValueError(f'{message}; give --runs a folder without one of them')
+  left = [found[i] for group in others for i in group]
+  for i in left:
+    notes[f'left out {runs[i].path}: {message}'] = None
+  return left
 
 
 def _pairs(

@@ -204,7 +204,7 @@ def _levels(run: Run) -> dict[float | None, dict[str, float]]:
   """Returns the metrics of a network as trained (None) and at each level."""
   if run.config['experiment'] == 'continual_learning':
     return {None: task_measures(run)}
-  losses = [row['loss'] for row in of_split(run, 'train') if 'loss' in row]
+  losses = [float(x['loss']) for x in of_split(run, 'train') if 'loss' in x]
   ends = {'first_loss': losses[0], 'last_loss': losses[-1]} if losses else {}
   found = {None: of_split(run, 'test')[0]}
   found |= {row['share']: row for row in of_split(run, 'pruned')}

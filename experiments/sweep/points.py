@@ -99,10 +99,10 @@ def _expand(config: ml_collections.ConfigDict) -> None:
 
 def module_of(file: pathlib.Path) -> types.ModuleType:
   """Returns a file as a module; ValueError if it cannot be imported."""
-  if not file.is_file():
+  if not file.is_file() or file.suffix != '.py':
     known = sorted(str(path) for path in file.parent.glob('*.py'))
     hint = build.did_you_mean(file, known)
-    raise ValueError(f'expected a config file, got {file}{hint}')
+    raise ValueError(f'expected a Python file, got {file}{hint}')
   spec = importlib.util.spec_from_file_location(f'_config_{file.stem}', file)
   module = importlib.util.module_from_spec(spec)
   try:
@@ -139,7 +139,11 @@ def collect(sweep: Callable[[Callable], None]) -> list[Overrides]:
       raise ValueError(f'expected a dict of overrides, got {overrides!r}')
     points.append({key: _to_plain(key, x) for key, x in overrides.items()})
 
-  sweep(add)
+  try:
+    sweep(add)
+  except Exception as error:
+    kind = '' if isinstance(error, ValueError) else f'{type(error).__name__}: '
+    raise ValueError(f'sweep {sweep.__name__}: {kind}{error}') from error
   if not points:
     raise ValueError('expected a sweep that adds runs, got none')
   return points

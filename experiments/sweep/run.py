@@ -207,7 +207,7 @@ def _train_run(
     except ValueError as error:
       return Ending(USER_ERROR, str(error))
     except OSError as error:
-      return Ending(MACHINE, str(error))
+      return Ending(_code_of(error), str(error))
     fields = {'total_steps': task.num_steps}
 
     def on_progress(step: int, row: Mapping[str, float]) -> None:
@@ -222,12 +222,9 @@ def _train_run(
       multihost.wait()
       fields |= {'step': outcome.step, 'message': outcome.message}
       if outcome.status == 'done' and multihost.is_first():
-        tests = [r for r in metrics.read(folder) if r.get('split') == 'test']
-        values = {'wall_time_s': outcome.seconds, 'results': {}}
-        values |= {'results': tests[-1]} if tests else {}
-        rundir.write_summary(folder, values)
+        rundir.write_summary(folder, _summary(folder, outcome.seconds))
       rundir.write_status(folder, outcome.status, **fields)
-    except BaseException as error:
+    except Exception as error:
       return _fail(folder, error)
   if outcome.status == 'interrupted':
     saved = f'saved at step {outcome.step}'
@@ -236,27 +233,43 @@ def _train_run(
   return Ending(codes[outcome.status], outcome.message)
 
 
-def _fail(folder: pathlib.Path, error: BaseException) -> Ending:
+def _summary(folder: pathlib.Path, seconds: float) -> dict[str, Any]:
+  """Returns the last test row of a run, and the steps whose rows are lost."""
+  rows = metrics.read(folder)
+  tests = [row for row in rows if row.get('split') == 'test']
+  lost = [
+    [row['first'], row['step']] for row in rows if row.get('split') == 'lost'
+  ]
+  values = {'wall_time_s': seconds, 'results': tests[-1] if tests else {}}
+  return values | ({'lost_metrics': lost} if lost else {})
+
+
+def _fail(folder: pathlib.Path, error: Exception) -> Ending:
   """Writes the reason of a failure to status.json; returns the ending."""
   error = multihost.explained(error)
-  is_stopped = isinstance(error, KeyboardInterrupt)
-  message = '' if is_stopped else f'{type(error).__name__}: {error}'
+  message = f'{type(error).__name__}: {error}'
   with contextlib.suppress(OSError):  # a full disk
-    name = 'interrupted' if is_stopped else 'failed'
-    rundir.write_status(folder, name, message=message)
-  if is_stopped:
-    return Ending(multihost.leave(SIGNALLED + signal.SIGINT))
-  if isinstance(error, (dataset.DataError, rundir.FolderError)):
-    code = USER_ERROR
-  elif isinstance(error, (OSError, multihost.LostError)):
-    code = MACHINE
-  else:
+    rundir.write_status(folder, 'failed', message=message)
+  code = _code_of(error)
+  if code == FAILED:
     multihost.crash()
     traceback.print_exception(error)
-    return Ending(FAILED, message)
+    return Ending(code, message)
   if jax.process_count() > 1:
     print(f'Stopped: {error}', file=sys.stderr)
   return Ending(multihost.leave(code), str(error))
+
+
+def _code_of(error: Exception) -> int:
+  """Returns the exit code of a failure; `MACHINE` if it may mend itself."""
+  wrong_path = (
+    FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError,
+  )  # fmt: skip
+  wrong = (dataset.DataError, rundir.FolderError, *wrong_path)
+  if isinstance(error, wrong) or isinstance(error.__cause__, wrong_path):
+    return USER_ERROR
+  may_mend = (OSError, multihost.LostError)
+  return MACHINE if isinstance(error, may_mend) else FAILED
 
 
 def _lock(stack: contextlib.ExitStack, folder: pathlib.Path) -> None:

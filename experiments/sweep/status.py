@@ -49,15 +49,17 @@ def read(folder: str | os.PathLike[str]) -> State:
     return State('failed', message=str(error))
   if found is None:
     return State('waiting')
-  if not isinstance(found, dict) or found.get('status') not in rundir.STATUSES:
+  fields = found if isinstance(found, dict) else {}
+  status, message = fields.get('status'), fields.get('message') or ''
+  step, total = fields.get('step') or 0, fields.get('total_steps') or 0
+  are_counts = isinstance(step, int) and isinstance(total, int)
+  if status not in rundir.STATUSES or not are_counts:
     return State('failed', message=f'unknown status: {found!r:.100}')
-  status = found['status']
   if status == 'running' and not rundir.is_locked(folder):
     status = 'interrupted'
   rows = _last_rows(folder / metrics.FILE)
-  step = max([row['step'] for row in rows[-1:]] + [found.get('step') or 0])
-  total, message = found.get('total_steps'), found.get('message') or ''
-  return State(status, step, total, _metric(rows), message)
+  step = max([row['step'] for row in rows[-1:]] + [step])
+  return State(status, step, total or None, _metric(rows), str(message))
 
 
 def counts(states: Iterable[State]) -> str:
