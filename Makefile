@@ -2,7 +2,7 @@
 # make demo-text   trains a language model and samples from it
 # make test        runs the tests; make test-all adds the nightly ones
 # make test-library runs those of sparsity, powerprop and topkast
-# make lint        checks style; make format fixes it
+# make lint        checks style and types; make format fixes style
 # make docs        builds the site into docs/_build/html
 # make bench       measures speed and writes docs/benchmarks.md; more than an hour
 # make paper-mnist trains the MNIST tables of docs/results.md again
@@ -60,6 +60,7 @@ test-all: setup
 lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 format: setup
 	$(RUN) -m ruff check --fix .
@@ -82,7 +83,6 @@ bench: setup
 	$(RUN) -m benchmarks.topk --record=$(SPEED)
 	$(RUN) -m benchmarks.step --record=$(SPEED)
 	$(RUN) -m benchmarks.masked --record=$(SPEED)
-	$(RUN) -m benchmarks.kernels --record=$(SPEED)
 	$(RUN) -m benchmarks.compact --kernels=native --record=$(SPEED)
 	-SPARSITY_ISA=avx2 $(RUN) -m benchmarks.compact --kernels=native --only=mlp --record=$(SPEED)
 	$(RUN) -m benchmarks.storage --record=$(SPEED)

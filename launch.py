@@ -13,7 +13,6 @@ without data or device; --eval_only evaluates trained networks. With
 """
 
 from collections.abc import Sequence
-import io
 import pathlib
 import shlex
 import signal
@@ -28,6 +27,7 @@ from experiments import dryrun
 from experiments import initial
 from experiments import interrupt
 from experiments import multihost
+from experiments import output
 from experiments import rundir
 from experiments import trainer
 from experiments.sweep import jobs
@@ -50,10 +50,7 @@ flags.DEFINE_bool('list', False, 'List the runs and their states.')
 flags.DEFINE_bool('watch', False, 'Follow runs that other processes train.')
 flags.DEFINE_integer('index', None, 'Train this run alone, from 0.')
 flags.DEFINE_enum(
-  'executor',
-  None,
-  ['local', 'slurm'],
-  'Give each run its process.',
+  'executor', None, ['local', 'slurm'], 'Give each run its process.'
 )
 flags.DEFINE_string('cluster', None, 'Config of jobs; cluster.py beside FILE.')
 flags.DEFINE_enum(
@@ -71,9 +68,6 @@ USER_ERROR, DIVERGED, MACHINE = (
 def main(arguments: Sequence[str]) -> int:
   """Runs the command; returns the exit code."""
   logging.set_verbosity(logging.ERROR)  # Orbax reports every save
-  for stream in (sys.stdout, sys.stderr):
-    if isinstance(stream, io.TextIOWrapper):
-      stream.reconfigure(errors='replace')  # consoles without UTF-8
   interrupt.end_with_parent()
   try:
     overrides, cluster = parse(arguments)
@@ -103,14 +97,12 @@ def main(arguments: Sequence[str]) -> int:
   except (ValueError, OSError) as error:
     print(f'launch.py: {error}', file=sys.stderr)
     return USER_ERROR
+  except KeyboardInterrupt:  # no run was training
+    return run_lib.SIGNALLED + signal.SIGINT
 
 
 def parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-  """Parses the flags; returns the overrides of the config and of the cluster.
-
-  Raises:
-    ValueError: If a flag is unknown or missing, or does not go with another.
-  """
+  """Parses the flags; returns the overrides of config and cluster."""
   FLAGS.unparse_flags()
   FLAGS.set_gnu_getopt(True)
   try:
@@ -244,4 +236,5 @@ def _start(argv: Sequence[str]) -> Sequence[str]:
 
 
 if __name__ == '__main__':
+  output.protect()
   app.run(main, flags_parser=_start)

@@ -16,7 +16,6 @@ MODEL = {
   'd_model': 256,
   'num_heads': 8,
   'd_inner': 1024,
-  'd_embed': 256,
   'dropout': 0.1,
 }
 TOKENS = 8 * 64  # in a batch

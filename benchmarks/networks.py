@@ -61,9 +61,11 @@ def transformer_block(
   )
 
   def forward(x, positions):
-    layer = transformer_layer.Layer(settings, 'block')
     biases = transformer_layer.get_biases(settings)
-    return layer(x, x[:, :0], positions, biases, mask, True)
+    x = transformer_layer.attend(
+      settings, x, x[:, :0], positions, biases, mask, True
+    )
+    return transformer_layer.feed_forward(settings, x, True)
 
   net = hk.without_apply_rng(hk.transform(forward))
   x = jax.random.normal(jax.random.key(1), (*shape, d_model))

@@ -3,13 +3,16 @@
 python -m benchmarks.page
 """
 
+import ast
 import pathlib
+import textwrap
 
 import pandas as pd
 
 from benchmarks import record
 
-DOCS = pathlib.Path(__file__).parent.parent / 'docs'
+HERE = pathlib.Path(__file__).parent
+DOCS = HERE.parent / 'docs'
 SPEED = DOCS / 'results' / 'speed'
 PAGE = DOCS / 'benchmarks.md'
 INTRODUCTION = """# Benchmarks
@@ -17,31 +20,8 @@ INTRODUCTION = """# Benchmarks
 Written by `make bench` from the records in `docs/results/speed`. Ratios come
 from one run with the cases in turns and are medians over rounds. The machine
 was quiet, with `chrt -f 1` before each command; the long run had one core. A
-ratio over 1 is slower than the case it is compared with, see the docstring of
-each benchmark.
+ratio over 1 is slower than the case it is compared with.
 """
-NOTES = {
-  'compact': 'Dense = 1; each step follows an untimed one of its kind. '
-  '`to ideal` is the time over the share of FLOPs, `state` the bytes of '
-  'parameters, gradients and optimizer state.',
-  'inference': '`compile_inference` against the dense network with the same '
-  'pruned weights.',
-  'input': 'Images per CPU second from array_record files to normalized '
-  'batches; the ratio is to decoding alone.',
-  'kernels': 'Products of single layers against dense ones of XLA: `y` '
-  'forward, `dx` gradient of inputs, `dW` gradient of weights.',
-  'language': 'Transformer-XL, 6 layers of width 256: tokens per second, and '
-  'Top-KAST against dense.',
-  'masked': 'Forward product and gradient of inputs, skipping masked weights '
-  'against the masked array.',
-  'soak': 'A long run with evaluation and saves: memory, files and speed.',
-  'step': 'A training step against the dense Optax step; refresh every 100 '
-  'steps included.',
-  'storage': 'A step of an experiment, compact against masked storage, host '
-  'work included.',
-  'topk': 'Exact top-k masks; the ratio is to our counting search.',
-  'vision': 'ResNet-50 at 224 pixels against its dense step.',
-}
 
 
 def render() -> str:
@@ -50,14 +30,25 @@ def render() -> str:
   for path in sorted(SPEED.glob('*.csv')):
     frame = record.read(path)
     parts.append(f'\n## {path.stem}\n')
-    if note := NOTES.get(path.stem.partition('_')[0]):
-      parts.append(f'{note}\n')
+    parts.append(_describe(path.stem.partition('_')[0]))
     for setting, rows in frame.groupby(
       ['command', 'cpu', 'cores', 'isa', 'jax', 'date'], sort=False
     ):
       parts.append(_caption(*setting))
       parts.append(_table(rows))
   return '\n'.join(parts)
+
+
+def _describe(name: str) -> str:
+  """Returns the docstring of a benchmark without its command."""
+  doc = ast.get_docstring(ast.parse((HERE / f'{name}.py').read_text())) or ''
+  paragraphs = (x for x in doc.split('\n\n') if 'python -m' not in x)
+  return (
+    '\n\n'.join(
+      textwrap.indent(x, '  ') if x.startswith('  ') else x for x in paragraphs
+    )
+    + '\n'
+  )
 
 
 def _caption(command, cpu, cores, isa, jax, date) -> str:

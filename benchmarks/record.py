@@ -66,20 +66,14 @@ class Record:
     per: int = 1,
     speed: str = '',
     clock: Callable[[], float] = time.perf_counter,
-  ) -> dict[str, list[float]]:
+  ) -> None:
     """Times functions in turns; adds their times, and ratios to one of them.
 
     Args:
-      functions: by case.
-      rounds: number of turns.
       base: the case of ratio 1.
       prefix: of the cases in the record.
       per: steps, calls or examples of one call; times are divided by it.
       speed: unit of `per` over seconds, to add in place of the time.
-      clock: as in `interleave`.
-
-    Returns:
-      The seconds of each call.
     """
     seconds = interleave(functions, rounds, clock)
     for name, times in seconds.items():
@@ -89,14 +83,9 @@ class Record:
       else:
         self.add(case, 'time', 1e3 * median / per, 'ms', rounds)
       self.add(case, 'ratio', ratio(times, seconds[base]), rounds=rounds)
-    return seconds
 
   def write(self, directory: str | os.PathLike[str] | None) -> None:
-    """Writes the values, if a folder is given.
-
-    Raises:
-      ValueError: If the file there has other columns.
-    """
+    """Writes the values, if a folder is given."""
     if directory is None:
       return
     isa = os.environ.get(native.ISA_VARIABLE)
@@ -157,11 +146,6 @@ def interleave(
   Each turn begins with `warm_ups` untimed calls, which fill the caches as
   repeated calls would. With the clock `time.process_time` the seconds are those
   of all cores together.
-
-  Example:
-    >>> seconds = interleave({'a': lambda: 1, 'b': lambda: 2}, rounds=3)
-    >>> {name: len(times) for name, times in seconds.items()}
-    {'a': 3, 'b': 3}
   """
   for function in functions.values():
     jax.block_until_ready(function())
@@ -177,21 +161,12 @@ def interleave(
 
 
 def ratio(times: Sequence[float], base: Sequence[float]) -> float:
-  """Returns the median over rounds of the ratio of two lists of seconds.
-
-  Example:
-    >>> ratio([2.0, 4.0, 9.0], [1.0, 2.0, 3.0])
-    2.0
-  """
+  """Returns the median over rounds of the ratio of two lists of seconds."""
   return statistics.median(a / b for a, b in zip(times, base, strict=True))
 
 
 def read(path: str | os.PathLike[str]) -> pd.DataFrame:
-  """Returns the rows of a file, all columns as strings.
-
-  Raises:
-    ValueError: If another version wrote it.
-  """
+  """Returns the rows of a file, all columns as strings."""
   frame = pd.read_csv(path, dtype=str, keep_default_na=False)
   if tuple(frame.columns) != COLUMNS:
     raise ValueError(
@@ -204,14 +179,7 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
 def command(
   name: str, arguments: Sequence[str], environment: Mapping[str, str]
 ) -> str:
-  """Returns the command of a benchmark, without `--record=DIR`.
-
-  Example:
-    >>> command('compact', ['--only=mlp', '--record=DIR'], {})
-    'python -m benchmarks.compact --only=mlp'
-    >>> command('step', [], {'SPARSITY_ISA': 'avx2'})
-    'SPARSITY_ISA=avx2 python -m benchmarks.step'
-  """
+  """Returns the command of a benchmark, without `--record=DIR`."""
   kept = [x for x in arguments if not x.startswith('--record=')]
   isa = environment.get(native.ISA_VARIABLE)
   before = f'{native.ISA_VARIABLE}={isa} ' if isa else ''

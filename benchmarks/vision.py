@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from benchmarks import record
 from benchmarks import storage
-from experiments import state as state_lib
+from experiments import methods
 from experiments import step as step_lib
 from experiments.tasks import base
 from experiments.tasks import classification
@@ -56,7 +56,7 @@ def make_cases():
 
     def step(state, objective=task.objective):
       return step_lib.train_step(
-        objective, state, 0, state_lib.training_key(0), batch
+        objective, state, 0, methods.training_key(0), batch
       )
 
     step = jax.jit(step)

@@ -39,8 +39,6 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     name='cifar10',
     data_dir=config_dict.placeholder(str),
     num_validation=5_000,
-    pad=4,
-    flip=True,
   )
   config.model = dict(name='alexnet', dropout=0.5, compute_dtype='float32')
   config.powerprop = dict(alphas=(alpha,), optimizer_in='theta')

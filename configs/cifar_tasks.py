@@ -35,8 +35,6 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     num_tasks=6,
     data_dir=config_dict.placeholder(str),
     num_validation=5_000,
-    pad=4,
-    flip=True,
   )
   config.model = dict(name='resnet32', compute_dtype='float32')
   if 'biases' in config.strategy:

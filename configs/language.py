@@ -15,7 +15,7 @@ KEYS = {'density': 0.2, 'backward_density': 0.4, 'alpha': 1.375}
 # The released code's choices, unless a size or a text has others.
 MODEL = {
   'tie_projections': (False,), 'cutoffs': (), 'div_val': 1,
-  'same_length': False, 'compute_dtype': 'float32', 'remat': False,
+  'compute_dtype': 'float32',
 }  # fmt: skip
 OPTIMIZER = {
   'name': 'adam', 'b1': 0.9, 'b2': 0.999, 'eps': 1e-8, 'weight_decay': 0.0,
@@ -36,7 +36,6 @@ def published(
     )
   size = dict(sizes[given['size']])
   size['num_steps'] = given['num_steps'] or size['num_steps']
-  data = dict(data, cache_dir=config_dict.placeholder(str))
   model['compute_dtype'] = 'bfloat16'
   return make(variant, given, size, data=data, refresh_every=100, **model)
 
@@ -65,8 +64,6 @@ def make(
   config.data = data
   config.model = {
     **MODEL,
-    'd_embed': size['model']['d_model'],
-    'clamp_len': config_dict.placeholder(int),
     **size['model'],
     **model,
   }
@@ -99,7 +96,6 @@ def make(
     size['evaluation'],
     batch_size=16,
     clamp_len=_optional(size['evaluation'].get('clamp_len')),
-    same_length=True,
     num_tokens=config_dict.placeholder(int),
   )
   return config

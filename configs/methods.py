@@ -54,15 +54,14 @@ def section(
   shared = dict(
     density=density, distribution=distribution, dense=(), exclude=exclude
   )
-  patterned = dict(shared, pattern=dict(name='unstructured'))
   moving = dict(
-    patterned,
+    shared,
     refresh_every=refresh_every,
     stop_refresh_at=int(END * num_steps),
     drop_fraction=0.3,
     grow_at=0.0 if alpha == 1 else 1e-4 ** (1 / alpha),
   )
-  pruned = dict(patterned, scope='layer', score='magnitude')
+  pruned = dict(shared, scope='layer', score='magnitude')
   sections = {
     'dense': dict(),
     'static': dict(shared, scope='layer'),
@@ -75,7 +74,7 @@ def section(
       end=int(END * num_steps),
       prune_every=refresh_every,
     ),
-    'snip': dict(patterned, num_batches=1, scope='layer'),
+    'snip': dict(shared, scope='layer'),
     'topkast': dict(
       forward_density=density,
       backward_density=backward_density,

@@ -24,7 +24,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   )
   config = mnist_dense.get_config('quick' if given['quick'] else '')
   num_steps = 200 if given['quick'] else given['num_steps']
-  config.model = dict(name='lenet5', compute_dtype='float32')
+  config.model = dict(name='lenet5')
   config.powerprop.alphas = (given['alpha'],)
   config.method = methods.section(
     name,

@@ -66,7 +66,6 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     schedule=dict(name='constant', warmup_steps=0),
     momentum=0.0,
   )
-  config.loss = dict(label_smoothing=0.0)
   config.train = sections.train(
     batch_size=60,
     eval_batch_size=1_000,
@@ -97,7 +96,6 @@ def _strategy(name: str, num_steps: int, gamma: float) -> dict[str, Any]:
     ),
     'packnet': dict(
       biases='frozen',
-      density=config_dict.placeholder(float),  # None: 1 / T of all weights
       retrain_steps=max(1, num_steps // 2),
     ),
     'fine_tuning': dict(),

@@ -17,12 +17,6 @@ IMAGENET_DENSITIES = (0.2, 0.1, 0.05, 0.02, 0.01)
 DISTRIBUTIONS = ('uniform', 'erdos_renyi_kernel')
 
 
-def seeds(add):
-  """Any config: three seeds."""
-  for seed in range(3):
-    add({'seeds': (seed,)})
-
-
 def alphas(add):
   """mnist_powerprop.py: the curves of one-shot pruning, alpha 1 to 5."""
   for alpha in (1.0, 2.0, 3.0, 4.0, 5.0):
@@ -77,11 +71,6 @@ def imagenet_sparse_to_sparse(add):
         add(_variant(name, density, distribution=distribution))
 
 
-def imagenet_backward(add):
-  """imagenet_resnet50.py: Top-KAST from no exploration to a dense backward."""
-  _backward(add, distribution='uniform')
-
-
 def imagenet_extended(add):
   """imagenet_resnet50.py: five times as long, Erdos-Renyi kernel."""
   for name in ('rigl', 'topkast', 'powerprop_topkast'):
@@ -111,13 +100,6 @@ def language(add):
       add(_variant(name, density))
 
 
-def language_backward(add):
-  """enwik8_transformer_xl.py, wikitext103_transformer_xl.py and
-  text_transformer_xl.py: Top-KAST's forward against backward densities.
-  """
-  _backward(add)
-
-
 def text(add):
   """text_transformer_xl.py: the table of the text that comes with this."""
   add({'config': ':dense'})
@@ -145,12 +127,6 @@ def _strategies(add, variant):
     add({'config': f':{variant}strategy=packnet,alpha={alpha}'})
   for name in ('ewc', 'l2', 'fine_tuning', 'joint', 'alone'):
     add({'config': f':{variant}strategy={name}'})
-
-
-def _backward(add, **keys):
-  for density in DENSITIES:
-    for backward in (density, 0.5, 1.0):
-      add(_variant('topkast', density, backward, **keys))
 
 
 def _variant(name, density, backward=None, **keys):

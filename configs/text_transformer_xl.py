@@ -16,7 +16,6 @@ per character after 1,500 steps, three seeds: dense 2.130 ± 0.008, Top-KAST at
 """
 
 import ml_collections
-from ml_collections import config_dict
 
 from configs import arguments
 from configs import language
@@ -32,7 +31,7 @@ SIZE = {
 }  # fmt: skip
 QUICK = {
   'model': {
-    'num_layers': 1, 'd_model': 32, 'd_embed': 32, 'num_heads': 2, 'd_head': 16,
+    'num_layers': 1, 'd_model': 32, 'num_heads': 2, 'd_head': 16,
     'd_inner': 64,
   },
   'train': {
@@ -58,12 +57,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   num_steps = 20 if given['quick'] else given['num_steps']
   data = dict(name='kjv')
   if given['path']:
-    data = dict(
-      name='file',
-      path=given['path'],
-      held_out=0.05,
-      cache_dir=config_dict.placeholder(str),  # None: beside the file
-    )
+    data = dict(name='file', path=given['path'], held_out=0.05)
   is_topkast = variant.endswith('topkast')
   config = language.make(
     variant,

@@ -12,6 +12,7 @@ large model has 285.2 million.
 """
 
 import ml_collections
+from ml_collections import config_dict
 
 from configs import language
 
@@ -48,7 +49,11 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   return language.published(
     argument,
     SIZES,
-    dict(name='wikitext103', path='wikitext-103'),
+    dict(
+      name='wikitext103',
+      path='wikitext-103',
+      cache_dir=config_dict.placeholder(str),  # None: beside the files
+    ),
     vocab_size=267_735,
     cutoffs=(20_000, 40_000, 200_000),
     tie_projections=(False, True, True, True),

@@ -34,10 +34,8 @@ def build(
 'learning_rate'? (keys of sgd: learning_rate)
 
   `name` is the path of the section, for messages; `more` are further keyword
-  arguments, set by the program.
-
-  Raises:
-    ValueError: If `key` is missing or not in the table, or as `call` does.
+  arguments, set by the program. Raises ValueError if `key` is missing or not in
+  the table, or as `call` does.
   """
   section = _plain(section, name)
   if key not in section:
@@ -61,11 +59,9 @@ def call(
   """Returns `constructor(**section, **more)`, checked before the call.
 
   Lists become tuples where the annotation says `tuple` (JSON has lists only).
-
-  Raises:
-    ValueError: If a key is unknown, missing or also in `more`, or if a value
-      does not fit its annotation. Checked are `bool`, `int`, `float`, `str`,
-      `None`, `tuple` and unions of these.
+  Raises ValueError if a key is unknown, missing or also in `more`, or if a
+  value does not fit its annotation: `bool`, `int`, `float`, `str`, `None`,
+  `tuple` and unions of these are checked.
   """
   label = getattr(constructor, '__name__', str(constructor))
   return _call(constructor, _plain(section, name), name, label, more)
@@ -76,6 +72,13 @@ def check_least(name: str, least: int, **values: int | None) -> None:
   for key, value in values.items():
     if value is not None and not value >= least:
       raise ValueError(f'{name}.{key}: expected >= {least}, got {value}')
+
+
+def check_range(low: float, high: float, **values: float) -> None:
+  """Raises ValueError unless each value is in [low, high)."""
+  for key, value in values.items():
+    if not low <= value < high:
+      raise ValueError(f'expected {key} in [{low:g}, {high:g}), got {value}')
 
 
 def differences(there: Mapping, now: Mapping) -> list[str]:
@@ -103,13 +106,14 @@ def _call(constructor, section, name, label, more):
   parameters = inspect.signature(constructor, eval_str=True).parameters
   is_open = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
   known = {k: p for k, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
-  keys = f'(keys of {label}: {_join(k for k in known if k not in more)})'
+  own = [key for key in known if key not in more]
+  keys = f'(keys of {label}: {_join(own)})'
   given = {**section, **more}
   for key in section:
     if key in more:
       raise ValueError(f'{name}: unexpected key {key!r}, the program sets it')
     if key not in known and not is_open:
-      hint = did_you_mean(key, known)
+      hint = did_you_mean(key, own)
       raise ValueError(f'{name}: unknown key {key!r}{hint} {keys}')
   for key, parameter in known.items():
     if key not in given and parameter.default is parameter.empty:
@@ -118,6 +122,10 @@ def _call(constructor, section, name, label, more):
     annotation = known[key].annotation
     try:
       given[key] = _cast(section[key], annotation)
+    except OverflowError:
+      raise ValueError(
+        f'{name}.{key}: expected an integer below 2^31, got {section[key]}'
+      ) from None
     except TypeError:
       expected = getattr(annotation, '__name__', annotation)
       raise ValueError(
@@ -157,6 +165,8 @@ def _cast(value: Any, annotation: Any) -> Any:
     not isinstance(value, kinds) or (is_number and isinstance(value, bool))
   ):
     raise TypeError
+  if is_number and isinstance(value, int) and abs(value) >= 2**31:
+    raise OverflowError
   return value
 
 

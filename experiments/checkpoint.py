@@ -6,6 +6,7 @@ for bit; if the newest checkpoint is unreadable, the one before it is used.
 """
 
 from collections.abc import Mapping
+import itertools
 import json
 import logging
 import os
@@ -63,7 +64,7 @@ class Checkpoints:
     if multihost.is_first():  # remains of a killed process
       for pattern in ('*.orbax-checkpoint-tmp*', f'{_DELETED}*'):
         for path in self._directory.glob(pattern):
-          shutil.rmtree(path)
+          _delete(path)
     for step in self.steps():
       contents = self._attempt({}, self._describe, step)
       if contents is None or contents['keep_always']:
@@ -88,10 +89,8 @@ class Checkpoints:
     """Saves a state; the checkpoint is complete on return.
 
     `restore` returns the metadata, and the step, as JSON has them. With
-    `keep_always` the checkpoint is never deleted.
-
-    Raises:
-      SaveError: If it cannot be written, or there is one of this step.
+    `keep_always` the checkpoint is never deleted. Raises SaveError if it
+    cannot be written, or there is one of this step.
     """
     arrays = _by_path(state)
     described = {
@@ -129,7 +128,7 @@ class Checkpoints:
       for step in older - self._kept:
         deleted = self._directory / f'{_DELETED}{step}'
         (self._directory / str(step)).rename(deleted)
-        shutil.rmtree(deleted)
+        _delete(deleted)
     multihost.wait()
 
   def restore(
@@ -137,14 +136,12 @@ class Checkpoints:
   ) -> tuple[Any, dict[str, Any]]:
     """Returns `(state, metadata)`; the state as saved, bit for bit.
 
-    Args:
-      like: tree of arrays or `jax.ShapeDtypeStruct`s: the structure and the
-        shardings to restore to; without a sharding, the first device.
-      step: None is the newest readable one. Unreadable checkpoints that are
-        newer are renamed to `unreadable-STEP` and logged.
+    `like` is a tree of arrays or `jax.ShapeDtypeStruct`s: the structure and the
+    shardings to restore to; without a sharding, the first device. Step None is
+    the newest readable one; unreadable checkpoints that are newer are renamed
+    to `unreadable-STEP` and logged.
 
-    Raises:
-      ValueError: If none is readable, or it does not fit `like`.
+    Raises FolderError if none is readable, or it does not fit `like`.
     """
     steps = self.steps()
     if not steps or (step is not None and step not in steps):
@@ -172,6 +169,8 @@ class Checkpoints:
   def _describe(self, step: int) -> dict[str, Any]:
     """Returns the description that `save` wrote beside the arrays."""
     path = self._directory / str(step)
+    if path.is_symlink() or not path.is_dir():
+      raise ValueError('it is a link or a file, not a folder')
     description = ocp.metadata.get_step_metadata(path).custom_metadata
     if description['format'] != FORMAT:
       raise ValueError(
@@ -224,8 +223,11 @@ class Checkpoints:
     is_read_only = self._max_to_keep is None
     for step, why in failures.items():
       name, aside = self._directory / str(step), f'unreadable-{step}'
+      for number in itertools.count(2):
+        if not os.path.lexists(self._directory / aside):
+          break
+        aside = f'unreadable-{step}-{number}'
       if not is_read_only and multihost.is_first():
-        shutil.rmtree(self._directory / aside, ignore_errors=True)
         name.rename(self._directory / aside)
       self._kept.discard(step)
       _logger.warning(
@@ -234,6 +236,14 @@ class Checkpoints:
       )  # fmt: skip
     if failures and not is_read_only:
       multihost.wait()
+
+
+def _delete(path: pathlib.Path) -> None:
+  """Deletes a folder, or a file or link in its place."""
+  if path.is_symlink() or not path.is_dir():
+    path.unlink()
+  else:
+    shutil.rmtree(path)
 
 
 def _first_line(error: Exception) -> str:

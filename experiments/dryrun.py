@@ -19,9 +19,6 @@ def dry_run(config: Mapping[str, Any]) -> list[str]:
   """Returns lines about the network of a run, without data or training.
 
   Neither the platforms nor memory for the arrays are needed.
-
-  Raises:
-    ValueError: If the config is wrong.
   """
   task = initial.make_task(config)
   state = storage_lib.on_device(task.state)

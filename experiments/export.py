@@ -16,6 +16,7 @@ import pathlib
 import sys
 from typing import Any
 from typing import NamedTuple
+import zlib
 
 from absl import logging
 import jax
@@ -60,7 +61,8 @@ def save(path: str | os.PathLike[str], network: Network) -> None:
     for path, x in part.items()
   }
   text = rundir.to_json(header)
-  content = safetensors_numpy.save(tensors, {'sparse-training': text})
+  described = {'sparse-training': text, 'crc32': checksum(text, tensors)}
+  content = safetensors_numpy.save(tensors, described)
   rundir.write_bytes(path, content)
 
 
@@ -69,16 +71,20 @@ def load(path: str | os.PathLike[str]) -> Network:
   try:
     with safetensors.safe_open(os.fspath(path), 'numpy') as file:
       # `safe_open` has compared the tensors' sizes with the file's.
-      header = json.loads((file.metadata() or {})['sparse-training'])
+      described = file.metadata() or {}
+      header = json.loads(described['sparse-training'])
       if header['format'] != FORMAT:
         raise ValueError(
           f'expected format {FORMAT}, got {header["format"]!r:.80}: export it '
           'again with this version'
         )
-      parts = {kind: {} for kind in KINDS}
-      for name in file.keys():  # noqa: SIM118
-        kind, _, path_in_tree = name.partition('/')
-        parts[kind][path_in_tree] = file.get_tensor(name)
+      tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if described['crc32'] != checksum(described['sparse-training'], tensors):
+      raise ValueError('the checksum of its content differs from the saved one')
+    parts = {kind: {} for kind in KINDS}
+    for name, x in tensors.items():
+      kind, _, path_in_tree = name.partition('/')
+      parts[kind][path_in_tree] = x
     for name, mask in parts['masks'].items():
       if mask.dtype != bool or mask.shape != parts['weights'][name].shape:
         raise ValueError(f'expected a mask of the shape of its weight {name}')
@@ -99,17 +105,24 @@ def load(path: str | os.PathLike[str]) -> Network:
     ) from error
 
 
+def checksum(text: str, tensors: dict[str, np.ndarray]) -> str:
+  """Returns the CRC-32 of the header and all names, types and values."""
+  value = zlib.crc32(text.encode())
+  for name, x in sorted(tensors.items()):
+    value = zlib.crc32(f'{name} {x.dtype} {x.shape}'.encode(), value)
+    value = zlib.crc32(np.ascontiguousarray(x).reshape(-1).view('u1'), value)
+  return str(value)
+
+
 def extract(
   workdir: str | os.PathLike[str],
   task: int | None = None,
   step: int | None = None,
 ) -> Network:
-  """Returns a network of a run.
+  """Returns a network of a run, by default the last.
 
-  Args:
-    workdir: the run folder.
-    task: of continual learning, from 1; None: the last.
-    step: global step of a checkpoint; None: the end of the task's training.
+  `task` is that of continual learning, from 1; `step` the global step of a
+  checkpoint, None the end of the task's training.
   """
   workdir = pathlib.Path(workdir)
   if not (workdir / 'config.json').exists():

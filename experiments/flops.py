@@ -11,6 +11,7 @@ without parameters are counted as `other_flops`.
 import argparse
 from collections.abc import Mapping
 from collections.abc import Sequence
+import functools
 import json
 import sys
 from typing import Any
@@ -18,34 +19,28 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from experiments import build
-from experiments import methods
+from experiments import rundir
 from experiments.sweep import plan
+from experiments.tasks import pruning
 from experiments.tasks import table as task_table
 import sparsity
 from sparsity import flops
 
 USER_ERROR = 2  # exit code
-_SUMS = ('entries', 'num_bytes', 'sparse_bytes', 'flops', 'sparse_flops')
+SUMS = (
+  'entries', 'active', 'num_bytes', 'sparse_bytes', 'flops', 'sparse_flops',
+)  # fmt: skip
 
-
-class Row(NamedTuple):
-  """One parameter."""
-
-  path: str
-  shape: tuple[int, ...]
-  entries: int
-  density: float  # of the forward set at the end of training
-  num_bytes: int  # dense
-  sparse_bytes: int
-  flops: int  # of the forward pass of one example, dense
-  sparse_flops: float
+COSTS = (
+  'density', 'inference_flops', 'inference_share', 'train_flops',
+  'train_share', 'num_bytes',
+)  # fmt: skip
 
 
 class Report(NamedTuple):
   """Totals of a network; FLOPs of one example."""
 
-  rows: tuple[Row, ...]
+  rows: pd.DataFrame  # a row for each parameter: path, shape, `SUMS`
   entries: int
   active_entries: int
   num_bytes: int
@@ -63,10 +58,8 @@ class Report(NamedTuple):
 def report(config: Mapping[str, Any]) -> Report:
   """Returns the costs of a run's network, dense and sparse.
 
-  With `scope='global'` every layer is taken to have the overall density.
-
-  Raises:
-    ValueError: If the config is wrong, or its task has no example to count.
+  With `scope='global'` every layer is taken to have the overall density. Raises
+  ValueError if the config is wrong, or its task has no example to count.
   """
   task = task_table.make_task(config)
   if task.example is None:
@@ -77,15 +70,18 @@ def report(config: Mapping[str, Any]) -> Report:
   network = flops.count(task.example.fn, task.params, *task.example.args)
   method, num_steps = config['method'], task.num_steps
   forward, backward = densities(method, task.params)
-  rows = tuple(_row(layer, forward) for layer in network.layers)
+  rows = pd.DataFrame(
+    [_row(layer, forward.get(layer.path, 1.0)) for layer in network.layers],
+    columns=['path', 'shape', *SUMS],
+  )
   dense, sparse = flops.forward(network), flops.forward(network, forward)
   train = _train(network, method, num_steps, forward, backward)
   return Report(
     rows,
-    entries=sum(row.entries for row in rows),
-    active_entries=sum(round(row.density * row.entries) for row in rows),
-    num_bytes=sum(row.num_bytes for row in rows),
-    sparse_bytes=sum(row.sparse_bytes for row in rows),
+    entries=int(rows.entries.sum()),
+    active_entries=int(rows.active.sum()),
+    num_bytes=int(rows.num_bytes.sum()),
+    sparse_bytes=int(rows.sparse_bytes.sum()),
     other_flops=network.other,
     flops=dense,
     sparse_flops=sparse,
@@ -95,6 +91,46 @@ def report(config: Mapping[str, Any]) -> Report:
     train_share=train / flops.train(network),
     total_train_flops=train * num_steps * task.training.batch_size,
   )
+
+
+def costs(
+  config: Mapping[str, Any], share: float | None = None
+) -> dict[str, float]:
+  """Returns the `COSTS` of a network; {} where they are unknown.
+
+  `density` is over all parameters, FLOPs of inference are those of one example,
+  of training those of all steps; shares are relative to dense. `share` is the
+  pruning level. Unknown: continual learning, and a sparse network pruned
+  further. Raises ValueError if the config does not build.
+  """
+  if config['experiment'] == 'continual_learning':
+    return {}
+  if share and config['method']['name'] != 'dense':
+    return {}
+  found = _cached(json.dumps({**config, 'seed': 0}, sort_keys=True))
+  values = (
+    found.active_entries / found.entries, found.sparse_flops,
+    found.inference_share, found.total_train_flops, found.train_share,
+    found.sparse_bytes,
+  )  # fmt: skip
+  if share:
+    one = {'lowest': share, 'highest': share, 'num_levels': 1}
+    params, section = task_table.make_task(config).params, config['prune']
+    levels = pruning.make_levels(params, **{**section, **one}).kept
+    rows, pruned = found.rows, {path: x[0] for path, x in levels.items()}
+    kept = rows.path.map(pruned).fillna(rows.entries).astype(int)
+    sparse = found.other_flops + (rows.flops * kept / rows.entries).sum()
+    num_bytes = sum(map(flops.num_bytes, rows.entries, kept))
+    values = (
+      kept.sum() / found.entries, sparse, sparse / found.flops, *values[3:5],
+      num_bytes,
+    )  # fmt: skip
+  return dict(zip(COSTS, map(float, values), strict=True))
+
+
+@functools.cache
+def _cached(text: str) -> Report:
+  return report(json.loads(text))
 
 
 def densities(
@@ -113,8 +149,6 @@ def densities(
   options = {name: section[name] for name in names if name in section}
   if 'density' in section:
     options['forward_density'] = section['density']
-  if 'pattern' in section:
-    options['pattern'] = build.build(methods.PATTERNS, section['pattern'])
   counts = sparsity.make_counts(select=select, **options)(params)
   return _shares(counts.forward, counts), _shares(counts.backward, counts)
 
@@ -125,18 +159,11 @@ def _shares(kept: Mapping[str, int] | int, counts: sparsity.Counts):
   return {path: kept[path] / size for path, size in counts.sizes.items()}
 
 
-def _row(layer: flops.Layer, forward: Mapping[str, float]) -> Row:
-  density = forward.get(layer.path, 1.0)
-  return Row(
-    layer.path,
-    layer.shape,
-    layer.size,
-    density,
-    flops.num_bytes(layer.size, layer.size),
-    flops.num_bytes(layer.size, round(density * layer.size)),
-    layer.flops,
-    density * layer.flops,
-  )
+def _row(layer: flops.Layer, density: float) -> tuple[Any, ...]:
+  size, active = layer.size, round(density * layer.size)
+  num_bytes = flops.num_bytes(size, size), flops.num_bytes(size, active)
+  both = layer.flops, density * layer.flops
+  return (layer.path, layer.shape, size, active, *num_bytes, *both)
 
 
 def _train(network, section, num_steps, forward, backward) -> float:
@@ -149,8 +176,8 @@ def _train(network, section, num_steps, forward, backward) -> float:
     case 'rigl':
       every = section['refresh_every']
       return flops.train_rigl(network, forward, refresh_every=every)
-    case 'snip':  # scores: gradients of the dense network
-      scores = section['num_batches'] * flops.train(network)
+    case 'snip':  # scores: a gradient of the dense network
+      scores = flops.train(network)
       return flops.train(network, forward) + scores / num_steps
     case 'magnitude':
       unpruned = min(1.0, section['at'] / num_steps)
@@ -168,18 +195,15 @@ def _train(network, section, num_steps, forward, backward) -> float:
 
 def show(found: Report) -> None:
   """Prints a row for each parameter in a product, the rest, and the totals."""
-  rest = [row[2:] for row in found.rows if not row.flops]
-  rows = [row for row in found.rows if row.flops]
-  if rest:
-    sums = Row('(in no product)', (), *map(sum, zip(*rest, strict=True)))
-    rows.append(sums._replace(density=1.0))
-  density = found.active_entries / found.entries
-  total = [getattr(found, name) for name in Row._fields if name in _SUMS]
-  rows.append(Row('all', (), total[0], density, *total[1:]))
-  table = pd.DataFrame(rows)
-  table['shape'] = [' x '.join(map(str, row.shape)) for row in rows]
-  formats = dict.fromkeys(_SUMS, '{:,.0f}'.format)
+  shapes = [' x '.join(map(str, shape)) for shape in found.rows['shape']]
+  rows, whole = found.rows.assign(shape=shapes), found.rows.assign(shape='')
+  rest = whole[whole.flops == 0].assign(path='(in no product)')
+  rows = pd.concat([rows[rows.flops > 0], rest, whole.assign(path='all')])
+  table = rows.groupby(['path', 'shape'], sort=False)[[*SUMS]].sum()
+  table.insert(2, 'density', table.active / table.entries)
+  formats = dict.fromkeys(SUMS, '{:,.0f}'.format)
   formats['density'] = '{:.4f}'.format
+  table = table.reset_index()
   print(table.to_string(index=False, formatters=formats))
   if found.other_flops:
     print(f'FLOPs without parameters, in all: {found.other_flops:,}')
@@ -214,8 +238,8 @@ def main(arguments: Sequence[str]) -> int:
     print(f'experiments.flops: {error}', file=sys.stderr)
     return USER_ERROR
   if known.json:
-    rows = [row._asdict() for row in found.rows]
-    print(json.dumps({**found._asdict(), 'rows': rows}, indent=2))
+    rows = found.rows.to_dict('records')
+    print(rundir.to_json({**found._asdict(), 'rows': rows}, indent=2))
   else:
     show(found)
   return 0

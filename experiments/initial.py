@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import build
 from experiments import export
 from experiments.tasks import base
 from experiments.tasks import table
@@ -37,7 +38,7 @@ def _start_from(task: base.Task, path: str) -> base.Task:
   method, first = task.objective.method, task.stages[0]
   if len(task.exports) > 1:
     raise ValueError('config.init_from: expected None with continual learning')
-  if method.num_score_batches:
+  if method.needs_scores:
     raise ValueError(
       'config.init_from: expected None with SNIP, which prunes initial '
       "weights; use method 'static' to keep the masks of the file"
@@ -45,9 +46,12 @@ def _start_from(task: base.Task, path: str) -> base.Task:
 
   @functools.cache
   def read() -> export.Network:
+    where = pathlib.Path(path)
     try:
-      network = _read(path)
-      _check_same_shapes(task.params, network.weights)
+      network = export.extract(where) if where.is_dir() else export.load(where)
+      shapes = _shapes(network.weights), _shapes(task.params)
+      if lines := build.differences(*shapes):
+        raise ValueError('\n  '.join(['weights that do not fit:', *lines]))
     except ValueError as error:
       raise ValueError(f'config.init_from: {error}') from error
     return network
@@ -71,24 +75,6 @@ def _start_from(task: base.Task, path: str) -> base.Task:
 
   stages = (first._replace(begin=begin), *task.stages[1:])
   return task._replace(stages=stages, check_data=check_data)
-
-
-def _read(path: str) -> export.Network:
-  where = pathlib.Path(path)
-  return export.extract(where) if where.is_dir() else export.load(where)
-
-
-def _check_same_shapes(params: Any, weights: Any) -> None:
-  """Raises ValueError unless both have the same layers; names the others."""
-  expected, given = _shapes(params), _shapes(weights)
-  lines = [
-    f'{path}: expected {expected.get(path, "none")}, got '
-    f'{given.get(path, "none")}'
-    for path in sorted(expected | given)
-    if expected.get(path) != given.get(path)
-  ]
-  if lines:
-    raise ValueError('\n  '.join(['weights that do not fit:', *lines]))
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

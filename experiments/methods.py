@@ -13,8 +13,8 @@ import re
 from typing import Any
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from experiments import build
@@ -25,14 +25,10 @@ import sparsity
 import topkast
 
 SPACES = ('theta', 'phi')
-PATTERNS = {
-  'block': sparsity.patterns.block,
-  'channels': sparsity.patterns.channels,
-  'n_of_m': sparsity.patterns.n_of_m,
-  'unstructured': sparsity.patterns.unstructured,
-}
 
 Optimizer = optax.GradientTransformation
+# From a transformation of theta's gradient to the optimizer of phi after it.
+Optimize = Callable[[Optimizer], Optimizer]
 
 
 class Method(NamedTuple):
@@ -40,24 +36,21 @@ class Method(NamedTuple):
 
   # (seed, scores or None) -> the whole optimizer, and its storage
   make: Callable[..., tuple[Any, storage_lib.Storage]]
-  to_weights: Callable[[Any], Any]  # phi -> theta
-  from_weights: Callable[[Any], Any]  # theta -> phi
   # (theta, optimizer state) -> theta on the forward set, zero elsewhere
   forward_weights: Callable[[Any, Any], Any]
   density: Callable[[Any, Any], Any]  # (params, optimizer state) -> []
   masks: Callable[[Any, Any], Any]  # the same -> masks of the forward set
   exclude: tuple[str, ...] = ()
-  num_score_batches: int = 0  # batches of SNIP's saliency; 0: no scores
+  needs_scores: bool = False  # SNIP's saliency of the first batch
+  alpha: float = 1.0
 
+  def to_weights(self, phi: Any) -> Any:
+    """Returns theta."""
+    return powerprop_lib.to_weights(phi, self.alpha)
 
-class Sparse(NamedTuple):
-  """The section `config.method`, checked."""
-
-  wrap: Callable[..., Any]  # (inner, seed, scores) -> optimizer
-  link: Optimizer  # precedes the inner optimizer, in theta
-  storage: str
-  exclude: tuple[str, ...]
-  num_score_batches: int
+  def from_weights(self, theta: Any) -> Any:
+    """Returns phi."""
+    return powerprop_lib.from_weights(theta, self.alpha)
 
 
 def make_method(
@@ -68,127 +61,109 @@ def make_method(
   Raises:
     ValueError: If a key is unknown, missing, mistyped or out of range.
   """
-  sparse = build.build(METHODS, method, name='config.method')
   inner = build.build(optimizers.OPTIMIZERS, optimizer, name='config.optimizer')
-  inner, alpha = build.call(
-    _parameterize,
-    powerprop,
-    name='config.powerprop',
-    inner=optax.chain(sparse.link, inner),
+  alpha, optimize = build.call(
+    _parameterize, powerprop, name='config.powerprop', inner=inner
   )
-  is_dense = method['name'] == 'dense'
-
-  def make(seed, scores=None):
-    tx = sparse.wrap(inner, seed, scores)
-    tx, storage = storage_lib.STORAGES[sparse.storage](tx, num_devices)
-    if is_dense:
-      storage = storage._replace(forward_weights=_all_weights)
-    return tx, storage
-
-  return Method(
-    make=make,
-    to_weights=lambda phi: powerprop_lib.to_weights(phi, alpha),
-    from_weights=lambda theta: powerprop_lib.from_weights(theta, alpha),
-    forward_weights=_all_weights if is_dense else sparsity.forward_weights,
-    density=(lambda *_: jnp.ones([])) if is_dense else _density,
-    masks=(lambda *_: None) if is_dense else _masks,
-    exclude=sparse.exclude,
-    num_score_batches=sparse.num_score_batches,
+  made = build.build(
+    METHODS,
+    method,
+    name='config.method',
+    optimize=optimize,
+    num_devices=num_devices,
   )
+  return made._replace(alpha=alpha)
 
 
 def _parameterize(
   *, alpha: float, optimizer_in: str, inner: Optimizer
-) -> tuple[Optimizer, float]:
-  """Returns the optimizer of phi, where `inner` acts on theta or phi; alpha."""
-  if not 1 <= alpha < np.inf:
-    raise ValueError(
-      f'config.powerprop.alpha: expected a finite alpha >= 1, got {alpha}'
-    )
+) -> tuple[float, Optimize]:
+  """Returns alpha, and the optimizer of phi whose `inner` acts on a space."""
+  build.check_range(1, math.inf, **{'config.powerprop.alpha': alpha})
   if optimizer_in not in SPACES:
     raise ValueError(
       f'config.powerprop.optimizer_in: expected one of {SPACES}, got '
       f'{optimizer_in!r}'
     )
-  if optimizer_in == 'theta':
-    return powerprop_lib.powerprop(inner, alpha), alpha
-  return optax.chain(powerprop_lib.scale_by_powerprop(alpha), inner), alpha
+
+  def optimize(link):
+    chain = optax.chain(link, inner)
+    if optimizer_in == 'theta':
+      return powerprop_lib.powerprop(chain, alpha)
+    return optax.chain(powerprop_lib.scale_by_powerprop(alpha), chain)
+
+  return alpha, optimize
 
 
-def _dense(*, storage: str) -> Sparse:
+def _dense(*, storage: str, optimize: Optimize, num_devices: int) -> Method:
   """Leaves every weight active."""
+  del num_devices
   if storage != 'masked':
     raise ValueError(
       "config.method.storage: expected 'masked' with the dense method, whose "
       f'entries are all active, got {storage!r}'
     )
-  return Sparse(lambda inner, *_: inner, optax.identity(), storage, (), 0)
+  tx = optimize(optax.identity())
+  storage = storage_lib.Storage(lambda weights, opt_state: weights)
+  return Method(
+    make=lambda seed, scores=None: (tx, storage),
+    forward_weights=storage.forward_weights,
+    density=lambda *_: jnp.ones([]),
+    masks=lambda *_: None,
+  )
 
 
-def _constructor(make: Callable, **extra: type) -> Callable[..., Sparse]:
-  """Returns the constructor of a library method's section.
+def _constructor(library: Callable, **extra: type) -> Callable[..., Method]:
+  """Returns the constructor of the section of a library method.
 
-  Its keywords are those of `make` except `inner`, `layout`, `scores`, `seed`
-  and `select`; then `extra`, `exclude` and `storage`.
+  Its keywords are those of the library but `_GIVEN`; then `extra`, `exclude`
+  and `storage`.
   """
-  known = inspect.signature(make).parameters
+  known = inspect.signature(library).parameters
 
-  def construct(*, exclude, storage, **options):
-    storage_lib.check(make.__name__, storage, options)
-    link, num_batches = optax.identity(), 0
+  def construct(*, exclude, storage, optimize, num_devices, **options):
+    storage_lib.check(library.__name__, storage, options)
+    link = optax.identity()
     if 'penalty' in extra:
       penalty, kind = options.pop('penalty'), options.pop('penalty_kind')
       if penalty:
         link = topkast.exploration_penalty(penalty, kind)
-    if 'num_batches' in extra:
-      num_batches = options.pop('num_batches')
-      build.check_least('config.method', 1, num_batches=num_batches)
-    if 'pattern' in options:
-      options['pattern'] = build.build(
-        PATTERNS, options['pattern'], name='config.method.pattern'
-      )
     select = sparsity.all_of(
       sparsity.is_weight, sparsity.none_of(*map(sparsity.matching, exclude))
     )
+    inner = optimize(link)
 
-    def wrap(inner, seed, scores):
+    def make(seed, scores=None):
       given = {'seed': seed, 'scores': scores}
       given = {name: x for name, x in given.items() if name in known}
-      return make(inner, select=select, **options, **given)
+      tx = library(inner, select=select, **options, **given)
+      return storage_lib.STORAGES[storage](tx, num_devices)
 
-    tx = wrap(optax.identity(), 0, None)  # raises for bad arguments
-    try:
-      storage_lib.STORAGES[storage](tx, 1)
-    except ValueError as error:
-      raise ValueError(f'config.method.storage: {error}') from error
-    return Sparse(wrap, link, storage, exclude, num_batches)
+    make(0)  # raises for bad arguments
+    needs_scores = 'scores' in known
+    return Method(
+      make, sparsity.forward_weights, _density, _masks, exclude, needs_scores
+    )
 
-  construct.__name__ = make.__name__
-  construct.__signature__ = _signature(known, extra)
-  return construct
-
-
-def _signature(known, extra: dict[str, type]) -> inspect.Signature:
-  given = ('inner', 'layout', 'scores', 'seed', 'select')
   types = {
     name: _TYPES.get(name, parameter.annotation)
     for name, parameter in known.items()
-    if name not in given
+    if name not in _GIVEN
   }
   types |= {**extra, 'exclude': tuple[str, ...], 'storage': str}
-  return inspect.Signature(
+  types |= {'optimize': Optimize, 'num_devices': int}
+  construct.__name__ = library.__name__
+  construct.__signature__ = inspect.Signature(
     inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind)
     for name, kind in types.items()
   )
+  return construct
 
 
+# Arguments that no section has: the program's, and the library's defaults.
+_GIVEN = ('inner', 'layout', 'pattern', 'scores', 'seed', 'select')
 # Types of the config where the library's annotation admits more.
-_TYPES = {
-  'dense': tuple[str, ...],
-  'distribution': str,
-  'pattern': dict,
-  'score': str,
-}
+_TYPES = {'dense': tuple[str, ...], 'distribution': str, 'score': str}
 
 METHODS = {
   'dense': _dense,
@@ -196,7 +171,7 @@ METHODS = {
   'magnitude': _constructor(sparsity.magnitude),
   'rigl': _constructor(sparsity.rigl),
   'set': _constructor(sparsity.set_),
-  'snip': _constructor(sparsity.snip, num_batches=int),
+  'snip': _constructor(sparsity.snip),
   'static': _constructor(sparsity.static),
   'topkast': _constructor(topkast.topkast, penalty=float, penalty_kind=str),
 }
@@ -213,9 +188,38 @@ def check_exclude(method: Method, params: Any) -> None:
       )
 
 
-def _all_weights(weights, opt_state):
-  del opt_state
-  return weights
+def init_state(
+  method: Method,
+  init: Callable[[jax.Array], tuple[Any, Any]],
+  seed: Any,
+  scores: Any = None,
+) -> storage_lib.TrainState:
+  """Returns the masked state before the first step; the seed may be traced."""
+  weights, net_state = init(init_key(seed))
+  params = method.from_weights(weights)
+  tx, _ = method.make(seed, scores)
+  return storage_lib.TrainState(
+    jnp.zeros([], jnp.int32), params, net_state, tx.init(params)
+  )
+
+
+def init_key(seed: Any) -> jax.Array:
+  """Returns the key of the initial weights."""
+  return jax.random.fold_in(jax.random.key(seed), 0)
+
+
+def training_key(seed: Any) -> jax.Array:
+  """Returns the key of the training; each step folds in its number."""
+  return jax.random.fold_in(jax.random.key(seed), 1)
+
+
+def forward_weights(method: Method, state: storage_lib.TrainState) -> Any:
+  """Returns theta on the forward set, as evaluation uses it.
+
+  The sparse layers of a compact state are `sparsity.CompactWeights`.
+  """
+  weights = method.to_weights(state.params)
+  return method.forward_weights(weights, state.opt_state)
 
 
 def _masks(params, opt_state):

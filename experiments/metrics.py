@@ -11,6 +11,7 @@ uninterrupted one, byte for byte. NaN and infinities are the strings `'nan'`,
 from collections.abc import Mapping
 import contextlib
 import json
+import logging
 import os
 import pathlib
 import time
@@ -25,6 +26,7 @@ from experiments import rundir
 FILE = 'metrics.jsonl'
 FLUSH_EVERY = 10.0  # seconds by which TensorBoard's events lag
 
+_logger = logging.getLogger(__name__)
 _NOT_FINITE = ('nan', 'inf', '-inf')
 
 
@@ -37,10 +39,13 @@ class Writer(contextlib.AbstractContextManager):
   """
 
   def __init__(self, workdir: str | os.PathLike[str], resume_from: int):
-    """Opens the files of a run folder, and discards the rows after a step."""
+    """Opens the files of a run folder, and discards the rows after a step.
+
+    If those before it are gone, this is logged, and a row of the split 'lost'
+    says so.
+    """
     path = pathlib.Path(workdir) / FILE
-    if path.exists():
-      _truncate(path, resume_from)
+    last = _truncate(path, resume_from) if path.exists() else 0
     with contextlib.ExitStack() as files:
       self._rows = files.enter_context(path.open('a', encoding='utf-8'))
       self._events = record_writer.RecordWriter(str(_new_events(path.parent)))
@@ -51,9 +56,15 @@ class Writer(contextlib.AbstractContextManager):
       start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
       self._write_event(step=resume_from + 1, session_log=start)
       self._files = files.pop_all()
+    if last < resume_from:
+      _logger.warning(
+        '%s has no rows of steps %d to %d: they were deleted', path, last + 1,
+        resume_from,
+      )  # fmt: skip
+      self.write(resume_from, {'split': 'lost', 'first': last + 1})
 
   def __exit__(self, *exception: object) -> None:
-    self.close()
+    self._files.close()
 
   def write(self, step: int, row: Mapping[str, Any]) -> None:
     """Writes one row of numbers, strings and lists at a global step.
@@ -72,10 +83,6 @@ class Writer(contextlib.AbstractContextManager):
     if time.monotonic() - self._flushed > FLUSH_EVERY:
       self._flushed = time.monotonic()
       self._events.flush()
-
-  def close(self) -> None:
-    """Flushes and closes the files."""
-    self._files.close()
 
   def _write_event(self, **fields: Any) -> None:
     event = event_pb2.Event(wall_time=time.time(), **fields)
@@ -97,12 +104,13 @@ def _new_events(workdir: pathlib.Path) -> pathlib.Path:
   return folder / f'events.out.tfevents.{session:06d}'
 
 
-def _truncate(path: pathlib.Path, last_step: int) -> None:
-  """Removes the rows after a step; the file is replaced atomically."""
-  kept = [line for line, row in _parse(path) if row['step'] <= last_step]
-  content = b''.join(kept)
+def _truncate(path: pathlib.Path, last_step: int) -> int:
+  """Removes the rows after a step, atomically; returns the last step left."""
+  kept = [item for item in _parse(path) if item[1]['step'] <= last_step]
+  content = b''.join(line for line, _ in kept)
   if content != path.read_bytes():
     rundir.write_bytes(path, content)
+  return max((row['step'] for _, row in kept), default=0)
 
 
 def _parse(path: pathlib.Path) -> list[tuple[bytes, dict[str, Any]]]:

@@ -56,19 +56,14 @@ def placement(
 ) -> Placement | None:
   """Returns the placement that the flags ask for; None for a single process."""
   flags = (coordinator, process_count, process_index)
-  if distributed is not None:
-    if flags != (None, None, None):
-      raise ValueError(
-        'expected --distributed alone or --coordinator, --process_count and '
-        '--process_index, got both'
-      )
+  if distributed is not None and flags == (None, None, None):
     return Placement(None, None, None, CLUSTERS[distributed])
-  if flags == (None, None, None):
+  if distributed is None and flags == (None, None, None):
     return None
-  if None in flags:
-    missing = Placement._fields[flags.index(None)]
+  if distributed is not None or None in flags:
     raise ValueError(
-      f'expected --{missing} beside the other flags of a process, got none'
+      'expected --distributed alone, or --coordinator, --process_count and '
+      f'--process_index, got --distributed={distributed} and {flags}'
     )
   if not 0 <= process_index < process_count:
     raise ValueError(
@@ -189,10 +184,7 @@ def check_same(tree: Any) -> None:
   """Checks that all devices of all processes hold the same replicated arrays.
 
   A mask that differs on one device would show in no metric. Skips arrays that
-  are divided among devices.
-
-  Raises:
-    LostError: In every process, if an array differs.
+  are divided among devices. Raises LostError in every process.
   """
   if jax.process_count() == 1:
     return

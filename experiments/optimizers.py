@@ -39,8 +39,7 @@ def piecewise(
 def cosine(*, warmup_steps: int, num_steps: int, final: float) -> Schedule:
   """Returns factors from 1 to `final` along half a cosine, after a warm-up."""
   warmup = _warmup(warmup_steps)
-  if not 0 <= final <= 1:
-    raise ValueError(f'expected final in [0, 1], got {final}')
+  build.check_range(0, 1, final=final)
   if num_steps <= warmup_steps:
     raise ValueError(
       f'expected num_steps over warmup_steps={warmup_steps}, got {num_steps}'
@@ -65,7 +64,7 @@ def sgd(
 
   Only weights decay, not biases or normalization.
   """
-  _check_range(0, 1, momentum=momentum)
+  build.check_range(0, 1, momentum=momentum)
   return optax.chain(
     _clip(clip_norm),
     _decay(weight_decay),
@@ -84,8 +83,8 @@ def adam(
   clip_norm: float | None,
 ) -> optax.GradientTransformation:
   """Returns Adam; the decay of weights is decoupled, as in AdamW."""
-  _check_range(0, 1, b1=b1, b2=b2)
-  _check_range(0, math.inf, eps=eps)
+  build.check_range(0, 1, b1=b1, b2=b2)
+  build.check_range(0, math.inf, eps=eps)
   return optax.chain(
     _clip(clip_norm),
     optax.scale_by_adam(b1, b2, eps),
@@ -98,7 +97,7 @@ OPTIMIZERS = {'adam': adam, 'sgd': sgd}
 
 
 def _rate(learning_rate: float, schedule: dict) -> Any:
-  _check_range(0, math.inf, learning_rate=learning_rate)
+  build.check_range(0, math.inf, learning_rate=learning_rate)
   factor = build.build(SCHEDULES, schedule, name='config.optimizer.schedule')
   if schedule['name'] == 'constant' and not schedule['warmup_steps']:
     return learning_rate
@@ -106,20 +105,12 @@ def _rate(learning_rate: float, schedule: dict) -> Any:
 
 
 def _warmup(num_steps: int) -> Schedule:
-  _check_range(0, math.inf, warmup_steps=num_steps)
+  build.check_range(0, math.inf, warmup_steps=num_steps)
   return lambda step: jnp.minimum(1.0, (step + 1) / max(1, num_steps))
 
 
-def _check_range(least: float, below: float, **values: float) -> None:
-  for name, value in values.items():
-    if not least <= value < below:
-      raise ValueError(
-        f'expected {name} in [{least:g}, {below:g}), got {value}'
-      )
-
-
 def _decay(weight_decay: float) -> optax.GradientTransformation:
-  _check_range(0, math.inf, weight_decay=weight_decay)
+  build.check_range(0, math.inf, weight_decay=weight_decay)
   if not weight_decay:
     return optax.identity()
   return optax.add_decayed_weights(

@@ -38,6 +38,10 @@ LOCK = '.lock'
 PATIENCE = 3.0  # seconds; a killed process's children may hold a lock so long
 
 _LIBRARIES = ('jax', 'jaxlib', 'dm-haiku', 'optax', 'numpy')
+_FOLDERS = ('checkpoints', 'plots', 'tensorboard')
+_FILES = (
+  'config.json', 'status.json', 'summary.json', 'metrics.jsonl', LOCK,
+)  # fmt: skip
 _TEMPORARY = re.compile(r'\..+\.\d+\.tmp')
 _Path = str | os.PathLike[str]
 
@@ -59,16 +63,23 @@ class Lock(NamedTuple):
 
 
 def check(workdir: _Path, config: Mapping[str, Any]) -> None:
-  """Checks that a folder is free or belongs to `config`; changes nothing.
+  """Raises FolderError unless a folder is free or of this config.
 
-  Raises:
-    FolderError: If it does not; the message lists the values that differ.
+  The message lists the values that differ. Nothing is changed.
   """
   workdir = pathlib.Path(workdir)
   if not workdir.exists():
     return
   if not workdir.is_dir():
     raise FolderError(f'expected a folder for the run, got the file {workdir}')
+  for path in workdir.iterdir():
+    if path.is_symlink():
+      raise FolderError(
+        f'expected no link in a run folder, got {path}; link the whole folder'
+      )
+    if path.name in (_FILES if path.is_dir() else _FOLDERS):
+      kind = 'file' if path.is_dir() else 'folder'
+      raise FolderError(f'expected a {kind} at {path}; remove what is there')
   if not (workdir / 'config.json').exists():
     for path in workdir.iterdir():
       if path.name != LOCK and not _TEMPORARY.fullmatch(path.name):
@@ -93,12 +104,18 @@ def create(workdir: _Path, config: Mapping[str, Any]) -> None:
   check(workdir, config)
   workdir = pathlib.Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
-  for path in workdir.iterdir():
-    if _TEMPORARY.fullmatch(path.name):
-      path.unlink(missing_ok=True)
+  clean(workdir)
   if not (workdir / 'config.json').exists():
     value = {'format': FORMAT, 'version': VERSION, 'config': config}
     write_json(workdir / 'config.json', value)
+
+
+def clean(workdir: _Path) -> None:
+  """Removes killed writers' files; the caller holds the folder's lock."""
+  workdir = pathlib.Path(workdir)
+  for path in [*workdir.iterdir(), *workdir.glob('plots/*')]:
+    if _TEMPORARY.fullmatch(path.name):
+      path.unlink(missing_ok=True)
 
 
 def read_config(workdir: _Path) -> dict[str, Any]:
@@ -209,8 +226,9 @@ def write_bytes(path: _Path, content: bytes) -> None:
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  temporary.unlink(missing_ok=True)
   try:
-    with temporary.open('wb') as file:
+    with temporary.open('xb') as file:  # not through a link
       file.write(content)
       file.flush()
       os.fsync(file.fileno())
@@ -220,11 +238,7 @@ def write_bytes(path: _Path, content: bytes) -> None:
 
 
 def out_file(path: _Path) -> pathlib.Path:
-  """Returns the file that `--out` means: links followed.
-
-  Raises:
-    ValueError: If something other than a regular file is there.
-  """
+  """Returns the regular file that `--out` means, links followed."""
   path = pathlib.Path(path).expanduser().resolve()
   if path.exists() and not path.is_file():
     raise ValueError(f'expected --out=FILE, got {path}, which is not a file')

@@ -1,7 +1,7 @@
 """Text from a trained language model.
 
   python -m experiments.sample --workdir=DIR --prompt=TEXT [--length=N] \
-      [--temperature=X] [--top_p=X] [--seed=N] [--step=N]
+      [--temperature=X] [--seed=N] [--step=N]
 
 Continues the prompt token by token (bytes or words), with the evaluation's
 memory length. No data are needed.
@@ -38,25 +38,17 @@ def sample(
   memory_len: int,
   segment_len: int,
   temperature: float,
-  top_p: float,
   seed: int,
 ) -> np.ndarray:
   """Returns the tokens that follow a prompt, int32 [length].
 
-  Args:
-    model: evaluated model.
-    weights: theta on the forward set.
-    prompt: int [P], at least one token, read in pieces of `segment_len`.
-    temperature: divides the log-probabilities; 0: always the likeliest token.
-    top_p: draw from the likeliest tokens whose probabilities sum to it.
-
-  Raises:
-    ValueError: If a number is out of range.
+  The prompt, int [P] with at least one token, is read in pieces of
+  `segment_len`; `weights` are theta on the forward set. The temperature divides
+  the log-probabilities; 0 takes the likeliest token always.
   """
   for expected, value, is_right in (
     ('length >= 1', length, length >= 1),
     ('temperature >= 0', temperature, 0 <= temperature < np.inf),
-    ('top_p in (0, 1]', top_p, 0 < top_p <= 1),
     ('seed from 0 to 2^32 - 1', seed, 0 <= seed < 2**32),
   ):
     if not is_right:
@@ -68,11 +60,12 @@ def sample(
     piece = prompt[None, start : start + segment_len]
     log_probs, memory = predict(weights, memory, piece)
 
-  draw = functools.partial(draw_token, temperature=temperature, top_p=top_p)
-
   def body(carry, key):
     weights, memory, log_probs = carry
-    token = draw(key, log_probs[0])
+    scaled = log_probs[0] / (temperature or 1.0)
+    token = jnp.argmax(scaled).astype(jnp.int32)
+    if temperature:
+      token = jax.random.categorical(key, scaled).astype(jnp.int32)
     log_probs, memory = model.predict(weights, memory, token[None, None])
     return (weights, memory, log_probs), token
 
@@ -81,47 +74,8 @@ def sample(
   return np.asarray(continue_text((weights, memory, log_probs), keys)[1])
 
 
-def draw_token(
-  key: jax.Array, log_probs: jax.Array, *, temperature: float, top_p: float
-) -> jax.Array:
-  """Returns a token, int32 [], drawn from log-probabilities [V].
-
-  Reference:
-    Holtzman et al., 2020, "The curious case of neural text degeneration".
-    https://arxiv.org/abs/1904.09751
-  """
-  if temperature == 0:
-    return jnp.argmax(log_probs).astype(jnp.int32)
-  log_probs = jax.nn.log_softmax(log_probs / temperature)
-  log_probs = jnp.where(is_likely(log_probs, top_p), log_probs, -jnp.inf)
-  return jax.random.categorical(key, log_probs).astype(jnp.int32)
-
-
-def is_likely(log_probs: jax.Array, top_p: float) -> jax.Array:
-  """Returns the smallest set of tokens whose probabilities reach `top_p`.
-
-  Example:
-    >>> is_likely(jnp.log(jnp.array([0.2, 0.5, 0.3])), 0.6)
-    Array([False,  True,  True], dtype=bool)
-
-  Shapes:
-    log_probs: [V]; the result is bool [V].
-  """
-  if top_p >= 1:
-    return jnp.full(log_probs.shape, True)
-  order = jnp.argsort(-log_probs)
-  probs = jnp.exp(log_probs[order])
-  before = jnp.cumsum(probs) - probs  # sum over likelier tokens
-  is_kept = (before < top_p).at[0].set(True)
-  return jnp.zeros(log_probs.shape, bool).at[order].set(is_kept)
-
-
 def encode(vocabulary: vocabulary_lib.Vocabulary, prompt: str) -> np.ndarray:
-  """Returns the tokens of a prompt, without `<eos>` on an unfinished line.
-
-  Raises:
-    ValueError: If there are none.
-  """
+  """Returns the tokens of a prompt, without `<eos>` on an unfinished line."""
   tokens = vocabulary_lib.encode(vocabulary, prompt)
   if vocabulary.unit == 'word' and not prompt.endswith('\n'):
     tokens = tokens[:-1]
@@ -146,8 +100,7 @@ def main(arguments: Sequence[str]) -> int:
   )
   parser.add_argument('--prompt', default='\n', help='first part of the text')
   parser.add_argument('--length', type=int, default=500, help='tokens')
-  parser.add_argument('--temperature', type=float, default=1.0)
-  parser.add_argument('--top_p', type=float, default=0.9)
+  parser.add_argument('--temperature', type=float, default=0.8)
   parser.add_argument('--seed', type=int, default=0, help='of the draws')
   parser.add_argument('--step', type=int, help='global step of a checkpoint')
   given = parser.parse_args(arguments)
@@ -171,7 +124,6 @@ def main(arguments: Sequence[str]) -> int:
       memory_len=shape.memory_len,
       segment_len=shape.segment_len,
       temperature=given.temperature,
-      top_p=given.top_p,
       seed=given.seed,
     )
   except (ValueError, OSError) as error:

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import optax
 
 from experiments import methods
-from experiments import state as state_lib
 from experiments import storage as storage_lib
 import sparsity
 from sparsity import select
@@ -38,19 +37,19 @@ class Steps(NamedTuple):
   """Compiled functions of a task, shared by all its seeds."""
 
   # (state, seed, key, inputs, first, last, is_training) -> state, metric sums
-  advance: Callable[..., tuple[state_lib.TrainState, Metrics]]
+  advance: Callable[..., tuple[storage_lib.TrainState, Metrics]]
   # (state, seed, key, inputs, i, is_training) -> state, metrics, gradients
-  measure: Callable[..., tuple[state_lib.TrainState, Metrics, Any]]
+  measure: Callable[..., tuple[storage_lib.TrainState, Metrics, Any]]
   # (state, mean metrics, masks before the steps) -> one row of metrics
   summarize: Callable[..., Metrics]
   # state -> a copy of its masks, because `advance` donates the state
-  masks: Callable[[state_lib.TrainState], Any]
+  masks: Callable[[storage_lib.TrainState], Any]
 
 
 def compile_steps(
   objective: Objective,
   batch_at: Callable[[Any, Any], Any],
-  state: state_lib.TrainState,
+  state: storage_lib.TrainState,
   replicated: jax.sharding.Sharding,
   *,
   in_loop: bool,
@@ -63,14 +62,23 @@ def compile_steps(
   shardings = jax.tree.map(lambda x: x.sharding, storage_lib.on_device(state))
 
   def advance(state, seed, key, inputs, first, last, is_training):
+    @functools.partial(jax.jit, inline=True)  # traced once for both uses
     def step(state, i):
       step_key = jax.random.fold_in(key, state.step)
       batch = batch_at(inputs, i)
       return train_step(objective, state, seed, step_key, batch, is_training)
 
+    def body(i, carry):
+      state, metrics = step(carry[0], i)
+      return state, jax.tree.map(jnp.add, carry[1], metrics)
+
     if not in_loop:
       return step(state, first)
-    return train_steps(step, state, first, last)
+    first, last = (jnp.asarray(x, jnp.int32) for x in (first, last))
+    shapes = jax.eval_shape(step, state, first)[1]
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    # The number of steps is not part of the program, so that one serves all.
+    return jax.lax.fori_loop(first, last, body, (state, zeros))
 
   def measure(state, seed, key, inputs, i, is_training):
     del seed
@@ -94,12 +102,12 @@ def compile_steps(
 
 def train_step(
   objective: Objective,
-  state: state_lib.TrainState,
+  state: storage_lib.TrainState,
   seed: Any,
   key: jax.Array,
   batch: Any,
   is_training: bool = True,
-) -> tuple[state_lib.TrainState, Metrics]:
+) -> tuple[storage_lib.TrainState, Metrics]:
   """Returns the next state, and the loss and other metrics of the batch.
 
   A skipped step changes nothing but the number of the step; its metrics are 0,
@@ -108,64 +116,39 @@ def train_step(
   tx, storage = objective.method.make(seed)
   weights = objective.method.to_weights(state.params)
   weights = storage.forward_weights(weights, state.opt_state)
-  gradients, metrics, net_state = compute_gradients(
-    objective, weights, state.net_state, batch, key, is_training
+  new_state, metrics, gradients = _measure(
+    objective, weights, state, key, batch, is_training
   )
   updates, opt_state = tx.update(gradients, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
-  new_state = state._replace(
-    step=state.step + 1,
-    params=params,
-    net_state=net_state,
-    opt_state=opt_state,
-  )
-  if not objective.skip_nonfinite:
-    return new_state, metrics
-  is_finite = _is_finite((metrics['loss'], gradients))
-  new_state = _where(is_finite, new_state, state._replace(step=state.step + 1))
-  metrics = {name: jnp.where(is_finite, x, 0) for name, x in metrics.items()}
-  return new_state, {**metrics, 'skipped': jnp.float32(~is_finite)}
-
-
-def train_steps(
-  step: Callable[..., tuple[state_lib.TrainState, Metrics]],
-  state: state_lib.TrainState,
-  first: jax.Array,
-  last: jax.Array,
-) -> tuple[state_lib.TrainState, Metrics]:
-  """Returns the state after steps `first` to `last - 1`, and metric sums.
-
-  The number of steps is not part of the program, so that one serves all.
-  """
-  step = jax.jit(step, inline=True)  # traced once for the two uses below
-
-  def body(i, carry):
-    state, sums = carry
-    state, metrics = step(state, i)
-    return state, jax.tree.map(jnp.add, sums, metrics)
-
-  first = jnp.asarray(first, jnp.int32)
-  shapes = jax.eval_shape(step, state, first)[1]
-  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-  return jax.lax.fori_loop(
-    first, jnp.asarray(last, jnp.int32), body, (state, zeros)
-  )
+  if objective.skip_nonfinite:
+    params, opt_state = _where(
+      metrics['skipped'] == 0,
+      (params, opt_state),
+      (state.params, state.opt_state),
+    )
+  return new_state._replace(params=params, opt_state=opt_state), metrics
 
 
 def measure_step(
   objective: Objective,
-  state: state_lib.TrainState,
+  state: storage_lib.TrainState,
   key: jax.Array,
   batch: Any,
   is_training: bool = True,
-) -> tuple[state_lib.TrainState, Metrics, Any]:
+) -> tuple[storage_lib.TrainState, Metrics, Any]:
   """Returns the next state with the same parameters, metrics, dense gradients.
 
   A refresh of compact weights by gradients takes the place of the step.
   """
   weights = sparsity.compact.unpack(
-    state_lib.forward_weights(objective.method, state)
+    methods.forward_weights(objective.method, state)
   )
+  return _measure(objective, weights, state, key, batch, is_training)
+
+
+def _measure(objective: Objective, weights, state, key, batch, is_training):
+  """Returns `measure_step` at the given weights; gradients are like these."""
   gradients, metrics, net_state = compute_gradients(
     objective, weights, state.net_state, batch, key, is_training
   )
@@ -183,7 +166,7 @@ def measure_step(
 
 def summarize(
   objective: Objective,
-  state: state_lib.TrainState,
+  state: storage_lib.TrainState,
   metrics: Metrics,
   before: Any,
 ) -> Metrics:

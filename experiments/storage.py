@@ -21,8 +21,18 @@ import sparsity
 Optimizer = optax.GradientTransformationExtraArgs
 
 
+class TrainState(NamedTuple):
+  """Everything that a step changes, and so everything in a checkpoint."""
+
+  step: jax.Array  # int32 [], completed steps of the stage
+  params: Any  # phi
+  net_state: Any  # batch statistics, memory and the like
+  opt_state: optax.OptState  # with the active sets
+  host_params: dict[str, Any] | None = None  # dense, of compact storage
+
+
 class Storage(NamedTuple):
-  """Host-side operations on a `step.TrainState`."""
+  """Host-side operations on a `TrainState`."""
 
   # (theta, optimizer state) -> the weights of a training step
   forward_weights: Callable[[Any, Any], Any]
@@ -58,7 +68,10 @@ def compact(tx: Optimizer, num_devices: int) -> tuple[Optimizer, Storage]:
   Its `init` takes masked parameters: a state begins masked and is packed.
   """
   del num_devices
-  training = sparsity.compact.compact(tx)
+  try:
+    training = sparsity.compact.compact(tx)
+  except ValueError as error:
+    raise ValueError(f'config.method.storage: {error}') from error
 
   def pack(state):
     params, opt_state, host_params = training.pack(
@@ -177,17 +190,11 @@ def check(name: str, storage: str, options: dict[str, Any]) -> None:
       "config.method.storage: expected 'masked' with several processes, got "
       "'compact', which refreshes on one host; start one process"
     )
-  pattern = options.get('pattern', {'name': 'unstructured'})['name']
-  for key, value, needed in (
-    ('scope', options.get('scope', 'layer'), 'layer'),
-    ('pattern.name', pattern, 'unstructured'),
-  ):
-    if value != needed:
-      raise ValueError(
-        f"config.method.{key}: expected {needed!r} with storage='compact', "
-        f'where the number of entries of a layer is constant, got {value!r} '
-        f"with {name}: change it, or take storage='masked'"
-      )
+  if (scope := options.get('scope', 'layer')) != 'layer':
+    raise ValueError(
+      "config.method.scope: expected 'layer' with storage='compact', where the "
+      f'number of entries of a layer is constant, got {scope!r} with {name}'
+    )
 
 
 def _place(tree: Any, like: Any) -> Any:

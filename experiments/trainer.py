@@ -24,6 +24,7 @@ from experiments import multihost
 from experiments import rundir
 from experiments import storage as storage_lib
 from experiments.tasks import base
+import sparsity
 
 OnProgress = Callable[[int, dict[str, float]], None]
 
@@ -167,6 +168,7 @@ def _train_stage(
 ) -> tuple[Any, Outcome]:
   """Trains a stage that begins at global step `start`, from `step` on."""
   training = session.task.training
+  _warn_of_empty(session.task, state)
   while step < stage.num_steps:
     num_steps = min(training.log_every, stage.num_steps - step)
     of_run = session.task, session.storage, stage, session.seed
@@ -183,6 +185,7 @@ def _train_stage(
     if is_saved or is_evaluated:
       multihost.check_same(state)
     if is_evaluated:
+      _warn_of_empty(session.task, state)
       metrics = base.to_floats(stage.evaluate(state))
       session.write(now, stage.labels, {'split': 'validation', **metrics})
     if is_last:
@@ -195,6 +198,11 @@ def _train_stage(
     if is_stopped:
       return state, session.outcome('interrupted', now)
   return state, session.outcome('done', start + step)
+
+
+def _warn_of_empty(task: base.Task, state: base.State) -> None:
+  masks = task.steps.masks(storage_lib.on_device(state))
+  sparsity.distributions.warn_of_empty(masks)
 
 
 def train_chunk(

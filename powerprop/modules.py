@@ -37,8 +37,7 @@ def parameterize(
     (784, 300)
 
   Outputs and gradients equal `net.apply(to_weights(params, alpha, select), x)`
-  with `params = from_weights(net.init(...), alpha, select)`. Inside `hk.lift`
-  and its derivatives a parameter is known by its name in the inner transform.
+  with `params = from_weights(net.init(...), alpha, select)`.
 
   Haiku runs outer getters first: an inner getter, such as a mask, gets theta,
   an outer one phi. Nested contexts, and contexts around the modules of this

@@ -145,9 +145,10 @@ def check_matched(alpha: Alpha, paths: Any) -> None:
 def _alphas(params: Any, alpha: Alpha, select: select_lib.Predicate) -> Any:
   """Returns a tree of alphas like `params`, with 1 for unselected leaves."""
   check_alpha(alpha)
-  structure: Any = jax.tree.structure(params)
-  if not structure.num_leaves:
+  leaves = list(select_lib.named_leaves(params))
+  if not leaves:
     return params
+  structure = jax.tree.structure(params)
   if jax.tree_util.treedef_is_leaf(structure):
     if isinstance(alpha, Mapping):
       raise ValueError(f'expected one alpha for one array, got {alpha!r}')
@@ -158,7 +159,7 @@ def _alphas(params: Any, alpha: Alpha, select: select_lib.Predicate) -> Any:
     alpha_of(alpha, module, name)
     if select_lib.join(module, name) in paths
     else 1.0
-    for module, name, _ in select_lib.named_leaves(params)
+    for module, name, _ in leaves
   ]
   return jax.tree.unflatten(structure, alphas)
 

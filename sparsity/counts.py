@@ -9,7 +9,6 @@ import math
 import re
 from typing import Any
 from typing import NamedTuple
-import warnings
 
 import jax.numpy as jnp
 import numpy as np
@@ -63,9 +62,7 @@ def make_counts(
       ignores the distribution.
     dense: regular expressions; layers whose path matches one stay dense and
       count towards the densities.
-    pattern: entries kept together; see `sparsity.patterns`. Layers that do not
-      fit and stay dense leave the selection, and so do not count towards the
-      densities.
+    pattern: entries kept together; see `sparsity.patterns`.
     layout: order of a layer's axes, for distributions and patterns: 'in_out',
       (..., in, out) as in Haiku and Flax; 'out_in', (out, in, ...) as in
       Equinox and PyTorch; None: 'out_in' for leaves named `weight`, 'in_out'
@@ -100,24 +97,23 @@ def make_counts(
     shapes = _in_out_shapes(params, select, layout)
     if not shapes:  # a tree without leaves, such as Optax's placeholder
       return Counts({}, {}, {}, scope, {})
-    shapes = _fitting(pattern, shapes)
     sizes = {path: math.prod(shape) for path, shape in shapes.items()}
     if scope == 'global':
       return _global_counts(sizes, forward_density, backward_density)
     full = _matching(dense, shapes)
-    densities = distribution(shapes, forward_density, dense=full)
-    forward = _kept(densities, sizes)
-    backward = _kept(distribution(shapes, backward_density, dense=full), sizes)
-    sparse = {path: n for path, n in sizes.items() if forward[path] < n}
-    found = Counts(
-      sparse,
+    given = forward_density, backward_density
+    densities, backward = (distribution(shapes, x, dense=full) for x in given)
+    forward = _kept(densities, sizes, forward_density)
+    backward = _kept(backward, sizes, backward_density)
+    sparse = [path for path, n in sizes.items() if forward[path] < n]
+    sizes, forward, backward = _in_units(
+      pattern,
+      {path: shapes[path] for path in sparse},
+      given,
       {path: forward[path] for path in sparse},
       {path: max(forward[path], backward[path]) for path in sparse},
-      scope,
-      densities,
-      layout,
     )
-    return _in_units(pattern, found, shapes)
+    return Counts(sizes, forward, backward, scope, densities, layout)
 
   return counts
 
@@ -161,35 +157,27 @@ def _in_out_shapes(params, select, layout) -> distributions.Shapes:
   }
 
 
-def _fitting(pattern, shapes: distributions.Shapes) -> distributions.Shapes:
-  """Returns the layers to be sparse; warns or raises if others do not fit."""
-  misfits = {
-    path: shape for path, shape in shapes.items() if not pattern.fits(shape)
-  }
-  if not misfits:
-    return shapes
-  listing = ', '.join(f'{path} {shape}' for path, shape in misfits.items())
-  if pattern.otherwise == 'error':
+def _check_fit(pattern, shapes: distributions.Shapes):
+  """Raises ValueError if layers do not fit the pattern."""
+  if misfits := [
+    f'{path} {shape}'
+    for path, shape in shapes.items()
+    if not pattern.fits(shape)
+  ]:
     raise ValueError(
       f'expected layers that fit the pattern {pattern.name}, got '
-      f'{listing}: exclude them from the selection, or give the '
-      "pattern otherwise='dense' or otherwise='unstructured'"
+      f'{", ".join(misfits)}: exclude them from the selection, or keep them '
+      'dense'
     )
-  warnings.warn(
-    f'the pattern {pattern.name} does not fit {listing}, which '
-    f'{"stay" if len(misfits) > 1 else "stays"} {pattern.otherwise}',
-    stacklevel=3,
-  )
-  if pattern.otherwise == 'unstructured':
-    return shapes
-  if len(misfits) == len(shapes):
-    raise ValueError(
-      f'expected a layer that fits the pattern {pattern.name}, got {listing}'
-    )
-  return {path: shape for path, shape in shapes.items() if path not in misfits}
 
 
-def _kept(densities, sizes):
+def _kept(densities, sizes, given):
+  for path, density in densities.items():
+    if not 0 < density <= 1:
+      raise ValueError(
+        f'expected a density of {path} in (0, 1], got {density}, which the '
+        f'distribution makes of a density {given} of all layers'
+      )
   return {
     path: topk.num_kept(density, sizes[path])
     for path, density in densities.items()
@@ -205,28 +193,30 @@ def _global_counts(sizes, forward_density, backward_density) -> Counts:
   return Counts(sparse, forward, backward, 'global', densities)
 
 
-def _in_units(pattern, counts: Counts, shapes) -> Counts:
-  """Returns counts of entries as counts of units of the pattern."""
+def _in_units(pattern, shapes, given, *counts):
+  """Returns sizes and counts in units of the pattern, given in entries."""
+  _check_fit(pattern, shapes)
   sizes = {}
 
-  def units(path, num_entries):
-    own = patterns.of_layer(pattern, shapes[path])
-    sizes[path] = own.num_units(shapes[path])
-    density = num_entries / counts.sizes[path]
-    if density > own.most:
+  def units(path, num_entries, total):
+    sizes[path] = pattern.num_units(shapes[path])
+    num_all = math.prod(shapes[path])
+    density = num_entries / num_all
+    if density > pattern.most:
       raise ValueError(
-        f'expected densities up to {own.most:g} for the pattern {own.name}, '
-        f'got {density:.4g} for {path} {shapes[path]}'
+        f'expected densities up to {pattern.most:g} for the pattern '
+        f'{pattern.name}, got {density:.4g} for {path} {shapes[path]}, its '
+        f'share of a density {total} of all layers'
       )
-    if sizes[path] == counts.sizes[path]:
+    if sizes[path] == num_all:
       return num_entries
     return topk.num_kept(density, sizes[path])
 
-  forward, backward = (
-    {path: units(path, k) for path, k in kept.items()}
-    for kept in (counts.forward, counts.backward)
-  )
-  return counts._replace(sizes=sizes, forward=forward, backward=backward)
+  kept = [
+    {path: units(path, k, total) for path, k in x.items()}
+    for x, total in zip(counts, given, strict=True)
+  ]
+  return sizes, *kept
 
 
 def _matching(expressions: Sequence[str], paths) -> list[str]:

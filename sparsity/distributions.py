@@ -9,8 +9,14 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 import math
+from typing import Any
+import warnings
+
+import jax
+import jax.numpy as jnp
 
 from sparsity import schedules
+from sparsity import select as select_lib
 
 Shapes = Mapping[str, tuple[int, ...]]
 Distribution = Callable[..., dict[str, float]]
@@ -27,7 +33,7 @@ def uniform(
 
   Raises:
     ValueError: If `density` is outside (0, 1], `dense` names an unknown layer,
-      or the dense layers alone exceed `density`.
+      or the dense layers leave no entry to the others.
   """
   return _solve(shapes, density, dense, lambda shape: 1.0)
 
@@ -99,12 +105,14 @@ def _solve(
     raise ValueError(f'expected layers with entries, got {shapes}')
   raw = {path: weight(shapes[path]) for path in shapes}
   total = sum(sizes.values())
-  if (used := sum(sizes[path] for path in full)) > density * total:
+  used = sum(sizes[path] for path in full)
+  others = [path for path in shapes if path not in full]
+  if used > density * total or (others and full and used == density * total):
     raise ValueError(
       f'expected dense layers within density {density} ({density * total:.0f} '
-      f'entries), got {sorted(full)} with {used}, {used / total:.4g} of all: '
-      'raise the density, keep fewer layers dense, or exclude them from the '
-      'selection'
+      f'entries), got {sorted(full)} with {used}, {used / total:.4g} of all, '
+      f'which leaves none to {others}: raise the density, keep fewer layers '
+      'dense, or exclude them from the selection'
     )
   epsilon = 1.0
   # Clipping layers to 1 only raises eps, so a clipped layer stays clipped.
@@ -117,3 +125,22 @@ def _solve(
       break
     full.update(over)
   return {path: 1.0 if path in full else epsilon * raw[path] for path in shapes}
+
+
+def warn_of_empty(masks: Any) -> None:
+  """Warns of the layers of a tree of masks without an active entry.
+
+  With `scope='global'` a layer whose scores are small may keep none: then the
+  network's output does not depend on its input through this layer. Nothing is
+  known of masks that are traced.
+  """
+  leaves = select_lib.path_leaves(masks)
+  if any(isinstance(x, jax.core.Tracer) for _, x in leaves):
+    return
+  empty = [path for path, x in leaves if not jnp.any(x)]
+  if empty:
+    warnings.warn(
+      f"scope='global' leaves no active entry in {', '.join(empty)}: raise the "
+      "density, keep the layer dense, or take scope='layer'",
+      stacklevel=3,
+    )

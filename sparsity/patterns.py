@@ -21,7 +21,6 @@ from sparsity import paths as paths_lib
 from sparsity import threshold
 from sparsity import topk as topk_lib
 
-OTHERWISE = ('error', 'dense', 'unstructured')
 Shape = tuple[int, ...]
 
 
@@ -37,7 +36,6 @@ class Pattern(NamedTuple):
   num_units: Callable[[Shape], int]
   topk: Callable[[jax.Array, Any, jax.Array | None], jax.Array]
   most: float = 1.0  # largest density the pattern allows
-  otherwise: str = 'error'  # for layers that do not fit
 
 
 # Compiled whole, so that jax_debug_nans does not see the NaN of entries given.
@@ -56,7 +54,7 @@ def unstructured() -> Pattern:
   return UNSTRUCTURED
 
 
-def n_of_m(n: int, m: int, *, otherwise: str = 'error') -> Pattern:
+def n_of_m(n: int, m: int) -> Pattern:
   """Returns the n:m pattern: at most n of m entries along the input axis.
 
   The input axis is the second to last, in Haiku's linear layers and
@@ -71,12 +69,8 @@ def n_of_m(n: int, m: int, *, otherwise: str = 'error') -> Pattern:
     Array([[0, 1],
            [1, 0]], dtype=int32)
 
-  Args:
-    otherwise: for layers whose axis does not fit: 'error' raises, 'dense' keeps
-      them dense and 'unstructured' ranks single entries, both with a warning.
-
   Raises:
-    ValueError: If not 1 <= n <= m, or `otherwise` is unknown.
+    ValueError: If not 1 <= n <= m.
 
   Reference:
     Mishra et al., 2021, "Accelerating sparse deep neural networks".
@@ -105,11 +99,10 @@ def n_of_m(n: int, m: int, *, otherwise: str = 'error') -> Pattern:
     math.prod,
     topk,
     n / m,
-    _check_otherwise(otherwise),
   )
 
 
-def block(rows: int, columns: int, *, otherwise: str = 'error') -> Pattern:
+def block(rows: int, columns: int) -> Pattern:
   """Returns the pattern of blocks of [rows, columns] in [I, O].
 
   Each spatial position of a convolution kernel is a separate matrix. Smaller
@@ -123,7 +116,7 @@ def block(rows: int, columns: int, *, otherwise: str = 'error') -> Pattern:
            [0, 0, 1]], dtype=int32)
 
   Raises:
-    ValueError: If a side is less than 1, or `otherwise` is unknown.
+    ValueError: If a side is less than 1.
   """
   if rows < 1 or columns < 1:
     raise ValueError(f'expected sides >= 1, got rows={rows}, columns={columns}')
@@ -146,11 +139,10 @@ def block(rows: int, columns: int, *, otherwise: str = 'error') -> Pattern:
       math.prod(shape[:-2]) * -(-shape[-2] // rows) * -(-shape[-1] // columns)
     ),
     _units(reduced, expanded),
-    otherwise=_check_otherwise(otherwise),
   )
 
 
-def channels(*, otherwise: str = 'error') -> Pattern:
+def channels() -> Pattern:
   """Returns the pattern of output channels: the last of two or more axes.
 
   Example:
@@ -173,7 +165,6 @@ def channels(*, otherwise: str = 'error') -> Pattern:
         units[(None,) * (len(shape) - 1)], shape
       ),
     ),
-    otherwise=_check_otherwise(otherwise),
   )
 
 
@@ -194,13 +185,12 @@ def topk_masks(
     return topk_lib.topk_masks(scores, k, scope, magnitude=True)
 
   def mask(path, x):
-    own = of_layer(pattern, paths_lib.in_out_shape(path, x.shape, layout))
     taken = given and given[path]
-    if own is UNSTRUCTURED:  # axes do not matter: no copies
-      return own.topk(x, k[path], taken)
+    if pattern is UNSTRUCTURED:  # axes do not matter: no copies
+      return pattern.topk(x, k[path], taken)
     if given:
       taken = paths_lib.to_in_out(path, taken, layout)
-    found = own.topk(paths_lib.to_in_out(path, x, layout), k[path], taken)
+    found = pattern.topk(paths_lib.to_in_out(path, x, layout), k[path], taken)
     return paths_lib.from_in_out(path, found, layout)
 
   return {path: mask(path, x) for path, x in scores.items()}
@@ -219,15 +209,10 @@ def random_masks(
   lottery = {}
   for path, x in like.items():
     shape = paths_lib.in_out_shape(path, x.shape, layout)
-    is_of_entries = of_layer(pattern, shape).num_units(shape) == x.size
+    is_of_entries = pattern.num_units(shape) == x.size
     draw = topk_lib.random_scores if is_of_entries else jax.random.uniform
     lottery[path] = draw(keys[path], x.shape)  # summed over units
   return topk_masks(pattern, lottery, k, given=given, layout=layout)
-
-
-def of_layer(pattern: Pattern, shape: Shape) -> Pattern:
-  """Returns the pattern, or `UNSTRUCTURED` if it does not fit the shape."""
-  return pattern if pattern.fits(shape) else UNSTRUCTURED
 
 
 def _units(reduced, expanded):
@@ -264,11 +249,3 @@ def _first_in_groups(scores, n, m, given):
   if given is not None:
     first &= ~given
   return first.reshape(scores.shape)
-
-
-def _check_otherwise(otherwise: str) -> str:
-  if otherwise not in OTHERWISE:
-    raise ValueError(
-      f'expected otherwise out of {OTHERWISE}, got {otherwise!r}'
-    )
-  return otherwise

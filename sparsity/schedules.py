@@ -1,11 +1,13 @@
 """Events: from the number of updates made to True where one is due."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-Event = Callable[[jax.Array], jax.Array]
+# A function of a count: a Python integer, or an array of NumPy or JAX.
+Event = Callable[[Any], jax.Array]
 
 
 def every(interval: int, *, start: int = 0, stop: int | None = None) -> Event:

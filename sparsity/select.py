@@ -14,9 +14,9 @@ from collections.abc import Callable
 from collections.abc import Container
 from collections.abc import Iterable
 from collections.abc import Mapping
+import dataclasses
 import re
 from typing import Any
-from typing import NamedTuple
 
 import jax
 from jax import tree_util
@@ -85,7 +85,8 @@ def matching(pattern: str) -> Predicate:
   return lambda module, name, _: bool(compiled.search(join(module, name)))
 
 
-class _Combined(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Combined:
   """A predicate made of others, which `_in_tree` looks into."""
 
   rule: Callable[[Iterable[bool]], bool]
@@ -150,12 +151,12 @@ def selected(params: Any, select: Predicate) -> Any:
     ValueError: If nothing is selected (lists the parameters), or a leaf is no
       array.
   """
-  structure = jax.tree.structure(params)
-  if not structure.num_leaves:
+  leaves = list(named_leaves(params))
+  if not leaves:
     return params
+  structure = jax.tree.structure(params)
   if tree_util.treedef_is_leaf(structure):
     return True
-  leaves = list(named_leaves(params))
   for module, name, x in leaves:
     if not _is_numeric(x):
       raise ValueError(
@@ -200,12 +201,15 @@ def _in_tree(select: Predicate, tree: Any) -> Predicate:
   """Returns the predicate for this tree: by shape where no name is known."""
   if isinstance(select, _Combined):
     parts = tuple(_in_tree(p, tree) for p in select.predicates)
-    return select._replace(predicates=parts)
-  if select is is_weight and not any(
-    name in NAMES for _, name, _ in named_leaves(tree)
-  ):
+    return dataclasses.replace(select, predicates=parts)
+  if select is is_weight and not has_names(tree):
     return _is_weight_by_shape
   return select
+
+
+def has_names(tree: Any) -> bool:
+  """Returns whether `is_weight` tells the weights of a tree by name."""
+  return any(name in NAMES for _, name, _ in named_leaves(tree))
 
 
 def _is_weight_by_shape(module_name: str, name: str, value: Any) -> bool:

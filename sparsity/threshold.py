@@ -26,7 +26,7 @@ from sparsity import search
 # Typical cuts: a first pass over these saves two or three later ones.
 _LIKELY = 2.0 ** np.array([-12, -8, -6, -4, -2, 0])
 
-_BITS = {
+_BITS: dict[Any, Any] = {
   jnp.dtype(jnp.float64): np.int64,
   jnp.dtype(jnp.float32): np.int32,
   jnp.dtype(jnp.bfloat16): np.int16,
@@ -107,8 +107,8 @@ def _find_keys(leaves, ks, magnitude) -> search.Bracket:
     jnp.full_like(ks, _total_size(leaves)),
     jnp.zeros_like(ks),
   )
-  likely = [1, *(_bits(x, dtype) for x in _LIKELY), infinity + 1]
-  likely = jnp.array([likely], integer)
+  trials = [1, *(_bits(x, dtype) for x in _LIKELY), infinity + 1]
+  likely = jnp.array([trials], integer)
   counts = search.count(rank, leaves, likely)
   num_nan = counts[0, -1]
   bracket = search.narrow(bracket, ks, likely, counts - num_nan)

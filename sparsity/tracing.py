@@ -55,12 +55,7 @@ def origin_of_argument(x: jax.ShapeDtypeStruct) -> Origin:
 def count(
   jaxpr: core.Jaxpr, origins: Sequence[Origin]
 ) -> tuple[list[Origin], Flops]:
-  """Returns the origins of the results, and the FLOPs of all products.
-
-  Raises:
-    ValueError: If there are products in a loop of unknown length, or in an
-      opaque operation.
-  """
+  """Returns the origins of the results, and the FLOPs of all products."""
   env = dict(zip(jaxpr.invars, origins, strict=True))
 
   def read(variable):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from sparsity import counts as counts_lib
+from sparsity import distributions
 from sparsity import drift
 from sparsity import masked
 from sparsity import schedules
@@ -103,6 +104,7 @@ def restrict(method: state_lib.SparseMethod) -> SparseTransformation:
     start = params
     if layers:
       chosen = rule.init(layers, counts, method.make_key(0))
+      distributions.warn_of_empty(chosen.forward)
       sets = ActiveSets(*map(select.put, sets, chosen))
       start = _mask(params, dict(chosen.backward))
     count = jnp.zeros([], jnp.int32)

@@ -15,7 +15,7 @@ import launch
 REPOSITORY = pathlib.Path(launch.__file__).parent
 TOPKAST = f'--config={REPOSITORY}/configs/mnist_topkast.py'
 DENSE = f'--config={REPOSITORY}/configs/mnist_dense.py:quick'
-SWEEP = f'--sweep={REPOSITORY}/configs/sweeps.py:seeds'
+SWEEP = f'--sweep={REPOSITORY}/configs/sweeps.py:alphas'
 SLURM = [DENSE, SWEEP, '--executor=slurm']
 
 
@@ -34,11 +34,11 @@ SLURM = [DENSE, SWEEP, '--executor=slurm']
     ([DENSE, '--executor=k8s'], 'executor=k8s'),
     ([DENSE, '--executor=slurm'], 'expected several runs with --executor'),
     ([DENSE, '--index=1'], 'expected --index from 0 to 0, got 1'),
-    ([DENSE, '--sweep=sed'], "got 'sed'; did you mean 'seeds'"),
-    ([DENSE, SWEEP, '--config.seeds=(3,)'], 'config.seeds to be set once'),
+    ([DENSE, '--sweep=alpha'], "got 'alpha'; did you mean 'alphas'"),
+    ([DENSE, SWEEP, '--config.powerprop.alphas=(3.0,)'], 'to be set once'),
     ([DENSE, SWEEP, '--eval_only'], 'expected no --eval_only with --sweep'),
     ([DENSE, SWEEP, '--cluster.nodes=2'], 'expected --executor=slurm'),
-    ([DENSE, '--coordinator=h:1'], 'expected --process_count beside'),
+    ([DENSE, '--coordinator=h:1'], 'expected --distributed alone'),
     ([DENSE, '--distributed=auto', '--jobs=2'], 'expected no --jobs'),
     (['--dry_run'], 'expected --config=FILE'),
     ([*SLURM, '--cluster.node=2'], 'unknown cluster key'),
@@ -69,8 +69,10 @@ def test_a_dry_run_of_a_sweep_prints_the_command_of_each_run(
   flags = [DENSE, SWEEP, f'--workdir={workdir}', '--dry_run']
   assert launch.main(flags) == 0
   lines = capsys.readouterr().out.splitlines()
-  assert lines[0::2] == ['# seeds=0', '# seeds=1', '# seeds=2']
-  assert f"'--config.seeds=(2,)' --workdir={workdir / 'seeds=2'}" in lines[5]
+  name = 'powerprop.alphas=2.0'
+  assert lines[2] == f'# {name}'
+  assert lines[3].endswith(f"alphas=(2.0,)' --workdir={workdir / name}")
+  assert len(lines) == 10
   assert not workdir.exists()
 
 

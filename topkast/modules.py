@@ -7,6 +7,7 @@ that of the masked weight on B, zero elsewhere.
 
 from collections.abc import Iterator
 import contextlib
+import inspect
 from typing import Any
 
 import haiku as hk
@@ -137,29 +138,21 @@ class _Layers(hk.Module):
     return chosen
 
 
+_OPTIONS = [
+  name
+  for name in inspect.signature(sparsified).parameters
+  if name not in ('refresh', 'select')
+]
+
+
 class _Sparsified:
   """Mixin that calls the module within `sparsified(...)`."""
 
-  def __init__(
-    self,
-    *args,
-    forward_density: float,
-    backward_density: float,
-    refresh_every: int = 1,
-    stop_refresh_at: int | None = None,
-    exploration: str = 'topk',
-    seed: int = 0,
-    **kwargs,
-  ):
-    super().__init__(*args, **kwargs)
-    self.options: dict[str, Any] = {
-      'forward_density': forward_density,
-      'backward_density': backward_density,
-      'refresh_every': refresh_every,
-      'stop_refresh_at': stop_refresh_at,
-      'exploration': exploration,
-      'seed': seed,
+  def __init__(self, *args, **kwargs):
+    self.options = {
+      name: kwargs.pop(name) for name in _OPTIONS if name in kwargs
     }
+    super().__init__(*args, **kwargs)
 
   def __call__(self, *args, refresh: bool, **kwargs):
     with sparsified(

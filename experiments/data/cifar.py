@@ -4,18 +4,19 @@ B: examples of a batch; H, W: 32, the sides of an image.
 """
 
 import functools
-from typing import Any
+import math
 
 import cv2
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from experiments import build
 from experiments.data import dataset
 from experiments.data import images as image_lib
 from experiments.data import records
 
 SHAPE = (32, 32, 3)
+PAD = 4  # pixels on each side
 
 
 def _cifar(
@@ -23,26 +24,20 @@ def _cifar(
   *,
   data_dir: str | None,
   num_validation: int,
-  pad: int,
-  flip: bool,
 ) -> dataset.Source:
   """Returns CIFAR; each color channel has mean 0 and deviation 1 in training.
+
+  Training images are moved and flipped, see `pad_crop_flip`.
 
   Args:
     num_validation: number of training examples, the last, held out for
       validation; at least 1, usually 5,000.
-    pad: pixels that `pad_crop_flip` moves an image by at most; usually 4.
-    flip: with probability 1/2.
   """
-  if not 0 <= pad <= SHAPE[0]:
-    raise ValueError(f'expected a pad from 0 to {SHAPE[0]}, got {pad}')
-  if num_validation < 1:
-    raise ValueError(f'expected num_validation >= 1, got {num_validation}')
-  augment = functools.partial(pad_crop_flip, pad=pad, flip=flip)
+  build.check_range(1, math.inf, num_validation=num_validation)
   return dataset.Source(
     SHAPE,
     num_classes,
-    augment if pad or flip else None,
+    pad_crop_flip,
     is_stream=False,
     load=functools.partial(_load, num_classes, data_dir, num_validation),
   )
@@ -57,10 +52,8 @@ def _load(
 ) -> dataset.Arrays:
   name = f'cifar{num_classes}'
   train, test = (
-    _read(source, num_classes)
-    for source in records.open_splits(
-      name, data_dir, ('train', 'test'), encoded=('image',)
-    )
+    records.read(source, num_classes)
+    for source in records.open_splits(name, data_dir, ('train', 'test'))
   )
   if num_validation >= len(train.labels):
     raise ValueError(
@@ -77,10 +70,8 @@ def _load(
   return dataset.hold_out(train, num_validation, test)
 
 
-def pad_crop_flip(
-  key: jax.Array, images: jax.Array, *, pad: int, flip: bool
-) -> jax.Array:
-  """Returns images moved by up to `pad` pixels, flipped with probability 1/2.
+def pad_crop_flip(key: jax.Array, images: jax.Array) -> jax.Array:
+  """Returns images moved by up to 4 pixels, flipped with probability 1/2.
 
   Padding is 0, the mean of normalized images. Each image has its own draw.
 
@@ -93,25 +84,13 @@ def pad_crop_flip(
   """
   batch_size, height, width, channels = images.shape
   offset_key, flip_key = jax.random.split(key)
-  offsets = jax.random.randint(offset_key, (batch_size, 2), 0, 2 * pad + 1)
-  padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+  offsets = jax.random.randint(offset_key, (batch_size, 2), 0, 2 * PAD + 1)
+  padded = jnp.pad(images, ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0)))
 
   def crop(image, offset):
     start = (offset[0], offset[1], 0)
     return jax.lax.dynamic_slice(image, start, (height, width, channels))
 
   moved = jax.vmap(crop)(padded, offsets)
-  if not flip:
-    return moved
   flipped = jax.random.bernoulli(flip_key, 0.5, (batch_size, 1, 1, 1))
   return jnp.where(flipped, moved[:, :, ::-1], moved)
-
-
-def _read(source: Any, num_classes: int) -> dataset.Examples:
-  """Returns a split with images in 0 ... 255."""
-  images = np.empty((len(source), *SHAPE), np.uint8)
-  labels = np.empty(len(source), np.int32)
-  for i in range(len(source)):
-    image, labels[i] = records.load(source, i, num_classes, image_lib.decode)
-    images[i] = image[:, :, ::-1]  # from BGR
-  return dataset.Examples(images, labels)

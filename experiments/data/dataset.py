@@ -50,8 +50,7 @@ class Stream(NamedTuple):
   # process's share of 'validation' or 'test', each example once, in batches of
   # one size, with weights, float32 [B]: 0 for padding.
   evaluate: Callable[..., Iterator[tuple[Examples, np.ndarray]]]
-  quarantined: Callable[[], int]  # records that did not decode, so far
-  skipped: Callable[[], int] = lambda: 0  # how often one of them was met
+  skipped: Callable[[], int]  # how often a record did not decode, so far
 
 
 class Source(NamedTuple):

@@ -10,10 +10,8 @@ import collections
 from collections.abc import Iterator
 from collections.abc import Sequence
 import functools
-import multiprocessing
-import os
+import math
 import signal
-import threading
 from typing import Any
 from typing import NamedTuple
 
@@ -22,6 +20,8 @@ import cv2
 import grain
 import numpy as np
 
+from experiments import build
+from experiments import interrupt
 from experiments.data import dataset
 from experiments.data import images
 from experiments.data import records
@@ -90,8 +90,7 @@ def imagenet(
     raise ValueError(
       f'expected on_bad_record among {ON_BAD_RECORD}, got {on_bad_record!r}'
     )
-  if num_workers < 0:
-    raise ValueError(f'expected num_workers >= 0, got {num_workers}')
+  build.check_range(0, math.inf, num_workers=num_workers)
   skip = on_bad_record == 'skip'
   return dataset.Source(
     (image_size, image_size, 3),
@@ -106,9 +105,7 @@ def imagenet(
 
 def _load(data_dir, num_validation, options, num_workers):
   """Returns the stream of a data set that was found to be whole."""
-  sources = records.open_splits(
-    NAME, data_dir, ('train', 'validation'), encoded=('image',)
-  )
+  sources = records.open_splits(NAME, data_dir, ('train', 'validation'))
   info = sources[0].dataset_info
   num_classes = info.features['label'].num_classes
   if num_classes != NUM_CLASSES:
@@ -130,7 +127,6 @@ def _load(data_dir, num_validation, options, num_workers):
     num_train=left,
     train=functools.partial(_train, train, num_workers, bad),
     evaluate=functools.partial(_evaluate, splits, num_workers, bad),
-    quarantined=lambda: len(bad),
     skipped=bad.total,
   )
 
@@ -140,7 +136,7 @@ def _train(
 ) -> Iterator[dataset.Examples]:
   rows = grain.MapDataset.range(split.num).seed(seed).shuffle()
   rows = rows.repeat(_NUM_EPOCHS)
-  rows = rows.random_map(functools.partial(_train_row, split))
+  rows = rows.random_map(functools.partial(_make_row, split))
   batches = _batches(rows, batch_size, **process)[first_step:]
   return _read(batches, split, num_workers, bad, is_training=True)
 
@@ -151,7 +147,7 @@ def _evaluate(
   chosen = splits[split]
   num_padded = -(-chosen.num // batch_size) * batch_size
   rows = grain.MapDataset.range(num_padded)
-  rows = rows.map(functools.partial(_evaluation_row, chosen))
+  rows = rows.map(functools.partial(_make_row, chosen))
   batches = _batches(rows, batch_size, **process)
   num_workers = min(num_workers, len(batches))  # others would be idle
   return _read(batches, chosen, num_workers, bad, is_training=False)
@@ -204,38 +200,23 @@ def _init_worker(worker_index: int, worker_count: int) -> None:
   # step, for which it needs the workers.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
-  threading.Thread(target=_exit_with_parent, daemon=True).start()
+  interrupt.end_with_parent()
 
 
-def _exit_with_parent() -> None:
-  multiprocessing.parent_process().join()
-  os._exit(1)
+def _make_row(
+  split: Split, index: int, rng: np.random.Generator | None = None
+) -> Row:
+  """Returns a random view of a record or of the next that decodes, with `rng`.
 
-
-def _train_row(split: Split, index: int, rng: np.random.Generator) -> Row:
-  """Returns a random view of a record, or of the next that decodes."""
-  view = functools.partial(
-    images.train_view, rng=rng, image_size=split.image_size
-  )
-  row = _make_row(split, index, view, split.num)
-  if not row.weight:
-    raise dataset.DataError(
-      f'expected records that decode in the split {split.source.split!r}, got '
-      f'none among {split.num}'
-    )
-  return row
-
-
-def _evaluation_row(split: Split, index: int) -> Row:
-  """Returns the center of a record; weight 0 if skipped or past the end."""
-  view = functools.partial(
-    images.evaluation_view, image_size=split.image_size, resize=split.resize
-  )
-  return _make_row(split, index, view, 1 if index < split.num else 0)
-
-
-def _make_row(split: Split, index: int, view, num_attempts: int) -> Row:
-  """Returns the first record from `index` that decodes; else weight 0."""
+  Otherwise the center, with weight 0 if it is skipped or past the end.
+  """
+  if rng is None:
+    size = {'image_size': split.image_size, 'resize': split.resize}
+    view = functools.partial(images.evaluation_view, **size)
+    num_attempts = int(index < split.num)
+  else:
+    size = {'image_size': split.image_size, 'rng': rng}
+    view, num_attempts = functools.partial(images.train_view, **size), split.num
   skipped = []
   for attempt in range(num_attempts):
     at = split.first + (index + attempt) % split.num
@@ -248,8 +229,13 @@ def _make_row(split: Split, index: int, view, num_attempts: int) -> Row:
       skipped.append(at)
     else:
       return Row(image, label, 1.0, tuple(skipped))
-  size = split.image_size
-  return Row(np.zeros((size, size, 3), np.uint8), 0, 0.0, tuple(skipped))
+  if rng is not None:
+    raise dataset.DataError(
+      f'expected records that decode in the split {split.source.split!r} of '
+      f'{split.source.dataset_info.data_dir}, got none among {split.num}'
+    )
+  image = np.zeros((split.image_size, split.image_size, 3), np.uint8)
+  return Row(image, 0, 0.0, tuple(skipped))
 
 
 def _stack(rows: Sequence[Row]) -> tuple[dataset.Examples, np.ndarray, tuple]:

@@ -1,28 +1,16 @@
 """Images from bytes to pixels: decode, crop, resize, normalize.
 
-Decoding dominates, so an image is decoded only as large as its crop needs.
-
 S: image_size, the side of the network's input.
 """
 
-import io
 import math
 
 import cv2
 import numpy as np
-import PIL.Image
 
 AREA = (0.08, 1.0)  # range of the random crop's share of the image
 RATIO = (3 / 4, 4 / 3)  # range of the random crop's width / height
 _ATTEMPTS = 10  # to draw a crop that fits
-
-# Factors by which a JPEG decoder shrinks at no cost.
-_FLAGS = {
-  1: cv2.IMREAD_COLOR,
-  2: cv2.IMREAD_REDUCED_COLOR_2,
-  4: cv2.IMREAD_REDUCED_COLOR_4,
-  8: cv2.IMREAD_REDUCED_COLOR_8,
-}
 
 
 def train_view(
@@ -36,18 +24,13 @@ def train_view(
     Szegedy et al., 2014, "Going deeper with convolutions".
     https://arxiv.org/abs/1409.4842
   """
-  shape = read_shape(content)
-  if shape is None:
-    return None
-  crop = random_crop(rng, *shape)
-  flip = rng.random() < 0.5
-  image = decode(content, min(crop[2:]) / image_size)
+  image = decode(content)
   if image is None:
     return None
-  rows, columns = (
-    _scale(crop[i], crop[i + 2], shape[i], image.shape[i]) for i in (0, 1)
-  )
-  image = cv2.resize(image[rows, columns], (image_size, image_size))
+  top, left, height, width = random_crop(rng, *image.shape[:2])
+  flip = rng.random() < 0.5
+  image = image[top : top + height, left : left + width]
+  image = cv2.resize(image, (image_size, image_size))
   return cv2.cvtColor(cv2.flip(image, 1) if flip else image, cv2.COLOR_BGR2RGB)
 
 
@@ -58,14 +41,11 @@ def evaluation_view(
 
   The view is uint8 [S, S, 3], RGB; None if `content` does not decode.
   """
-  size, shape = image_size, read_shape(content)
-  if shape is None:
-    return None
-  scale = resize / min(shape)
-  image = decode(content, 1 / scale)
+  image, size = decode(content), image_size
   if image is None:
     return None
-  height, width = (max(round(side * scale), size) for side in shape)
+  scale = resize / min(image.shape[:2])
+  height, width = (max(round(x * scale), size) for x in image.shape[:2])
   image = cv2.resize(image, (width, height))
   top, left = (height - size) // 2, (width - size) // 2
   image = image[top : top + size, left : left + size]
@@ -109,32 +89,13 @@ def random_crop(
   return (height - h) // 2, (width - w) // 2, h, w
 
 
-def decode(content: bytes, shrink: float = 1.0) -> np.ndarray | None:
-  """Returns an image, uint8 BGR, or None if `content` does not decode.
-
-  Its sides are divided by 1, 2, 4 or 8, the largest that is at most `shrink`.
-  """
+def decode(content: bytes) -> np.ndarray | None:
+  """Returns an image, uint8 BGR, or None if `content` does not decode."""
   if not content:
     return None
-  factor = max(factor for factor in _FLAGS if factor <= max(shrink, 1))
-  # As is usual for ImageNet; sizes are then those of the header.
-  flags = _FLAGS[factor] | cv2.IMREAD_IGNORE_ORIENTATION
+  # The orientation is ignored, as is usual for ImageNet.
+  flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
   try:
     return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
   except cv2.error:  # such as a header with too many pixels
     return None
-
-
-def read_shape(content: bytes) -> tuple[int, int] | None:
-  """Returns height and width from an image's header; None if there is none."""
-  try:
-    with PIL.Image.open(io.BytesIO(content)) as image:
-      return image.height, image.width
-  except (OSError, PIL.Image.DecompressionBombError):
-    return None
-
-
-def _scale(start: int, length: int, full: int, decoded: int) -> slice:
-  """Returns a range of rows or columns of an image decoded at another size."""
-  first = start * decoded // full
-  return slice(first, max((start + length) * decoded // full, first + 1))

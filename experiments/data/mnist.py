@@ -57,15 +57,12 @@ def load(*, data_dir: str | None) -> dataset.Arrays:
       for name in ('train', 't10k')
     )
   else:
-    train, test = (
-      (
-        np.stack([example['image'][..., 0] for example in source]),
-        np.array([example['label'] for example in source]),
-      )
-      for source in records.open_splits('mnist', data_dir, ('train', 'test'))
-    )
-  train = _to_examples('train', *train, NUM_TRAIN)
-  test = _to_examples('test', *test, NUM_TEST)
+    splits = records.open_splits('mnist', data_dir, ('train', 'test'))
+    found = (records.read(source, NUM_CLASSES) for source in splits)
+    train, test = ((inputs[..., 0], labels) for inputs, labels in found)
+  place = f'of {data_dir or FILES}'
+  train = _to_examples(f'train {place}', *train, NUM_TRAIN)
+  test = _to_examples(f'test {place}', *test, NUM_TEST)
   return dataset.hold_out(train, NUM_VALIDATION, test)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from experiments.data import dataset
+from experiments.data import images
 
 
 class DecodeError(dataset.DataError):
@@ -18,13 +19,11 @@ def open_splits(
   name: str,
   data_dir: str | pathlib.Path | None,
   splits: Sequence[str],
-  *,
-  encoded: Sequence[str] = (),
 ) -> list[Any]:
   """Returns splits of the newest version of a prepared data set.
 
-  Each is a picklable sequence of examples, which are dicts; features in
-  `encoded` are the bytes of a file.
+  Each is a picklable sequence of examples, which are dicts; images are the
+  bytes of a file.
 
   Raises:
     ValueError: If the data set, a split or a file is absent, damaged, in
@@ -49,8 +48,14 @@ def open_splits(
       f'prepare it: {build}'
     )
   newest = found[max(found, key=tfds.core.Version)]
-  builder = tfds.builder_from_directory(str(newest))
   again = f'move the folder away and prepare it: {build}'
+  try:
+    builder = tfds.builder_from_directory(str(newest))
+  except Exception as error:  # many types, for JSON that is cut or of no use
+    raise ValueError(
+      f'expected dataset_info.json and features.json in {newest}, but: '
+      f'{type(error).__name__}: {error}; {again}'
+    ) from error
   if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
     raise ValueError(
       f'expected files of the format array_record in {newest}, got '
@@ -67,8 +72,17 @@ def open_splits(
         f'{got or "(none)"}; {again}'
       )
     _check_files(infos[split], again)
-  decoders = {feature: tfds.decode.SkipDecoding() for feature in encoded}
-  return [builder.as_data_source(s, decoders=decoders or None) for s in splits]
+  decoders = {'image': tfds.decode.SkipDecoding()}
+  return [builder.as_data_source(s, decoders=decoders) for s in splits]
+
+
+def read(source: Any, num_classes: int) -> dataset.Examples:
+  """Returns images, all of one shape, as uint8 RGB, and labels; see `load`."""
+  rows = [
+    load(source, i, num_classes, images.decode) for i in range(len(source))
+  ]
+  inputs = np.stack([image[:, :, ::-1] for image, _ in rows])  # from BGR
+  return dataset.Examples(inputs, np.array([y for _, y in rows], np.int32))
 
 
 def load(

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import build
 from experiments.data import cifar as cifar_lib
 from experiments.data import dataset
 from experiments.data import mnist
@@ -52,14 +53,6 @@ class Stream(NamedTuple):
     return len(self.tasks[0].classes)
 
 
-class Tasks(NamedTuple):
-  """A stream of tasks with its data."""
-
-  stream: Stream
-  examples: dataset.Arrays  # of all tasks, each once
-  rows: tuple[dict[str, np.ndarray], ...]  # of each task, int32, by split
-
-
 def permuted_mnist(
   *, num_tasks: int, seed: int, data_dir: str | None
 ) -> Stream:
@@ -72,10 +65,8 @@ def permuted_mnist(
     forgetting in gradient-based neural networks".
     https://arxiv.org/abs/1312.6211
   """
-  if num_tasks < 1:
-    raise ValueError(f'expected num_tasks >= 1, got {num_tasks}')
-  if seed < 0:
-    raise ValueError(f'expected seed >= 0, got {seed}')
+  build.check_range(1, math.inf, num_tasks=num_tasks)
+  build.check_range(0, math.inf, seed=seed)
   size, classes = math.prod(mnist.SHAPE), tuple(range(mnist.NUM_CLASSES))
   orders = [np.arange(size, dtype=np.int32)] + [
     dataset.make_generator(seed, task).permutation(size).astype(np.int32)
@@ -91,8 +82,7 @@ def split_mnist(*, num_tasks: int, data_dir: str | None) -> Stream:
     Zenke et al., 2017, "Continual learning through synaptic intelligence".
     https://arxiv.org/abs/1703.04200
   """
-  if not 1 <= num_tasks <= 5:
-    raise ValueError(f'expected num_tasks from 1 to 5, got {num_tasks}')
+  build.check_range(1, 6, num_tasks=num_tasks)
   tasks = [Task((2 * i, 2 * i + 1), None) for i in range(num_tasks)]
   return _mnist(data_dir, tasks)
 
@@ -102,8 +92,6 @@ def cifar(
   num_tasks: int,
   data_dir: str | None,
   num_validation: int,
-  pad: int,
-  flip: bool,
 ) -> Stream:
   """Returns CIFAR-10, then the classes of CIFAR-100 ten by ten.
 
@@ -115,13 +103,9 @@ def cifar(
     Zenke et al., 2017, "Continual learning through synaptic intelligence".
     https://arxiv.org/abs/1703.04200
   """
-  if not 1 <= num_tasks <= 11:
-    raise ValueError(
-      'expected num_tasks from 1 to 11, CIFAR-10 and ten tens of CIFAR-100, '
-      f'got {num_tasks}'
-    )
+  build.check_range(1, 12, num_tasks=num_tasks)
   ten, hundred = (
-    make(data_dir=data_dir, num_validation=num_validation, pad=pad, flip=flip)
+    make(data_dir=data_dir, num_validation=num_validation)
     for make in (cifar_lib.cifar10, cifar_lib.cifar100)
   )
 
@@ -144,20 +128,28 @@ def cifar(
   return Stream(tasks, 110, cifar_lib.SHAPE, ten.augment, load)
 
 
-def read(stream: Stream) -> Tasks:
-  """Returns a stream with its data; ValueError if a task has no example."""
+def read(stream: Stream) -> tuple[dataset.Arrays, dict[str, list[np.ndarray]]]:
+  """Returns all examples, and by split the rows of each task, int32.
+
+  Raises:
+    ValueError: If a task has no example.
+  """
   arrays = stream.load()
-  # Tasks of the same classes share their rows.
-  rows = {classes: {} for classes, _ in stream.tasks}
-  for classes, own in rows.items():
-    for name in SPLITS:
-      labels = getattr(arrays, name).labels
-      own[name] = np.flatnonzero(np.isin(labels, classes)).astype(np.int32)
-      if not own[name].size:
-        raise ValueError(
-          f'expected {name} examples of the classes {classes}, got none'
-        )
-  return Tasks(stream, arrays, tuple(rows[t.classes] for t in stream.tasks))
+
+  @functools.cache  # tasks of the same classes share their rows
+  def find(classes, split):
+    labels = getattr(arrays, split).labels
+    rows = np.flatnonzero(np.isin(labels, classes)).astype(np.int32)
+    if not rows.size:
+      raise ValueError(
+        f'expected {split} examples of the classes {classes}, got none'
+      )
+    return rows
+
+  return arrays, {
+    split: [find(task.classes, split) for task in stream.tasks]
+    for split in SPLITS
+  }
 
 
 def make_views(stream: Stream) -> Views:

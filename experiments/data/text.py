@@ -1,25 +1,24 @@
-"""Texts as tokens: three long arrays, memory-mapped where they are large.
+"""Texts as tokens: three long arrays, memory-mapped where files allow it.
 
-Each constructor takes one section of a config. Tokens are cached in files named
-after the digest of their source, so those of a changed text are never read.
+Each constructor takes one section of a config. Words are cached as tokens in
+files named after the digest of their source, so that those of a changed text
+are never read.
 """
 
 from collections.abc import Iterator
 from collections.abc import Sequence
-import contextlib
 import gzip
 import hashlib
 import io
 import os
 import pathlib
-import shutil
-from typing import IO
 from typing import NamedTuple
 import zipfile
 import zlib
 
 import numpy as np
 
+from experiments import rundir
 from experiments.data import dataset
 from experiments.data import vocabulary as vocabulary_lib
 
@@ -49,14 +48,12 @@ def kjv() -> Corpus:
   return _split(np.frombuffer(content, np.uint8), KJV_HELD_OUT)
 
 
-def enwik8(*, path: str, cache_dir: str | None) -> Corpus:
+def enwik8(*, path: str) -> Corpus:
   """Returns the first 10^8 bytes of Wikipedia: 90, 5 and 5 million.
 
-  Args:
-    path: `enwik8` or `enwik8.zip`.
-    cache_dir: folder for the unpacked archive; None: `.tokens` beside it.
+  `path` is that of `enwik8` or `enwik8.zip`.
   """
-  text = _map(_existing(path), cache_dir)
+  text = _read(_existing(path))
   if len(text) != ENWIK8_BYTES:
     raise ValueError(
       f'expected {ENWIK8_BYTES:,} bytes in {path}, got {len(text):,}: it is '
@@ -76,21 +73,32 @@ def wikitext103(*, path: str, cache_dir: str | None) -> Corpus:
     _existing(pathlib.Path(path, f'wiki.{name}.tokens'))
     for name in ('train', 'valid', 'test')
   ]
-  prefix = _cache_path(files, cache_dir, 'wikitext103')
-  return _encode([_map(file) for file in files], prefix)
+  digest = hashlib.sha256()
+  for path in files:
+    with path.open('rb') as stream:
+      digest.update(hashlib.file_digest(stream, 'sha256').digest())
+  folder = pathlib.Path(cache_dir or files[0].parent / '.tokens').expanduser()
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise ValueError(
+      f'expected a writable folder for tokens, got {folder} '
+      f'({error.strerror}); give another as cache_dir'
+    ) from error
+  prefix = folder / f'{digest.hexdigest()[:16]}.wikitext103'
+  return _encode([_read(path) for path in files], prefix)
 
 
-def file(*, path: str, held_out: float, cache_dir: str | None) -> Corpus:
+def file(*, path: str, held_out: float) -> Corpus:
   """Returns the bytes of any file.
 
   Args:
     path: the file, possibly a `.gz`.
     held_out: share of the bytes, at the end, for each of validation and test.
-    cache_dir: folder for the unpacked file; None: `.tokens` beside it.
   """
   if not 0 < held_out < 0.5:
     raise ValueError(f'expected held_out in (0, 0.5), got {held_out}')
-  text = _map(_existing(path), cache_dir)
+  text = _read(_existing(path))
   num = int(held_out * len(text))
   if num < 2:
     raise ValueError(
@@ -111,96 +119,60 @@ def _split(text: np.ndarray, num: int) -> Corpus:
   return Corpus(*np.split(text, cuts), vocabulary_lib.BYTES)
 
 
-def _encode(texts: Sequence[np.ndarray], prefix: pathlib.Path) -> Corpus:
+def _encode(texts: Sequence[np.memmap], prefix: pathlib.Path) -> Corpus:
   """Returns three splits by words, cached in files that begin `prefix`."""
   *paths, words = (
     prefix.with_name(f'{prefix.name}.{field}') for field in Corpus._fields
   )
-  if not all(path.is_file() for path in (*paths, words)):
-    vocabulary = vocabulary_lib.count(_lines(texts[0]))
+  if not words.is_file():  # the last of the files to be written
+    found = vocabulary_lib.count(_lines(texts[0]))
     for path, text in zip(paths, texts, strict=True):
-      with _written(path) as stream:
-        np.save(stream, vocabulary_lib.encode(vocabulary, _lines(text)))
-    with _written(words) as stream:
-      stream.write(vocabulary_lib.to_json(vocabulary))
-  tokens = [np.load(path, mmap_mode='r') for path in paths]
-  return Corpus(*tokens, vocabulary_lib.read(words))
+      content = io.BytesIO()
+      np.save(content, vocabulary_lib.encode(found, _lines(text)))
+      rundir.write_bytes(path, content.getbuffer())
+    rundir.write_bytes(words, vocabulary_lib.to_json(found))
+  return Corpus(*map(_tokens, paths), vocabulary_lib.read(words))
 
 
-def _lines(text: np.ndarray) -> Iterator[str]:
+def _tokens(path: pathlib.Path) -> np.ndarray:
+  try:
+    return np.load(path, mmap_mode='r')
+  except (EOFError, ValueError) as error:
+    raise ValueError(
+      f'expected tokens in {path}, but: {error}; delete its folder'
+    ) from error
+
+
+def _lines(text: np.memmap) -> Iterator[str]:
   for number, line in enumerate(io.BytesIO(text), 1):
     try:
       yield line.decode('utf-8').removesuffix('\n')
     except UnicodeDecodeError as error:
       raise ValueError(
-        f'expected a text in UTF-8, got other bytes in line {number} ({error})'
+        f'expected a text in UTF-8 in {text.filename}, got other bytes in line '
+        f'{number} ({error})'
       ) from error
 
 
-def _map(path: pathlib.Path, cache_dir: str | None = None) -> np.ndarray:
-  """Returns the bytes of a file, unpacked first if it is .gz or .zip."""
-  if path.suffix in ('.gz', '.zip'):
-    unpacked = _cache_path([path], cache_dir, f'{path.stem}.bytes')
-    if not unpacked.is_file():
-      _unpack(path, unpacked)
-    path = unpacked
-  if not path.stat().st_size:
-    raise ValueError(f'expected a text in {path}, got 0 bytes')
-  return np.memmap(path, np.uint8, mode='r')
-
-
-def _unpack(source: pathlib.Path, path: pathlib.Path) -> None:
-  """Writes the content of a .gz, or of the file in a .zip named like it."""
+def _read(path: pathlib.Path) -> np.ndarray:
+  """Returns the bytes of a file, or those packed in a .gz or .zip."""
   try:
-    with contextlib.ExitStack() as stack:
-      if source.suffix == '.zip':
-        archive = stack.enter_context(zipfile.ZipFile(source))
-        packed = stack.enter_context(archive.open(source.stem))
-      else:
-        packed = stack.enter_context(gzip.open(source))
-      shutil.copyfileobj(packed, stack.enter_context(_written(path)))
+    if path.suffix == '.zip':
+      text = np.frombuffer(zipfile.ZipFile(path).read(path.stem), np.uint8)
+    elif path.suffix == '.gz':
+      text = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8)
+    else:  # an empty file cannot be mapped
+      text = np.memmap(path, np.uint8, 'r') if path.stat().st_size else ()
   except KeyError as error:
-    raise ValueError(
-      f'expected {source.stem} in {source}, got {", ".join(archive.namelist())}'
-    ) from error
+    raise ValueError(f'expected {path.stem} in {path}: {error}') from error
   except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as error:
     raise ValueError(
-      f'expected a whole archive in {source}, got one that is truncated or '
+      f'expected a whole archive in {path}, got one that is truncated or '
       f'damaged: {error}'
     ) from error
-
-
-def _cache_path(
-  sources: Sequence[pathlib.Path], cache_dir: str | None, name: str
-) -> pathlib.Path:
-  """Returns the path of a cache, named after the digest of its sources."""
-  digest = hashlib.sha256()
-  for source in sources:
-    with source.open('rb') as stream:
-      digest.update(hashlib.file_digest(stream, 'sha256').digest())
-  folder = pathlib.Path(cache_dir or sources[0].parent / '.tokens')
-  return folder.expanduser() / f'{digest.hexdigest()[:16]}.{name}'
-
-
-@contextlib.contextmanager
-def _written(path: pathlib.Path) -> Iterator[IO[bytes]]:
-  """Opens a file that gets its name only once it is complete."""
-  partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stream = partial.open('wb')
-  except OSError as error:
-    raise ValueError(
-      f'expected a writable folder for tokens, got {path.parent} '
-      f'({error.strerror}); give another as cache_dir'
-    ) from error
-  try:
-    with stream:
-      yield stream
-    partial.replace(path)
-  except BaseException:
-    partial.unlink(missing_ok=True)
-    raise
+  if not len(text):
+    raise ValueError(f'expected a text in {path}, got 0 bytes')
+  return text
 
 
 def _existing(path: str | os.PathLike[str]) -> pathlib.Path:

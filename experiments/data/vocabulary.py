@@ -108,25 +108,6 @@ def read(path: str | os.PathLike[str]) -> Vocabulary:
   return vocabulary
 
 
-def check_same(
-  saved: Vocabulary, current: Vocabulary, path: str | os.PathLike[str]
-) -> None:
-  """Raises ValueError unless the data has the vocabulary of a run."""
-  if saved == current:
-    return
-  found = ' there, '.join(
-    f'{v.size} tokens ({v.unit})' for v in (saved, current)
-  )
-  for i, (old, new) in enumerate(zip(saved.words, current.words)):  # noqa: B905
-    if old != new:
-      found = f'token {i} is {old!r} there, {new!r}'
-      break
-  raise ValueError(
-    f'expected the vocabulary that the run was trained with, {path}; got '
-    f'another: {found} now. Use the data of the run, or a new folder'
-  )
-
-
 @functools.lru_cache(maxsize=4)
 def _numbers(vocabulary: Vocabulary) -> dict[str, int]:
   return {word: i for i, word in enumerate(vocabulary.words)}

@@ -27,10 +27,9 @@ class Vocabulary(NamedTuple):
   """The clusters of words, and their tied parameters."""
 
   size: int  # V
-  d_model: int
-  d_embed: int  # E of the shortlist
+  d_model: int  # E of the shortlist
   cutoffs: tuple[int, ...]  # the first word of each tail
-  div_val: int  # E of tail i is d_embed // div_val**i
+  div_val: int  # E of tail i is d_model // div_val**i
   tie_projections: tuple[bool, ...]  # for each cluster
 
   @property
@@ -43,16 +42,11 @@ class Vocabulary(NamedTuple):
   def tables(self) -> list[tuple[int, int]]:
     """Shape of each embedding table; a single one if all are equally wide."""
     if self.div_val == 1:
-      return [(self.size, self.d_embed)]
+      return [(self.size, self.d_model)]
     return [
-      (last - first, self.d_embed // self.div_val**i)
+      (last - first, self.d_model // self.div_val**i)
       for i, (first, last) in enumerate(self.bounds)
     ]
-
-  @property
-  def is_projected(self) -> bool:
-    """True if embeddings are projected to D."""
-    return self.div_val > 1 or self.d_embed != self.d_model
 
 
 def check(vocabulary: Vocabulary) -> None:
@@ -66,9 +60,9 @@ def check(vocabulary: Vocabulary) -> None:
     )
   if vocabulary.div_val < 1 or any(width < 1 for _, width in vocabulary.tables):
     raise ValueError(
-      'expected div_val >= 1 that leaves each cluster a width, d_embed // '
-      f'div_val**i >= 1; got div_val={vocabulary.div_val}, d_embed='
-      f'{vocabulary.d_embed} and {len(cutoffs) + 1} clusters'
+      'expected div_val >= 1 that leaves each cluster a width, d_model // '
+      f'div_val**i >= 1; got div_val={vocabulary.div_val}, d_model='
+      f'{vocabulary.d_model} and {len(cutoffs) + 1} clusters'
     )
   if len(vocabulary.tie_projections) != len(cutoffs) + 1:
     raise ValueError(
@@ -77,49 +71,45 @@ def check(vocabulary: Vocabulary) -> None:
     )
 
 
-class AdaptiveEmbedding(hk.Module):
-  """Embeddings of words; the softmax shares the tables."""
+def get_tables(
+  vocabulary: Vocabulary,
+) -> tuple[list[jax.Array], list[jax.Array]]:
+  """Returns tables [V_i, E_i], and projections [E_i, D] if `div_val` > 1.
 
-  def __init__(self, vocabulary: Vocabulary, name: str = 'embedding'):
-    super().__init__(name=name)
-    self._vocabulary = vocabulary
-
-  def parameters(self) -> tuple[list[jax.Array], list[jax.Array]]:
-    """Returns tables, each [V_i, E_i], and projections, each [E_i, D]."""
-    vocabulary = self._vocabulary
-    tables = [
-      hk.get_parameter(
-        f'embeddings_{i}', shape, jnp.float32, transformer_layer.INIT
-      )
-      for i, shape in enumerate(vocabulary.tables)
-    ]
-    return tables, [
-      _get_projection(i, width, vocabulary.d_model)
-      for i, (_, width) in enumerate(vocabulary.tables)
-      if vocabulary.is_projected
-    ]
-
-  def __call__(self, tokens: jax.Array) -> jax.Array:
-    """Returns embeddings times sqrt(D), float32 [..., D], of tokens [...]."""
-    vocabulary = self._vocabulary
-    tables, projections = self.parameters()
-    if vocabulary.div_val == 1:
-      x = jnp.take(tables[0], tokens, axis=0, mode='clip')
-      if projections:
-        x = x @ projections[0]
-    else:
-      x = jnp.zeros((*tokens.shape, vocabulary.d_model))
-      for (first, last), table, projection in zip(
-        vocabulary.bounds, tables, projections, strict=True
-      ):
-        inside = (first <= tokens) & (tokens < last)
-        rows = jnp.take(table, tokens - first, axis=0, mode='clip')
-        x = jnp.where(inside[..., None], rows @ projection, x)
-    return x * vocabulary.d_model**0.5
+  These are parameters of the current module, of embeddings and softmax.
+  """
+  tables = [
+    hk.get_parameter(
+      f'embeddings_{i}', shape, jnp.float32, transformer_layer.INIT
+    )
+    for i, shape in enumerate(vocabulary.tables)
+  ]
+  return tables, [
+    _get_projection(i, width, vocabulary.d_model)
+    for i, (_, width) in enumerate(vocabulary.tables)
+    if vocabulary.div_val > 1
+  ]
 
 
-class AdaptiveSoftmax(hk.Module):
-  """Softmax over words.
+def embed(
+  vocabulary: Vocabulary, tables: tuple[list, list], tokens: jax.Array
+) -> jax.Array:
+  """Returns embeddings times sqrt(D), float32 [..., D], of tokens [...]."""
+  if vocabulary.div_val == 1:
+    x = jnp.take(tables[0][0], tokens, axis=0, mode='clip')
+  else:
+    x = jnp.zeros((*tokens.shape, vocabulary.d_model))
+    for (first, last), table, projection in zip(
+      vocabulary.bounds, *tables, strict=True
+    ):
+      inside = (first <= tokens) & (tokens < last)
+      rows = jnp.take(table, tokens - first, axis=0, mode='clip')
+      x = jnp.where(inside[..., None], rows @ projection, x)
+  return x * vocabulary.d_model**0.5
+
+
+class Softmax:
+  """Softmax over words, with parameters of the current module.
 
   Reference:
     Grave et al., 2017, "Efficient softmax approximation for GPUs".
@@ -128,29 +118,22 @@ class AdaptiveSoftmax(hk.Module):
     modeling". https://arxiv.org/abs/1809.10853
   """
 
-  def __init__(
-    self,
-    vocabulary: Vocabulary,
-    embedding: AdaptiveEmbedding,
-    name: str = 'softmax',
-  ):
-    super().__init__(name=name)
-    self._vocabulary = vocabulary
-    self._embedding = embedding
+  def __init__(self, vocabulary: Vocabulary, tables: tuple[list, list]):
+    self._bounds = vocabulary.bounds
+    self._scores = _get_scores(vocabulary, *tables)
 
   def nll(self, x: jax.Array, targets: jax.Array) -> jax.Array:
     """Returns -log p(target), float32 [N], of x [N, D] and targets [N].
 
     The time for a tail grows with the number of targets in it.
     """
-    score, bounds = self._scores(), self._vocabulary.bounds
     head_targets, tails = targets, []
-    for i, (first, last) in enumerate(bounds[1:], 1):
+    for i, (first, last) in enumerate(self._bounds[1:], 1):
       inside = (first <= targets) & (targets < last)
       head_targets = jnp.where(inside, self._column(i), head_targets)
-      tails.append((score[i], targets - first, inside))
+      tails.append((self._scores[i], targets - first, inside))
     nll = optax.softmax_cross_entropy_with_integer_labels(
-      score[0](x), head_targets
+      self._scores[0](x), head_targets
     )
     for tail in tails:
       nll += _nll_of_some(x, *tail)
@@ -158,12 +141,11 @@ class AdaptiveSoftmax(hk.Module):
 
   def log_probs(self, x: jax.Array) -> jax.Array:
     """Returns log p of every word, float32 [N, V]."""
-    score, num_words = self._scores(), self._vocabulary.bounds[0][1]
-    head = jax.nn.log_softmax(score[0](x))
-    parts = [head[:, :num_words]]
-    for i in range(1, len(score)):
+    head = jax.nn.log_softmax(self._scores[0](x))
+    parts = [head[:, : self._bounds[0][1]]]
+    for i, score in enumerate(self._scores[1:], 1):
       column = self._column(i)
-      inside = jax.nn.log_softmax(score[i](x))
+      inside = jax.nn.log_softmax(score(x))
       parts.append(head[:, column : column + 1] + inside)
     return jnp.concatenate(parts, axis=-1)
 
@@ -172,45 +154,42 @@ class AdaptiveSoftmax(hk.Module):
 
     This is the order of the released model.
     """
-    shortlist, *tails = self._vocabulary.bounds
+    shortlist, *tails = self._bounds
     return shortlist[1] + len(tails) - i
 
-  def _scores(self) -> list[Callable[[jax.Array], jax.Array]]:
-    """Returns a function per cluster: x [N, D] to logits [N, ...]."""
-    vocabulary = self._vocabulary
-    tables, projections = self._embedding.parameters()
-    biases = [
-      hk.get_parameter(f'bias_{i}', [num_words], jnp.float32, jnp.zeros)
-      for i, (num_words, _) in enumerate(vocabulary.tables)
-    ]
-    if vocabulary.div_val == 1:
-      spans = [slice(*bounds) for bounds in vocabulary.bounds]
-      tables = [tables[0][span] for span in spans]
-      biases = [biases[0][span] for span in spans]
-      projections = projections * len(spans)
-    if vocabulary.is_projected:
-      projections = [
-        p if tied else _get_projection(i, *p.shape)
-        for i, (p, tied) in enumerate(
-          zip(projections, vocabulary.tie_projections, strict=True)
-        )
-      ]
-    else:
-      projections = [None] * len(tables)
-    parts = [
-      [(table, bias)] for table, bias in zip(tables, biases, strict=True)
-    ]
-    if num_tails := len(vocabulary.cutoffs):
-      shape = (num_tails, vocabulary.d_embed)
-      table = hk.get_parameter(
-        'cluster_embeddings', shape, jnp.float32, transformer_layer.INIT
+
+def _get_scores(
+  vocabulary: Vocabulary, tables: list, projections: list
+) -> list[Callable[[jax.Array], jax.Array]]:
+  """Returns a function per cluster: x [N, D] to logits [N, ...]."""
+  biases = [
+    hk.get_parameter(f'bias_{i}', [num_words], jnp.float32, jnp.zeros)
+    for i, (num_words, _) in enumerate(vocabulary.tables)
+  ]
+  if vocabulary.div_val == 1:
+    spans = [slice(*bounds) for bounds in vocabulary.bounds]
+    tables = [tables[0][span] for span in spans]
+    biases = [biases[0][span] for span in spans]
+    projections = [None] * len(spans)
+  else:
+    projections = [
+      p if tied else _get_projection(i, *p.shape)
+      for i, (p, tied) in enumerate(
+        zip(projections, vocabulary.tie_projections, strict=True)
       )
-      bias = hk.get_parameter('cluster_bias', shape[:1], jnp.float32, jnp.zeros)
-      parts[0].append((table, bias))
-    return [
-      functools.partial(_logits, projection, words)
-      for projection, words in zip(projections, parts, strict=True)
     ]
+  parts = [[(table, bias)] for table, bias in zip(tables, biases, strict=True)]
+  if num_tails := len(vocabulary.cutoffs):
+    shape = (num_tails, vocabulary.d_model)
+    table = hk.get_parameter(
+      'cluster_embeddings', shape, jnp.float32, transformer_layer.INIT
+    )
+    bias = hk.get_parameter('cluster_bias', shape[:1], jnp.float32, jnp.zeros)
+    parts[0].append((table, bias))
+  return [
+    functools.partial(_logits, projection, words)
+    for projection, words in zip(projections, parts, strict=True)
+  ]
 
 
 def _get_projection(i: int, width: int, d_model: int) -> jax.Array:

@@ -7,6 +7,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from experiments import build
 from experiments.models import layers
 
 CHANNELS = (64, 128, 256, 256, 256)
@@ -39,7 +40,7 @@ def alexnet(
     Krizhevsky et al., 2012, "ImageNet classification with deep convolutional
     neural networks". https://doi.org/10.1145/3065386
   """
-  layers.check_dropout(dropout)
+  build.check_range(0, 1, dropout=dropout)
   init = layers.fan_in(2.0)
 
   def forward(images, is_training):
@@ -51,8 +52,7 @@ def alexnet(
         x = hk.max_pool(x, (1, 2, 2, 1), (1, 2, 2, 1), 'VALID')
     x = jnp.reshape(x, (x.shape[0], -1))  # [B, D]
     for i, width in enumerate(HIDDEN):
-      if is_training and dropout:
-        x = hk.dropout(hk.next_rng_key(), dropout, x)
+      x = layers.drop(x, dropout, is_training)
       linear = layers.Linear(width, w_init=init, name=f'linear_{i}')
       x = jax.nn.relu(linear(x))  # [B, width]
     logits = layers.Linear(

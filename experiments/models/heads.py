@@ -107,7 +107,4 @@ def _shapes(network, inputs) -> dict[str, tuple[int, ...]]:
     jax.random.key(0),
     inputs,
   )
-  return {
-    select_lib.join(module, name): tuple(x.shape)
-    for module, name, x in select_lib.named_leaves(params)
-  }
+  return {path: x.shape for path, x in select_lib.path_leaves(params)}

@@ -7,6 +7,7 @@ Axes: B examples, H and W pixels, C channels.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
 import contextlib
 
 import haiku as hk
@@ -22,42 +23,36 @@ Linear = sparsity.modules.Linear
 Conv2D = sparsity.modules.Conv2D
 
 
-class PatchConv2D(hk.Module):
-  """Convolution of stride 1, computed as one product with all patches.
+def patch_conv(
+  x: jax.Array,
+  channels: int,
+  kernel: int,
+  *,
+  padding: str,
+  w_init: hk.initializers.Initializer,
+  name: str,
+) -> jax.Array:
+  """Returns a convolution of stride 1, as one product with all patches.
 
   Same function and parameters as `Conv2D`. Inside a loop of steps, XLA's CPU
   compiler runs convolutions on one thread and without its fast kernels; small
   networks train several times faster this way, at the memory of one patch per
   pixel.
   """
-
-  def __init__(
-    self,
-    channels: int,
-    kernel: int,
-    *,
-    padding: str,
-    w_init: hk.initializers.Initializer,
-    name: str,
-  ):
-    super().__init__(name)
-    self._channels, self._kernel = channels, kernel
-    self._padding, self._w_init = padding, w_init
-
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Returns [B, H', W', channels] of images [B, H, W, C]."""
-    k, channels = self._kernel, self._channels
-    w = hk.get_parameter('w', (k, k, x.shape[-1], channels), init=self._w_init)
+  with hk.name_scope(name):
+    w = hk.get_parameter(
+      'w', (kernel, kernel, x.shape[-1], channels), init=w_init
+    )
     b = hk.get_parameter('b', (channels,), init=jnp.zeros)
-    if self._padding == 'SAME':
-      sides = ((k - 1) // 2, k // 2)
-      x = jnp.pad(x, ((0, 0), sides, sides, (0, 0)))
-    h, width = x.shape[1] - k + 1, x.shape[2] - k + 1
-    patches = [
-      x[:, i : i + h, j : j + width] for i in range(k) for j in range(k)
-    ]
-    y = sparsity.matmul(jnp.concatenate(patches, -1), w.reshape(-1, channels))
-    return y + jnp.broadcast_to(b, y.shape)
+  if padding == 'SAME':
+    sides = ((kernel - 1) // 2, kernel // 2)
+    x = jnp.pad(x, ((0, 0), sides, sides, (0, 0)))
+  h, width = (side - kernel + 1 for side in x.shape[1:3])
+  patches = [
+    x[:, i : i + h, j : j + width] for i in range(kernel) for j in range(kernel)
+  ]
+  y = sparsity.matmul(jnp.concatenate(patches, -1), w.reshape(-1, channels))
+  return y + jnp.broadcast_to(b, y.shape)
 
 
 def transform(
@@ -81,26 +76,35 @@ def transform(
   Raises:
     ValueError: If `compute_dtype` is not 'float32' or 'bfloat16'.
   """
+  check_dtype(compute_dtype)
+
+  def mixed(images, is_training):
+    with precision(compute_dtype):
+      return forward(images, is_training).astype(jnp.float32)
+
+  return hk.transform_with_state(mixed)
+
+
+@contextlib.contextmanager
+def precision(compute_dtype: str) -> Iterator[None]:
+  """Computes products in a dtype, and normalization in float32."""
+  dtype, full = jnp.dtype(compute_dtype), jnp.float32
+  with contextlib.ExitStack() as stack:
+    for modules, policy in (
+      ((Linear, Conv2D), jmp.Policy(full, dtype, dtype)),
+      ((hk.BatchNorm, hk.LayerNorm), jmp.Policy(full, full, dtype)),
+    ):
+      for module in modules:
+        stack.enter_context(hk.mixed_precision.push_policy(module, policy))
+    yield
+
+
+def check_dtype(compute_dtype: str) -> None:
+  """Raises ValueError unless networks compute in the dtype."""
   if compute_dtype not in COMPUTE_DTYPES:
     raise ValueError(
       f'expected compute_dtype out of {COMPUTE_DTYPES}, got {compute_dtype!r}'
     )
-  dtype = jnp.dtype(compute_dtype)
-  layer = jmp.Policy(jnp.float32, dtype, dtype)
-  norm = jmp.Policy(jnp.float32, jnp.float32, dtype)
-
-  def mixed(images, is_training):
-    with contextlib.ExitStack() as stack:
-      for module, policy in (
-        (Linear, layer),
-        (Conv2D, layer),
-        (PatchConv2D, layer),
-        (hk.BatchNorm, norm),
-      ):
-        stack.enter_context(hk.mixed_precision.push_policy(module, policy))
-      return forward(images, is_training).astype(jnp.float32)
-
-  return hk.transform_with_state(mixed)
 
 
 def conv(
@@ -163,7 +167,8 @@ def fan_in(scale: float) -> hk.initializers.Initializer:
   return hk.initializers.VarianceScaling(scale, 'fan_in', 'truncated_normal')
 
 
-def check_dropout(dropout: float) -> None:
-  """Raises ValueError unless a dropout rate is in [0, 1)."""
-  if not 0 <= dropout < 1:
-    raise ValueError(f'expected dropout in [0, 1), got {dropout}')
+def drop(x: jax.Array, rate: float, is_training: bool) -> jax.Array:
+  """Returns x after dropout in training, x otherwise."""
+  if not is_training or not rate:
+    return x
+  return hk.dropout(hk.next_rng_key(), rate, x)

@@ -1,9 +1,12 @@
 """LeNet-300-100 and LeNet-5: the networks of the MNIST experiments."""
 
+import math
+
 import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from experiments import build
 from experiments.models import layers
 
 
@@ -25,8 +28,7 @@ def lenet(
     recognition". https://doi.org/10.1109/5.726791
   """
   widths = (*hidden, num_classes)
-  if not all(width >= 1 for width in widths):
-    raise ValueError(f'expected layer widths >= 1, got {widths}')
+  build.check_range(1, math.inf, width=min(widths))
 
   def forward(images: jax.Array, is_training: bool) -> jax.Array:
     del is_training
@@ -43,7 +45,7 @@ def lenet(
   return hk.transform_with_state(forward)
 
 
-def lenet5(*, num_classes: int, compute_dtype: str) -> hk.TransformedWithState:
+def lenet5(*, num_classes: int) -> hk.TransformedWithState:
   """Returns two 5x5 convolutions and three fully connected layers.
 
   6 and 16 channels, each followed by 2x2 max pooling, then 120 and 84 units:
@@ -63,9 +65,9 @@ def lenet5(*, num_classes: int, compute_dtype: str) -> hk.TransformedWithState:
     del is_training
     x = images
     for i, (channels, padding) in enumerate(((6, 'SAME'), (16, 'VALID'))):
-      x = layers.PatchConv2D(
-        channels, 5, padding=padding, w_init=init, name=f'conv_{i + 1}'
-      )(x)
+      x = layers.patch_conv(
+        x, channels, 5, padding=padding, w_init=init, name=f'conv_{i + 1}'
+      )
       x = layers.max_pool(jax.nn.relu(x))
     x = jnp.reshape(x, (x.shape[0], -1))  # [B, 400] of 28 x 28 pixels
     for i, width in enumerate((120, 84)):
@@ -73,4 +75,4 @@ def lenet5(*, num_classes: int, compute_dtype: str) -> hk.TransformedWithState:
       x = jax.nn.relu(x)
     return layers.Linear(num_classes, w_init=init, name='logits')(x)
 
-  return layers.transform(forward, compute_dtype=compute_dtype)
+  return hk.transform_with_state(forward)

@@ -8,11 +8,13 @@ Axes: B examples, H and W pixels, C channels.
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import math
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from experiments import build
 from experiments.models import layers
 
 STEMS = {'cifar': (3, 1), 'imagenet': (7, 2)}  # kernel and stride
@@ -150,19 +152,17 @@ def wide_resnet(
     raise ValueError(
       f'expected depth = 6n + 4 with n >= 1, such as 22, got {depth}'
     )
-  if width < 1:
-    raise ValueError(f'expected width >= 1, got {width}')
-  layers.check_dropout(dropout)
+  build.check_range(1, math.inf, width=width)
+  build.check_range(0, 1, dropout=dropout)
 
   def forward(images, is_training):
-    drop = dropout if is_training else 0.0
     x = layers.conv(images, 16, 3, name='stem_conv')
     for i, base in enumerate((16, 32, 64)):
       with hk.name_scope(f'stage_{i + 1}'):
         for j in range(num_blocks):
           with hk.name_scope(f'block_{j}'):
             stride = 2 if i and not j else 1
-            x = _wide_block(x, is_training, base * width, stride, drop)
+            x = _wide_block(x, is_training, base * width, stride, dropout)
     x = jax.nn.relu(layers.batch_norm(x, is_training, name='norm'))
     x = jnp.mean(x, (1, 2))  # [B, C]
     logits = layers.Linear(
@@ -173,13 +173,12 @@ def wide_resnet(
   return layers.transform(forward, compute_dtype=compute_dtype)
 
 
-def _wide_block(x, is_training, channels, stride, drop):
+def _wide_block(x, is_training, channels, stride, dropout):
   shortcut = x
   x = jax.nn.relu(layers.batch_norm(x, is_training, name='norm_1'))
   if x.shape[-1] != channels:
     shortcut = layers.conv(x, channels, 1, stride=stride, name='shortcut_conv')
   x = layers.conv(x, channels, 3, stride=stride, name='conv_1')
   x = jax.nn.relu(layers.batch_norm(x, is_training, name='norm_2'))
-  if drop:
-    x = hk.dropout(hk.next_rng_key(), drop, x)
+  x = layers.drop(x, dropout, is_training)
   return layers.conv(x, channels, 3, name='conv_2') + shortcut

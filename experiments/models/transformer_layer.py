@@ -26,113 +26,75 @@ class Settings(NamedTuple):
   attention_dropout: float
 
 
-class Biases(NamedTuple):
-  """The two learned biases of the queries, u and v in the paper."""
+def get_biases(settings: Settings) -> tuple[jax.Array, ...]:
+  """Returns the parameters u and v of the paper [H, C], biases of the queries.
 
-  r_w: jax.Array  # [H, C], for keys
-  r_r: jax.Array  # [H, C], for positions
-
-
-def get_biases(settings: Settings) -> Biases:
-  """Returns the biases as parameters of the current Haiku module."""
+  They are for keys and for positions.
+  """
   shape = (settings.num_heads, settings.d_head)
-  return Biases(
-    hk.get_parameter('r_w_bias', shape, jnp.float32, INIT),
-    hk.get_parameter('r_r_bias', shape, jnp.float32, INIT),
+  return tuple(
+    hk.get_parameter(name, shape, jnp.float32, INIT)
+    for name in ('r_w_bias', 'r_r_bias')
   )
 
 
-class Layer(hk.Module):
-  """Attention and a feed-forward network, each with a shortcut."""
+def attend(
+  settings: Settings,
+  x: jax.Array,
+  memory: jax.Array,
+  positions: jax.Array,
+  biases: tuple[jax.Array, ...],
+  mask: jax.Array,
+  is_training: bool,
+) -> jax.Array:
+  """Returns x with what it attends to, normalized, [B, T, D].
 
-  def __init__(self, settings: Settings, name: str):
-    super().__init__(name=name)
-    self._settings = settings
+  Scores are (q + u) k + (q + v) r, with the biases u and v.
 
-  def __call__(self, x, memory, positions, biases, mask, is_training):
-    """Returns [B, T, D]; see `Attention` for the arguments."""
-    attention = Attention(self._settings, 'attention')
-    x = attention(x, memory, positions, biases, mask, is_training)
-    return _FeedForward(self._settings, 'feed_forward')(x, is_training)
-
-
-class Attention(hk.Module):
-  """Multi-head attention whose scores are (q + u) k + (q + v) r.
+  Args:
+    x: [B, T, D].
+    memory: x in the previous segments, [B, M, D].
+    positions: [K, D], see `embed_distances`.
+    mask: bool [B, 1, T, K], see `visible`; True at each query's own key.
+    is_training: enables dropout.
 
   Reference:
     Dai et al., 2019, "Transformer-XL: Attentive language models beyond a
     fixed-length context". https://arxiv.org/abs/1901.02860
   """
+  dtype = x.dtype
 
-  def __init__(self, settings: Settings, name: str):
-    super().__init__(name=name)
-    self._settings = settings
+  def heads(x, name):  # [..., D] to [..., H, C]
+    y = _linear(settings.num_heads * settings.d_head, name)(x)
+    return jnp.reshape(y, (*x.shape[:-1], settings.num_heads, settings.d_head))
 
-  def __call__(
-    self,
-    x: jax.Array,
-    memory: jax.Array,
-    positions: jax.Array,
-    biases: Biases,
-    mask: jax.Array,
-    is_training: bool,
-  ) -> jax.Array:
-    """Returns x with what it attends to, normalized, [B, T, D].
-
-    Args:
-      x: [B, T, D].
-      memory: x in the previous segments, [B, M, D].
-      positions: [K, D], see `embed_distances`.
-      mask: bool [B, 1, T, K], see `visible`; True at each query's own key.
-      is_training: enables dropout.
-    """
-    keys = jnp.concatenate([memory.astype(x.dtype), x], axis=1)  # [B, K, D]
-    attended = self._attend(x, keys, positions, biases, mask, is_training)
-    return _norm(x + drop(attended, self._settings.dropout, is_training))
-
-  @hk.name_like('__call__')
-  def _attend(self, queries, keys, positions, biases, mask, is_training):
-    """Returns the attention of queries [B, T, D] to keys [B, K, D]."""
-    d_model, dtype = queries.shape[-1], queries.dtype
-    q = self._heads(queries, 'query')  # [B, T, H, C]
-    k = self._heads(keys, 'key')  # [B, K, H, C]
-    v = self._heads(keys, 'value')  # [B, K, H, C]
-    r = self._heads(positions, 'position')  # [K, H, C]
-    u, w = (bias.astype(dtype)[None, None] for bias in biases)
-    scores = jnp.einsum(
-      'bthc,bkhc->bhtk', q + u, k, preferred_element_type=jnp.float32
-    )
-    scores += relative_shift(
-      jnp.einsum('bthc,khc->bhtk', q + w, r, preferred_element_type=jnp.float32)
-    )
-    scores = jnp.where(mask, scores * self._settings.d_head**-0.5, MASKED)
-    weights = jax.nn.softmax(scores)  # float32 [B, H, T, K]
-    weights = drop(weights, self._settings.attention_dropout, is_training)
-    values = jnp.einsum('bhtk,bkhc->bthc', weights.astype(dtype), v)
-    values = jnp.reshape(values, (*values.shape[:2], -1))  # [B, T, H * C]
-    return _linear(d_model, 'output')(values)
-
-  @hk.name_like('__call__')
-  def _heads(self, x: jax.Array, name: str) -> jax.Array:
-    """Returns the heads' projections of x [..., D], [..., H, C]."""
-    num_heads, d_head = self._settings.num_heads, self._settings.d_head
-    x = _linear(num_heads * d_head, name)(x)
-    return jnp.reshape(x, (*x.shape[:-1], num_heads, d_head))
+  keys = jnp.concatenate([memory.astype(dtype), x], axis=1)  # [B, K, D]
+  q, k, v = heads(x, 'query'), heads(keys, 'key'), heads(keys, 'value')
+  r = heads(positions, 'position')  # [K, H, C]
+  u, w = (bias.astype(dtype)[None, None] for bias in biases)
+  scores = jnp.einsum(
+    'bthc,bkhc->bhtk', q + u, k, preferred_element_type=jnp.float32
+  )
+  scores += relative_shift(
+    jnp.einsum('bthc,khc->bhtk', q + w, r, preferred_element_type=jnp.float32)
+  )
+  scores = jnp.where(mask, scores * settings.d_head**-0.5, MASKED)
+  weights = jax.nn.softmax(scores)  # float32 [B, H, T, K]
+  weights = layers.drop(weights, settings.attention_dropout, is_training)
+  values = jnp.einsum('bhtk,bkhc->bthc', weights.astype(dtype), v)
+  values = jnp.reshape(values, (*values.shape[:2], -1))  # [B, T, H * C]
+  y = _linear(x.shape[-1], 'output')(values)
+  return _norm(x + layers.drop(y, settings.dropout, is_training))
 
 
-class _FeedForward(hk.Module):
-  """Two linear layers with ReLU, shortcut and normalization."""
-
-  def __init__(self, settings: Settings, name: str):
-    super().__init__(name=name)
-    self._settings = settings
-
-  def __call__(self, x, is_training):
-    settings = self._settings
-    y = jax.nn.relu(_linear(settings.d_inner, 'linear_0', True)(x))
-    y = drop(y, settings.dropout, is_training)
-    y = _linear(x.shape[-1], 'linear_1', True)(y)
-    return _norm(x + drop(y, settings.dropout, is_training))
+def feed_forward(
+  settings: Settings, x: jax.Array, is_training: bool
+) -> jax.Array:
+  """Returns x [B, T, D] after two linear layers with ReLU, and a shortcut."""
+  y = jax.nn.relu(_linear(settings.d_inner, 'linear_0', True)(x))
+  y = layers.drop(y, settings.dropout, is_training)
+  y = _linear(x.shape[-1], 'linear_1', True)(y)
+  return _norm(x + layers.drop(y, settings.dropout, is_training))
 
 
 def _linear(width: int, name: str, with_bias: bool = False) -> hk.Module:
@@ -143,13 +105,6 @@ def _norm(x: jax.Array) -> jax.Array:
   init = hk.initializers.RandomNormal(0.02, 1.0)
   norm = hk.LayerNorm(-1, True, True, scale_init=init, name='layer_norm')
   return norm(x)
-
-
-def drop(x: jax.Array, rate: float, is_training: bool) -> jax.Array:
-  """Returns x after dropout in training, x otherwise."""
-  if not is_training or not rate:
-    return x
-  return hk.dropout(hk.next_rng_key(), rate, x)
 
 
 def relative_shift(x: jax.Array) -> jax.Array:

@@ -24,16 +24,14 @@ B: batch; T: current segment; M: memory; K = M + T; D: d_model; V: words.
 """
 
 from collections.abc import Callable
-from collections.abc import Iterator
-import contextlib
-import functools
+import math
 from typing import NamedTuple
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import jmp
 
+from experiments import build
 from experiments.models import adaptive
 from experiments.models import layers
 from experiments.models import transformer_layer
@@ -61,6 +59,14 @@ class TransformerXL(NamedTuple):
   predict: Callable[..., tuple[jax.Array, Memory]]
 
 
+class _Net(NamedTuple):
+  vocabulary: adaptive.Vocabulary
+  settings: transformer_layer.Settings
+  clamp_len: int | None
+  same_length: bool
+  dtype: jnp.dtype
+
+
 def transformer_xl(
   *,
   vocab_size: int,
@@ -69,16 +75,14 @@ def transformer_xl(
   num_heads: int,
   d_head: int,
   d_inner: int,
-  d_embed: int,
   dropout: float,
   attention_dropout: float,
   tie_projections: tuple[bool, ...],
   cutoffs: tuple[int, ...],
   div_val: int,
-  clamp_len: int | None,
-  same_length: bool,
   compute_dtype: str,
-  remat: bool,
+  clamp_len: int | None = None,
+  same_length: bool = False,
 ) -> TransformerXL:
   """Returns the model; the memory length is that of the memory given.
 
@@ -86,53 +90,53 @@ def transformer_xl(
   queries. A sub-layer's output is normalized, not its input.
 
   Args:
-    vocab_size: V.
     d_model: D, even.
-    d_head: width of a head.
     d_inner: hidden width of the feed-forward network.
-    d_embed: width of the shortlist's embeddings; D in all published models.
     dropout: of embeddings, positions, and outputs of sub-layers.
-    attention_dropout: of attention probabilities.
     tie_projections: share projections too, per cluster; (False, True, ...) in
       the released scripts.
     cutoffs: first word of each tail of the adaptive softmax; () for the full
       softmax.
-    div_val: embeddings of tail i have width d_embed // div_val**i.
+    div_val: embeddings of tail i have width d_model // div_val**i.
     clamp_len: largest distance, to which others are clipped; or None.
     same_length: each token attends to equally many, the memory's length.
     compute_dtype: 'float32' or 'bfloat16'; parameters, normalization, softmax
       and loss are float32.
-    remat: recompute layers in the backward pass to save memory.
 
   Reference:
     Dai et al., 2019, "Transformer-XL: Attentive language models beyond a
     fixed-length context". https://arxiv.org/abs/1901.02860
   """
   vocabulary = adaptive.Vocabulary(
-    vocab_size, d_model, d_embed, tuple(cutoffs), div_val,
-    tuple(tie_projections),
-  )  # fmt: skip
+    vocab_size, d_model, tuple(cutoffs), div_val, tuple(tie_projections)
+  )
   settings = transformer_layer.Settings(
     num_heads, d_head, d_inner, dropout, attention_dropout
   )
-  _check(settings, num_layers, d_model, clamp_len, compute_dtype)
-  adaptive.check(vocabulary)
-  make_net = functools.partial(
-    _Net, vocabulary, settings, clamp_len, same_length, compute_dtype, remat
-  )
+  layers.check_dtype(compute_dtype)
+  dtype = jnp.dtype(compute_dtype)
+  net = _Net(vocabulary, settings, clamp_len, same_length, dtype)
+  _check(net, num_layers)
 
   def empty(batch_size: int, memory_len: int) -> Memory:
     shape = (batch_size, memory_len, d_model)
     hidden = tuple(jnp.zeros(shape, compute_dtype) for _ in range(num_layers))
     return Memory(hidden, jnp.zeros(batch_size, jnp.int32))
 
-  return _functions(make_net, empty)
+  @hk.transform
+  def applied(tokens, targets, memory, is_training):
+    with hk.name_scope('transformer_xl'):
+      x, memory, softmax = _hidden(net, tokens, memory, is_training)
+    x = jnp.reshape(x, (-1, d_model))  # [B * T, D]
+    nll = softmax.nll(x, jnp.asarray(targets).reshape(-1))
+    return jnp.reshape(nll, targets.shape), memory
 
-
-def _functions(make_net, empty) -> TransformerXL:
-  """Returns the pure functions of a network."""
-  applied = hk.transform(lambda *arguments: make_net()(*arguments))
-  predicted = hk.transform(lambda *arguments: make_net().predict(*arguments))
+  @hk.without_apply_rng
+  @hk.transform
+  def predicted(memory, tokens):
+    with hk.name_scope('transformer_xl'):
+      x, memory, softmax = _hidden(net, tokens, memory, False)
+    return softmax.log_probs(x[:, -1]), memory
 
   def init(key):
     tokens = jnp.zeros((1, 1), jnp.int32)
@@ -144,69 +148,49 @@ def _functions(make_net, empty) -> TransformerXL:
     apply=lambda params, memory, key, tokens, targets, is_training: (
       applied.apply(params, key, tokens, targets, memory, is_training)
     ),
-    predict=lambda params, memory, tokens: predicted.apply(
-      params, None, tokens, memory
-    ),
+    predict=predicted.apply,
   )
 
 
-class _Net(hk.Module):
-  """Embedding, layers, softmax."""
-
-  def __init__(
-    self, vocabulary, settings, clamp_len, same_length, compute_dtype, remat
-  ):
-    super().__init__(name='transformer_xl')
-    self._vocabulary, self._settings = vocabulary, settings
-    self._clamp_len, self._same_length = clamp_len, same_length
-    self._dtype, self._remat = jnp.dtype(compute_dtype), remat
-
-  def __call__(self, tokens, targets, memory, is_training):
-    x, memory, softmax = self._hidden(tokens, memory, is_training)
-    x = jnp.reshape(x, (-1, x.shape[-1]))  # [B * T, D]
-    nll = softmax.nll(x, jnp.asarray(targets).reshape(-1))
-    return jnp.reshape(nll, targets.shape), memory
-
-  @hk.name_like('__call__')
-  def predict(self, tokens, memory):
-    x, memory, softmax = self._hidden(tokens, memory, False)
-    return softmax.log_probs(x[:, -1]), memory
-
-  @hk.name_like('__call__')
-  def _hidden(self, tokens, memory, is_training):
-    """Returns the last layer's output, the memory after it, and the softmax."""
-    settings, dtype = self._settings, self._dtype
-    tokens = jnp.asarray(tokens)
-    embedding = adaptive.AdaptiveEmbedding(self._vocabulary)
-    softmax = adaptive.AdaptiveSoftmax(self._vocabulary, embedding)
-    num_queries, memory_len = tokens.shape[1], memory.hidden[0].shape[1]
-    if self._same_length and not memory_len:
-      raise ValueError(
-        'expected a memory of at least 1 with same_length, for each token '
-        "attends to as many as the memory's length; got none"
-      )
-    mask = transformer_layer.visible(
-      memory.length, num_queries, memory_len, self._same_length
+def _hidden(net: _Net, tokens, memory, is_training):
+  """Returns the last layer's output, the memory after it, and the softmax."""
+  settings, dtype = net.settings, net.dtype
+  tokens = jnp.asarray(tokens)
+  num_queries, memory_len = tokens.shape[1], memory.hidden[0].shape[1]
+  if net.same_length and not memory_len:
+    raise ValueError(
+      'expected a memory of at least 1 with same_length, for each token '
+      "attends to as many as the memory's length; got none"
     )
-    positions = transformer_layer.embed_distances(
-      memory_len + num_queries, self._vocabulary.d_model, self._clamp_len
-    ).astype(dtype)
-    positions = transformer_layer.drop(positions, settings.dropout, is_training)
-    biases = transformer_layer.get_biases(settings)
-    x = embedding(tokens).astype(dtype)
-    x = transformer_layer.drop(x, settings.dropout, is_training)
-    hidden = []
-    with _precision(dtype):
-      for i, before in enumerate(memory.hidden):
-        hidden.append(_push(before, x))
-        layer = transformer_layer.Layer(settings, f'layer_{i}')
-        run = functools.partial(layer, is_training=is_training)
-        if self._remat and is_training and not hk.running_init():
-          run = hk.remat(run)
-        x = run(x, jax.lax.stop_gradient(before), positions, biases, mask)
-    x = transformer_layer.drop(x, settings.dropout, is_training)
-    length = jnp.minimum(memory.length + num_queries, memory_len)
-    return x, Memory(tuple(hidden), length), softmax
+  mask = transformer_layer.visible(
+    memory.length, num_queries, memory_len, net.same_length
+  )
+  positions = transformer_layer.embed_distances(
+    memory_len + num_queries, net.vocabulary.d_model, net.clamp_len
+  ).astype(dtype)
+  positions = layers.drop(positions, settings.dropout, is_training)
+  biases = transformer_layer.get_biases(settings)
+  with hk.name_scope('embedding'):
+    tables = adaptive.get_tables(net.vocabulary)
+  x = adaptive.embed(net.vocabulary, tables, tokens).astype(dtype)
+  x = layers.drop(x, settings.dropout, is_training)
+  hidden = []
+  with layers.precision(dtype):
+    for i, before in enumerate(memory.hidden):
+      hidden.append(_push(before, x))
+      before = jax.lax.stop_gradient(before)
+      with hk.name_scope(f'layer_{i}'):
+        with hk.name_scope('attention'):
+          x = transformer_layer.attend(
+            settings, x, before, positions, biases, mask, is_training
+          )
+        with hk.name_scope('feed_forward'):
+          x = transformer_layer.feed_forward(settings, x, is_training)
+  x = layers.drop(x, settings.dropout, is_training)
+  length = jnp.minimum(memory.length + num_queries, memory_len)
+  with hk.name_scope('softmax'):
+    softmax = adaptive.Softmax(net.vocabulary, tables)
+  return x, Memory(tuple(hidden), length), softmax
 
 
 def _push(memory: jax.Array, x: jax.Array) -> jax.Array:
@@ -215,41 +199,20 @@ def _push(memory: jax.Array, x: jax.Array) -> jax.Array:
   return jax.lax.stop_gradient(both[:, x.shape[1] :])
 
 
-@contextlib.contextmanager
-def _precision(dtype) -> Iterator[None]:
-  """Computes products in `dtype`, normalization in float32."""
-  push, full = hk.mixed_precision.push_policy, jnp.float32
-  with (
-    push(hk.LayerNorm, jmp.Policy(full, full, dtype)),
-    push(layers.Linear, jmp.Policy(full, dtype, dtype)),
-  ):
-    yield
-
-
-def _check(
-  settings: transformer_layer.Settings,
-  num_layers: int,
-  d_model: int,
-  clamp_len: int | None,
-  compute_dtype: str,
-) -> None:
+def _check(net: _Net, num_layers: int) -> None:
   """Raises ValueError if a size or rate is out of range."""
-  sizes = {'num_layers': num_layers, 'd_model': d_model, **settings._asdict()}
+  d_model = net.vocabulary.d_model
+  sizes = {'num_layers': num_layers, 'd_model': d_model}
+  sizes |= net.settings._asdict()
   for name in ('num_layers', 'd_model', 'num_heads', 'd_head', 'd_inner'):
-    if sizes[name] < 1:
-      raise ValueError(f'expected {name} >= 1, got {sizes[name]}')
+    build.check_range(1, math.inf, **{name: sizes[name]})
   if d_model % 2:
     raise ValueError(
       'expected an even d_model, for positions are sines and cosines, got '
       f'{d_model}'
     )
   for name in ('dropout', 'attention_dropout'):
-    if not 0 <= sizes[name] < 1:
-      raise ValueError(f'expected 0 <= {name} < 1, got {sizes[name]}')
-  if clamp_len is not None and clamp_len < 1:
-    raise ValueError(f'expected clamp_len >= 1 or None, got {clamp_len}')
-  if compute_dtype not in layers.COMPUTE_DTYPES:
-    raise ValueError(
-      f'expected compute_dtype out of {layers.COMPUTE_DTYPES}, got '
-      f'{compute_dtype!r}'
-    )
+    build.check_range(0, 1, **{name: sizes[name]})
+  if net.clamp_len is not None:
+    build.check_range(1, math.inf, clamp_len=net.clamp_len)
+  adaptive.check(net.vocabulary)

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from experiments import flops
 from experiments import rundir
-from experiments.paper import costs
 from experiments.paper import runs as runs_lib
 from experiments.paper import table as table_lib
 
@@ -32,7 +32,7 @@ _DENSITIES = (
 )  # fmt: skip
 _ROWS = ('method.', 'strategy.')
 _FIELDS = [
-  'metric', 'seed', 'value', 'status', 'message', *costs.COSTS, 'seconds',
+  'metric', 'seed', 'value', 'status', 'message', *flops.COSTS, 'seconds',
 ]  # fmt: skip
 _NETWORK = ['run', 'seed', 'status', 'message', 'seconds', 'level']
 CONFIDENCE = 0.95
@@ -41,11 +41,11 @@ CONFIDENCE = 0.95
 def fill(
   table: table_lib.Table, runs: Sequence[runs_lib.Run], frame: pd.DataFrame
 ) -> tuple[pd.DataFrame, list[str]]:
-  """Returns the results of a table, and notes on unknown costs.
+  """Returns the results of a table, and notes on runs and costs left out.
 
   `frame` is `runs.to_frame` of the runs. Raises ValueError if two networks are
-  the same network of one cell, or networks differ in a config key that is
-  neither row nor column; names the key.
+  the same network of one cell, or no config is that of more than half of the
+  networks of a row.
   """
   own, keys = runs_lib.select(frame, table.where), [*table.headings, 'column']
   names, found, notes = [*keys, *_FIELDS, 'run'], [], {}
@@ -58,18 +58,19 @@ def fill(
   if not any(map(len, found)):
     return pd.DataFrame(columns=names), []
   results = pd.concat(found, ignore_index=True)
+  results = _leave_out(table, results, runs, notes)
+  results = results.reset_index(drop=True)
   _check_once(table, results, runs)
-  _check_alike(table, results, runs)
 
   def cost(network: pd.Series) -> dict[str, float]:
     run, level = runs[network.run], network.level
     try:
-      return costs.of_network(run.config, None if level != level else level)
+      return flops.costs(run.config, None if level != level else level)
     except ValueError as error:
       notes[f'{run.path}: unknown costs: {error}'] = None
       return {}
 
-  known = pd.DataFrame(list(results.apply(cost, axis=1)), columns=costs.COSTS)
+  known = pd.DataFrame(list(results.apply(cost, axis=1)), columns=flops.COSTS)
   return results.join(known)[names], list(notes)
 
 
@@ -87,7 +88,7 @@ def summarize(table: table_lib.Table, results: pd.DataFrame) -> pd.DataFrame:
     num=('value', 'count'),
     has_diverged=('status', lambda status: (status != 'done').any()),
     seconds=('seconds', 'mean'),
-    **{name: (name, 'first') for name in costs.COSTS},
+    **{name: (name, 'first') for name in flops.COSTS},
   )
   cells = table_lib.cells(table).merge(found, 'left', on=keys)
   cells['num'] = cells.num.fillna(0).astype(int)
@@ -155,7 +156,7 @@ def read(table: table_lib.Table, path: pathlib.Path) -> pd.DataFrame:
       f'expected the columns {[*keys, *_FIELDS]} in {path}, got '
       f'{list(results)}; write the table again from its runs'
     )
-  numbers = ['value', *costs.COSTS, 'seconds']
+  numbers = ['value', *flops.COSTS, 'seconds']
   results[numbers] = results[numbers].replace('', 'nan').astype(float)
   results['seed'] = results.seed.astype(int)
   unknown = results[~_is_in(keys, results, table_lib.cells(table))]
@@ -190,41 +191,52 @@ def _check_once(table: table_lib.Table, results: pd.DataFrame, runs) -> None:
   one = twice.iloc[0]
   same = (twice[[*keys, 'seed']] == one[[*keys, 'seed']]).all(axis=1)
   first, second = (runs[i] for i in twice[same].run.iloc[:2])
-  found = runs_lib.differing([first.config, second.config])
-  found = found.drop(columns=list(FREE), errors='ignore')
-  keys = [f'{key} ({a!r} and {b!r})' for key, (a, b) in found.items()]
-  why = f'which differ in {", ".join(keys)}' if keys else 'of the same config'
   raise ValueError(
     f'table {table.name}, {" ".join(one[[*table.headings]])}, {one.column}: '
     f'expected one network of seed {one.seed}, got those of {first.path} and '
-    f'{second.path}, {why}; move one of the folders away'
+    f'{second.path}; move one of the folders away'
   )
 
 
-def _check_alike(table: table_lib.Table, results: pd.DataFrame, runs) -> None:
-  """Checks that the networks of each row, and of the table, are alike."""
+def _leave_out(table: table_lib.Table, results: pd.DataFrame, runs, notes):
+  """Returns the results without runs whose config is another than most have."""
   place, across = f'table {table.name}', (*FREE, *table.across)
   for labels, own in results.groupby([*table.headings], sort=False):
+    ignored = (*across, *_DENSITIES)
     row = f'{place}, row {" ".join(labels)}'
-    _check_configs(row, runs, own.run, (*across, *_DENSITIES))
-  _check_configs(place, runs, results.run, (*across, *_ROWS, *table.varies))
+    others = _differing(row, runs, own.run, ignored, notes)
+    results = results[~results.run.isin(others)]
+  ignored = (*across, *_ROWS, *table.varies)
+  others = _differing(place, runs, results.run, ignored, notes)
+  return results[~results.run.isin(others)]
 
 
-def _check_configs(place: str, runs, indices, ignored: tuple[str, ...]) -> None:
-  found = [runs[i] for i in sorted({*indices})]
-  keys = runs_lib.differing([run.config for run in found])
+def _differing(
+  place: str, runs, indices, ignored: tuple[str, ...], notes: dict[str, None]
+) -> list[int]:
+  """Returns the runs whose config differs from that of more than half.
+
+  Raises ValueError if no config is that of more than half.
+  """
+  found = sorted({*indices})
+  keys = runs_lib.differing([runs[i].config for i in found])
   keys = keys.loc[:, [key for key in keys if not key.startswith(ignored)]]
   if keys.empty:
-    return
-  first, *others = sorted(keys)
-  values = list(keys[first])
-  i = next(i for i, value in enumerate(values) if value != values[0])
-  raise ValueError(
-    f'{place}: expected runs of one config, got {first}: {values[0]!r} in '
-    f'{found[0].path}, {values[i]!r} in {found[i].path}'
-    + (f' (and {", ".join(others)})' if others else '')
-    + '; give --runs a folder without one of them'
+    return []
+  groups = keys.map(repr).groupby(list(keys), sort=False).indices.values()
+  most, *others = sorted(groups, key=len, reverse=True)
+  first, *more = sorted(keys)
+  a, b = most[0], others[0][0]
+  message = f'{place}: expected runs of one config, got {first}: ' + ', '.join(
+    f'{keys[first].iloc[i]!r} in {runs[found[i]].path}' for i in (a, b)
   )
+  message += f' (and {", ".join(more)})' if more else ''
+  if 2 * len(most) <= len(found):
+    raise ValueError(f'{message}; give --runs a folder without one of them')
+  left = [found[i] for group in others for i in group]
+  for i in left:
+    notes[f'left out {runs[i].path}: {message}'] = None
+  return left
 
 
 def _pairs(

@@ -29,7 +29,7 @@ _SVG = {
   'svg.fonttype': 'none',
 }  # fmt: skip
 MARKERS, DASHES = 'os^vDP*X', ('-', '--', ':', '-.')
-MAX_BARS = 30  # points of a line with a marker and an error bar each
+MAX_BARS = 30  # points of a line with a marker and an error bar
 
 
 class Line(NamedTuple):
@@ -58,6 +58,13 @@ def levels_of(lines: Iterable[Line]) -> pd.DataFrame:
   return rows if rows.empty else rows.drop_duplicates(keys)
 
 
+def of_levels(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+  """Returns a metric of 'pruned' rows against density, in percent."""
+  if rows.empty:
+    return rows
+  return means(rows.assign(density=100 * rows.density), 'density', metric, 100)
+
+
 def means(rows: pd.DataFrame, x: str, y: str, scale: float = 1) -> pd.DataFrame:
   """Returns mean and deviation over seeds of `scale * y`, for `draw`."""
   values = rows.assign(value=scale * rows[y].astype(float))
@@ -83,17 +90,12 @@ def draw(
   for axis, (panel, of_panel) in zip(axes, panels, strict=True):
     for line, own in of_panel.groupby('line', sort=False):
       i, own = index[line], own.sort_values(x)
-      color, deviation = f'C{i % 10}', own.deviation.fillna(0)
-      low, high = own['mean'] - deviation, own['mean'] + deviation
-      marker = MARKERS[i % 8] if len(own) <= MAX_BARS else ''
-      axis.plot(
-        own[x], own['mean'], color=color, ls=DASHES[i // 10 % 4],
-        marker=marker, ms=4, lw=1.3, label=line,
+      every = -(-len(own) // MAX_BARS)
+      axis.errorbar(
+        own[x], own['mean'], own.deviation.fillna(0), color=f'C{i % 10}',
+        ls=DASHES[i // 10 % 4], lw=1.3, marker=MARKERS[i % 8], ms=4,
+        markevery=every, errorevery=every, elinewidth=1, label=line,
       )  # fmt: skip
-      if marker:
-        axis.vlines(own[x], low, high, color=color, lw=1)
-      else:
-        axis.fill_between(own[x], low, high, color=color, alpha=0.2, lw=0)
     axis.set(title=panel, xlabel=x)
   axes[0].set_ylabel(label)
   log_y(axes[:num_log])

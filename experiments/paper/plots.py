@@ -7,7 +7,6 @@ import pathlib
 from typing import Any
 
 from matplotlib import pyplot as plt
-from matplotlib import ticker
 import numpy as np
 import pandas as pd
 
@@ -35,14 +34,14 @@ def of_table(
     return {}
   lines = _lines(table, cells, results, runs)
   plots = {
-    'density': lambda: draw_density(cells),
+    'density': lambda: draw_density(_known(cells, 'density'), _label(cells)),
     'flops': lambda: draw_flops(cells),
   }
   if any('strategy' in line.run.config for line in lines):
     return plots | {'tasks': lambda: draw_tasks(lines)}
   if table.lines == 'columns':
     pruned = lines_lib.levels_of(lines)
-    plots['overlap'] = lambda: draw_levels(pruned, 'overlap')
+    plots['overlap'] = lambda: draw_overlap(pruned)
   train = lines_lib.rows_of(lines, 'train')
   return plots | {
     'training': lambda: draw_steps(train, 'loss', 'training loss [nats]'),
@@ -99,35 +98,34 @@ def draw_progress(lines: Sequence[lines_lib.Line]) -> Any:
   return lines_lib.draw(pd.concat(parts), 'step', num_log=1, sharey=False)
 
 
-def draw_levels(rows: pd.DataFrame, metric: str) -> Any:
-  """Draws accuracy or overlap of masks against the weights remaining."""
-  if rows.empty:
+def draw_density(
+  frame: pd.DataFrame, label: str, by_chance: bool = False
+) -> Any:
+  """Draws means and deviations against density; dense networks are levels.
+
+  `by_chance` draws the overlap of random masks, too.
+  """
+  if frame.empty:
     return None
-  rows = rows.assign(density=100 * rows.density)
-  label = 'test accuracy [%]'
-  if metric == 'overlap':
-    label = 'masks before and after training, overlap [%]'
-  found = lines_lib.means(rows, 'density', metric, 100)
-  figure = lines_lib.draw(found, 'density', label)
-  if metric == 'overlap':
-    x = np.sort(rows.density.unique())
-    figure.axes[0].plot(x, x, color='0.5', ls=':', label='by chance')
-  return lines_lib.log_percent(figure, rows.density.min())
-
-
-def draw_density(cells: pd.DataFrame) -> Any:
-  """Draws the metric against density; None if no line has two densities."""
-  known = _known(cells, 'density')
-  single = known.groupby(['panel', 'line']).density.transform('size') == 1
-  across = known[single & (known.density == 100)]  # dense, beside others
-  figure = lines_lib.draw(known.drop(across.index), 'density', _label(cells))
+  single = frame.groupby(['panel', 'line']).density.transform('size') == 1
+  across = frame[single & (frame.density == 100)]
+  figure = lines_lib.draw(frame.drop(across.index), 'density', label)
   if figure is None:
     return None
   for axis in figure.axes:
     here = across[across.panel == axis.get_title()]
     for line, level in zip(here.line, here['mean'], strict=True):
       axis.axhline(level, color='0.45', ls=':', label=line)
-  return lines_lib.log_percent(figure, known.density.min())
+    if by_chance:
+      x = np.sort(frame.density.unique())
+      axis.plot(x, x, color='0.5', ls=':', label='by chance')
+  return lines_lib.log_percent(figure, frame.density.min())
+
+
+def draw_overlap(pruned: pd.DataFrame) -> Any:
+  """Draws the overlap of masks before and after training."""
+  label = 'masks before and after training, overlap [%]'
+  return draw_density(lines_lib.of_levels(pruned, 'overlap'), label, True)
 
 
 def draw_flops(cells: pd.DataFrame) -> Any:
@@ -136,7 +134,6 @@ def draw_flops(cells: pd.DataFrame) -> Any:
   if known.train_flops.nunique() < 2:
     return None
   figure = lines_lib.draw(known, 'train_flops', _label(cells), sharex=True)
-  is_long = known.train_flops.max() > 100 * known.train_flops.min()
   for axis in figure.axes:
     front = pareto(known[known.panel == axis.get_title()])
     axis.step(
@@ -144,10 +141,6 @@ def draw_flops(cells: pd.DataFrame) -> Any:
       alpha=0.35, zorder=0, label='Pareto front',
     )  # fmt: skip
     axis.set(xlabel='FLOPs of training', xscale='log')
-    locator = ticker.LogLocator(subs=(1,) if is_long else (1, 2, 5))
-    axis.xaxis.set_major_locator(locator)
-    axis.xaxis.set_major_formatter('{x:.0e}')
-    axis.minorticks_off()
   lines_lib.add_legend(figure)
   return figure
 
@@ -170,7 +163,10 @@ def draw_tasks(lines: Sequence[lines_lib.Line]) -> Any:
   for name, run in {
     (line.line, line.run.path): line[1:] for line in done
   }.values():
-    matrix, usage = runs_lib.matrix_of(run), runs_lib.of_split(run, 'usage')
+    matrix, usage = (
+      runs_lib.accuracy_matrix(run),
+      runs_lib.of_split(run, 'usage'),
+    )
     panels = {
       'mean accuracy on the tasks so far [%]': {
         name: [row[: t + 1].mean() for t, row in enumerate(matrix)]

@@ -224,31 +224,28 @@ def _published(table: table_lib.Table) -> str:
   """Returns the published values of a table, those trained otherwise apart."""
   values, parts = pd.read_csv(PUBLISHED, keep_default_na=False), []
   values = values[values.table == table.name]
-  rows = [' | '.join(row.labels) for row in table.rows]
   metric = table.columns[0].metric
+  values = values.assign(text=[number(metric, x, 1) for x in values.value])
+  rows = [' | '.join(row.labels) for row in table.rows]
   is_alike = values.labels.isin(rows) & (values.differs == '')
+  columns = [column.label for column in table.columns]
+  keys = ['labels', 'source', 'differs']
   for title, own in (
     ('Published, trained alike', values[is_alike]),
     ('Published, but trained otherwise', values[~is_alike]),
   ):
-    shown = [
-      dict(zip(table.headings, labels.split(' | '), strict=True))
-      | {
-        k: number(metric, x, 1)
-        for k, x in zip(one.column, one.value, strict=True)
-      }
-      | {'source': source, 'difference': differs}
-      for (labels, source, differs), one in own.groupby(
-        ['labels', 'source', 'differs'], sort=False
-      )
-    ]
-    columns = [column.label for column in table.columns]
-    columns = [*table.headings, *columns, 'source', 'difference']
-    frame = pd.DataFrame(shown, columns=columns, dtype=object).fillna('')
-    if len(frame):
-      is_used = (frame != '').any() | frame.columns.isin(table.headings)
-      text = to_markdown(frame.loc[:, is_used], len(table.headings))
-      parts.append(f'{title}:\n\n{text}\n')
+    if own.empty:
+      continue
+    order = own[keys].drop_duplicates().itertuples(index=False, name=None)
+    found = own.pivot(index=keys, columns='column', values='text').loc[[*order]]
+    found = found.reset_index().fillna('')
+    frame = found.labels.str.split(' | ', regex=False, expand=True)
+    frame = frame.set_axis(table.headings, axis=1)
+    frame[columns] = found.reindex(columns=columns, fill_value='')
+    frame[['source', 'difference']] = found[keys[1:]]
+    is_used = frame.ne('').any() | frame.columns.isin(table.headings)
+    text = to_markdown(frame.loc[:, is_used], len(table.headings))
+    parts.append(f'{title}:\n\n{text}\n')
   return '\n'.join(parts)
 
 

@@ -5,7 +5,6 @@ Folders are only read, never changed.
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-import contextlib
 import os
 import pathlib
 from typing import Any
@@ -24,7 +23,7 @@ _NO_METRICS = ('density', 'share', 'step')  # facts and places
 
 
 class Run(NamedTuple):
-  """A network: trained, diverged or, for the page of a sweep, in any state."""
+  """A network in any state."""
 
   path: pathlib.Path
   config: dict[str, Any]  # empty if it cannot be read
@@ -36,62 +35,51 @@ class Run(NamedTuple):
 def read(
   directory: str | os.PathLike[str],
 ) -> tuple[list[Run], list[tuple[pathlib.Path, str]]]:
-  """Returns the runs below a folder by path, and others with the reason."""
-  found, left = [], []
-  for path in sorted(pathlib.Path(directory).rglob('config.json')):
-    try:
-      found.append(read_run(path.parent))
-    except (ValueError, OSError) as error:
-      left.append((path.parent, str(error)))
-  if not found and not left:
+  """Returns the ended runs below a folder, and the others with the reason."""
+  paths = sorted(pathlib.Path(directory).rglob('config.json'))
+  found = [read_run(path.parent) for path in paths]
+  if not found:
     raise ValueError(f'expected run folders below {directory}, got none')
-  return found, left
+  ended, left = [], []
+  for run in found:
+    if run.state.status in status_lib.ENDED:
+      ended.append(run)
+    else:
+      left.append((run.path, describe(run)))
+  return ended, left
 
 
 def read_run(folder: pathlib.Path) -> Run:
-  """Returns the run of a folder; ValueError if it is not done or readable."""
-  config, state, summary = read_config(folder), status_lib.read(folder), {}
-  if state.status == 'done':
-    summary = rundir.read_json(folder / 'summary.json')
-  elif state.status != 'diverged':
-    raise ValueError(
-      f'not done: {state.status} at step {state.step} of {state.total_steps}'
-      + (f' ({state.message})' if state.message else '')
-    )
-  run = Run(folder, config, state, summary, metrics.read(folder))
-  if state.status == 'done' and not of_split(run, 'test'):
-    raise ValueError(f"expected a 'test' row in {metrics.FILE}, got none")
+  """Returns the run of a folder; one that has ended is checked."""
+  run = Run(folder, {}, status_lib.read(folder), {}, ())
+  has_ended = run.state.status in status_lib.ENDED
   try:
-    to_frame([run])
-  except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
-    raise ValueError(f'expected the form of this version: {error!r}') from error
-  return run
-
-
-def read_any(folder: pathlib.Path) -> Run:
-  """Returns the run of a folder in whatever state."""
-  state = status_lib.read(folder)
-  if state.status in status_lib.ENDED:
-    try:
-      return read_run(folder)
-    except (ValueError, OSError) as error:
-      state = state._replace(status='unreadable', message=str(error))
-  run = Run(folder, {}, state, {}, ())
-  with contextlib.suppress(ValueError, OSError):  # not begun
-    run = run._replace(config=read_config(folder))
-    if state.status != 'unreadable':
-      run = run._replace(rows=metrics.read(folder))
-  return run
-
-
-def read_config(folder: pathlib.Path) -> dict[str, Any]:
-  """Returns the config of a folder; ValueError if it is of another version."""
-  config = rundir.read_config(folder)
-  try:
+    config = rundir.read_config(folder)
     table_lib.facts(config)
+    run = run._replace(config=config)
+    run = run._replace(rows=metrics.read(folder))
+    if run.state.status == 'done':
+      run = run._replace(summary=rundir.read_json(folder / 'summary.json'))
+      if not of_split(run, 'test'):
+        raise ValueError(f"expected a 'test' row in {metrics.FILE}, got none")
+    if has_ended:
+      to_frame([run])
+    return run
+  except (ValueError, OSError) as error:
+    why = str(error)
   except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
-    raise ValueError(f'expected the form of this version: {error!r}') from error
-  return config
+    why = f'expected the form of this version: {error!r}'
+  if has_ended:
+    state = run.state._replace(status='unreadable', message=why)
+    run = run._replace(state=state, summary={}, rows=())
+  return run
+
+
+def describe(run: Run) -> str:
+  """Returns status, progress and message of a run."""
+  status, step, total, _, message = run.state
+  where = f' at step {step} of {total}' if total else ''
+  return f'{status}{where}: {message}'.removesuffix(': ')
 
 
 def to_frame(found: Sequence[Run]) -> pd.DataFrame:
@@ -150,34 +138,21 @@ def flatten(configs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
   return flat.where(flat.notna(), None)
 
 
-def matrix_of(run: Run) -> np.ndarray:
-  """Returns the accuracy matrix [T, T] of a run of continual learning."""
-  return accuracy_matrix(run.rows, run.config['tasks']['num_tasks'])
-
-
 def of_split(run: Run, split: str) -> list[dict[str, Any]]:
   """Returns the metrics rows of a split."""
   return [row for row in run.rows if row.get('split') == split]
 
 
-def accuracy_matrix(
-  rows: Sequence[Mapping[str, Any]], num_tasks: int
-) -> np.ndarray:
-  """Returns the accuracy matrix [T, T] from the 'test' rows of one network.
+def accuracy_matrix(run: Run) -> np.ndarray:
+  """Returns the accuracy matrix [T, T] of a run of continual learning.
 
   Entry [i, j] is the accuracy on task j after training on tasks 0 to i; NaN
   where it was not measured. Where each task has a network of its own,
   accuracies persist after their task.
-
-  Example:
-    >>> rows = [{'split': 'test', 'task': 1, 'tested': 1, 'accuracy': 0.9},
-    ...         {'split': 'test', 'task': 2, 'tested': 2, 'accuracy': 0.8}]
-    >>> accuracy_matrix(rows, 2)
-    array([[0.9, nan],
-           [0.9, 0.8]])
   """
+  num_tasks = run.config['tasks']['num_tasks']
   matrix = np.full((num_tasks, num_tasks), np.nan)
-  tests = [row for row in rows if row['split'] == 'test']
+  tests = of_split(run, 'test')
   for row in tests:
     matrix[row['task'] - 1, row['tested'] - 1] = row['accuracy']
   if all(row['task'] == row['tested'] for row in tests):
@@ -186,9 +161,7 @@ def accuracy_matrix(
   return matrix
 
 
-def task_measures(
-  rows: Sequence[Mapping[str, Any]], num_tasks: int
-) -> dict[str, float]:
+def task_measures(run: Run) -> dict[str, float]:
   """Returns the continual learning of a network; NaN where rows are missing.
 
   Keys: 'average_accuracy' (over all tasks, at the end), 'learning_accuracy'
@@ -204,13 +177,14 @@ def task_measures(
     Understanding forgetting and intransigence".
     https://arxiv.org/abs/1801.10112
   """
-  matrix = accuracy_matrix(rows, num_tasks)
+  matrix = accuracy_matrix(run)
+  num_tasks = len(matrix)
   untrained = np.full(num_tasks, np.nan)
+  for row in of_split(run, 'untrained'):
+    untrained[row['tested'] - 1] = row['accuracy']
   usage = {}
-  for row in rows:
-    if row['split'] == 'untrained':
-      untrained[row['tested'] - 1] = row['accuracy']
-    if row['split'] == 'usage' and row['layer'] == 'all':
+  for row in of_split(run, 'usage'):
+    if row['layer'] == 'all':
       usage = {name: row[name] for name in ('owned', 'reused')}
   new, last = np.diag(matrix), matrix[-1]
   learned = np.where(np.tri(num_tasks, dtype=bool), matrix, np.nan)
@@ -226,26 +200,11 @@ def task_measures(
   }
 
 
-def against_alone(matrix: np.ndarray, alone: np.ndarray) -> dict[str, float]:
-  """Returns how a network compares with one network for each task.
-
-  Keys: 'intransigence' (the accuracy alone less that just after training) and
-  'kept' (the tasks that end with `SHARE_KEPT` or more of that alone).
-
-  `alone` [T] has the accuracy of a network trained on each task alone.
-  """
-  return {
-    'intransigence': float((alone - np.diag(matrix)).mean()),
-    'kept': float((matrix[-1] >= SHARE_KEPT * alone).sum()),
-  }
-
-
 def _levels(run: Run) -> dict[float | None, dict[str, float]]:
   """Returns the metrics of a network as trained (None) and at each level."""
   if run.config['experiment'] == 'continual_learning':
-    num_tasks = run.config['tasks']['num_tasks']
-    return {None: task_measures(run.rows, num_tasks)}
-  losses = [row['loss'] for row in of_split(run, 'train') if 'loss' in row]
+    return {None: task_measures(run)}
+  losses = [float(x['loss']) for x in of_split(run, 'train') if 'loss' in x]
   ends = {'first_loss': losses[0], 'last_loss': losses[-1]} if losses else {}
   found = {None: of_split(run, 'test')[0]}
   found |= {row['share']: row for row in of_split(run, 'pruned')}
@@ -260,20 +219,24 @@ def _levels(run: Run) -> dict[float | None, dict[str, float]]:
 
 
 def _compare_with_alone(frame: pd.DataFrame, found: Sequence[Run]) -> None:
-  """Adds the measures against networks trained on each task alone."""
+  """Adds measures against networks trained on each task alone.
+
+  'intransigence' is the accuracy alone less that just after training, 'kept'
+  the number of tasks that end with `SHARE_KEPT` or more of that alone.
+  """
   done = frame[(frame.status == 'done') & frame.strategy.notna()]
   matrices, alone = {}, {}
   for network in done.sort_values('alpha').itertuples():
     run = found[network.run]
-    stream = str(run.config['tasks']), network.seed
-    matrices[network.Index] = stream, matrix_of(run)
+    stream, matrix = str(run.config['tasks']), accuracy_matrix(run)
+    matrices[network.Index] = (stream, network.seed), matrix
     if network.strategy == 'alone':
-      alone.setdefault(stream, np.diag(matrix_of(run)))
+      alone.setdefault((stream, network.seed), np.diag(matrix))
   for index, (stream, matrix) in matrices.items():
     if stream in alone:
-      compared = against_alone(matrix, alone[stream])
-      for name, value in compared.items():
-        frame.loc[index, name] = value
+      own = alone[stream]
+      frame.loc[index, 'intransigence'] = (own - np.diag(matrix)).mean()
+      frame.loc[index, 'kept'] = (matrix[-1] >= SHARE_KEPT * own).sum()
 
 
 def _is_number(value: Any) -> bool:

@@ -1,12 +1,12 @@
 """The summary at the end of a launch: a table, plots, and plain values."""
 
-from collections.abc import Iterable
 from collections.abc import Sequence
 import os
 import pathlib
 import re
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import rich.console
 import rich.table
@@ -27,23 +27,15 @@ def summarize(
   Runs that differ in their seed only are one line, with mean and deviation.
 
   Folders without a finished run are named and left out; plots are written into
-  `out/plots`.
-
-  Returns:
-    `test`, and for image classification `pruned`: for each line (and level) its
-    name, alpha, seeds, and each metric as mean, deviation and num.
+  `out/plots`. The values are `test`, and for image classification `pruned`: for
+  each line (and level) its name, alpha, seeds, and each metric as mean,
+  deviation and num.
   """
-  runs = []
-  for folder in map(pathlib.Path, folders):
-    try:
-      run = runs_lib.read_run(folder)
-      status, message = run.state.status, run.state.message
-      if status == 'done':
-        runs.append(run)
-      else:
-        console.print(f'{folder}: {status}: {message}', markup=False)
-    except (ValueError, OSError) as error:
-      console.print(f'{folder}: {error}', markup=False)
+  found = [runs_lib.read_run(pathlib.Path(folder)) for folder in folders]
+  runs = [run for run in found if run.state.status == 'done']
+  for run in found:
+    if run.state.status != 'done':
+      console.print(f'{run.path}: {runs_lib.describe(run)}', markup=False)
   if not runs:
     return {'test': []}
   has_points = len({point_of(run.path.name) for run in runs}) > 1
@@ -51,16 +43,16 @@ def summarize(
   frame = runs_lib.to_frame(runs)
   frame['line'] = [lines[i].line for i in frame.run]
   trained, pruned = frame[frame.share.isna()], lines_lib.levels_of(lines)
-  console.print(_table(trained, pruned))
-  paths = plots.save(_plots(lines, pruned), pathlib.Path(out) / 'plots')
-  if paths:
-    console.print('Plots:', *map(str, paths), sep='\n  ', markup=False)
-  found: dict[str, Any] = {'test': _means(trained, ['line'])}
+  values: dict[str, Any] = {'test': _means(trained, ['line'])}
   if not pruned.empty:
     alphas = trained.set_index('line').alpha.to_dict()
     pruned = pruned.assign(alpha=pruned.line.map(alphas))
-    found['pruned'] = _means(pruned, ['line', 'density'])
-  return found
+    values['pruned'] = _means(pruned, ['line', 'density'])
+  console.print(_table(values))
+  paths = plots.save(_plots(lines, pruned), pathlib.Path(out) / 'plots')
+  if paths:
+    console.print('Plots:', *map(str, paths), sep='\n  ', markup=False)
+  return values
 
 
 def point_of(name: str) -> str:
@@ -79,41 +71,41 @@ def _line(run: runs_lib.Run, has_points: bool) -> lines_lib.Line:
   return lines_lib.Line('', ', '.join(filter(None, (point, alpha))), run)
 
 
-def _table(trained: pd.DataFrame, pruned: pd.DataFrame) -> rich.table.Table:
+def _table(values: dict[str, Any]) -> rich.table.Table:
   """Returns lines against metrics, or pruning levels against lines."""
-  num_seeds = trained.groupby('line').seed.nunique().max()
-  title = f'Mean ± deviation of {num_seeds} seed(s)'
-  if pruned.empty:
-    found = _texts(trained, ['line'], render.LABELS)
-    found = found.rename(columns=render.LABELS).rename_axis(' ')
-  else:
+  num_seeds = max(len(one['seeds']) for one in values['test'])
+  title, heading = f'Mean ± deviation of {num_seeds} seed(s)', ' '
+  known = [m for m in render.LABELS if any(m in one for one in values['test'])]
+  rows = {
+    one['name']: {render.LABELS[m]: _text(one, m) for m in known}
+    for one in values['test']
+  }
+  if 'pruned' in values:
     title = f'Test accuracy [%], {title.lower()}'
-    first = _texts(trained, ['line'], ['accuracy']).T
-    first.index = ['as trained']
-    levels = _texts(pruned, ['density', 'line'], ['accuracy']).accuracy
-    levels = levels.unstack('line')[first.columns].sort_index(ascending=False)
-    levels.index = [f'{100 * density:.2f}' for density in levels.index]
-    found = pd.concat([first, levels.fillna('')])
-    found = found.rename_axis('weights kept [%]')
-  table = rich.table.Table(found.index.name, title=title)
-  for heading in found:
-    table.add_column(heading, justify='right')
-  for row in found.itertuples(name=None):
-    table.add_row(*row)
+    heading = 'weights kept [%]'
+    levels: dict[float, dict[str, str]] = {}
+    for one in values['test'] + values['pruned']:
+      row = levels.setdefault(one.get('density', np.inf), {})
+      row[one['name']] = _text(one, 'accuracy')
+    rows = {
+      f'{100 * level:.2f}'.replace('inf', 'as trained'): levels[level]
+      for level in sorted(levels, reverse=True)
+    }
+  table = rich.table.Table(heading, title=title)
+  columns = list(next(iter(rows.values())))
+  for column in columns:
+    table.add_column(column, justify='right')
+  for label, row in rows.items():
+    table.add_row(label, *(row.get(column, '') for column in columns))
   return table
 
 
-def _texts(
-  frame: pd.DataFrame, by: list[str], metrics: Iterable[str]
-) -> pd.DataFrame:
-  """Returns mean and deviation of metrics as texts, by group."""
-  known = [m for m in metrics if m in frame and frame[m].notna().any()]
-  found = frame.groupby(by, sort=False)[known].agg(['mean', 'std'])
-  columns = {
-    m: [render.text(m, *values) for values in found[m].to_numpy()]
-    for m in known
-  }
-  return pd.DataFrame(columns, found.index)
+def _text(one: dict[str, Any], metric: str) -> str:
+  """Returns mean and deviation of a metric; '' if it is not there."""
+  if metric not in one:
+    return ''
+  mean, deviation, num = one[metric].values()
+  return render.text(metric, mean, deviation if num > 1 else np.nan)
 
 
 def _means(frame: pd.DataFrame, by: list[str]) -> list[dict[str, Any]]:
@@ -139,8 +131,10 @@ def _plots(
   if 'strategy' in lines[0].run.config:
     return {'tasks': lambda: plots.draw_tasks(lines)}
   return {
-    'pruning': lambda: plots.draw_levels(pruned, 'accuracy'),
-    'overlap': lambda: plots.draw_levels(pruned, 'overlap'),
+    'pruning': lambda: plots.draw_density(
+      lines_lib.of_levels(pruned, 'accuracy'), render.LABELS['accuracy']
+    ),
+    'overlap': lambda: plots.draw_overlap(pruned),
     'histograms': lambda: plots.draw_histograms(lines),
     'training': lambda: plots.draw_progress(lines),
   }

@@ -78,11 +78,20 @@ def cells(table: Table) -> pd.DataFrame:
   return pd.DataFrame(found)
 
 
+_TEXTS = (
+  'experiment', 'data', 'model', 'compute_dtype', 'method', 'distribution',
+  'strategy',
+)  # fmt: skip
+
+
 def facts(config: Mapping[str, Any]) -> Facts:
   """Returns the facts of a config: flat values by which tables choose.
 
   `density` is the forward density, `examples` the number of steps times the
   batch size. Facts that a config does not have are absent.
+
+  Raises:
+    TypeError: If a fact has a type of no config; other errors of a mapping too.
   """
   sections = collections.defaultdict(dict, config)
   method, model, train = (sections[k] for k in ('method', 'model', 'train'))
@@ -110,7 +119,12 @@ def facts(config: Mapping[str, Any]) -> Facts:
     found['backward_ratio'] = round(ratio, 6)
   if 'num_steps' in train and 'batch_size' in train:
     found['examples'] = train['num_steps'] * train['batch_size']
-  return {name: value for name, value in found.items() if value is not None}
+  found = {name: value for name, value in found.items() if value is not None}
+  for name, value in found.items():
+    is_text = isinstance(value, str)
+    if is_text != (name in _TEXTS) or not (is_text or abs(value) < 2**53):
+      raise TypeError(f'{name}: {value!r:.80}')
+  return found
 
 
 def _place(table: Table, row: Row, column: Column) -> dict[str, str]:

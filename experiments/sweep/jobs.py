@@ -45,7 +45,7 @@ def train(
     stack.callback(rundir.lock(workdir).release)
     plan_lib.write(plan, workdir)
     interrupt = stack.enter_context(interrupt_lib.Interrupt())
-    shown = stack.enter_context(status.Live())
+    shown = stack.enter_context(status.Progress(len(plan.runs)))
     is_told = False
     try:
       while running or (waiting and interrupt.signal is None):

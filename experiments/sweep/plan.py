@@ -23,7 +23,6 @@ class Run(NamedTuple):
   """One network to train."""
 
   name: str  # of its folder in that of the plan; '' is the folder itself
-  overrides: points.Overrides
   arguments: tuple[str, ...]  # of launch.py, to train it alone; no --workdir
   config: dict[str, Any]  # plain data
 
@@ -33,6 +32,7 @@ class Plan(NamedTuple):
 
   config: str  # 'FILE' or 'FILE:VARIANT'
   sweep: str | None
+  shared: tuple[str, ...]  # flags of all runs
   runs: tuple[Run, ...]
 
   @property
@@ -59,10 +59,10 @@ def make(
   for point in found:
     name = '' if sweep is None else points.name_of(point)
     try:
-      runs += _expand(name, point, points.arguments(config, point, shared))
+      runs += _expand(name, points.arguments(config, point, shared))
     except ValueError as error:
       raise ValueError(f'run {name!r}: {error}' if name else error) from error
-  return Plan(config, sweep, _distinct(runs))
+  return Plan(config, sweep, tuple(shared), _distinct(runs))
 
 
 def check_folder(plan: Plan, workdir: pathlib.Path) -> None:
@@ -82,9 +82,13 @@ def write(plan: Plan, workdir: pathlib.Path) -> None:
   if not plan.has_several:
     return
   path = workdir / points.FILE
-  fields = ('name', 'overrides', 'arguments')
-  runs = [{key: getattr(run, key) for key in fields} for run in plan.runs]
-  value = {'config': plan.config, 'sweep': plan.sweep or '', 'runs': runs}
+  runs = [{'name': run.name, 'arguments': run.arguments} for run in plan.runs]
+  value = {
+    'config': plan.config,
+    'sweep': plan.sweep or '',
+    'shared': plan.shared,
+    'runs': runs,
+  }
   there = rundir.read_json(path) if path.exists() else value
   for key in ('config', 'sweep'):
     if not isinstance(there, dict) or there.get(key) != value[key]:
@@ -110,9 +114,7 @@ def _distinct(runs: Sequence[Run]) -> tuple[Run, ...]:
   return tuple(runs)
 
 
-def _expand(
-  name: str, overrides: points.Overrides, arguments: tuple[str, ...]
-) -> list[Run]:
+def _expand(name: str, arguments: tuple[str, ...]) -> list[Run]:
   """Returns the runs of a point, one for each alpha and seed."""
   file, flags = arguments[0].removeprefix('--config='), arguments[1:]
   config = points.load(file, flags)
@@ -131,14 +133,14 @@ def _expand(
   for alpha, seed in itertools.product(map(float, alphas), seeds):
     network = plain | {'seed': seed, 'powerprop': powerprop | {'alpha': alpha}}
     if len(alphas) * len(seeds) == 1:
-      return [Run(name, overrides, arguments, network)]
+      return [Run(name, arguments, network)]
     own = {'powerprop.alphas': (alpha,), 'seeds': (seed,)}
     # Repeated flags of tuples add up.
     replaced = tuple(f'--config.{key}=' for key in own)
     kept = [word for word in flags if not word.startswith(replaced)]
     full_name = ','.join(filter(None, (name, f'alpha={alpha:g},seed={seed}')))
     words = points.arguments(file, own, kept)
-    runs.append(Run(full_name, overrides | own, words, network))
+    runs.append(Run(full_name, words, network))
   return runs
 
 

@@ -99,10 +99,10 @@ def _expand(config: ml_collections.ConfigDict) -> None:
 
 def module_of(file: pathlib.Path) -> types.ModuleType:
   """Returns a file as a module; ValueError if it cannot be imported."""
-  if not file.is_file():
+  if not file.is_file() or file.suffix != '.py':
     known = sorted(str(path) for path in file.parent.glob('*.py'))
     hint = build.did_you_mean(file, known)
-    raise ValueError(f'expected a config file, got {file}{hint}')
+    raise ValueError(f'expected a Python file, got {file}{hint}')
   spec = importlib.util.spec_from_file_location(f'_config_{file.stem}', file)
   module = importlib.util.module_from_spec(spec)
   try:
@@ -137,15 +137,13 @@ def collect(sweep: Callable[[Callable], None]) -> list[Overrides]:
   def add(overrides: Mapping[str, Any]) -> None:
     if not isinstance(overrides, Mapping):
       raise ValueError(f'expected a dict of overrides, got {overrides!r}')
-    for key, value in overrides.items():
-      if not _is_plain(value):
-        raise ValueError(
-          f'{key!r}: expected a number, a string, a boolean, None or a tuple '
-          f"of these, got {value!r}; write 'section.key' for a key of a section"
-        )
-    points.append({key: _to_plain(x) for key, x in overrides.items()})
+    points.append({key: _to_plain(key, x) for key, x in overrides.items()})
 
-  sweep(add)
+  try:
+    sweep(add)
+  except Exception as error:
+    kind = '' if isinstance(error, ValueError) else f'{type(error).__name__}: '
+    raise ValueError(f'sweep {sweep.__name__}: {kind}{error}') from error
   if not points:
     raise ValueError('expected a sweep that adds runs, got none')
   return points
@@ -218,19 +216,17 @@ def _sweeps_in(file: pathlib.Path) -> dict[str, Callable]:
   }
 
 
-def _is_plain(value: Any) -> bool:
-  value = _to_plain(value)
-  if isinstance(value, (tuple, list)):
-    return all(map(_is_plain, value))
-  return isinstance(value, (bool, int, float, str, type(None)))
-
-
-def _to_plain(value: Any) -> Any:
-  """Returns NumPy's scalars and arrays as numbers and tuples."""
+def _to_plain(key: str, value: Any) -> Any:
+  """Returns a value of plain types, NumPy's converted; ValueError otherwise."""
   if isinstance(value, (np.ndarray, np.generic)):
     value = value.tolist()
   if isinstance(value, (tuple, list)):
-    return tuple(map(_to_plain, value))
+    return tuple(_to_plain(key, item) for item in value)
+  if not isinstance(value, (bool, int, float, str, type(None))):
+    raise ValueError(
+      f'{key!r}: expected a number, a string, a boolean, None or a tuple of '
+      f"these, got {value!r}; write 'section.key' for a key of a section"
+    )
   return value
 
 

@@ -4,10 +4,8 @@ Done and diverged runs are skipped, interrupted ones resumed, failed ones
 retried. Runs that differ only in seeds share data and compiled code.
 """
 
-from collections.abc import Callable
 from collections.abc import Mapping
 import contextlib
-import functools
 import pathlib
 import shlex
 import signal
@@ -23,7 +21,6 @@ from experiments import initial
 from experiments import interrupt as interrupt_lib
 from experiments import metrics
 from experiments import multihost
-from experiments import progress as progress_lib
 from experiments import rundir
 from experiments import trainer
 from experiments.data import dataset
@@ -95,18 +92,16 @@ def train(plan: plan_lib.Plan, workdir: pathlib.Path) -> int:
     _lock(stack, workdir)
     multihost.in_first(plan_lib.write, plan, workdir)
     interrupt = stack.enter_context(interrupt_lib.Interrupt())
-    progress = stack.enter_context(
-      progress_lib.Progress(len(plan.runs), disable=not multihost.is_first())
+    shown = stack.enter_context(
+      status.Progress(len(plan.runs), disable=not multihost.is_first())
     )
-    for index, run in enumerate(plan.runs):
-      if ending := ended(workdir, run):
-        endings[run.name] = ending
-        continue
-      if interrupt.agree():
+    for run in plan.runs:
+      ending = ended(workdir, run)
+      if not ending and interrupt.agree():
         return say_interrupted(interrupt.signal, 'stopped between runs')
-      begin = functools.partial(progress.start, index, run.name)
-      ending = _train_run(run, workdir, begin, progress.update)
+      ending = ending or _train_run(run, workdir, shown)
       endings[run.name] = ending
+      shown.update({run.name: _state(workdir, run.name, ending)})
       if ending.code == MACHINE or ending.code > SIGNALLED:
         break
   return conclude(plan, workdir, endings)
@@ -155,12 +150,10 @@ def states(
   plan: plan_lib.Plan, workdir: pathlib.Path, endings: Mapping[str, Ending]
 ) -> dict[str, status.State]:
   """Returns the state of each run by name, with this command's failures."""
-  found = {run.name: status.read(workdir / run.name) for run in plan.runs}
-  for name, (code, message) in endings.items():
-    if found[name].status not in status.ENDED and 0 < code < SIGNALLED:
-      message = message or found[name].message
-      found[name] = found[name]._replace(status='failed', message=message)
-  return found
+  return {
+    run.name: _state(workdir, run.name, endings.get(run.name))
+    for run in plan.runs
+  }
 
 
 def say_interrupted(number: int, what: str) -> int:
@@ -180,6 +173,17 @@ def ended(workdir: pathlib.Path, run: plan_lib.Run) -> Ending | None:
   return None if code < 0 else Ending(code, state.message)
 
 
+def _state(
+  workdir: pathlib.Path, name: str, ending: Ending | None
+) -> status.State:
+  state = status.read(workdir / name)
+  is_new = ending is not None and state.status not in status.ENDED
+  if is_new and 0 < ending.code < SIGNALLED:
+    message = ending.message or state.message
+    state = state._replace(status='failed', message=message)
+  return state
+
+
 def _prepare(run: plan_lib.Run, folder: pathlib.Path) -> Any:
   """Returns the task of a run, its data read and checked."""
   task = initial.make_task(run.config)
@@ -189,10 +193,7 @@ def _prepare(run: plan_lib.Run, folder: pathlib.Path) -> Any:
 
 
 def _train_run(
-  run: plan_lib.Run,
-  workdir: pathlib.Path,
-  begin: Callable[[int], None],
-  on_progress: Callable[[int, Mapping[str, float]], None],
+  run: plan_lib.Run, workdir: pathlib.Path, shown: status.Progress
 ) -> Ending:
   """Trains a run in its folder; turns every failure into an ending."""
   folder = workdir / run.name
@@ -206,9 +207,14 @@ def _train_run(
     except ValueError as error:
       return Ending(USER_ERROR, str(error))
     except OSError as error:
-      return Ending(MACHINE, str(error))
-    begin(task.num_steps)
+      return Ending(_code_of(error), str(error))
     fields = {'total_steps': task.num_steps}
+
+    def on_progress(step: int, row: Mapping[str, float]) -> None:
+      text = ', '.join(f'{key} {float(x):.4g}' for key, x in row.items())
+      state = status.State('running', step, task.num_steps, text)
+      shown.update({run.name: state})
+
     try:
       rundir.write_status(folder, 'running', **fields)
       seed = run.config['seed']
@@ -216,12 +222,9 @@ def _train_run(
       multihost.wait()
       fields |= {'step': outcome.step, 'message': outcome.message}
       if outcome.status == 'done' and multihost.is_first():
-        tests = [r for r in metrics.read(folder) if r.get('split') == 'test']
-        values = {'wall_time_s': outcome.seconds, 'results': {}}
-        values |= {'results': tests[-1]} if tests else {}
-        rundir.write_summary(folder, values)
+        rundir.write_summary(folder, _summary(folder, outcome.seconds))
       rundir.write_status(folder, outcome.status, **fields)
-    except BaseException as error:
+    except Exception as error:
       return _fail(folder, error)
   if outcome.status == 'interrupted':
     saved = f'saved at step {outcome.step}'
@@ -230,27 +233,43 @@ def _train_run(
   return Ending(codes[outcome.status], outcome.message)
 
 
-def _fail(folder: pathlib.Path, error: BaseException) -> Ending:
+def _summary(folder: pathlib.Path, seconds: float) -> dict[str, Any]:
+  """Returns the last test row of a run, and the steps whose rows are lost."""
+  rows = metrics.read(folder)
+  tests = [row for row in rows if row.get('split') == 'test']
+  lost = [
+    [row['first'], row['step']] for row in rows if row.get('split') == 'lost'
+  ]
+  values = {'wall_time_s': seconds, 'results': tests[-1] if tests else {}}
+  return values | ({'lost_metrics': lost} if lost else {})
+
+
+def _fail(folder: pathlib.Path, error: Exception) -> Ending:
   """Writes the reason of a failure to status.json; returns the ending."""
   error = multihost.explained(error)
-  is_stopped = isinstance(error, KeyboardInterrupt)
-  message = '' if is_stopped else f'{type(error).__name__}: {error}'
+  message = f'{type(error).__name__}: {error}'
   with contextlib.suppress(OSError):  # a full disk
-    name = 'interrupted' if is_stopped else 'failed'
-    rundir.write_status(folder, name, message=message)
-  if is_stopped:
-    return Ending(multihost.leave(SIGNALLED + signal.SIGINT))
-  if isinstance(error, (dataset.DataError, rundir.FolderError)):
-    code = USER_ERROR
-  elif isinstance(error, (OSError, multihost.LostError)):
-    code = MACHINE
-  else:
+    rundir.write_status(folder, 'failed', message=message)
+  code = _code_of(error)
+  if code == FAILED:
     multihost.crash()
     traceback.print_exception(error)
-    return Ending(FAILED, message)
+    return Ending(code, message)
   if jax.process_count() > 1:
     print(f'Stopped: {error}', file=sys.stderr)
   return Ending(multihost.leave(code), str(error))
+
+
+def _code_of(error: Exception) -> int:
+  """Returns the exit code of a failure; `MACHINE` if it may mend itself."""
+  wrong_path = (
+    FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError,
+  )  # fmt: skip
+  wrong = (dataset.DataError, rundir.FolderError, *wrong_path)
+  if isinstance(error, wrong) or isinstance(error.__cause__, wrong_path):
+    return USER_ERROR
+  may_mend = (OSError, multihost.LostError)
+  return MACHINE if isinstance(error, may_mend) else FAILED
 
 
 def _lock(stack: contextlib.ExitStack, folder: pathlib.Path) -> None:

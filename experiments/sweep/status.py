@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from collections.abc import Mapping
 import contextlib
+import datetime
 import json
 import os
 import pathlib
@@ -14,11 +15,13 @@ import rich.console
 import rich.progress
 
 from experiments import metrics
-from experiments import progress
 from experiments import rundir
 
 ENDED = ('done', 'diverged')  # nothing is left to train
-ORDER = ('running', 'failed', 'diverged', 'interrupted', 'waiting', 'done')
+ORDER = (  # worst first; `experiments.paper` finds runs unreadable
+  'unreadable', 'failed', 'diverged', 'interrupted', 'running', 'waiting',
+  'done',
+)  # fmt: skip
 _METRICS = ('accuracy', 'bits_per_character', 'perplexity', 'loss')
 _TAIL = 64 * 1024  # bytes read at the end of the metrics
 
@@ -46,15 +49,17 @@ def read(folder: str | os.PathLike[str]) -> State:
     return State('failed', message=str(error))
   if found is None:
     return State('waiting')
-  if not isinstance(found, dict) or found.get('status') not in rundir.STATUSES:
+  fields = found if isinstance(found, dict) else {}
+  status, message = fields.get('status'), fields.get('message') or ''
+  step, total = fields.get('step') or 0, fields.get('total_steps') or 0
+  are_counts = isinstance(step, int) and isinstance(total, int)
+  if status not in rundir.STATUSES or not are_counts:
     return State('failed', message=f'unknown status: {found!r:.100}')
-  status = found['status']
   if status == 'running' and not rundir.is_locked(folder):
     status = 'interrupted'
   rows = _last_rows(folder / metrics.FILE)
-  step = max([row['step'] for row in rows[-1:]] + [found.get('step') or 0])
-  total, message = found.get('total_steps'), found.get('message') or ''
-  return State(status, step, total, _metric(rows), message)
+  step = max([row['step'] for row in rows[-1:]] + [step])
+  return State(status, step, total or None, _metric(rows), str(message))
 
 
 def counts(states: Iterable[State]) -> str:
@@ -78,40 +83,83 @@ def report(states: Mapping[str, State]) -> None:
       print(f'{state.status}: {name}: {state.message}')
 
 
-class Live:
-  """Shows changes of states as lines and, on a terminal, bars of what runs."""
+class Progress(contextlib.AbstractContextManager):
+  """Shows how far runs are: bars on a terminal, else lines.
 
-  def __init__(self, console: rich.console.Console | None = None):
+  Example:
+    >>> with Progress(2) as shown:
+    ...   shown.update({'seed=0': State('done')})
+    ...   shown.update({'seed=1': State('running', 10, 20, 'loss 0.5')})
+    [1/2] seed=0 done
+    [1/2] seed=1 running 10/20, loss 0.5
+  """
+
+  def __init__(
+    self,
+    num_runs: int,
+    *,
+    every_s: float = 5.0,
+    console: rich.console.Console | None = None,
+    disable: bool = False,
+  ):
+    self._num_runs, self._every_s, self._disable = num_runs, every_s, disable
     self._console = console or rich.console.Console()
-    self._bars = progress.make_bars(
-      self._console, disable=not self._console.is_terminal
+    self._bars = rich.progress.Progress(
+      rich.progress.BarColumn(bar_width=20),
+      rich.progress.MofNCompleteColumn(),
+      rich.progress.TextColumn('{task.description}', markup=False),
+      rich.progress.TimeRemainingColumn(),
+      console=self._console,
+      disable=disable or not self._console.is_terminal,
+      speed_estimate_period=600.0,  # chunks of steps may take minutes
     )
     self._tasks: dict[str, rich.progress.TaskID] = {}
-    self._shown: dict[str, str] = {}
-
-  def __enter__(self) -> 'Live':
+    self._states: dict[str, State] = {}
+    self._last_line: dict[str, float] = {}
     self._bars.start()
-    return self
 
   def __exit__(self, *exception: object) -> None:
     self._bars.stop()
 
   def update(self, states: Mapping[str, State]) -> None:
-    """Shows the states by the name of the run."""
-    ended = sum(state.status in ENDED for state in states.values())
+    """Shows the states of some runs, by name.
+
+    A change of status is printed; without a terminal so are steps, unless the
+    previous line of the run is too recent.
+    """
     for name, state in states.items():
+      before = self._states.get(name, State('waiting'))
+      if state == before or self._disable:
+        continue
+      self._states[name] = state
       if name not in self._tasks:
         self._tasks[name] = self._bars.add_task('', total=None)
+      bar = self._tasks[name]
       self._bars.update(
-        self._tasks[name], completed=state.step, total=state.total_steps,
+        bar, completed=state.step, total=state.total_steps,
         description=', '.join(filter(None, (name, state.metric))),
         visible=state.status == 'running',
       )  # fmt: skip
-      if self._shown.get(name, 'waiting') != state.status:
-        self._shown[name] = state.status
-        words = (f'{name}: {state.status}', state.metric)
-        line = f'[{ended}/{len(states)}] ' + ', '.join(filter(None, words))
-        progress.print_line(self._console, line)
+      now = self._console.get_time()
+      is_due = now - self._last_line.get(name, 0.0) >= self._every_s
+      if state.status != before.status or (
+        is_due and not self._console.is_terminal
+      ):
+        self._last_line[name] = now
+        line = self._line(name, state, self._bars.tasks[bar])
+        self._console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+  def _line(self, name: str, state: State, bar: rich.progress.Task) -> str:
+    ended = sum(state.status in ENDED for state in self._states.values())
+    number = f'[{ended}/{self._num_runs}]' if self._num_runs > 1 else ''
+    steps = f'{state.step}/{state.total_steps}' if state.total_steps else ''
+    words = [' '.join(filter(None, (number, name, state.status, steps)))]
+    words += [state.metric] if state.metric else []
+    if state.status == 'running' and bar.speed:
+      words.append(f'{bar.speed:.4g} steps/s')
+      left = bar.time_remaining
+      words += [f'{datetime.timedelta(seconds=round(left))} left']
+    return ', '.join(words)
 
 
 def watch(
@@ -122,7 +170,7 @@ def watch(
   Returns the last state of each run, and True if all have ended.
   """
   states: dict[str, State] = {}
-  with Live() as shown:
+  with Progress(len(folders)) as shown:
     try:
       while True:
         states = {name: read(folder) for name, folder in folders.items()}

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Sequence
+import dataclasses
 import functools
 import pathlib
 from typing import Any
 from typing import NamedTuple
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -14,18 +15,19 @@ import numpy as np
 from experiments import build
 from experiments import mesh as mesh_lib
 from experiments import methods
-from experiments import state as state_lib
 from experiments import step as step_lib
 from experiments import storage as storage_lib
 import sparsity
 
 Row = dict[str, Any]
-State = state_lib.TrainState
+T = TypeVar('T', bound='Training')
+State = storage_lib.TrainState
 # (seed, state at the end of the stage before or None) -> first state
 Begin = Callable[[int, Any], State]
 
 
-class Training(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
   """The section `config.train`, checked."""
 
   batch_size: int
@@ -38,7 +40,6 @@ class Training(NamedTuple):
   keep_checkpoints: int
   on_not_finite: str
   mesh: jax.sharding.Mesh
-  sizes: dict[str, int]  # further keys, such as 'eval_batch_size'
 
 
 class Stage(NamedTuple):
@@ -53,7 +54,7 @@ class Stage(NamedTuple):
   report: Callable[[int, State], list[Row]]  # final rows
   # (seed, last state) -> state to keep, and rows
   finish: Callable[..., tuple[State, list[Row]]] = lambda _, state: (state, [])
-  key: Callable[[Any], jax.Array] = state_lib.training_key  # from the seed
+  key: Callable[[Any], jax.Array] = methods.training_key  # from the seed
   is_training: bool = True  # False: batch statistics are frozen
   # Counts of events while batches are read, so far.
   counters: Callable[[], dict[str, float]] = dict
@@ -164,10 +165,10 @@ def _state_shapes(
   method, mesh = objective.method, training.mesh
   replicated = mesh_lib.replicated(mesh)
   scores = None
-  if method.num_score_batches:
+  if method.needs_scores:
     scores = jax.eval_shape(lambda: init(jax.random.key(0))[0])
   masked = jax.eval_shape(
-    lambda scores: state_lib.init_state(method, init, 0, scores), scores
+    lambda scores: methods.init_state(method, init, 0, scores), scores
   )
 
   def place(state):
@@ -187,7 +188,7 @@ def _check_model(
   if not storage.is_compact:
     return
   weights = jax.eval_shape(
-    functools.partial(state_lib.forward_weights, objective.method),
+    functools.partial(methods.forward_weights, objective.method),
     storage_lib.on_device(state),
   )
   key = jax.eval_shape(lambda: jax.random.key(0))
@@ -205,7 +206,7 @@ def _make_begin(
 ) -> Begin:
   shardings = jax.tree.map(lambda x: x.sharding, masked)
   start = jax.jit(
-    lambda seed, scores: state_lib.init_state(
+    lambda seed, scores: methods.init_state(
       objective.method, init, seed, scores
     ),
     out_shardings=shardings,
@@ -213,8 +214,7 @@ def _make_begin(
 
   def begin(seed, last):
     del last
-    has_scores = bool(objective.method.num_score_batches)
-    found = scores(seed) if has_scores else None
+    found = scores(seed) if objective.method.needs_scores else None
     _, storage = objective.method.make(seed)
     return storage.pack(start(np.uint32(seed), found))
 
@@ -226,7 +226,7 @@ def export_last(method, num_steps: int) -> Export:
 
   def extract(state):
     state = unpack(method, state)
-    weights = state_lib.forward_weights(method, state)
+    weights = methods.forward_weights(method, state)
     masks = method.masks(state.params, state.opt_state)
     return weights, masks, state.net_state
 
@@ -245,29 +245,24 @@ def to_floats(metrics: Any) -> dict[str, float]:
   return {name: float(value) for name, value in fetched.items()}
 
 
-def make_training(section: dict, sizes: Sequence[str] = ()) -> Training:
-  """Returns the section `config.train`, checked; `sizes` are further integers.
+def make_training(kind: type[T], section: dict) -> T:
+  """Returns the section `config.train`, checked, as a kind of `Training`.
 
   Raises:
     ValueError: If a key is unknown, missing, mistyped or out of range, or the
       devices do not divide the batch.
   """
-  own = {name: x for name, x in section.items() if name in sizes}
-  shared = {name: x for name, x in section.items() if name not in sizes}
-  kind = NamedTuple('train', [(name, int) for name in sizes])
-  own = build.call(kind, own, name='config.train')._asdict()
-  training = build.call(
-    Training, shared, name='config.train', mesh=None, sizes=own
-  )
-  fields = training._asdict()
-  kinds = Training.__annotations__
-  integers = {name: x for name, x in fields.items() if kinds[name] is int}
-  build.check_least('config.train', 1, **integers)
+  training = build.call(kind, section, name='config.train', mesh=None)
+  for field in dataclasses.fields(kind):
+    if field.type is int:
+      least = 0 if field.name == 'memory_len' else 1
+      value = getattr(training, field.name)
+      build.check_least('config.train', least, **{field.name: value})
   for name in ('eval_every', 'checkpoint_every'):
-    if fields[name] % training.log_every:
+    if getattr(training, name) % training.log_every:
       raise ValueError(
         f'config.train.{name}: expected a multiple of '
-        f'log_every={training.log_every}, got {fields[name]}'
+        f'log_every={training.log_every}, got {getattr(training, name)}'
       )
   if training.on_not_finite not in step_lib.ON_NOT_FINITE:
     raise ValueError(
@@ -276,4 +271,4 @@ def make_training(section: dict, sizes: Sequence[str] = ()) -> Training:
     )
   mesh = mesh_lib.make_mesh(training.num_devices)
   mesh_lib.check_batch_size(training.batch_size, mesh, training.num_micro)
-  return training._replace(mesh=mesh)
+  return dataclasses.replace(training, mesh=mesh)

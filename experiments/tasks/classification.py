@@ -4,6 +4,7 @@ B: examples of a batch; N: batches; S: steps of a chunk.
 """
 
 from collections.abc import Callable
+import dataclasses
 import functools
 from typing import Any
 from typing import NamedTuple
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments import build
 from experiments import mesh as mesh_lib
 from experiments import step as step_lib
 from experiments.data import dataset
@@ -28,6 +30,13 @@ class Batch(NamedTuple):
   task: jax.Array | None = None  # int32 [B] from 0, in continual learning
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training(base.Training):
+  """The section `config.train` of classification."""
+
+  eval_batch_size: int
+
+
 class Feed(NamedTuple):
   """How examples reach the device."""
 
@@ -38,9 +47,7 @@ class Feed(NamedTuple):
   counters: Callable[[], dict[str, float]] = dict
 
 
-def batch_shapes(
-  example_shape: tuple[int, ...], training: base.Training
-) -> Batch:
+def batch_shapes(example_shape: tuple[int, ...], training: Training) -> Batch:
   """Returns the shapes of a training batch, sharded over the devices."""
   size = training.batch_size
   shapes = Batch(
@@ -61,10 +68,7 @@ def make_loss(
   The true class has the label 1 - `label_smoothing`, and all classes share the
   rest evenly.
   """
-  if not 0 <= label_smoothing < 1:
-    raise ValueError(
-      f'expected label_smoothing in [0, 1), got {label_smoothing}'
-    )
+  build.check_range(0, 1, label_smoothing=label_smoothing)
 
   def loss_fn(weights, net_state, key, batch, is_training):
     inputs = batch.inputs
@@ -107,22 +111,10 @@ def means(sums: step_lib.Metrics) -> step_lib.Metrics:
   return {name: sums[name] / sums['count'] for name in ('loss', 'accuracy')}
 
 
-def indexed_batch(inputs: Any, i: jax.Array) -> Batch:
-  """Returns batch `i` of a chunk of `array_feed`."""
-  indices, examples = inputs
-  return jax.tree.map(lambda x: x[indices[i]], examples)
-
-
-def streamed_batch(inputs: Any, i: jax.Array) -> Batch:
-  """Returns the one batch of a chunk of `stream_feed`."""
-  del i
-  return inputs
-
-
 def array_feed(
   network: hk.TransformedWithState,
   arrays: dataset.Arrays,
-  training: base.Training,
+  training: Training,
 ) -> Feed:
   """Returns the feed of examples on the device: one dispatch a chunk."""
   mesh, num_examples = training.mesh, len(arrays.train.labels)
@@ -131,9 +123,7 @@ def array_feed(
   train = mesh_lib.to_devices(Batch(*arrays.train), replicated)
   splits = mesh_lib.to_devices(
     {
-      name: _in_batches(
-        getattr(arrays, name), training.sizes['eval_batch_size']
-      )
+      name: _in_batches(getattr(arrays, name), training.eval_batch_size)
       for name in ('validation', 'test')
     },
     over_data,
@@ -163,7 +153,7 @@ def array_feed(
 def stream_feed(
   network: hk.TransformedWithState,
   stream: dataset.Stream,
-  training: base.Training,
+  training: Training,
 ) -> Feed:
   """Returns the feed of examples read while training: one dispatch a step."""
   over_data = mesh_lib.over_data(training.mesh)
@@ -195,7 +185,7 @@ def stream_feed(
   def evaluate(weights, net_state, split):
     sums = None
     for examples, counts in stream.evaluate(
-      split=split, batch_size=training.sizes['eval_batch_size'], **processes
+      split=split, batch_size=training.eval_batch_size, **processes
     ):
       part = mesh_lib.from_shares((Batch(*examples), counts), over_data)
       more = batch_totals(weights, net_state, *part)
@@ -205,10 +195,15 @@ def stream_feed(
   return Feed(batches, evaluate, lambda: {'quarantined': stream.skipped()})
 
 
+def _indexed_batch(inputs: Any, i: jax.Array) -> Batch:
+  indices, examples = inputs
+  return jax.tree.map(lambda x: x[indices[i]], examples)
+
+
 # The feed, and the batch of a step; by `dataset.Source.is_stream`.
 FEEDS = {
-  False: (array_feed, indexed_batch),
-  True: (stream_feed, streamed_batch),
+  False: (array_feed, _indexed_batch),
+  True: (stream_feed, lambda inputs, i: inputs),
 }
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from experiments import build
 from experiments import mesh as mesh_lib
 from experiments import methods
-from experiments import state as state_lib
 from experiments import storage as storage_lib
 from experiments.data import dataset
 from experiments.data import table as data_table
@@ -39,8 +38,8 @@ def image_classification(
 ) -> base.Task:
   """Returns the task of a config."""
   source = build.build(data_table.SOURCES, data, name='config.data')
-  training = base.make_training(train, ('eval_batch_size',))
-  mesh_lib.check_batch_size(training.sizes['eval_batch_size'], training.mesh)
+  training = base.make_training(classification.Training, train)
+  mesh_lib.check_batch_size(training.eval_batch_size, training.mesh)
   network = build.build(
     model_table.MODELS,
     model,
@@ -76,7 +75,7 @@ def image_classification(
     batch=classification.batch_shapes(source.example_shape, training),
     batch_at=batch_at,
     in_loop=not source.is_stream,
-    scores=_make_scores(loss_fn, made, init, training, feed, batch_at),
+    scores=_make_scores(loss_fn, init, training, feed, batch_at),
     make_stages=lambda begin: (
       _make_stage(made, begin, training, levels, feed),
     ),
@@ -105,26 +104,23 @@ def _check_data(data: Any, training: base.Training) -> None:
     )
 
 
-def _make_scores(loss_fn, method, init, training, feed, batch_at):
+def _make_scores(loss_fn, init, training, feed, batch_at):
   """Returns the function from a seed to the saliency of the initial theta."""
-  num = method.num_score_batches
   replicated = mesh_lib.replicated(training.mesh)
 
   @functools.partial(jax.jit, out_shardings=replicated)
-  def saliency(seed, chunks):
-    key = state_lib.init_key(seed)
+  def saliency(seed, inputs):
+    key = methods.init_key(seed)
     weights, net_state = init(key)
 
     def loss(weights, batch):
       return loss_fn(weights, net_state, key, batch, True)[0]
 
-    of_chunk = range(num // len(chunks))
-    parts = [batch_at(inputs, i) for inputs in chunks for i in of_chunk]
-    return sparsity.saliency(loss, weights, parts)
+    return sparsity.saliency(loss, weights, [batch_at(inputs, 0)])
 
   def scores(seed):
-    chunks = [inputs for inputs, _ in feed().batches(seed, 0, num)]
-    return saliency(np.uint32(seed), chunks)
+    [(inputs, _)] = feed().batches(seed, 0, 1)
+    return saliency(np.uint32(seed), inputs)
 
   return scores
 
@@ -132,7 +128,7 @@ def _make_scores(loss_fn, method, init, training, feed, batch_at):
 def _make_stage(method, begin, training, levels, feed) -> base.Stage:
   replicated = mesh_lib.replicated(training.mesh)
   forward_weights = jax.jit(
-    functools.partial(state_lib.forward_weights, method),
+    functools.partial(methods.forward_weights, method),
     out_shardings=replicated,
   )
   prune = jax.jit(pruning.at_level, out_shardings=replicated)

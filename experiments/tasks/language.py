@@ -7,6 +7,7 @@ B: batch; T: tokens of a segment; M: memory; N: micro-batches.
 """
 
 from collections.abc import Callable
+import dataclasses
 import functools
 import pathlib
 from typing import Any
@@ -19,7 +20,6 @@ from experiments import build
 from experiments import mesh as mesh_lib
 from experiments import methods
 from experiments import rundir
-from experiments import state as state_lib
 from experiments import storage as storage_lib
 from experiments.data import segments
 from experiments.data import text
@@ -29,6 +29,14 @@ from experiments.tasks import base
 from experiments.tasks import scoring
 
 VOCABULARY = 'vocabulary.json'  # in the run folder
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training(base.Training):
+  """The section `config.train` of a language model."""
+
+  segment_len: int
+  memory_len: int
 
 
 def language_modelling(
@@ -43,17 +51,13 @@ def language_modelling(
 ) -> base.Task:
   """Returns the task of a config."""
   corpus = functools.cache(build.build(_TEXTS, data, name='config.data'))
-  training = base.make_training(train, ('segment_len', 'memory_len'))
-  build.check_least(
-    'config.train', 1, segment_len=training.sizes['segment_len']
-  )
+  training = base.make_training(Training, train)
   trained = build.call(
     transformer_xl.transformer_xl, model, name='config.model'
   )
   evaluated, evaluate_shape = _evaluated(model, evaluation, training)
-  _check_memory('train', training.sizes['memory_len'], model['same_length'])
   made = methods.make_method(method, powerprop, optimizer, training.mesh.size)
-  if made.num_score_batches:
+  if made.needs_scores:
     raise ValueError(
       'config.method.name: expected a method without scores before training, '
       f'got {method["name"]!r}'
@@ -63,7 +67,7 @@ def language_modelling(
   )
   return base.make_task(
     title=f'Transformer-XL on {data["name"]}, '
-    f'segments of {training.sizes["segment_len"]}',
+    f'segments of {training.segment_len}',
     loss=_make_loss(trained),
     method=made,
     training=training,
@@ -82,20 +86,21 @@ def language_modelling(
   )
 
 
-def _evaluated(model: dict, evaluation: dict, training: base.Training):
+def _evaluated(model: dict, evaluation: dict, training: Training):
   """Returns the model with the evaluation's lengths, and their shape."""
   name = 'config.evaluation'
   shape = build.call(scoring.Shape, evaluation, name=name)
-  build.check_least(
-    name, 1, batch_size=shape.batch_size, segment_len=shape.segment_len
-  )
+  sizes = ('batch_size', 'segment_len', 'memory_len')
+  build.check_least(name, 1, **{key: getattr(shape, key) for key in sizes})
   build.check_least(name, 2, num_tokens=shape.num_tokens)
   mesh_lib.check_batch_size(shape.batch_size, training.mesh)
-  changed = {'clamp_len': shape.clamp_len, 'same_length': shape.same_length}
   evaluated = build.call(
-    transformer_xl.transformer_xl, model | changed, name=name
+    transformer_xl.transformer_xl,
+    model,
+    name='config.model',
+    clamp_len=shape.clamp_len,
+    same_length=True,
   )
-  _check_memory('evaluation', shape.memory_len, shape.same_length)
   return evaluated, shape
 
 
@@ -123,10 +128,10 @@ def _make_loss(model: transformer_xl.TransformerXL) -> Callable[..., Any]:
   return loss_fn
 
 
-def _init(model, training: base.Training, key):
+def _init(model, training: Training, key):
   """Returns theta, and the empty memory of each micro-batch."""
   num = training.num_micro
-  memory = model.memory(training.batch_size, training.sizes['memory_len'])
+  memory = model.memory(training.batch_size, training.memory_len)
   memory = jax.tree.map(
     lambda x: jnp.reshape(x, (num, -1, *x.shape[1:])), memory
   )
@@ -136,16 +141,14 @@ def _init(model, training: base.Training, key):
 def _make_stage(
   method, begin, training, corpus: Callable[[], text.Corpus], loss
 ) -> base.Stage:
-  forward_weights = jax.jit(
-    functools.partial(state_lib.forward_weights, method)
-  )
+  forward_weights = jax.jit(functools.partial(methods.forward_weights, method))
 
   def metrics_of(nats):
     return scoring.metrics(nats, corpus().vocabulary.unit)
 
   def batches(seed, first_step, num_steps):
     del seed  # a text has one order
-    sizes = training.batch_size, training.sizes['segment_len']
+    sizes = training.batch_size, training.segment_len
     taken = [
       segments.train_batch(corpus().train, step, *sizes)
       for step in range(first_step, first_step + num_steps)
@@ -179,9 +182,9 @@ def _make_stage(
   )
 
 
-def _batch_shapes(training: base.Training) -> segments.Segments:
+def _batch_shapes(training: Training) -> segments.Segments:
   row = (training.batch_size,)
-  both = (*row, training.sizes['segment_len'])
+  both = (*row, training.segment_len)
   tokens = jax.ShapeDtypeStruct(both, jnp.int32)
   shapes = segments.Segments(
     tokens,
@@ -192,10 +195,10 @@ def _batch_shapes(training: base.Training) -> segments.Segments:
   return mesh_lib.with_sharding(shapes, mesh_lib.over_data(training.mesh))
 
 
-def _example(model, training: base.Training) -> base.Example:
+def _example(model, training: Training) -> base.Example:
   """Returns one row of a batch: a segment with a full memory."""
-  memory = jax.eval_shape(lambda: model.memory(1, training.sizes['memory_len']))
-  tokens = jax.ShapeDtypeStruct((1, training.sizes['segment_len']), jnp.int32)
+  memory = jax.eval_shape(lambda: model.memory(1, training.memory_len))
+  tokens = jax.ShapeDtypeStruct((1, training.segment_len), jnp.int32)
   return base.Example(
     lambda params, memory, tokens: model.apply(
       params, memory, None, tokens, tokens, False
@@ -204,17 +207,8 @@ def _example(model, training: base.Training) -> base.Example:
   )
 
 
-def _check_memory(section: str, memory_len: int, same_length: bool) -> None:
-  least = 1 if same_length else 0
-  if memory_len < least:
-    raise ValueError(
-      f'config.{section}.memory_len: expected >= {least} with '
-      f'same_length={same_length}, got {memory_len}'
-    )
-
-
 def _check_data(
-  corpus: text.Corpus, vocab_size: int, training: base.Training
+  corpus: text.Corpus, vocab_size: int, training: Training
 ) -> None:
   if vocab_size != corpus.vocabulary.size:
     raise ValueError(
@@ -223,7 +217,7 @@ def _check_data(
     )
   try:
     segments.steps_per_epoch(
-      len(corpus.train), training.batch_size, training.sizes['segment_len']
+      len(corpus.train), training.batch_size, training.segment_len
     )
   except ValueError as error:
     raise ValueError(f'config.train: {error}') from error
@@ -238,8 +232,13 @@ def _check_data(
 def _check_vocabulary(workdir: pathlib.Path, corpus: text.Corpus) -> None:
   path, checkpoints = workdir / VOCABULARY, workdir / 'checkpoints'
   if path.exists() or (checkpoints.is_dir() and any(checkpoints.iterdir())):
-    there = vocabulary_lib.read(path)
-    vocabulary_lib.check_same(there, corpus.vocabulary, path)
+    there, now = vocabulary_lib.read(path), corpus.vocabulary
+    if there != now:
+      raise ValueError(
+        f'expected the vocabulary that the run was trained with, {path}: '
+        f'{there.size} tokens ({there.unit}) there; got another: {now.size} '
+        f'({now.unit}). Use the data of the run, or a new folder'
+      )
 
 
 def _write_vocabulary(workdir: pathlib.Path, corpus: text.Corpus) -> None:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import build
 import sparsity
 from sparsity import select
 
@@ -53,12 +54,8 @@ def make_levels(
       'expected shares 0 < lowest <= highest <= 1, got '
       f'lowest={lowest}, highest={highest}'
     )
-  if num_levels < 0:
-    raise ValueError(f'expected num_levels >= 0, got {num_levels}')
-  if not 0 < output_factor < math.inf:
-    raise ValueError(
-      f'expected a finite output_factor over 0, got {output_factor}'
-    )
+  build.check_range(0, math.inf, num_levels=num_levels)
+  build.check_range(0, math.inf, output_factor=output_factor)
   sizes = {
     path: math.prod(x.shape)
     for path, x in select.selected_paths(params, sparsity.is_weight).items()

@@ -27,7 +27,6 @@ class Shape(NamedTuple):
   segment_len: int
   memory_len: int
   clamp_len: int | None
-  same_length: bool
   num_tokens: int | None  # the first tokens of a split; None: all
 
 
@@ -87,7 +86,7 @@ def make_loss(
   return loss
 
 
-def metrics(loss: Any, unit: str) -> dict[str, Any]:
+def metrics(loss: float, unit: str) -> dict[str, Any]:
   """Returns a loss, in nats, with bits per byte or perplexity of words.
 
   Example:
@@ -98,5 +97,4 @@ def metrics(loss: Any, unit: str) -> dict[str, Any]:
   """
   if unit == 'byte':
     return {'loss': loss, 'bits_per_character': loss / math.log(2)}
-  exp = math.exp if isinstance(loss, float) else jnp.exp
-  return {'loss': loss, 'perplexity': exp(loss)}
+  return {'loss': loss, 'perplexity': math.exp(loss)}

@@ -61,9 +61,9 @@ def search(
 ) -> Search:
   """Returns EfficientPackNet's masks: the sparsest with enough accuracy.
 
-  One density after another is tried until the accuracy is too low. The masks
-  keep the largest weights of each layer, owned or free. If even the first
-  density is too low, the task uses all weights and leaves none free.
+  The masks keep the largest weights of each layer, owned or free. One density
+  after another is tried, up to the first with too low an accuracy. If even the
+  first is too low, the task uses all weights and leaves none free.
 
   Nothing is recompiled for further densities, tasks or searches.
 
@@ -94,30 +94,20 @@ def search(
       f'{full_accuracy} with all weights'
     )
   layers = select_lib.pick(params, state.owner)
-  tried = {}
-
-  def largest(level):
+  tried = []
+  best = state_lib.trues(layers), 1.0, full_accuracy
+  for density in map(float, densities):
     kept = {
-      path: jnp.int32(topk.num_kept(densities[level], x.size))
+      path: jnp.int32(topk.num_kept(density, x.size))
       for path, x in layers.items()
     }
-    return _largest(layers, kept)
-
-  def is_enough(level):
-    _, masked = largest(level)
-    tried[level] = float(evaluate(select_lib.put(params, masked)))
-    return tried[level] >= gamma * full_accuracy  # False if it is NaN
-
-  levels = range(len(densities))
-  level = next((n for n in levels if not is_enough(n)), len(levels)) - 1
-  is_found = level >= 0
-  return Search(
-    largest(level)[0] if is_found else state_lib.trues(layers),
-    float(densities[level]) if is_found else 1.0,
-    tried[level] if is_found else full_accuracy,
-    full_accuracy,
-    tuple((float(densities[n]), accuracy) for n, accuracy in tried.items()),
-  )
+    masks, masked = _largest(layers, kept)
+    accuracy = float(evaluate(select_lib.put(params, masked)))
+    tried.append((density, accuracy))
+    if not accuracy >= gamma * full_accuracy:  # also if it is NaN
+      break
+    best = masks, density, accuracy
+  return Search(*best, full_accuracy, tuple(tried))
 
 
 def check_search(densities: Sequence[float], gamma: float) -> None:

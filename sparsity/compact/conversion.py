@@ -25,7 +25,8 @@ HostParams = dict[str, np.ndarray]
 class CompactState(NamedTuple):
   """State of a sparse optimizer over compact parameters."""
 
-  count: jax.Array  # int32 [], number of updates
+  # int32 []: number of updates; hides a method of tuples.
+  count: jax.Array  # type: ignore[assignment]
   entries: dict[str, weights_lib.Entries]  # of the sparse layers, by path
   inner: optax.OptState  # of the wrapped optimizer, over [1, ..., 1, k_B]
 
@@ -163,6 +164,13 @@ def _shrink(method, params, counts, sets: state_lib.ActiveSets):
       "expected scope='layer', got 'global' with a method that moves entries: "
       'in compact storage each layer keeps its number of entries; use masked '
       'storage'
+    )
+  unnamed = [path for path in sets.forward if path]  # '': a bare array
+  if unnamed and not select.has_names(params):
+    raise ValueError(
+      f'expected weights named {", ".join(select.NAMES)} for compact storage, '
+      f'got {", ".join(unnamed)}: by its shape a compact weight would be taken '
+      "for a bias, with alpha 1; name them, as in {'layer': {'w': ...}}"
     )
   entries = {}
   for path, forward in sets.forward.items():

@@ -7,29 +7,25 @@ threads of `kernels.host` if they are built. All agree bit for bit.
 Shapes: in, out: the weight's two axes as a matrix; k_A, k_B: entries of A, B.
 """
 
-import functools
-import math
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sparsity import kernels
 from sparsity.kernels import host
+from sparsity.kernels.structure import Array
 from sparsity.kernels.structure import is_traced
 from sparsity.kernels.structure import matrix_shape
-from sparsity.kernels.structure import on_cpu
 from sparsity.kernels.structure import to_numpy
 
 
-def places(structure: kernels.Structure, shape: tuple[int, ...]) -> jax.Array:
+def places(structure: kernels.Structure, shape: tuple[int, ...]) -> Array:
   """Returns int32 [k_B]: index of each entry in the flattened weight."""
   s = to_numpy(structure)
   outputs = kernels.outputs_of(s, matrix_shape(shape))
   return s.columns * np.int32(shape[-1]) + outputs
 
 
-def in_forward(structure: kernels.Structure) -> jax.Array:
+def in_forward(structure: kernels.Structure) -> Array:
   """Returns bool [k_B]: True at the entries of B that are in A."""
   num_backward, num_forward = structure.columns.size, structure.t_columns.size
   return jnp.arange(num_backward, dtype=jnp.int32) < num_forward
@@ -37,76 +33,60 @@ def in_forward(structure: kernels.Structure) -> jax.Array:
 
 def masks(
   structure: kernels.Structure, shape: tuple[int, ...]
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Array, Array]:
   """Returns the masks of A and B in the weight's shape."""
   at, empty = places(structure, shape), np.zeros(shape, bool)
   forward = put(empty, at, in_forward(structure))
   return forward, put(empty, at, np.ones(at.shape, bool))
 
 
-def take(dense: jax.Array, at: jax.Array) -> jax.Array:
+def take(dense: Array, at: Array) -> Array:
   """Returns the entries of `dense` (any shape) at flat indices."""
   dense, at = to_numpy((dense, at))
   return dense.reshape(-1).take(at, mode='clip')
 
 
-def put(dense: jax.Array, at: jax.Array, values: jax.Array) -> jax.Array:
+def put(dense: Array, at: Array, values: Array) -> Array:
   """Returns `dense` (any shape) with `values` at flat indices."""
   dense, at, values = to_numpy((dense, at, values))
   if is_traced((dense, at, values)):
     flat = jnp.asarray(dense).reshape(-1)
-    flat = flat.at[at].set(
-      values.astype(dense.dtype), unique_indices=True, mode='promise_in_bounds'
+    return (
+      flat.at[at]
+      .set(
+        values.astype(dense.dtype),
+        unique_indices=True,
+        mode='promise_in_bounds',
+      )
+      .reshape(dense.shape)
     )
-  else:
-    flat = dense.flatten()
-    flat[at] = values
-  return flat.reshape(dense.shape)
+  result = dense.flatten()
+  result[at] = values
+  return result.reshape(dense.shape)
 
 
 def write_back(
-  dense: jax.Array, structure: kernels.Structure, values: jax.Array
-) -> jax.Array:
+  dense: Array, structure: kernels.Structure, values: Array
+) -> Array:
   """Returns `dense` (any shape) with the values [k_B] of the entries."""
   if _is_native(dense, structure, values):
-    return host.put(np.asarray(dense), structure, values)
+    return host.put(dense, structure, values)
   return put(dense, places(structure, dense.shape), values)
 
 
 def origins(
   old: kernels.Structure, new: kernels.Structure, shape: tuple[int, int]
-) -> jax.Array:
-  """Returns int32 [k_B]: index of each new entry among the old ones, or -1.
-
-  Args:
-    old: the structure before the refresh.
-    new: the structure after it.
-    shape: (in, out) of the dense weight.
-  """
+) -> Array:
+  """Returns int32 [k_B]: index of each new entry among the old ones, or -1."""
   if not is_traced((old, new)) and host.is_available():
     return host.origins(old, new, shape[0])
-  return _origins(old, new, shape=shape)
+  before, after = (places(s, shape) for s in (old, new))
+  index = np.arange(before.size, dtype=np.int32)
+  return take(put(np.full(shape, -1, np.int32), before, index), after)
 
 
-@on_cpu
-@functools.partial(jax.jit, static_argnames='shape')
-def _origins(old, new, *, shape):
-  # Output-major like the entries, so that memory is accessed in order.
-  before, after = (
-    kernels.outputs_of(s, shape) * np.int32(shape[0]) + s.columns
-    for s in (old, new)
-  )
-  empty = jnp.full(math.prod(shape), -1, jnp.int32)
-  index = jnp.arange(before.shape[0], dtype=jnp.int32)
-  return take(put(empty, before, index), after)
-
-
-def move(x: jax.Array, origin: jax.Array, fresh: jax.Array) -> jax.Array:
-  """Returns x[origin], or `fresh` where an entry has no origin.
-
-  Shapes:
-    x, origin, fresh: [k_B].
-  """
+def move(x: Array, origin: Array, fresh: Array) -> Array:
+  """Returns x[origin] [k_B], or `fresh` where an entry has no origin."""
   if _is_native(x, origin, fresh):
     return host.move(x, origin, fresh)
   x, origin, fresh = to_numpy((x, origin, fresh))

@@ -31,13 +31,9 @@ def pack(weights: Any, forward: Any, backward: Any | None = None) -> Any:
     (2, 2)
 
   Args:
-    weights: a tree of dense arrays.
     forward: A, a tree of boolean masks like `weights`, such as
       `sparsity.active_sets(state).forward`.
     backward: B, likewise; None: the same as A.
-
-  Returns:
-    A tree like `weights`; arrays with full masks are returned as they are.
 
   Raises:
     ValueError: If A is not a subset of B, a weight is neither a matrix nor a 2D
@@ -89,11 +85,6 @@ def check_model(apply: Callable[..., Any], weights: Any, *args: Any) -> None:
     Traceback (most recent call last):
     ...
     ValueError: expected layers of sparsity.modules, ... got others for w: ...
-
-  Args:
-    apply: function of weights and further arguments.
-    weights: a tree that may contain `CompactWeights`.
-    *args: arrays or their shapes.
 
   Raises:
     ValueError: If layers do not take compact weights; names them all.
@@ -150,12 +141,9 @@ def compile_inference(
 
   Args:
     apply: pure function of weights and inputs.
-    weights: a tree of arrays; pruned entries need not be zero if masks are
-      given.
     masks: a tree of boolean masks like `weights`, such as
       `sparsity.active_sets(state).forward`; None: where weights are nonzero.
     max_density: denser layers stay dense.
-    select: predicate of the layers that may be compact.
 
   Returns:
     A function of the inputs alone, whose attribute `weights` holds the packed
@@ -167,10 +155,10 @@ def compile_inference(
   """
   if masks is None:
     masks = jax.tree.map(lambda x: np.asarray(x) != 0, weights)
-  if jax.tree.structure(masks) != jax.tree.structure(weights):
+  structures: Any = [jax.tree.structure(tree) for tree in (weights, masks)]
+  if structures[0] != structures[1]:
     raise ValueError(
-      f'expected masks like the weights, {jax.tree.structure(weights)}, got '
-      f'{jax.tree.structure(masks)}'
+      'expected masks like the weights, {}, got {}'.format(*structures)
     )
   chosen = select_lib.selected_paths(weights, select)
   active = {
@@ -187,7 +175,7 @@ def compile_inference(
   # Committed to a CPU device, so that calls run there.
   packed = jax.device_put(packed, jax.local_devices(backend='cpu')[0])
 
-  predict = functools.partial(jax.jit(apply), packed)
+  predict: Any = functools.partial(jax.jit(apply), packed)
   predict.weights = packed
   return predict
 
@@ -198,17 +186,7 @@ def make_entries(
   backward: jax.Array,
   counts: tuple[int, int] | None = None,
 ) -> weights_lib.Entries:
-  """Returns the entries of two masks of a weight's shape.
-
-  Args:
-    name: path of the layer, for error messages.
-    forward: mask of A; may be traced.
-    backward: mask of B; may be traced.
-    counts: their numbers of entries, as in `kernels.from_masks`.
-
-  Raises:
-    ValueError: If compact storage cannot hold the weight; names it.
-  """
+  """Returns the entries of two masks, as in `kernels.from_masks`."""
   shape = tuple(forward.shape)
   if len(shape) not in (2, 4):
     raise ValueError(

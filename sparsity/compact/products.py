@@ -35,7 +35,7 @@ def matmul(x: jax.Array, w: Weight, *, precision: Any = None) -> jax.Array:
   Raises:
     ValueError: If the shapes do not match; names the layer.
   """
-  if not _is_sparse(w):
+  if not isinstance(w, masked.Weights):
     return jnp.dot(x, w, precision=precision)
   if w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[0]:
     raise ValueError(
@@ -76,10 +76,8 @@ def conv(
       layer. Masked storage supports them.
   """
   strides = (stride, stride) if isinstance(stride, int) else tuple(stride)
-  if not isinstance(padding, str):
-    padding = tuple(tuple(pair) for pair in padding)
   unsupported = []
-  if _is_sparse(w):
+  if isinstance(w, masked.Weights):
     unsupported = _unsupported(
       x, w, dilation, feature_group_count, dimension_numbers
     )
@@ -102,10 +100,6 @@ def conv(
     feature_group_count=feature_group_count,
     precision=precision,
   )
-
-
-def _is_sparse(w):
-  return isinstance(w, masked.Weights)
 
 
 def _name(w):

@@ -10,28 +10,14 @@ Under jit with a sharded batch, every device computes the whole batch, because
 XLA cannot partition the call; under `jax.shard_map` each computes its part.
 """
 
-from sparsity.kernels.host import from_masks
-from sparsity.kernels.products import conv
-from sparsity.kernels.products import conv_dw
-from sparsity.kernels.products import conv_dx
-from sparsity.kernels.products import describe
-from sparsity.kernels.products import implementation
-from sparsity.kernels.products import use
-from sparsity.kernels.structure import PIXEL
-from sparsity.kernels.structure import Structure
-from sparsity.kernels.structure import make_window
-from sparsity.kernels.structure import outputs_of
-
-__all__ = [
-  'PIXEL',
-  'Structure',
-  'conv',
-  'conv_dw',
-  'conv_dx',
-  'describe',
-  'from_masks',
-  'implementation',
-  'make_window',
-  'outputs_of',
-  'use',
-]
+from sparsity.kernels.host import from_masks as from_masks
+from sparsity.kernels.products import conv as conv
+from sparsity.kernels.products import conv_dw as conv_dw
+from sparsity.kernels.products import conv_dx as conv_dx
+from sparsity.kernels.products import describe as describe
+from sparsity.kernels.products import implementation as implementation
+from sparsity.kernels.products import use as use
+from sparsity.kernels.structure import PIXEL as PIXEL
+from sparsity.kernels.structure import Structure as Structure
+from sparsity.kernels.structure import make_window as make_window
+from sparsity.kernels.structure import outputs_of as outputs_of

@@ -51,11 +51,7 @@ def fingerprint() -> str:
 
 
 def find_compiler() -> list[str]:
-  """Returns the command line of a C++ compiler.
-
-  Raises:
-    BuildError: If none is installed.
-  """
+  """Returns the command line of a C++ compiler."""
   chosen = os.environ.get('CXX')
   for name in (chosen,) if chosen else ('c++', 'g++', 'clang++'):
     command = shlex.split(name)
@@ -65,14 +61,9 @@ def find_compiler() -> list[str]:
 
 
 def find_headers() -> pathlib.Path:
-  """Returns the directory of jaxlib's headers.
-
-  Searches the environment's site-packages too, which are not on the path while
-  pip builds in isolation.
-
-  Raises:
-    BuildError: If jaxlib is not installed.
-  """
+  """Returns the directory of jaxlib's headers."""
+  # The environment's site-packages are not on the path while pip builds in
+  # isolation.
   roots = [*sys.path, sysconfig.get_path('platlib')]
   for root in roots:
     include = pathlib.Path(root) / 'jaxlib' / 'include'
@@ -82,15 +73,13 @@ def find_headers() -> pathlib.Path:
 
 
 def compile_library(path: pathlib.Path = LIBRARY) -> pathlib.Path:
-  """Compiles the kernels to `path` and returns it.
-
-  Raises:
-    BuildError: If compiler or jaxlib is missing, or compilation fails.
-  """
+  """Compiles the kernels to `path` and returns it, or raises BuildError."""
   compiler, include = find_compiler(), find_headers()
   define = f'-DSPARSITY_SOURCES="{fingerprint()}"'
   isas = ISAS if platform.machine().lower() in X86 else ('kPortable',)
-  files = {file.stem: (file, ()) for file in NATIVE.glob('*.cc')}
+  files: dict[str, tuple[pathlib.Path, tuple[str, ...]]] = {
+    file.stem: (file, ()) for file in NATIVE.glob('*.cc')
+  }
   source, _ = files.pop('isa')
   for isa in isas:
     files[isa] = source, (*ISAS[isa], f'-DSPARSITY_ISA={isa}')

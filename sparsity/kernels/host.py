@@ -12,10 +12,10 @@ import ctypes
 import math
 import os
 
-import jax
 import numpy as np
 
 from sparsity.kernels import native
+from sparsity.kernels.structure import Array
 from sparsity.kernels.structure import Structure
 from sparsity.kernels.structure import check_num_entries
 from sparsity.kernels.structure import expected_shapes
@@ -35,8 +35,8 @@ def is_available() -> bool:
 
 
 def from_masks(
-  forward: jax.Array,
-  backward: jax.Array,
+  forward: Array,
+  backward: Array,
   counts: tuple[int, int] | None = None,
 ) -> Structure:
   """Returns the structure of two nested boolean masks.
@@ -70,26 +70,31 @@ def from_masks(
   if is_traced((forward, backward)):
     return _from_masks(forward, backward, counts=counts)
   forward, backward = np.asarray(forward), np.asarray(backward)
-  if counts is None:
-    counts = np.count_nonzero(forward), np.count_nonzero(backward)
+  expected = counts or _count(forward, backward)
   if is_available():
-    structure, found = _build(forward, backward, counts)
+    structure, found, is_outside = _build(forward, backward, expected)
   else:
-    found = np.count_nonzero(forward), np.count_nonzero(backward)
-    if np.any(forward & ~backward):
-      found = None
-  _check_counts(found, counts)
+    found = _count(forward, backward)
+    is_outside = np.any(forward & ~backward)
+  if is_outside:
+    raise ValueError('expected every entry of forward to be one of backward')
+  if found != expected:
+    raise ValueError(
+      f'expected {expected[0]} and {expected[1]} entries in the forward and '
+      f'backward sets, got {found[0]} and {found[1]}: compact storage needs '
+      'constant numbers, masked storage takes any'
+    )
   if is_available():
     return structure
-  return _from_masks(forward, backward, counts=counts)
+  return _from_masks(forward, backward, counts=expected)
 
 
 def origins(old: Structure, new: Structure, num_inputs: int) -> np.ndarray:
   """Returns int32 [k_B]: index of each new entry among the old ones, or -1."""
   size = len(new.columns)
   result = _empty((size,), np.int32)
-  indices = (old.cells, old.columns, new.cells, new.columns)
-  indices = (_as(array, np.int32) for array in indices)
+  arrays = (old.cells, old.columns, new.cells, new.columns)
+  indices = (_as(array, np.int32) for array in arrays)
   _call(
     'origins',
     *(*indices, num_inputs, len(new.cells) // 2, _num_tasks(size), result),
@@ -97,9 +102,7 @@ def origins(old: Structure, new: Structure, num_inputs: int) -> np.ndarray:
   return result
 
 
-def put(
-  dense: np.ndarray, structure: Structure, values: np.ndarray
-) -> np.ndarray:
+def put(dense: Array, structure: Structure, values: Array) -> np.ndarray:
   """Returns `dense` (float32) with the values [k_B] of the entries."""
   shape = dense.size // dense.shape[-1], dense.shape[-1]
   strip = strip_size(shape, len(structure.t_columns))
@@ -113,7 +116,7 @@ def put(
   return result
 
 
-def move(x: np.ndarray, origin: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+def move(x: Array, origin: Array, fresh: Array) -> np.ndarray:
   """Returns x[origin] (float32), or `fresh` where an entry has no origin."""
   result = _empty(origin.shape, np.float32)
   _call(
@@ -125,31 +128,24 @@ def move(x: np.ndarray, origin: np.ndarray, fresh: np.ndarray) -> np.ndarray:
 
 
 def _build(forward, backward, counts):
-  """Returns the structure by C++, and its counts; None if A exceeds B."""
+  """Returns the structure by C++, its counts, and whether A exceeds B."""
   forward, backward = _as(forward, bool), _as(backward, bool)
   strip = strip_size(forward.shape, counts[0])
   shapes = expected_shapes(forward.shape, *counts)
-  arrays = Structure(*(_empty(shape, np.int32) for shape in shapes))
+  arrays = Structure(
+    **{name: _empty(shape, np.int32) for name, shape in shapes.items()}
+  )
   expected, found = np.array(counts, np.int64), np.zeros(2, np.int64)
   is_outside = _call(
     'build',
     *(forward, backward, *forward.shape, strip, expected),
     *(_num_tasks(forward.size), found, *arrays),
   )
-  if is_outside:
-    return None, None
-  return arrays, (int(found[0]), int(found[1]))
+  return arrays, (int(found[0]), int(found[1])), is_outside
 
 
-def _check_counts(found, expected):
-  if found is None:
-    raise ValueError('expected every entry of forward to be one of backward')
-  if found != expected:
-    raise ValueError(
-      f'expected {expected[0]} and {expected[1]} entries in the forward and '
-      f'backward sets, got {found[0]} and {found[1]}: compact storage needs '
-      'constant numbers, masked storage takes any'
-    )
+def _count(*masks: np.ndarray) -> tuple[int, ...]:
+  return tuple(int(np.count_nonzero(mask)) for mask in masks)
 
 
 def _empty(shape, dtype):

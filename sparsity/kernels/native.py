@@ -80,11 +80,7 @@ def supported() -> tuple[str, ...]:
 
 
 def isa() -> str:
-  """Returns the instruction set in use: SPARSITY_ISA, or the best supported.
-
-  Raises:
-    ValueError: If SPARSITY_ISA is not supported.
-  """
+  """Returns the instruction set in use: SPARSITY_ISA, or the best supported."""
   names = supported()
   name = os.environ.get(ISA_VARIABLE) or names[-1]
   if name not in names:

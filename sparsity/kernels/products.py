@@ -160,13 +160,12 @@ def conv_dw(
   _check_image('dy', dy, shape[3], window.output_size(*x.shape[1:3]))
   if x.shape[0] != dy.shape[0]:
     raise ValueError(f'expected one batch, got {x.shape} and {dy.shape}')
-  is_compact = isinstance(active, Structure)
   return _dispatch(
     'weight_gradient',
     (x, dy, active),
     (shape, window),
-    active.columns.shape if is_compact else shape,
-    is_dense=not is_compact,
+    active.columns.shape if isinstance(active, Structure) else shape,
+    is_dense=not isinstance(active, Structure),
   )
 
 
@@ -190,10 +189,6 @@ def _dispatch(product, arrays, options, shape, is_dense=False):
 
 def _check_weight(active, shape, values=None):
   """Raises unless structure or mask, and values, match [kh, kw, in, out]."""
-  if len(shape) != 4:
-    raise ValueError(
-      f'expected the shape (kh, kw, channels in, channels out), got {shape}'
-    )
   if values is not None:
     _check_float('values', values)
   if not isinstance(active, Structure):
@@ -206,7 +201,7 @@ def _check_weight(active, shape, values=None):
     return
   matrix = matrix_shape(shape)
   num_backward, num_forward = active.columns.size, active.t_columns.size
-  expected = expected_shapes(matrix, num_forward, num_backward)._asdict()
+  expected = expected_shapes(matrix, num_forward, num_backward)
   for field, array in active._asdict().items():
     if array.shape != expected[field] or array.dtype != jnp.int32:
       raise ValueError(

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 # 'SAME', 'VALID', or ((top, bottom), (left, right)).
-Padding = str | Sequence[tuple[int, int]]
+Padding = str | Sequence[Sequence[int]]
+Array = jax.Array | np.ndarray
 
 BLOCK = 128  # outputs per block
 # The shortest strip has 128 inputs. The length doubles until a cell has this
@@ -47,11 +48,11 @@ class Structure(NamedTuple):
   viewed as [height * width * channels in, channels out].
   """
 
-  cells: jax.Array  # int32 [2 cells + 1]: cell starts, of A, then of B - A
-  columns: jax.Array  # int32 [k_B]: input of each entry
-  t_cells: jax.Array  # int32 [t_cells + 1]: start of each transposed cell
-  t_columns: jax.Array  # int32 [k_A]: output of each entry of A
-  t_entries: jax.Array  # int32 [k_A]: index of that entry in the values
+  cells: Array  # int32 [2 cells + 1]: cell starts, of A, then of B - A
+  columns: Array  # int32 [k_B]: input of each entry
+  t_cells: Array  # int32 [t_cells + 1]: start of each transposed cell
+  t_columns: Array  # int32 [k_A]: output of each entry of A
+  t_entries: Array  # int32 [k_A]: index of that entry in the values
 
 
 def is_traced(tree: Any) -> bool:
@@ -76,13 +77,8 @@ def on_cpu(fn: Any) -> Any:
   return run
 
 
-def strip_size(shape: tuple[int, int], num_forward: int) -> int:
-  """Returns the number of inputs (outputs if transposed) of a strip.
-
-  Example:
-    >>> strip_size((1000, 1000), 100_000), strip_size((1000, 1000), 25_000)
-    (128, 512)
-  """
+def strip_size(shape: Sequence[int], num_forward: int) -> int:
+  """Returns the number of inputs (outputs if transposed) of a strip."""
   size = BLOCK
   while (
     size < LONGEST_STRIP
@@ -92,13 +88,8 @@ def strip_size(shape: tuple[int, int], num_forward: int) -> int:
   return size
 
 
-def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
-  """Returns a weight's shape as a matrix: (all axes but the last, outputs).
-
-  Example:
-    >>> matrix_shape((3, 3, 16, 32))
-    (144, 32)
-  """
+def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
+  """Returns a weight's shape as a matrix: (all axes but the last, outputs)."""
   return math.prod(shape[:-1]), shape[-1]
 
 
@@ -107,7 +98,7 @@ def num_strips(num_columns: int, strip: int) -> int:
   return -(-num_columns // strip)
 
 
-def outputs_of(s: Structure, shape: tuple[int, int]) -> Any:
+def outputs_of(s: Structure, shape: Sequence[int]) -> Any:
   """Returns int32 [k_B], the output of each entry of an [in, out] weight."""
   strips = num_strips(shape[0], strip_size(shape, s.t_columns.shape[0]))
   cell = np.arange(strips * shape[1], dtype=np.int32)
@@ -121,11 +112,11 @@ def outputs_of(s: Structure, shape: tuple[int, int]) -> Any:
 
 
 def expected_shapes(
-  shape: tuple[int, int], num_forward: int, num_backward: int
-) -> Structure:
+  shape: Sequence[int], num_forward: int, num_backward: int
+) -> dict[str, tuple[int]]:
   """Returns the array shapes of a structure with k_A and k_B entries."""
   strip = strip_size(shape, num_forward)
-  return Structure(
+  return dict(
     cells=(2 * num_strips(shape[0], strip) * shape[1] + 1,),
     columns=(num_backward,),
     t_cells=(num_strips(shape[1], strip) * shape[0] + 1,),
@@ -158,9 +149,9 @@ def from_traced_masks(
   rank = rank.reshape(a.shape).swapaxes(1, 2)
   rank = rank.reshape(rank.shape[0] * BLOCK, rank.shape[2] * strip)
   rank = rank[: shape[1], : shape[0]].T
-  counts = [_counts(x, shape[1]) for x in (a, more)]
+  numbers = [_counts(x, shape[1]) for x in (a, more)]
   arrays = (
-    _starts(jnp.concatenate(counts)),
+    _starts(jnp.concatenate(numbers)),
     jnp.concatenate([columns, more_columns]),
     _starts(_counts(t, shape[0])),
     t_columns,
@@ -203,9 +194,9 @@ def check_num_entries(shape: tuple[int, ...]) -> None:
 class Window(NamedTuple):
   """Size, stride and padding of a convolution's kernel."""
 
-  size: tuple[int, int]
-  stride: tuple[int, int]
-  padding: tuple[tuple[int, int], tuple[int, int]]
+  size: tuple[int, ...]
+  stride: tuple[int, ...]
+  padding: tuple[tuple[int, ...], ...]
 
   def output_size(self, height: int, width: int) -> tuple[int, int]:
     """Returns the height and width of the result."""
@@ -217,8 +208,8 @@ class Window(NamedTuple):
 
 
 def make_window(
-  image_size: tuple[int, int],
-  kernel_size: tuple[int, int],
+  image_size: Sequence[int],
+  kernel_size: Sequence[int],
   stride: int | Sequence[int],
   padding: Padding,
 ) -> Window:

@@ -1,7 +1,5 @@
 """Records of benchmarks."""
 
-import pytest
-
 from benchmarks import record
 
 
@@ -30,9 +28,3 @@ def test_a_part_replaces_its_own_lines(tmp_path):
   assert [after[i] for i in (0, 1, 3)] == [before[i] for i in (0, 1, 3)]
   assert after[2].startswith('a,ratio,4,ms,3,python -m benchmarks.made --only=')
   assert after[4].startswith('c,time,5,')
-
-
-def test_a_file_of_another_version_is_refused(tmp_path):
-  (tmp_path / 'made.csv').write_text('case,value\na,1\n')
-  with pytest.raises(ValueError, match='expected the columns'):
-    write(tmp_path, [('a', 'time', 1)])

@@ -1,6 +1,7 @@
 """Configs of tiny networks, and a run of one by the trainer."""
 
 import copy
+import dataclasses
 from typing import Any
 from typing import NamedTuple
 
@@ -49,14 +50,13 @@ def language(path, name='topkast', storage='masked', **changes):
     'experiment': 'language_modelling',
     'seed': 3,
     'data': {
-      'name': 'file', 'path': str(path), 'held_out': 0.15, 'cache_dir': None,
+      'name': 'file', 'path': str(path), 'held_out': 0.15,
     },
     'model': {
-      'vocab_size': 256, 'num_layers': 1, 'd_model': 8, 'd_embed': 8,
+      'vocab_size': 256, 'num_layers': 1, 'd_model': 8,
       'num_heads': 2, 'd_head': 3, 'd_inner': 10, 'dropout': 0.0,
       'attention_dropout': 0.0, 'tie_projections': (False,), 'cutoffs': (),
-      'div_val': 1, 'clamp_len': None, 'same_length': False,
-      'compute_dtype': 'float32', 'remat': False,
+      'div_val': 1, 'compute_dtype': 'float32',
     },
     'powerprop': {'alpha': 1.0, 'optimizer_in': 'theta'},
     'method': method(name, storage, refresh_every=3),
@@ -73,7 +73,7 @@ def language(path, name='topkast', storage='masked', **changes):
     },
     'evaluation': {
       'batch_size': 4, 'segment_len': 3, 'memory_len': 4, 'clamp_len': None,
-      'same_length': True, 'num_tokens': None,
+      'num_tokens': None,
     },
   }  # fmt: skip
   return update(config, changes)
@@ -115,7 +115,7 @@ def train(
 ) -> Run:
   """Trains a run, or continues it; `training` replaces fields of a task's."""
   task = initial.make_task(config)
-  task = task._replace(training=task.training._replace(**training))
+  task = task._replace(training=dataclasses.replace(task.training, **training))
   rundir.create(workdir, config)
   task.write_folder(workdir)
   outcome = trainer.train(task, config['seed'], workdir, on_progress)

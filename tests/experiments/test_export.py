@@ -1,7 +1,9 @@
 """A trained network goes to a file and back; other bytes are refused."""
 
 import json
+import random as random_lib
 import struct
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ from experiments import rundir
 from experiments.data import mnist
 from experiments.models import lenet
 from experiments.tasks import classification
+from tests import mutations
 from tests.experiments import small
 
 
@@ -128,7 +131,8 @@ def test_a_forged_file_is_refused(tmp_path, name, tensor, format_):
 
   def write(tensors, header):
     tensors = {'weights/b/w': np.zeros(3, np.float32), **tensors}
-    text = {'sparse-training': json.dumps(header)}
+    crc32 = export.checksum(json.dumps(header), tensors)
+    text = {'sparse-training': json.dumps(header), 'crc32': crc32}
     path.write_bytes(safetensors_numpy.save(tensors, text))
 
   write({'masks/b/w': np.ones(3, bool)}, HEADER)
@@ -138,14 +142,49 @@ def test_a_forged_file_is_refused(tmp_path, name, tensor, format_):
     export.load(path)
 
 
-@pytest.mark.parametrize(
-  'content', [b'', b'\x80\x04pickle', struct.pack('<Q', 2**62) + b'{}']
-)
-def test_other_bytes_are_refused(tmp_path, content):
-  path = tmp_path / 'net'
-  path.write_bytes(content)
-  with pytest.raises(ValueError, match=f'expected an exported .* {path}, but'):
-    export.load(path)
+def mutate(random, content):
+  """Returns an exported file with bytes, or a value of its header, altered."""
+  kind = random.randrange(5)
+  if kind < 3:
+    return mutations.damage(random, content)
+  [length] = struct.unpack('<Q', content[:8])
+  header = json.loads(content[8 : 8 + length])
+  names = ['q', 'weights/q', 'masks/c/b']
+  if kind == 3:
+    header = mutations.edit(random, header, names)
+  else:
+    described = header['__metadata__']
+    own = json.loads(described['sparse-training'])
+    own = mutations.edit(random, own, names)
+    described['sparse-training'] = json.dumps(own)
+  text = json.dumps(header).encode()
+  return struct.pack('<Q', len(text)) + text + content[8 + length :]
+
+
+def test_500_altered_files_are_refused_or_hold_the_same(tmp_path):
+  path, random = tmp_path / 'net', random_lib.Random(0)
+  num_refused = num_same = 0
+  save(path, state={'a/norm': {'mean': np.ones(3, np.float32)}})
+  sound, expected = path.read_bytes(), export.load(path)
+  for content in (b'', b'\x80\x04pickle', struct.pack('<Q', 2**62) + b'{}'):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f'an exported network in {path}, but'):
+      export.load(path)
+  for _ in range(500):
+    path.write_bytes(mutate(random, sound))
+    tracemalloc.start()
+    try:
+      found = export.load(path)
+    except ValueError as error:
+      num_refused += str(path) in str(error)
+    else:
+      num_same += 1
+      assert_equal(found[:3], expected[:3])
+      assert found[3:] == expected[3:]
+    assert tracemalloc.get_traced_memory()[1] < 50 * len(sound) + 50_000
+    tracemalloc.stop()
+  assert num_refused + num_same == 500
+  assert num_refused > 450
 
 
 def test_out_follows_links_makes_folders_and_replaces_files_alone(

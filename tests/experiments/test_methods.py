@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from experiments import methods
-from experiments import state as state_lib
 from experiments import step as step_lib
 from experiments import storage as storage_lib
 import sparsity
@@ -58,22 +57,19 @@ def take_steps(method, num_steps=3):
     return NETWORK.init(key, INPUTS), {}
 
   scores = None
-  if method.num_score_batches:
-    scores = jax.jit(NETWORK.init)(state_lib.init_key(4), INPUTS)
+  if method.needs_scores:
+    scores = jax.jit(NETWORK.init)(methods.init_key(4), INPUTS)
     scores = jax.tree.map(jnp.abs, scores)
   _, storage = method.make(3, scores)
-  start = functools.partial(state_lib.init_state, method, init, 3)
+  start = functools.partial(methods.init_state, method, init, 3)
   state = storage.pack(jax.jit(start)(scores))
   objective = step_lib.Objective(loss, method, 1, skip_nonfinite=False)
-  key, batch = state_lib.training_key(3), (INPUTS, TARGETS)
+  key, batch = methods.training_key(3), (INPUTS, TARGETS)
 
   @jax.jit
   def advance(state, first, last):
-    def step(state, i):
-      step_key = jax.random.fold_in(key, state.step)
-      return step_lib.train_step(objective, state, 3, step_key, batch)
-
-    return step_lib.train_steps(step, state, first, last)
+    step_key = jax.random.fold_in(key, state.step)
+    return step_lib.train_step(objective, state, 3, step_key, batch)
 
   measure = jax.jit(
     lambda state, i: step_lib.measure_step(objective, state, key, batch)
@@ -142,14 +138,6 @@ def begin(method):
   return tx, jax.jit(tx.init)(phi), phi
 
 
-def test_a_pattern_is_a_section_of_its_own():
-  pattern = {'name': 'n_of_m', 'n': 1, 'm': 2, 'otherwise': 'error'}
-  _, opt_state, _ = begin(make('set', pattern=pattern, density=0.5))
-  masks = sparsity.active_sets(opt_state).forward
-  for layer, shape in (('linear_0', (3, 2, 10)), ('linear_1', (5, 2, 3))):
-    assert (masks[layer]['w'].reshape(shape).sum(1) == 1).all()
-
-
 def test_excluded_layers_stay_dense_and_do_not_count():
   method = make('static', exclude=('linear_1',))
   _, opt_state, _ = begin(method)
@@ -188,15 +176,11 @@ def test_the_optimizer_acts_on_theta_or_phi(optimizer_in):
     ('topkast', {'penalty_kind': 'l3'}, "'l3'"),
     ('set', {'densty': 0.1}, "unknown key 'densty'; did you mean 'density'"),
     ('set', {'exclude': ('(',)}, 'expected a regular expression'),
-    ('set', {'pattern': {'name': 'x'}}, 'config.method.pattern.name'),
-    ('snip', {'num_batches': 0}, 'num_batches: expected >= 1'),
     ('set', {'storage': 'sparse'}, r"storage: expected one of .*'sparse'"),
     ('dense', {'storage': 'compact'}, "expected 'masked' with the dense"),
     ('magnitude', {'storage': 'compact'}, 'config.method.storage'),
     ('topkast', {'storage': 'compact', 'scope': 'global'},
      "config.method.scope: expected 'layer' with storage='compact'"),
-    ('set', {'storage': 'compact', 'pattern': {'name': 'channels'}},
-     "config.method.pattern.name: expected 'unstructured'"),
   ],
 )  # fmt: skip
 def test_a_mistake_in_a_method_is_refused(name, changes, message):

@@ -86,11 +86,27 @@ def test_a_broken_line_in_the_middle_is_named_and_nothing_is_lost(tmp_path):
   assert path.read_text() == text
 
 
+@pytest.mark.parametrize('content', [None, '', '{"step": 1}\n'])
+def test_rows_that_are_gone_are_told(tmp_path, caplog, content):
+  write(tmp_path, [1, 2, 3])
+  (tmp_path / metrics.FILE).unlink()
+  if content is not None:
+    (tmp_path / metrics.FILE).write_text(content)
+  write(tmp_path, [3], resume_from=2)
+  first = 2 if content else 1
+  assert f'has no rows of steps {first} to 2: they were deleted' in caplog.text
+  lost = {'step': 2, 'split': 'lost', 'first': first}
+  assert lost in metrics.read(tmp_path)
+  caplog.clear()
+  write(tmp_path, [3], resume_from=2)  # told once
+  assert not caplog.text
+
+
 def test_tensorboard_forgets_the_steps_that_are_written_again(tmp_path):
   write(tmp_path, [1, 3])
-  write(tmp_path, [3], resume_from=2)
-  write(tmp_path, [3], resume_from=2)
-  again = [('purge', 3, None), ('train/loss', 3, 0.25)]
+  write(tmp_path, [3], resume_from=1)
+  write(tmp_path, [3], resume_from=1)
+  again = [('purge', 2, None), ('train/loss', 3, 0.25)]
   assert events(tmp_path) == [
     ('purge', 0, None), ('train/loss', 1, 0.5), ('train/loss', 3, 0.25),
     *again, *again,

@@ -21,7 +21,7 @@ def test_flags_say_where_a_process_is(flags, expected):
   ('flags', 'message'),
   [
     (('auto', 'a:1', None, None), 'expected --distributed alone'),
-    ((None, None, None, 0), 'expected --coordinator beside'),
+    ((None, None, None, 0), 'or --coordinator, --process_count and'),
     ((None, 'a:1', 2, 2), 'less than --process_count=2, got 2'),
   ],
 )

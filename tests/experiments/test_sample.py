@@ -28,7 +28,7 @@ def network():
 def draw(network, **changes):
   arguments = {
     'length': 8, 'memory_len': 16, 'segment_len': 2, 'temperature': 1.0,
-    'top_p': 1.0, 'seed': 0,
+    'seed': 0,
   }  # fmt: skip
   return sample.sample(*network, PROMPT, **{**arguments, **changes})
 
@@ -54,35 +54,25 @@ def test_at_temperature_zero_the_likeliest_token_is_taken(network, likeliest):
 
 
 @pytest.mark.parametrize(
-  'changes', [{'segment_len': 16}, {'temperature': 1.0, 'top_p': 1e-6}]
+  'changes', [{'segment_len': 16, 'temperature': 0.0}, {'temperature': 1e-6}]
 )
-def test_segments_and_small_temperature_or_top_p_change_nothing(
+def test_segments_and_a_small_temperature_change_nothing(
   network, likeliest, changes
 ):
-  found = draw(network, **{'temperature': 0.0, **changes})
-  np.testing.assert_array_equal(found, likeliest)
+  np.testing.assert_array_equal(draw(network, **changes), likeliest)
 
 
-@pytest.mark.parametrize('top_p', [0.05, 0.6, 1.0])
-def test_top_p_keeps_the_smallest_set(top_p):
-  probs = np.random.default_rng(1).dirichlet(np.ones(30))
-  kept = np.asarray(sample.is_likely(jnp.log(jnp.asarray(probs)), top_p))
-  descending = np.sort(probs)[::-1]
-  total, num = 0.0, 0
-  while total < top_p - 1e-6 and num < 30:
-    total, num = total + descending[num], num + 1
-  assert kept.sum() == num
-  assert probs[kept].min() >= probs[~kept].max(initial=0.0)
+def test_tokens_are_drawn_with_their_probabilities():
+  probs = jnp.array([0.2, 0.5, 0.3])
 
+  class Model:
+    memory = staticmethod(lambda *_: ())
+    predict = staticmethod(lambda *_: (jnp.log(probs)[None], ()))
 
-def test_tokens_are_drawn_with_the_probabilities_of_the_set():
-  log_probs = jnp.log(jnp.array([0.1, 0.5, 0.4]))
-  keys = jax.random.split(jax.random.key(0), 4_000)
-  tokens = jax.vmap(
-    lambda key: sample.draw_token(key, log_probs, temperature=1.0, top_p=0.8)
-  )(keys)
-  shares = np.bincount(np.asarray(tokens), minlength=3) / 4_000
-  np.testing.assert_allclose(shares, [0.0, 5 / 9, 4 / 9], atol=0.03)
+  tokens = draw((Model, ()), length=4_000, temperature=2.0)
+  shares = np.bincount(tokens) / 4_000
+  expected = jnp.sqrt(probs) / jnp.sqrt(probs).sum()
+  np.testing.assert_allclose(shares, expected, atol=0.03)
 
 
 def test_a_prompt_of_words_goes_on_in_its_line():
@@ -116,7 +106,7 @@ def test_the_command_prints_the_prompt_and_its_continuation(workdir, capsys):
   ('argument', 'message'),
   [
     ('--prompt=', 'at least one token'),
-    ('--top_p=0', 'expected top_p in (0, 1]'),
+    ('--temperature=-1', 'expected temperature >= 0'),
   ],
 )
 def test_a_bad_argument_is_an_error(workdir, capsys, argument, message):

@@ -6,10 +6,8 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from experiments import methods
-from experiments import state as state_lib
 from experiments import step as step_lib
 from experiments.tasks import classification
 from tests.experiments import small
@@ -34,7 +32,7 @@ def make(num_micro=1, skip=False, loss=LOSS, method=METHOD):
 
 
 def first_state():
-  return state_lib.init_state(
+  return methods.init_state(
     METHOD, lambda key: NETWORK.init(key, BATCH.inputs, True), 1
   )
 
@@ -97,22 +95,6 @@ def test_a_gradient_that_is_not_finite_is_skipped_though_the_loss_is_finite():
   )
   assert metrics == {'loss': 0, 'skipped': 1}
   assert_equal(after.params, state.params)
-
-
-@pytest.mark.parametrize('skip', [False, True])
-def test_a_measured_step_gives_gradients_and_leaves_the_parameters(skip):
-  objective = make(skip=skip)
-  state, _ = take_steps(objective, 2)
-  after, metrics, gradients = step_lib.measure_step(
-    objective, state, KEY, BATCH
-  )
-  expected, made, _ = step_lib.compute_gradients(
-    objective, METHOD.to_weights(state.params), state.net_state, BATCH, KEY
-  )
-  assert metrics == {**made, **({'skipped': 0} if skip else {})}
-  assert_equal(gradients, expected)
-  assert after.step == state.step + 1
-  assert_equal(after._replace(step=state.step), state)
 
 
 def test_nothing_grows_by_a_measured_gradient_that_is_not_finite():

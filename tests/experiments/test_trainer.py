@@ -1,5 +1,6 @@
 """The trainer: on a task that can be followed by hand, and on a real one."""
 
+import dataclasses
 import os
 import signal
 
@@ -11,8 +12,8 @@ import pytest
 from experiments import checkpoint
 from experiments import metrics
 from experiments import rundir
-from experiments import state as state_lib
 from experiments import step as step_lib
+from experiments import storage as storage_lib
 from experiments import trainer
 from experiments.tasks import base
 from experiments.tasks import table
@@ -35,8 +36,12 @@ def make_task(stages):
 
   return plain._replace(
     stages=tuple(stages),
-    training=plain.training._replace(
-      log_every=2, eval_every=4, checkpoint_every=4, keep_checkpoints=1
+    training=dataclasses.replace(
+      plain.training,
+      log_every=2,
+      eval_every=4,
+      checkpoint_every=4,
+      keep_checkpoints=1,
     ),
     state=jax.eval_shape(lambda: first_state(None)),
     steps=step_lib.Steps(
@@ -51,7 +56,7 @@ def make_task(stages):
 def first_state(last):
   total = 0.0 if last is None else last.params['sum']
   params = {'sum': jnp.float32(total)}
-  return state_lib.TrainState(jnp.int32(0), params, {}, ())
+  return storage_lib.TrainState(jnp.int32(0), params, {}, ())
 
 
 def make_stage(calls=None, killed_at=None, num_steps=NUM_STEPS):
@@ -206,3 +211,9 @@ def test_the_length_of_chunks_changes_no_bit(whole, tmp_path):
   found = small.train(config, tmp_path, log_every=3, checkpoint_every=6)
   jax.tree.map(np.testing.assert_array_equal, found.state, expected.state)
   assert found.rows[-3:] == expected.rows[-3:]
+
+
+def test_a_layer_that_pruning_empties_is_named(tmp_path):
+  pruned = {'scope': 'global', 'density': 0.002, 'at': 5}
+  with pytest.warns(UserWarning, match='no active entry in linear_0/w'):
+    small.train(small.image('magnitude', method=pruned), tmp_path)

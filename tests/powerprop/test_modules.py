@@ -130,27 +130,6 @@ def test_a_getter_inside_sees_theta_and_one_outside_phi():
   np.testing.assert_allclose(seen['inside'], 4.0)
 
 
-def test_lifted_parameters_go_by_their_name_in_the_inner_transform():
-  class Lifted(hk.Module):
-    def __call__(self, x):
-      inner = hk.transform(lambda x: hk.Linear(2, w_init=usual)(x))
-      params = hk.lift(inner.init, name='inner')(KEY, x)
-      return inner.apply(params, None, x)
-
-  def forward(alpha, x):
-    with powerprop.parameterize(alpha):
-      return Lifted()(x)
-
-  x = jnp.ones((1, 3))
-  plain = transform(lambda x: Lifted()(x))
-  weights = plain.init(KEY, x)
-  assert list(weights) == ['lifted/inner/linear']
-  net = transform(lambda x: forward({'linear': 2}, x))
-  params = net.init(KEY, x)
-  oracles.assert_close(params, powerprop.from_weights(weights, 2))
-  oracles.assert_close(net.apply(params, x), plain.apply(weights, x))
-
-
 def constructed(x):
   with powerprop.parameterize(2):
     net = hk.nets.MLP([3, 2])

@@ -128,37 +128,32 @@ def test_alpha_by_layer_is_by_path_then_module_then_one():
   )
 
 
-@pytest.mark.parametrize('key', ['net/linear_9', 'net/linear/b', 'net', ''])
-def test_an_alpha_for_nothing_selected_lists_what_is(key):
-  with pytest.raises(ValueError, match=r'net/linear/w\n  net/linear_1/w'):
-    reparam.to_weights(params(), {key: 2.0})
-
-
 @pytest.mark.parametrize(
-  'alpha', [0.5, -2, float('nan'), float('inf'), '2', None]
-)
-def test_bad_alpha_is_named(alpha):
-  for given in (alpha, {'net/linear': alpha}):
-    with pytest.raises(ValueError, match=re.escape(f'{alpha!r}')):
-      reparam.to_weights(params(), given)
-    with pytest.raises(ValueError, match='alpha'):
-      reparam.from_weights(params(), given)
-
-
-@pytest.mark.parametrize(
-  ('call', 'message'),
+  ('tree', 'alpha', 'message'),
   [
-    (lambda: jax.jit(reparam.to_weights)(jnp.ones(3), 2.0), 'static'),
-    (lambda: reparam.to_weights(jnp.ones(3), jnp.array(2.0)), 'static'),
-    (lambda: reparam.to_weights(jnp.ones(3), {'a': 2}), 'alpha for one array'),
-    (lambda: reparam.to_weights(jnp.arange(3), 2), 'int32 of shape'),
+    *(
+      (params(), alpha, re.escape(f'{alpha!r}'))
+      for alpha in (0.5, -2, float('nan'), float('inf'), '2', None)
+    ),
+    (params(), {'net/linear': 0.5}, "0.5 for 'net/linear'"),
+    *(
+      (params(), {key: 2.0}, r'net/linear/w\n  net/linear_1/w')
+      for key in ('net/linear_9', 'net/linear/b', 'net', '')
+    ),
+    (jnp.ones(3), jnp.array(2.0), 'static'),
+    (jnp.ones(3), {'a': 2}, 'alpha for one array'),
+    (jnp.arange(3), 2, 'int32 of shape'),
   ],
 )
-def test_a_traced_alpha_several_for_one_array_or_integers_are_an_error(
-  call, message
-):
-  with pytest.raises(ValueError, match=message):
-    call()
+def test_a_bad_alpha_or_parameter_is_named(tree, alpha, message):
+  for fn in (reparam.to_weights, reparam.from_weights):
+    with pytest.raises(ValueError, match=message):
+      fn(tree, alpha)
+
+
+def test_a_traced_alpha_is_an_error():
+  with pytest.raises(ValueError, match='static'):
+    jax.jit(reparam.to_weights)(jnp.ones(3), 2.0)
 
 
 @pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16])

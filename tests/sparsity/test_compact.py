@@ -278,6 +278,16 @@ def test_methods_and_layers_that_cannot_be_compact_are_errors(make, message):
     sparsity.compact.compact(make(optax.sgd(0.1))).init(params)
 
 
+def test_weights_told_by_shape_alone_cannot_be_compact_but_an_array_can():
+  training = trainers.trainer('powerprop').training
+  params = [(jnp.ones((8, 9)), jnp.ones(9)), (jnp.ones((9, 4)), jnp.ones(4))]
+  with pytest.raises(ValueError, match=r'named w, .* got 0/0, 1/0: by its'):
+    training.init(params)
+  with pytest.raises(ValueError, match='got 0/0, 1/0: by its'):
+    training.pack(params, trainers.make_tx('powerprop').init(params))
+  assert training.init(jnp.ones((10, 4)))[0].shape == (1, 16)
+
+
 def test_missing_and_superfluous_arguments_are_errors():
   training = trainers.trainer('topkast').training
   params, state, host_params = trainers.init()

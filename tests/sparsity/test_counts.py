@@ -94,6 +94,7 @@ def test_with_a_pattern_both_counts_are_of_units():
       r'forward_density=0\.2, backward_density=0\.1',
     ),
     ({'forward_density': 0.1, 'scope': 'model'}, "scope out of .*'model'"),
+    ({'forward_density': 0.1, 'layout': 'oihw'}, "layout out of .*'oihw'"),
     (
       {'forward_density': 0.1, 'distribution': 'erk'},
       "distribution out of .*'erk'",

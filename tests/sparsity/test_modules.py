@@ -84,18 +84,6 @@ def test_compact_weights_give_the_outputs_of_masked_ones():
     )
 
 
-def test_haikus_own_layers_are_named_in_errors():
-  net = transform(hk.Linear, 4)
-  _, packed = pack(net.init(jax.random.key(0), jnp.ones((2, 5))), 0.4)
-  with pytest.raises(ValueError, match=r'linear/w \(5, 4\).* masked storage'):
-    net.apply(packed, jnp.ones((2, 5)))
-  net = transform(hk.Conv2D, 4, 3)
-  x = jnp.ones((2, 5, 5, 3))
-  _, packed = pack(net.init(jax.random.key(0), x), 0.4)
-  with pytest.raises(ValueError, match='got others for conv2_d/w'):
-    sparsity.compact.check_model(net.apply, packed, x)
-
-
 def test_inputs_of_wrong_rank_and_unequal_groups_are_errors():
   with pytest.raises(ValueError, match='got a scalar'):
     transform(modules.Linear, 4).init(jax.random.key(0), jnp.ones([]))

@@ -204,6 +204,8 @@ def test_a_table_says_why_a_parameter_is_left_out():
     'not floating-point',
     'named like a bias, scale or embedding',
   ]
+  both = sparsity.all_of(sparsity.is_any, sparsity.is_weight)
+  assert sparsity.describe(tree, both) == sparsity.describe(tree)
   is_conv = sparsity.all_of(sparsity.is_weight, sparsity.matching('Conv'))
   assert 'left out by the predicate' in sparsity.describe(
     {'linear': {'w': jnp.ones((2, 2))}}, is_conv
@@ -285,8 +287,3 @@ def test_growth_within_a_pattern_does_not_depend_on_the_layout(pattern):
     pattern, {'weight': -swapped}, {'weight': 2}, given={'weight': taken}
   )['weight']
   np.testing.assert_array_equal(jnp.moveaxis(found, (1, 0), (-2, -1)), expected)
-
-
-def test_an_unknown_layout_is_an_error():
-  with pytest.raises(ValueError, match=r"layout out of .* got 'oihw'"):
-    sparsity.make_counts(forward_density=0.1, layout='oihw')

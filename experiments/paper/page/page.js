@@ -1,19 +1,8 @@
 'use strict';
 
-const root = document.documentElement;
 const all = (selector, action) => {
   document.querySelectorAll(selector).forEach(action);
 };
-const themeButton = document.getElementById('theme');
-const prefersDark = matchMedia('(prefers-color-scheme: dark)');
-
-function setTheme(isDark) {
-  root.dataset.theme = isDark ? 'dark' : 'light';
-  themeButton.textContent = isDark ? 'Light' : 'Dark';
-}
-themeButton.onclick = () => setTheme(root.dataset.theme === 'light');
-prefersDark.onchange = () => setTheme(prefersDark.matches);
-setTheme(prefersDark.matches);
 
 // Numbers as such and before words.
 function compare(a, b) {
@@ -51,28 +40,6 @@ all('input.filter', (input) => {
     for (const row of body.rows) {
       const text = row.textContent.toLowerCase();
       row.hidden = !words.every((word) => text.includes(word));
-    }
-  };
-});
-
-function openTarget() {
-  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  if (target && target.tagName === 'DETAILS') {
-    target.open = true;
-    target.scrollIntoView();
-  }
-}
-addEventListener('hashchange', openTarget);
-openTarget();
-
-all('button.copy', (button) => {
-  button.onclick = async () => {
-    const pre = button.previousElementSibling;
-    try {
-      await navigator.clipboard.writeText(pre.textContent);
-      button.textContent = 'Copied';
-    } catch (error) {
-      getSelection().selectAllChildren(pre);
     }
   };
 });

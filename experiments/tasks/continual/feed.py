@@ -17,7 +17,6 @@ from experiments import mesh as mesh_lib
 from experiments.data import dataset
 from experiments.data import tasks as tasks_lib
 from experiments.models import heads as heads_lib
-from experiments.tasks import base
 from experiments.tasks import classification
 
 
@@ -47,7 +46,7 @@ class Feed:
   def __init__(
     self,
     stream: tasks_lib.Stream,
-    training: base.Training,
+    training: classification.Training,
     heads: heads_lib.Heads,
     # (state, task) -> phi and statistics with which the task predicts
     predict: Callable[[Any, Any], tuple[Any, Any]],
@@ -101,17 +100,15 @@ class Feed:
     return self._fisher(batch_size, state.params, statistics, task, inputs)
 
 
-def load(stream: tasks_lib.Stream, training: base.Training) -> Data:
+def load(stream: tasks_lib.Stream, training: classification.Training) -> Data:
   """Returns the data of a stream, replicated on all devices."""
-  tasks = tasks_lib.read(stream)
-  rows = {name: [own[name] for own in tasks.rows] for name in tasks_lib.SPLITS}
-  examples = {name: getattr(tasks.examples, name) for name in tasks_lib.SPLITS}
+  examples, rows = tasks_lib.read(stream)
   parts = {
-    name: _make_parts(rows[name], training.sizes['eval_batch_size'])
+    name: _make_parts(rows[name], training.eval_batch_size)
     for name in ('validation', 'test')
   }
   placed = jax.device_put(
-    (tasks_lib.make_views(stream), examples, parts),
+    (tasks_lib.make_views(stream), examples._asdict(), parts),
     mesh_lib.replicated(training.mesh),
   )
   return Data(rows['train'], *placed)

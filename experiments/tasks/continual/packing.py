@@ -26,14 +26,10 @@ class Memory(NamedTuple):
   statistics: Any  # of each task, [T, ...]; None: shared
 
 
-def packnet_strategy(
-  *, density: float | None, retrain_steps: int, biases: str
-) -> strategies.Strategy:
-  """Returns PackNet: claims a fixed share of the free weights, then retrains.
+def packnet_strategy(*, retrain_steps: int, biases: str) -> strategies.Strategy:
+  """Returns PackNet: each task claims 1 / T of the weights, then retrains.
 
   Args:
-    density: share of the free weights that a task claims; None: 1 / T of all
-      weights each, so that the last task claims the rest.
     retrain_steps: steps after pruning.
     biases: 'frozen' after the first task, with normalization and its
       statistics, or 'per_task'.
@@ -42,8 +38,6 @@ def packnet_strategy(
     Mallya and Lazebnik, 2018, "PackNet: Adding multiple tasks to a single
     network by iterative pruning". https://arxiv.org/abs/1711.05769
   """
-  if density is not None and not 0 < density <= 1:
-    raise ValueError(f'expected density in (0, 1] or None, got {density}')
   build.check_least('config.strategy', 1, retrain_steps=retrain_steps)
 
   def finish(state, feed, seed, task, phase):
@@ -51,8 +45,7 @@ def packnet_strategy(
     params, pack = state.params, state.net_state.memory.pack
     if phase == 0:
       num_tasks = len(next(iter(pack.masks.values())))
-      share = density or 1 / (num_tasks - task)
-      masks = packnet.fixed_share(params, pack, share)
+      masks = packnet.fixed_share(params, pack, 1 / (num_tasks - task))
       return _remember(state, packnet.claim(params, pack, masks), task), None
     pack = packnet.store_copies(params, pack)
     state = _remember(state, pack, task)

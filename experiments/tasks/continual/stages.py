@@ -11,7 +11,6 @@ Rows of metrics, beside those of the trainer:
 from collections.abc import Callable
 import dataclasses
 import functools
-import itertools
 from typing import Any
 from typing import NamedTuple
 
@@ -21,7 +20,6 @@ import numpy as np
 
 from experiments import mesh as mesh_lib
 from experiments import methods
-from experiments import state as state_lib
 from experiments.tasks import base
 from experiments.tasks.continual import feed as feed_lib
 from experiments.tasks.continual import strategies
@@ -89,23 +87,19 @@ class Learner:
 
   def exports(self) -> tuple[base.Export, ...]:
     """Returns the network of each task at its end."""
-    phases = self._phases()
-    ends = itertools.accumulate(phase.num_steps for phase in phases)
-    return tuple(
-      base.Export(
-        {'task': phase.learned + 1},
-        step,
-        functools.partial(self._extract, phase.learned),
-      )
-      for phase, step in zip(phases, ends, strict=True)
-      if phase.is_last_phase
-    )
+    phases, exports, step = self._phases(), [], 0
+    for phase in phases:
+      step += phase.num_steps
+      if phase.is_last_phase:
+        extract = functools.partial(self._extract, phase.learned)
+        exports.append(base.Export({'task': phase.learned + 1}, step, extract))
+    return tuple(exports)
 
   @functools.cached_property
   def _start(self) -> Callable[[Any], base.State]:
     """From a seed to the state before the first task."""
     return jax.jit(
-      functools.partial(state_lib.init_state, self.method, self.init),
+      functools.partial(methods.init_state, self.method, self.init),
       out_shardings=self._replicated,
     )
 

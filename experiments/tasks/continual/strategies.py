@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments import build
-from experiments import state as state_lib
+from experiments import storage as storage_lib
 import sparsity
 
 
@@ -27,18 +27,11 @@ class NetState(NamedTuple):
 
 
 def replace(
-  state: state_lib.TrainState, params: Any, **net_state: Any
-) -> state_lib.TrainState:
+  state: storage_lib.TrainState, params: Any, **net_state: Any
+) -> storage_lib.TrainState:
   """Returns a state with other parameters and parts of its `NetState`."""
   net_state = state.net_state._replace(**net_state)
   return state._replace(params=params, net_state=net_state)
-
-
-def train_all(params: Any) -> sparsity.ActiveSets:
-  """Returns sets in which every parameter is active and trained."""
-  return sparsity.ActiveSets(
-    *(jax.tree.map(lambda x: jnp.ones(x.shape, bool), params) for _ in range(2))
-  )
 
 
 class Strategy(NamedTuple):
@@ -49,7 +42,7 @@ class Strategy(NamedTuple):
   # (state, newly drawn parameters and statistics, task, phase) -> state, sets
   start: Callable[..., tuple[Any, sparsity.ActiveSets]] = lambda state, *_: (
     state,
-    train_all(state.params),
+    sparsity.state.everything(state.params),
   )
   # (state, feed, seed, task, phase) -> state, row of metrics or None
   finish: Callable[..., tuple[Any, dict | None]] = lambda *args: (args[0], None)
@@ -79,7 +72,7 @@ def alone() -> Strategy:
   return Strategy(
     start=lambda state, fresh, *_: (
       replace(state, fresh[0], statistics=fresh[1]),
-      train_all(fresh[0]),
+      sparsity.state.everything(fresh[0]),
     ),
     is_alone=True,
   )
@@ -145,11 +138,6 @@ class Anchor(NamedTuple):
   mean: Any  # m: arbitrary where P is 0
 
 
-def init_anchor(weights: Any) -> Anchor:
-  """Returns the anchor before the first task, whose penalty is 0."""
-  return Anchor(*(jax.tree.map(jnp.zeros_like, weights) for _ in range(2)))
-
-
 @jax.jit
 def add_task(anchor: Anchor, weights: Any, importance: Any) -> Anchor:
   """Returns the anchor with one more task of these weights and F."""
@@ -173,8 +161,7 @@ def penalty(anchor: Anchor, weights: Any, strength: float) -> jax.Array:
 
 def _anchored(strength: float, importance: Callable[..., Any]) -> Strategy:
   """Returns a penalty; `importance`: (state, feed, seed, task) -> F."""
-  if not 0 <= strength < math.inf:
-    raise ValueError(f'expected a finite strength >= 0, got {strength}')
+  build.check_range(0, math.inf, strength=strength)
 
   def finish(state, feed, seed, task, phase):
     del phase
@@ -184,7 +171,9 @@ def _anchored(strength: float, importance: Callable[..., Any]) -> Strategy:
     return replace(state, state.params, memory=memory), None
 
   return Strategy(
-    init=lambda params, *_: init_anchor(params),
+    init=lambda params, *_: Anchor(
+      *(jax.tree.map(jnp.zeros_like, params) for _ in range(2))
+    ),
     finish=finish,
     penalty=lambda theta, memory: penalty(memory, theta, strength),
   )

@@ -47,7 +47,6 @@ def continual_learning(
   powerprop: dict,
   strategy: dict,
   optimizer: dict,
-  loss: dict,
   train: dict,
   test: dict,
 ) -> base.Task:
@@ -61,7 +60,7 @@ def continual_learning(
       'expected one process with continual_learning, got '
       f'{jax.process_count()}; start it without --distributed'
     )
-  training = base.make_training(train, ('eval_batch_size',))
+  training = base.make_training(classification.Training, train)
   stream = build.build(TASKS, tasks, name='config.tasks')
   network = heads_lib.make_heads(
     lambda num_classes: build.build(
@@ -84,7 +83,7 @@ def continual_learning(
   batch = classification.batch_shapes(stream.example_shape, training)
   return base.make_task(
     title=f'{num_tasks} tasks of {tasks["name"]}, {strategy["name"]}',
-    loss=_make_loss(loss, network, made, stream.augment),
+    loss=_make_loss(network, made, stream.augment),
     method=method,
     training=training,
     init=init,
@@ -109,23 +108,17 @@ def _init(heads: heads_lib.Heads, strategy, stream, key):
   return weights, strategies.NetState(statistics, memory, fingerprints)
 
 
-def _make_loss(section: dict, heads: heads_lib.Heads, strategy, augment):
+def _make_loss(heads: heads_lib.Heads, strategy, augment):
   """Returns the loss on one task or all, with the strategy's penalty."""
-
-  def make(apply):
-    return build.call(
-      classification.make_loss,
-      section,
-      name='config.loss',
-      network=hk.TransformedWithState(heads.init, apply),
-      augment=augment,
-    )
-
-  make(heads.apply)  # raises for bad arguments
 
   def loss(weights, net_state, key, batch, is_training):
     task = batch.task if strategy.is_joint else batch.task[0]
-    plain = make(functools.partial(heads.apply, task=task))
+    apply = functools.partial(heads.apply, task=task)
+    plain = classification.make_loss(
+      network=hk.TransformedWithState(heads.init, apply),
+      augment=augment,
+      label_smoothing=0.0,
+    )
     mean, (metrics, statistics) = plain(
       weights, net_state.statistics, key, batch, is_training
     )

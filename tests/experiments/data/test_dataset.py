@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
 
+from experiments import build
 from experiments.data import dataset
+from experiments.data import table
+from experiments.tasks.continual import task as continual
 
 N = 103
 
@@ -39,3 +42,28 @@ def test_the_order_is_the_one_of_earlier_versions():
 def test_a_batch_larger_than_the_data_is_an_error(batch_size):
   with pytest.raises(ValueError, match=f'batch_size from 1 to {N}'):
     dataset.batch_indices(0, 0, 1, batch_size, N)
+
+
+IMAGENET = {
+  'name': 'imagenet', 'data_dir': None, 'num_validation': 0, 'image_size': 8,
+  'resize': 9, 'on_bad_record': 'stop', 'num_workers': 0,
+}  # fmt: skip
+CIFAR = {'name': 'cifar10', 'data_dir': None, 'num_validation': 1}
+PERMUTED = {'name': 'permuted_mnist', 'data_dir': None, 'num_tasks': 1}
+
+
+@pytest.mark.parametrize(
+  ('section', 'message'),
+  [
+    (IMAGENET | {'on_bad_record': 'ignore'}, r"among \('stop', 'skip'\), got"),
+    (IMAGENET | {'num_workers': -1}, r'num_workers in \[0, inf\), got -1'),
+    (IMAGENET | {'image_size': 0}, 'expected 1 <= image_size'),
+    (CIFAR | {'num_validation': 0}, r'num_validation in \[1, inf\), got 0'),
+    (PERMUTED | {'seed': -1}, r'seed in \[0, inf\), got -1'),
+  ],
+)
+def test_an_argument_out_of_range_is_an_error_before_data_are_read(
+  section, message
+):
+  with pytest.raises(ValueError, match=message):
+    build.build(table.SOURCES | continual.TASKS, section)

@@ -68,7 +68,7 @@ def test_a_prepared_data_set_is_read_without_tensorflow(tmp_path, monkeypatch):
     },
     num_shards=1,
   )
-  with pytest.raises(ValueError, match=r'in train, got \(20, 28, 28\)'):
+  with pytest.raises(ValueError, match=f'train of {tmp_path}, got .20, 28, 28'):
     mnist.load(data_dir=str(tmp_path))
   monkeypatch.setattr(mnist, 'NUM_TRAIN', 20)
   monkeypatch.setattr(mnist, 'NUM_VALIDATION', 4)

@@ -39,10 +39,7 @@ def copied(written, tmp_path):
 
 
 def open_train(folder):
-  [source] = records.open_splits(
-    'cifar10', folder, ('train',), encoded=('image',)
-  )
-  return source
+  return records.open_splits('cifar10', folder, ('train',))[0]
 
 
 def edit(path, old, new):
@@ -136,6 +133,14 @@ def replace_with_longer(folder):
         folder / 'dataset_info.json', '"array_record"', '"tfrecord"'
       ),
       r'format array_record .* got tfrecord; ',
+    ),
+    (
+      lambda folder: (folder / 'dataset_info.json').write_text('{'),
+      r'expected dataset_info.json .* in .*cifar10/3.0.2, but: ',
+    ),
+    (
+      lambda folder: (folder / 'features.json').unlink(),
+      r'expected dataset_info.json .* in .*cifar10/3.0.2, but: ',
     ),
   ],
 )

@@ -6,14 +6,13 @@ import pytest
 
 from experiments.models import adaptive
 
-V, D = 23, 6
+V, D = 23, 8
 
 
 def make(**changes):
   fields = {
     'size': V,
     'd_model': D,
-    'd_embed': D,
     'cutoffs': (7, 12),
     'div_val': 1,
     'tie_projections': (False, True, True),
@@ -23,11 +22,10 @@ def make(**changes):
 
 VOCABULARIES = {
   'full': make(cutoffs=(), tie_projections=(False,)),
-  'narrow': make(d_embed=4),
-  'divided': make(div_val=2, d_embed=8),
+  'equal': make(),
+  'divided': make(div_val=2),
   'untied': make(
     div_val=2,
-    d_embed=8,
     tie_projections=(False, False, False),
   ),
 }
@@ -38,15 +36,17 @@ def functions(vocabulary):
 
   def run(method):
     def forward(*args):
-      embedding = adaptive.AdaptiveEmbedding(vocabulary)
-      softmax = adaptive.AdaptiveSoftmax(vocabulary, embedding)
-      return method(embedding, softmax, *args)
+      with hk.name_scope('embedding'):
+        tables = adaptive.get_tables(vocabulary)
+      with hk.name_scope('softmax'):
+        softmax = adaptive.Softmax(vocabulary, tables)
+      return method(tables, softmax, *args)
 
     return hk.without_apply_rng(hk.transform(forward))
 
   nll = run(lambda _, softmax, x, targets: softmax.nll(x, targets))
   log_probs = run(lambda _, softmax, x: softmax.log_probs(x))
-  embed = run(lambda embedding, _, tokens: embedding(tokens))
+  embed = run(lambda tables, _, x: adaptive.embed(vocabulary, tables, x))
   params = jax.eval_shape(
     nll.init, jax.random.key(0), jnp.zeros((1, D)), jnp.zeros(1, jnp.int32)
   )
@@ -64,70 +64,45 @@ def case(request):
   return vocabulary, *functions(vocabulary)
 
 
-def table_of(vocabulary, params, word):
-  """Returns cluster, row of the table, and the row itself."""
-  bounds = [0, *vocabulary.cutoffs, V]
-  i = next(i for i in range(len(bounds) - 1) if word < bounds[i + 1])
+def cluster(vocabulary, params, i):
+  """Returns table and bias, and the projections of embedding and softmax."""
+  first, last = [0, *vocabulary.cutoffs, V][i : i + 2]
+  embedding, softmax = (params[name] for name in ('embedding', 'softmax'))
   if vocabulary.div_val == 1:
-    return i, word, params['embedding']['embeddings_0'][word]
-  row = word - bounds[i]
-  return i, row, params['embedding'][f'embeddings_{i}'][row]
+    table, bias = embedding['embeddings_0'], softmax['bias_0']
+    return table[first:last], bias[first:last], np.eye(D), np.eye(D)
+  own = softmax if not vocabulary.tie_projections[i] else embedding
+  names = f'embeddings_{i}', f'bias_{i}', f'projection_{i}'
+  parts = embedding[names[0]], softmax[names[1]], embedding[names[2]]
+  return *parts, own[names[2]]
 
 
-def projection_of(vocabulary, params, i, is_output):
-  if vocabulary.div_val == 1 and vocabulary.d_embed == D:
-    return None
-  if is_output and not vocabulary.tie_projections[i]:
-    return np.array(params['softmax'][f'projection_{i}'])
-  i = 0 if vocabulary.div_val == 1 else i
-  return np.array(params['embedding'][f'projection_{i}'])
-
-
-def slow_probability(vocabulary, params, x, word):
-  """p(word) of one vector, from its definition."""
-  softmax = params['softmax']
-
-  def logit(other):
-    i, row, vector = table_of(vocabulary, params, other)
-    j = 0 if vocabulary.div_val == 1 else i
-    projection = projection_of(vocabulary, params, i, True)
-    hidden = x if projection is None else projection @ x
-    return hidden @ np.array(vector) + softmax[f'bias_{j}'][row]
-
-  def share(values, position):
-    values = np.exp(np.array(values, np.float64))
-    return values[position] / values.sum()
-
-  bounds = [0, *vocabulary.cutoffs, V]
-  head = [logit(other) for other in range(bounds[1])]
-  num_tails = len(vocabulary.cutoffs)
-  for row in range(num_tails):
-    projection = projection_of(vocabulary, params, 0, True)
-    hidden = x if projection is None else projection @ x
-    head.append(
-      hidden @ np.array(softmax['cluster_embeddings'][row])
-      + softmax['cluster_bias'][row]
-    )
-  i, _, _ = table_of(vocabulary, params, word)
-  if i == 0:
-    return share(head, word)
-  tail = [logit(other) for other in range(bounds[i], bounds[i + 1])]
-  # The first tail has the last logit of the head.
-  return share(head, len(head) - i) * share(tail, word - bounds[i])
+def slow_probabilities(vocabulary, params, x):
+  """Returns p of every word after the vectors x, from its definition."""
+  parts = []
+  for i in range(len(vocabulary.cutoffs) + 1):
+    table, bias, _, projection = cluster(vocabulary, params, i)
+    logits = x @ projection.T @ table.T + bias
+    if not i and vocabulary.cutoffs:
+      softmax = params['softmax']
+      of_tails = x @ projection.T @ softmax['cluster_embeddings'].T
+      logits = np.hstack([logits, of_tails + softmax['cluster_bias']])
+    shares = np.exp(np.float64(logits))
+    shares /= shares.sum(1, keepdims=True)
+    # The first tail has the last logit of the head.
+    parts.append(parts[0][:, -i][:, None] * shares if i else shares)
+  parts[0] = parts[0][:, : vocabulary.bounds[0][1]]
+  return np.hstack(parts)
 
 
 def test_every_probability_equals_its_definition(case):
   vocabulary, params, _, log_probs, _ = case
   x = np.random.default_rng(2).normal(size=(2, D)).astype(np.float32)
   found = np.exp(log_probs(params, x))
-  arrays = jax.tree.map(np.array, params)
-  assert found.shape == (2, V)
   np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
-  for n in range(2):
-    expected = [
-      slow_probability(vocabulary, arrays, x[n], word) for word in range(V)
-    ]
-    np.testing.assert_allclose(found[n], expected, rtol=2e-4, atol=1e-7)
+  arrays = jax.tree.map(np.array, params)
+  expected = slow_probabilities(vocabulary, arrays, x)
+  np.testing.assert_allclose(found, expected, rtol=2e-4, atol=1e-7)
 
 
 def test_loss_and_gradients_equal_those_of_the_full_distribution(case):
@@ -166,26 +141,9 @@ def test_targets_may_be_few_or_all_in_one_cluster():
 
 def test_embeddings_are_rows_of_tables_projected_and_scaled(case):
   vocabulary, params, _, _, embed = case
-  tokens = np.arange(V).reshape(1, V)
-  found = embed(params, tokens)
-  assert found.shape == (1, V, D)
-  for word in range(V):
-    i, _, vector = table_of(vocabulary, params, word)
-    projection = projection_of(vocabulary, params, i, False)
-    row = np.array(vector)
-    row = row if projection is None else row @ projection
-    np.testing.assert_allclose(found[0, word], row * D**0.5, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-  ('changes', 'message'),
-  [
-    ({'cutoffs': (12, 7)}, r'cutoffs that rise .* got \(12, 7\)'),
-    ({'cutoffs': (7, V)}, 'vocab_size - 1 = 22'),
-    ({'div_val': 3}, 'leaves each cluster a width'),
-    ({'tie_projections': (False,)}, '3 flags in tie_projections'),
-  ],
-)
-def test_a_bad_vocabulary_is_an_error(changes, message):
-  with pytest.raises(ValueError, match=message):
-    adaptive.check(make(**changes))
+  rows = []
+  for i in range(len(vocabulary.cutoffs) + 1):
+    table, _, projection, _ = cluster(vocabulary, params, i)
+    rows.append(table @ projection)
+  found = embed(params, np.arange(V).reshape(1, V))
+  np.testing.assert_allclose(found[0], np.vstack(rows) * D**0.5, atol=1e-5)

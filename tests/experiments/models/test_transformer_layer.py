@@ -32,7 +32,7 @@ def arrays(seed=0):
     name: draw(*((H * C, D) if name == 'output' else (D, H * C)))
     for name in ('query', 'key', 'value', 'position', 'output')
   }
-  biases = layer_lib.Biases(draw(H, C), draw(H, C))
+  biases = draw(H, C), draw(H, C)
   return draw(B, K, D), draw(K, D), biases, weights
 
 
@@ -52,8 +52,8 @@ def slow(queries, keys, positions, biases, weights, mask):
           if mask[b, 0, t, j]:
             distance = M + t - j
             scores[j] = (
-              (q[b, t, h] + biases.r_w[h]) @ k[b, j, h]
-              + (q[b, t, h] + biases.r_r[h]) @ r[K - 1 - distance, h]
+              (q[b, t, h] + biases[0][h]) @ k[b, j, h]
+              + (q[b, t, h] + biases[1][h]) @ r[K - 1 - distance, h]
             ) / np.sqrt(C)
         shares = np.exp(scores - scores.max())
         out[b, t, h] = (shares / shares.sum()) @ v[b, :, h]
@@ -64,13 +64,13 @@ def slow(queries, keys, positions, biases, weights, mask):
 def test_attention_equals_the_formula_of_the_paper(same_length):
   keys, positions, biases, weights = arrays()
   mask = layer_lib.visible(jnp.array([1, M]), T, M, same_length)
-  params = {f'attention/{name}': {'w': w} for name, w in weights.items()}
-  params['attention/layer_norm'] = {'scale': jnp.ones(D), 'offset': jnp.ones(D)}
+  params = {name: {'w': w} for name, w in weights.items()}
+  params['layer_norm'] = {'scale': jnp.ones(D), 'offset': jnp.ones(D)}
   settings = layer_lib.Settings(H, C, 1, 0.5, 0.5)
 
   @hk.transform
   def attend(*arguments):
-    return layer_lib.Attention(settings, 'attention')(*arguments, False)
+    return layer_lib.attend(settings, *arguments, False)
 
   x = keys[:, M:]
   found = attend.apply(params, None, x, keys[:, :M], positions, biases, mask)

@@ -1,5 +1,6 @@
 """Strategies from run folders."""
 
+import numpy as np
 import pytest
 
 from experiments.paper import fill
@@ -52,3 +53,35 @@ def test_the_table_has_the_measures_of_each_strategy(found):
   # Seed 1 has no network alone.
   assert cells.num['fine_tuning', '1', 'forgetting'] == 2
   assert cells.num['fine_tuning', '1', 'tasks kept'] == 1
+
+
+def measures_of(accuracies, *rows):
+  rows = list(rows) + [
+    {'split': 'test', 'task': task, 'tested': i, 'accuracy': accuracy}
+    for task, own in enumerate(accuracies, 1)
+    for i, accuracy in enumerate(own, 1)
+    if accuracy is not None
+  ]
+  config = {'tasks': {'num_tasks': len(accuracies)}}
+  return runs_lib.task_measures(runs_lib.Run(None, config, None, {}, rows))
+
+
+def test_measures_of_a_matrix():
+  untrained = [
+    {'split': 'untrained', 'tested': i, 'accuracy': x}
+    for i, x in enumerate((0.1, 0.1, 0.15), 1)
+  ]
+  found = measures_of(
+    [[0.9, 0.2, 0.1], [0.6, 0.8, 0.3], [0.7, 0.5, 0.9]], *untrained
+  )
+  assert found == pytest.approx(
+    {
+      'average_accuracy': (0.7 + 0.5 + 0.9) / 3,
+      'learning_accuracy': (0.9 + 0.8 + 0.9) / 3,
+      'forgetting': (0.2 + 0.3) / 2,
+      'forward_transfer': (0.1 + 0.15) / 2,
+    }
+  )
+  joint = measures_of([[None, None], [0.8, 0.9]])
+  assert joint.pop('average_accuracy') == pytest.approx(0.85)
+  assert np.isnan(list(joint.values())).all()

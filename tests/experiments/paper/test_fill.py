@@ -6,7 +6,6 @@ import pytest
 from scipy import stats
 
 from experiments import flops
-from experiments.paper import costs
 from experiments.paper import fill
 from experiments.paper import runs
 from experiments.paper import tables
@@ -71,21 +70,21 @@ def test_a_pruned_network_has_the_costs_of_its_remaining_weights(tmp_path):
   trained = cell_of(cells, 'as trained', 'alpha 2', headings=headings)
   assert whole['mean'] == trained['mean'] == 0.9
   assert whole.inference_flops == trained.inference_flops == 2 * 266_200
-  found = costs.of_network(config, 0.01)
+  found = flops.costs(config, 0.01)
   kept = 2352 + 300 + 20  # two percent of the output layer
   biases = 300 + 100 + 10
   assert found['inference_flops'] == pytest.approx(2 * kept)
   assert found['density'] == pytest.approx((kept + biases) / (266_200 + biases))
   assert found['train_share'] == 1
-  assert costs.of_network(folders.methods('rigl'), 0.01) == {}
+  assert flops.costs(folders.methods('rigl'), 0.01) == {}
 
 
 @pytest.mark.parametrize(
   ('other', 'changes', 'message'),
   [
-    ('rigl,density=0.1', {}, r'one network of seed 0.*a.* and .*b.*, of the'),
+    ('rigl,density=0.1', {}, r'one network of seed 0.*a.* and .*b.*; move'),
     ('rigl,density=0.1', {'method__drop_fraction': 0.5},
-     r'differ in method\.drop_fraction \(0\.3 and 0\.5\)'),
+     r'row rigl 1: .* got method\.drop_fraction: 0\.3 in .*a.*, 0\.5 in .*b'),
     ('rigl,density=0.05', {'method__refresh_every': 10},
      r'row rigl 1: .* got method\.refresh_every: 50 in .*a.*, 10 in .*b'),
     ('set,density=0.1', {'train__num_steps': 7},

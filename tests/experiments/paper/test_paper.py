@@ -1,17 +1,14 @@
 """The command: tables, plots and the page of results."""
 
-import itertools
 import pathlib
 
 from matplotlib import pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 
 from experiments import rundir
 from experiments.paper import __main__ as paper
 from experiments.paper import fill
-from experiments.paper import plots
 from experiments.paper import render
 from experiments.paper import tables
 from tests.experiments.paper import folders
@@ -58,25 +55,6 @@ def written(runs, tmp_path_factory):
 def _closed():
   yield
   plt.close('all')
-
-
-@pytest.mark.parametrize('metric', ['accuracy', 'perplexity'])
-def test_no_cell_beats_the_pareto_front(metric):
-  rng = np.random.default_rng(1)
-  values = rng.integers(0, 20, (60, 2)) / 20
-  cells = pd.DataFrame(values, columns=['mean', 'train_flops'])
-  cells = cells.assign(metric=metric, status='done')
-  sign = 1 if metric == 'accuracy' else -1
-  pairs = [(sign * mean, cost) for mean, cost in values.tolist()]
-  beaten = {
-    a
-    for a, b in itertools.permutations(pairs, 2)
-    if b[0] >= a[0] and b[1] <= a[1] and a != b
-  }
-  front = plots.pareto(cells)
-  found = set(zip(sign * front['mean'], front.train_flops, strict=True))
-  assert found == set(pairs) - beaten
-  assert len(front) == len(found) > 1
 
 
 def test_the_command_writes_every_form_and_plot(written):
@@ -163,16 +141,3 @@ def test_the_page_of_results_is_that_of_the_stored_files():
   shown = {word for word in page.split('(') if word.startswith('results/')}
   shown = {word.partition(')')[0].partition('/')[2] for word in shown}
   assert shown == {path.name for path in directory.glob('*.png')}
-
-
-def test_only_published_values_with_a_source_are_shown(tmp_path, monkeypatch):
-  monkeypatch.setattr(render, 'PUBLISHED', tmp_path / 'published.csv')
-  render.PUBLISHED.write_text(
-    'table,labels,column,value,source,differs\n'
-    'enwik8,dense | base,dense,1.234,https://somewhere,\n'
-    'enwik8,dense | base,dense,5.678,https://somewhere,another batch\n'
-  )
-  page = render.page(tmp_path)
-  alike, otherwise = page.split('Published, but trained otherwise')
-  assert '1.234 | https://somewhere' in ' '.join(alike.split())
-  assert 'another batch' in otherwise

@@ -53,7 +53,7 @@ SPOILT = {
   ),
   'killed': (
     lambda f: rundir.write_status(f, 'running', step=7, total_steps=9),
-    'not done: interrupted at step 7 of 9',
+    'interrupted at step 7 of 9',
   ),
   'status a list': (edit('status.json', lambda _: [1]), 'unknown status: [1]'),
   'summary a list': (edit('summary.json', lambda _: [1]), FORM),

@@ -56,7 +56,7 @@ def test_all_run_a_few_at_a_time_and_are_summarized(plan, tmp_path, capsys):
   assert jobs.train(plan, tmp_path, 2, start) == 0
   assert started == list(zip(NAMES, (0, 1, 1), strict=True))
   assert (tmp_path / 'summary.json').exists()
-  assert '[3/3] alpha=1,seed=2: done' in capsys.readouterr().out
+  assert '[3/3] alpha=1,seed=2 done 20/20' in capsys.readouterr().out
   assert jobs.train(plan, tmp_path, 2, pytest.fail) == 0
 
 

@@ -75,19 +75,6 @@ def test_a_sweep_is_a_function_of_the_config_or_of_the_file_beside_it(tmp_path):
   assert found(f'{tmp_path}/sweeps.py:own') == [{'a': 2}]
 
 
-@pytest.mark.parametrize(
-  ('name', 'message'),
-  [
-    ('seed', r"got 'seed'; did you mean 'seeds'\?"),
-    ('get_config', "got 'get_config'"),
-    ('nowhere.py:seeds', 'got nowhere.py'),
-  ],
-)
-def test_a_sweep_that_is_not_there_is_named_with_the_nearest(name, message):
-  with pytest.raises(ValueError, match=message):
-    points.find(name, DENSE)
-
-
 def test_none_the_last_of_two_and_home_paths_are_taken(monkeypatch):
   monkeypatch.setenv('HOME', '/home/me')
   config = points.load(

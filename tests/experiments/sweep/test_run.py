@@ -41,7 +41,7 @@ def test_one_network_is_trained_in_the_folder_itself(command, capsys):
   summary = rundir.read_json(workdir / 'summary.json')
   assert summary['results']['accuracy'] == 0.5
   assert summary['wall_time_s'] == 1.0
-  assert '20/20, loss 0.1' in capsys.readouterr().out
+  assert 'running 10/20, loss 0.1\ndone 20/20' in capsys.readouterr().out
   assert run(*NETWORKS) == run_lib.USER_ERROR  # the folder of one run
   assert 'is the folder of one run' in capsys.readouterr().err
 
@@ -53,7 +53,9 @@ def test_several_networks_have_folders_and_are_trained_once(command, capsys):
   config = rundir.read_config(workdir / NAMES[3])
   assert (config['seed'], config['powerprop']['alpha']) == (1, 2.0)
   assert (workdir / 'summary.json').exists()
-  assert '[4/4] alpha=2,seed=1 20/20' in capsys.readouterr().out
+  assert (
+    '[4/4] alpha=2,seed=1 done 20/20, accuracy 0.5' in capsys.readouterr().out
+  )
   before = {p: p.stat().st_mtime_ns for p in workdir.glob('*/*')}
   assert run(*NETWORKS) == 0
   assert len(fakes.Task.trained) == 4

@@ -4,6 +4,7 @@ import io
 import json
 import signal
 
+import pytest
 import rich.console
 
 from experiments import rundir
@@ -48,15 +49,36 @@ def test_a_run_is_running_while_its_folder_is_locked(tmp_path):
   assert status.read(folder).status == 'interrupted'
 
 
+def show(every_s, steps, **options):
+  file, now = io.StringIO(), 0.0
+  console = rich.console.Console(file=file, get_time=lambda: now, **options)
+  with status.Progress(2, every_s=every_s, console=console) as shown:
+    shown.update({'old': State('done')})
+    for step in steps:
+      now += 10.0
+      running = State('running', step, 1000, 'loss nan')
+      shown.update({'[alpha]': running, 'old': State('done')})
+  return file.getvalue()
+
+
 def test_on_a_terminal_there_are_bars_of_the_runs_that_run():
-  file = io.StringIO()
-  console = rich.console.Console(file=file, width=100, force_terminal=True)
-  with status.Live(console) as shown:
-    for step in (50, 60):
-      running = State('running', step, 90, 'accuracy 0.5')
-      shown.update({'alpha=[1]': running, 'old': State('done')})
-  for word in ('60/90', 'alpha=[1], accuracy 0.5', '[1/2] old: done', '━'):
-    assert word in file.getvalue()
+  text = show(0, (500, 600), width=100, force_terminal=True)
+  for word in (
+    '600/1000', '[alpha], loss nan', '[1/2] old done', '━',
+  ):  # fmt: skip
+    assert word in text
+  assert '600/1000, loss nan' not in text  # a line
+
+
+@pytest.mark.parametrize('every_s', [0, 1e9])
+def test_without_a_terminal_there_are_lines_with_the_rate_of_this_command(
+  every_s,
+):
+  lines = show(every_s, (800, 802), width=20).splitlines()
+  assert lines == [
+    '[1/2] old done', '[1/2] [alpha] running 800/1000, loss nan',
+    '[1/2] [alpha] running 802/1000, loss nan, 0.2 steps/s, 0:16:30 left',
+  ][: 2 if every_s else 3]  # fmt: skip
 
 
 def test_watching_ends_with_the_runs_or_at_ctrl_c(

@@ -83,14 +83,14 @@ def stream_of(arrays):
       part = jax.tree.map(lambda x, i=chosen: x[i % num], examples)
       yield part, (chosen < num).astype(np.float32)
 
-  return dataset.Stream(50, train, evaluate, lambda: 1, lambda: 2)
+  return dataset.Stream(50, train, evaluate, lambda: 2)
 
 
 def make_feed(kind, num_devices=1):
   training = base.make_training(
+    classification.Training,
     {**small.image()['train'], 'batch_size': BATCH_SIZE,
      'eval_batch_size': 4, 'num_devices': num_devices},
-    ('eval_batch_size',),
   )  # fmt: skip
   make, _ = classification.FEEDS[kind == 'stream']
   source = ARRAYS if kind == 'arrays' else stream_of(ARRAYS)

@@ -150,7 +150,7 @@ def tokens():
 
 
 NUM_LAYERS = 2
-SHAPE = scoring.Shape(4, 3, 4, None, False, None)
+SHAPE = scoring.Shape(4, 3, 4, None, None)
 
 
 @pytest.fixture(scope='module', params=[False, True])
@@ -252,6 +252,6 @@ def test_a_run_keeps_its_vocabulary_and_refuses_another(tmp_path):
   before = (workdir / language.VOCABULARY).read_bytes()
   assert len(json.loads(before)['words']) == 4
   four.check_folder(workdir)
-  with pytest.raises(ValueError, match=r'4 tokens .* there, 5'):
+  with pytest.raises(ValueError, match=r'4 tokens .* there; got another: 5'):
     five.check_folder(workdir)
   assert (workdir / language.VOCABULARY).read_bytes() == before

@@ -18,7 +18,7 @@ EFFICIENT = {
   'biases': 'frozen',
 }  # fmt: skip
 PACKNET = {
-  'name': 'packnet', 'density': None, 'retrain_steps': 20, 'biases': 'per_task',
+  'name': 'packnet', 'retrain_steps': 20, 'biases': 'per_task',
 }  # fmt: skip
 EWC = {
   'name': 'ewc', 'strength': 300.0, 'num_examples': 20, 'fisher_batch_size': 5,
@@ -35,7 +35,6 @@ SECTIONS = {
     'schedule': {'name': 'constant', 'warmup_steps': 0}, 'weight_decay': 1e-3,
     'clip_norm': None,
   },
-  'loss': {'label_smoothing': 0.0},
   'train': {
     'batch_size': 10, 'num_micro': 1, 'num_devices': 1, 'eval_batch_size': 16,
     'num_steps': 60, 'log_every': 10, 'eval_every': 60,
