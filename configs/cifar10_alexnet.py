@@ -25,6 +25,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   name, given = arguments.parse(
     argument,
     methods.NAMES,
+    methods.unused,
     density=0.1,
     backward_density=0.2,
     distribution='uniform',

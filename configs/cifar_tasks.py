@@ -24,7 +24,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     ('',),
     strategy='efficient_packnet',
     alpha=1.0,
-    gamma=0.95,
+    gamma=permuted_mnist.GAMMA,
     num_steps=20_000,
   )
   words = ','.join(f'{key}={value}' for key, value in given.items())

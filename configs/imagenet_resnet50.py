@@ -39,7 +39,9 @@ KEYS = {
 
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
   """Returns the config."""
-  variant, given = arguments.parse(argument, methods.LARGE, **KEYS)
+  variant, given = arguments.parse(
+    argument, methods.LARGE, methods.unused_large, **KEYS
+  )
   batch_size = given['batch_size']
   scale = given['length'] * 4_096 / batch_size  # of the recipe's steps
   num_steps = round(32_000 * scale)

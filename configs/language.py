@@ -28,7 +28,12 @@ def published(
 ) -> ml_collections.ConfigDict:
   """Returns the config of a published text, in one of several sizes."""
   variant, given = arguments.parse(
-    argument, methods.LARGE, **KEYS, num_steps=0, size='base'
+    argument,
+    methods.LARGE,
+    methods.unused_large,
+    **KEYS,
+    num_steps=0,
+    size='base',
   )
   if given['size'] not in sizes:
     raise ValueError(

@@ -28,6 +28,18 @@ def choose(variant: str, alpha: float) -> tuple[str, float]:
   return 'gradual' if name == 'magnitude' else name, alpha
 
 
+def unused(variant: str) -> list[str]:
+  """Returns the keys of configs that a variant of `NAMES` does not use."""
+  keys = [] if variant.endswith('topkast') else ['backward_density']
+  return keys + (['density', 'distribution'] if variant == 'dense' else [])
+
+
+def unused_large(variant: str) -> list[str]:
+  """Returns the keys of configs that a variant of `LARGE` does not use."""
+  keys = [] if variant.startswith('powerprop_') else ['alpha']
+  return keys + unused(variant)
+
+
 def section(
   name: str,
   *,

@@ -20,7 +20,13 @@ from configs import sections
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
   """Returns the config."""
   name, given = arguments.parse(
-    argument, methods.NAMES, density=0.1, alpha=1.0, num_steps=1_000, quick=0
+    argument,
+    methods.NAMES,
+    methods.unused,
+    density=0.1,
+    alpha=1.0,
+    num_steps=1_000,
+    quick=0,
   )
   config = mnist_dense.get_config('quick' if given['quick'] else '')
   num_steps = 200 if given['quick'] else given['num_steps']

@@ -35,6 +35,7 @@ DENSITIES = (
   0.26, 0.22, 0.19, 0.16, 0.14, 0.12, 0.1, 0.085, 0.07, 0.06, 0.05, 0.04, 0.03,
   0.02, 0.01,
 )  # fmt: skip
+GAMMA = 0.95
 NUM_STEPS = {'': 10_000, 'hundred': 2_000, 'quick': 200}
 
 
@@ -45,7 +46,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     tuple(NUM_STEPS),
     strategy='efficient_packnet',
     alpha=1.0,
-    gamma=0.95,
+    gamma=GAMMA,
     num_steps=0,  # of each task; 0: those of the variant
   )
   num_steps = given['num_steps'] or NUM_STEPS[variant]
@@ -90,6 +91,11 @@ def _strategy(name: str, num_steps: int, gamma: float) -> dict[str, Any]:
   """Returns the section `config.strategy`, for so many steps a task."""
   if name not in STRATEGIES:
     raise ValueError(f'expected strategy={"|".join(STRATEGIES)}, got {name!r}')
+  if gamma != GAMMA and name != 'efficient_packnet':
+    raise ValueError(
+      f'expected gamma with strategy=efficient_packnet, got {name!r}, which '
+      'does not use it'
+    )
   sections = {
     'efficient_packnet': dict(
       biases='frozen', gamma=gamma, densities=DENSITIES

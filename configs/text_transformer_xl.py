@@ -49,6 +49,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   variant, given = arguments.parse(
     argument,
     methods.LARGE,
+    methods.unused_large,
     **language.KEYS,
     num_steps=1_500,
     path='',

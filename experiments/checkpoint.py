@@ -127,8 +127,7 @@ class Checkpoints:
       older = set(self.steps()[: -self._max_to_keep])
       for step in older - self._kept:
         deleted = self._directory / f'{_DELETED}{step}'
-        (self._directory / str(step)).rename(deleted)
-        _delete(deleted)
+        _delete((self._directory / str(step)).rename(deleted))
     multihost.wait()
 
   def restore(

@@ -158,3 +158,25 @@ def test_the_keys_of_imagenet_change_its_recipe():
 def test_a_misspelt_argument_is_refused(argument, message):
   with pytest.raises(ValueError, match=message):
     arguments.parse(argument, methods.NAMES, density=0.1)
+
+
+@pytest.mark.parametrize(
+  ('name', 'argument', 'message'),
+  [
+    ('imagenet_resnet50', 'density=0.1', "density with .* static, .*'dense'"),
+    ('imagenet_resnet50', 'topkast,density=nan', 'density=float, got .*nan'),
+    ('enwik8_transformer_xl', 'rigl,backward_density=0.3', "topkast, .*'rigl'"),
+    ('text_transformer_xl', 'topkast,alpha=2', 'alpha with .* powerprop_'),
+    ('mnist_methods', 'dense,density=0.1', 'density with a variant'),
+    (
+      'permuted_mnist',
+      'strategy=ewc,gamma=0.9',
+      "efficient_packnet, got 'ewc'",
+    ),
+  ],
+)
+def test_an_argument_that_the_variant_does_not_use_is_refused(
+  name, argument, message
+):
+  with pytest.raises(ValueError, match=message):
+    get(name, argument)

@@ -66,7 +66,8 @@ def test_an_error_names_the_section_the_key_and_what_to_write(section, message):
   ('key', 'value'),
   [
     ('sizes', (300, 'a')), ('sizes', 300), ('bias', 1), ('depth', True),
-    ('depth', 3.0), ('pair', (1, 2)), ('pair', (1, 'a', 1)),
+    ('depth', 3.0), ('depth', 2**31), ('sizes', (10**20,)), ('pair', (1, 2)),
+    ('pair', (1, 'a', 1)),
   ],
 )  # fmt: skip
 def test_a_value_of_another_type_is_named(key, value):

@@ -45,6 +45,31 @@ def test_a_new_folder_becomes_this_configs(tmp_path):
   assert not list(workdir.glob('.*.tmp'))
 
 
+def test_links_and_wrong_kinds_in_a_folder_are_refused(tmp_path):
+  workdir, other = tmp_path / 'run', tmp_path / 'other'
+  rundir.create(workdir, CONFIG)
+  other.write_text('mine')
+  for name, place, message in [
+    ('metrics.jsonl', 'mkdir', 'expected a file at'),
+    ('checkpoints', 'touch', 'expected a folder at'),
+    ('.lock', None, 'expected no link in'),
+  ]:
+    path = workdir / name
+    if place is None:
+      path.symlink_to(other)
+      with pytest.raises(OSError, match='symbolic links'):
+        rundir.lock(workdir)
+    else:
+      getattr(path, place)()
+    with pytest.raises(rundir.FolderError, match=f'{message}.*{name}'):
+      rundir.check(workdir, CONFIG)
+    path.rmdir() if path.is_dir() else path.unlink()
+  (workdir / f'.status.json.{os.getpid()}.tmp').symlink_to(other)
+  rundir.write_status(workdir, 'done')
+  assert rundir.read_status(workdir)['status'] == 'done'
+  assert other.read_text() == 'mine'
+
+
 def test_another_config_is_an_error_that_lists_what_differs(tmp_path):
   rundir.create(tmp_path, CONFIG)
   before = contents(tmp_path)

@@ -87,6 +87,7 @@ def test_seeds_and_alphas_out_of_range_are_refused(override, message):
     ("add({'train.num_steps': 1.5})", "run 'train.num_steps=1.5': .*1.5"),
     ("add({'config': ':quik'})", "run 'quik': .*got 'quik,quick'"),
     ("add({'config': 'no.py:x'})", "run 'no,x': expected a Python file"),
+    ("add({}); {}['k']", "sweep sweep: KeyError: 'k'"),
   ],
 )  # fmt: skip
 def test_mistakes_name_the_run(tmp_path, text, message):
