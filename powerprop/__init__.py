@@ -1,7 +1,12 @@
 """Powerpropagation: a weight parameterization that trains into sparsity."""
 
 from powerprop import packnet as packnet
+from powerprop.modules import Conv1D as Conv1D
+from powerprop.modules import Conv1DTranspose as Conv1DTranspose
 from powerprop.modules import Conv2D as Conv2D
+from powerprop.modules import Conv2DTranspose as Conv2DTranspose
+from powerprop.modules import Conv3D as Conv3D
+from powerprop.modules import Conv3DTranspose as Conv3DTranspose
 from powerprop.modules import Linear as Linear
 from powerprop.modules import parameterize as parameterize
 from powerprop.reparam import from_weights as from_weights

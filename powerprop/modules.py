@@ -103,5 +103,25 @@ class Linear(_Parameterized, hk.Linear):
   """
 
 
+class Conv1D(_Parameterized, hk.Conv1D):
+  """`hk.Conv1D` with a keyword `alpha`, whose `w` is phi."""
+
+
 class Conv2D(_Parameterized, hk.Conv2D):
   """`hk.Conv2D` with a keyword `alpha`, whose `w` is phi."""
+
+
+class Conv3D(_Parameterized, hk.Conv3D):
+  """`hk.Conv3D` with a keyword `alpha`, whose `w` is phi."""
+
+
+class Conv1DTranspose(_Parameterized, hk.Conv1DTranspose):
+  """`hk.Conv1DTranspose` with a keyword `alpha`, whose `w` is phi."""
+
+
+class Conv2DTranspose(_Parameterized, hk.Conv2DTranspose):
+  """`hk.Conv2DTranspose` with a keyword `alpha`, whose `w` is phi."""
+
+
+class Conv3DTranspose(_Parameterized, hk.Conv3DTranspose):
+  """`hk.Conv3DTranspose` with a keyword `alpha`, whose `w` is phi."""

@@ -28,8 +28,11 @@ from sparsity.methods import saliency as saliency
 from sparsity.methods import set_ as set_
 from sparsity.methods import snip as snip
 from sparsity.methods import static as static
+from sparsity.schedules import constant as constant
+from sparsity.schedules import cubic as cubic
 from sparsity.schedules import every as every
 from sparsity.schedules import every_to as every_to
+from sparsity.schedules import one_shot as one_shot
 from sparsity.select import Predicate as Predicate
 from sparsity.select import all_of as all_of
 from sparsity.select import any_of as any_of

@@ -1,4 +1,8 @@
-"""Events: from the number of updates made to True where one is due."""
+"""Density schedules and event schedules.
+
+A density schedule maps the number of updates made so far to a density, an event
+schedule to a bool: True where the event is due. Both work inside a jitted step.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,8 +10,65 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# A function of a count: a Python integer, or an array of NumPy or JAX.
+# Functions of a count: a Python integer, or an array of NumPy or JAX.
+Density = Callable[[Any], jax.Array]
 Event = Callable[[Any], jax.Array]
+
+
+def constant(density: float) -> Density:
+  """Returns a schedule of constant density, in (0, 1]."""
+  check_density('density', density)
+  return lambda count: jnp.full(jnp.shape(count), density, jnp.float32)
+
+
+def one_shot(density: float, *, at: int) -> Density:
+  """Returns a schedule that is 1 before update `at`, and `density` from then.
+
+  Raises:
+    ValueError: If `density` is outside (0, 1], or `at` is negative.
+  """
+  check_density('density', density)
+  _check_range('at', at, 0)
+  return lambda count: jnp.where(count < at, 1.0, density).astype(jnp.float32)
+
+
+def cubic(
+  density: float, *, start: int, end: int, initial_density: float = 1.0
+) -> Density:
+  """Returns the cubic schedule from `initial_density` to `density`.
+
+  density(t) = density + (initial - density) (1 - (t - start) / (end - start))^3
+  between updates `start` and `end`, constant before and after.
+
+  Example:
+    >>> schedule = cubic(0.1, start=10, end=20)
+    >>> [round(float(schedule(t)), 4) for t in (0, 10, 15, 20, 30)]
+    [1.0, 1.0, 0.2125, 0.1, 0.1]
+
+  Raises:
+    ValueError: If a density is outside (0, 1], the densities increase, or
+      not 0 <= start < end.
+
+  Reference:
+    Zhu and Gupta, 2017, "To prune, or not to prune: exploring the efficacy of
+    pruning for model compression". https://arxiv.org/abs/1710.01878
+  """
+  check_density('density', density)
+  check_density('initial_density', initial_density)
+  if density > initial_density:
+    raise ValueError(
+      'expected a density not above the initial density, got '
+      f'density={density} and initial_density={initial_density}'
+    )
+  _check_range('start', start, 0)
+  _check_range('end', end, start + 1)
+
+  def schedule(count):
+    count = jnp.clip(count, start, end)
+    left = (end - count).astype(jnp.float32) / (end - start)
+    return density + (initial_density - density) * left**3
+
+  return schedule
 
 
 def every(interval: int, *, start: int = 0, stop: int | None = None) -> Event:

@@ -221,11 +221,14 @@ def _on_auto_axes(rule: state_lib.Rule) -> state_lib.Rule:
   """Returns the rule for parameters sharded over Explicit axes, too."""
 
   def init(weights, counts, key):
+    first = rule.init
+    if not isinstance(first, jax.tree_util.Partial):
+      first = jax.tree_util.Partial(first)
     choose = topk.on_auto_axes(
-      lambda weights, key: rule.init(weights, counts, key),
+      lambda first, weights, key: first(weights, counts, key),
       ActiveSets(weights, weights),
     )
-    return choose(weights, key)
+    return choose(first, weights, key)
 
   def refresh(now, counts):
     choose = topk.on_auto_axes(

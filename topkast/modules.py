@@ -6,6 +6,7 @@ that of the masked weight on B, zero elsewhere.
 """
 
 from collections.abc import Iterator
+from collections.abc import Mapping
 import contextlib
 import inspect
 from typing import Any
@@ -20,12 +21,14 @@ from sparsity import schedules
 from sparsity import state as state_lib
 from topkast import transform
 
+Density = float | Mapping[str, float]
+
 
 @contextlib.contextmanager
 def sparsified(
   *,
-  forward_density: float,
-  backward_density: float,
+  forward_density: Density,
+  backward_density: Density,
   refresh: bool,
   refresh_every: int = 1,
   stop_refresh_at: int | None = None,
@@ -58,8 +61,8 @@ def sparsified(
 
   Only the gradient is masked. Weight decay, momentum or Adam's moments still
   move entries outside B; where that matters, wrap the optimizer in
-  `topkast.topkast` instead. Layers are independent: `erdos_renyi` and
-  `scope='global'` are not supported.
+  `topkast.topkast` instead. Layers are independent: for `erdos_renyi_kernel`
+  pass a density for each; `scope='global'` is not supported.
 
   Haiku runs outer getters first. With Powerpropagation put the
   reparameterization outside, so that theta is masked and ranked:
@@ -68,23 +71,28 @@ def sparsified(
   Arguments not listed are those of `topkast.topkast`.
 
   Args:
-    forward_density: fraction of each layer in A, in (0, 1].
-    backward_density: fraction of each layer in B.
+    forward_density: fraction of each layer in A, in (0, 1], or a mapping from
+      path `'module/name'`; layers not listed stay dense.
+    backward_density: fraction in B, likewise.
     refresh: True for a training call, which is counted and refreshes the sets
       when due; False uses the stored sets.
 
   Raises:
     ValueError: If an option is invalid, as in `topkast.topkast`; on exit, if no
-      parameter was selected.
+      parameter was selected, or a density names none that was.
   """
   rule = transform.make_rule(exploration)
   is_due = schedules.every(refresh_every, stop=stop_refresh_at)
-  make_counts = sparsity.make_counts(
-    forward_density=forward_density,
-    backward_density=backward_density,
-    select=sparsity.is_any,
-  )
-  paths = set()
+  paths = {}  # an ordered set of the selected parameters
+
+  def layer_counts(path: str, w: jax.Array) -> sparsity.Counts:
+    forward = _density_of(forward_density, path)
+    backward = 1.0 if forward == 1 else _density_of(backward_density, path)
+    return sparsity.make_counts(
+      forward_density=forward,
+      backward_density=backward,
+      select=sparsity.is_any,
+    )({path: w})
 
   layers = _Layers(name='topkast')
   count = layers.count(refresh)
@@ -98,8 +106,8 @@ def sparsified(
     )
     if not select(context.module_name, context.name, value):
       return next_getter(w)
-    paths.add(path)
-    counts = make_counts({path: w})
+    paths[path] = None
+    counts = layer_counts(path, w)
     if not counts.sizes:
       return next_getter(w)
 
@@ -111,11 +119,7 @@ def sparsified(
 
   with hk.custom_getter(getter):
     yield
-  if not paths:
-    raise ValueError(
-      'expected selected parameters within sparsified, got none: put it '
-      'around the call of a network, not its construction'
-    )
+  _check_used(paths, forward_density, backward_density)
 
 
 class _Layers(hk.Module):
@@ -190,3 +194,24 @@ def _masked(w: jax.Array, forward: jax.Array, backward: jax.Array) -> jax.Array:
 def _masked_jvp(primals, tangents):
   w, forward, backward = primals
   return _masked(w, forward, backward), state_lib.masked(backward, tangents[0])
+
+
+def _density_of(density: Density, path: str) -> float:
+  return density.get(path, 1.0) if isinstance(density, Mapping) else density
+
+
+def _check_used(paths, *densities: Density) -> None:
+  if not paths:
+    raise ValueError(
+      'expected selected parameters within sparsified, got none: put it '
+      'around the call of a network, not its construction'
+    )
+  for density in densities:
+    if isinstance(density, Mapping) and (
+      unknown := sorted({*density} - {*paths})
+    ):
+      listing = '\n  '.join(paths)
+      raise ValueError(
+        f'expected densities of selected parameters, got {unknown}; selected '
+        f'are:\n  {listing}'
+      )

@@ -32,6 +32,7 @@ from powerprop.packnet.choice import Search as Search
 from powerprop.packnet.choice import check_search as check_search
 from powerprop.packnet.choice import fixed_share as fixed_share
 from powerprop.packnet.choice import search as search
+from powerprop.packnet.freezing import check_capacity as check_capacity
 from powerprop.packnet.freezing import freeze as freeze
 from powerprop.packnet.freezing import retraining_sets as retraining_sets
 from powerprop.packnet.freezing import start_task as start_task
@@ -41,6 +42,7 @@ from powerprop.packnet.ownership import PackState as PackState
 from powerprop.packnet.ownership import Usage as Usage
 from powerprop.packnet.ownership import claim as claim
 from powerprop.packnet.ownership import init as init
+from powerprop.packnet.ownership import num_free as num_free
 from powerprop.packnet.ownership import store_copies as store_copies
 from powerprop.packnet.ownership import task_masks as task_masks
 from powerprop.packnet.ownership import task_params as task_params

@@ -69,20 +69,26 @@ def start_task(
       (lists the usage by layer), or `fresh` is not like `params`.
   """
   ownership.check_alike('fresh parameters like params', fresh, params)
+  check_capacity(state, min_free)
+  return _start_task(params, state, fresh)
+
+
+def check_capacity(state: ownership.PackState, min_free: int = 1) -> None:
+  """Raises ValueError unless one more task fits, with `min_free` entries."""
   ownership.check_room(state)
   free = ownership.free_by_layer(state)
-  if sum(free.values()) < min_free:
-    layers = '\n  '.join(
-      f'{path}: {owner.size - free[path]} of {owner.size} owned, '
-      f'{free[path]} free'
-      for path, owner in state.owner.items()
-    )
-    raise ValueError(
-      f'expected at least {min_free} free entries for task '
-      f'{int(state.num_tasks) + 1}, got {sum(free.values())}; keep fewer for '
-      f'each task, or lower min_free:\n  {layers}'
-    )
-  return _start_task(params, state, fresh)
+  if sum(free.values()) >= min_free:
+    return
+  layers = '\n  '.join(
+    f'{path}: {owner.size - free[path]} of {owner.size} owned, '
+    f'{free[path]} free'
+    for path, owner in state.owner.items()
+  )
+  raise ValueError(
+    f'expected at least {min_free} free entries for task '
+    f'{int(state.num_tasks) + 1}, got {sum(free.values())}; keep fewer for '
+    f'each task, or lower min_free:\n  {layers}'
+  )
 
 
 def training_sets(

@@ -240,8 +240,13 @@ def usage(state: PackState, task: int | None = None) -> dict[str, Usage]:
   }
 
 
+def num_free(state: PackState) -> int:
+  """Returns the number of entries without an owner."""
+  return sum(free_by_layer(state).values())
+
+
 def free_by_layer(state: PackState) -> dict[str, int]:
-  """Returns the number of entries without an owner, by path."""
+  """Returns `num_free` of each packed layer, by path."""
   free = {path: jnp.sum(owner == 0) for path, owner in state.owner.items()}
   return {path: int(n) for path, n in jax.device_get(free).items()}
 

@@ -52,7 +52,9 @@ def static(
       path: topk.random_scores(keys[path], weight.shape)
       for path, weight in weights.items()
     }
-    return topk.topk_masks(scores, counts.forward, counts.scope)
+    return state_lib.same_sets(
+      topk.topk_masks(scores, counts.forward, counts.scope)
+    )
 
   return _fixed(
     inner,
@@ -152,7 +154,7 @@ def snip(
       `init`, if a sparse parameter has no score of its shape.
   """
 
-  def init(weights, counts, key):
+  def init(scores, weights, counts, key):
     del key
     own = select_lib.pick(scores, weights)
     for path, x in weights.items():
@@ -162,13 +164,15 @@ def snip(
           f'expected scores of shape {x.shape} for {path}, got {found}'
         )
     own = {path: own[path] for path in weights}
-    return patterns.topk_masks(
-      pattern, own, counts.forward, scope, layout=counts.layout
+    return state_lib.same_sets(
+      patterns.topk_masks(
+        pattern, own, counts.forward, scope, layout=counts.layout
+      )
     )
 
   return _fixed(
     inner,
-    init,
+    jax.tree_util.Partial(init, scores),  # arrays that may be sharded
     counts_lib.make_counts(
       forward_density=density,
       distribution=distribution,
@@ -186,7 +190,7 @@ def _fixed(inner, init, make_counts, seed=0):
   return wrapper.sparsify(
     inner,
     state_lib.Rule(
-      lambda *args: state_lib.same_sets(init(*args)),
+      init,
       lambda now, _: now.sets,
       changes='nothing',
     ),

@@ -248,7 +248,7 @@ def _rewire(
   )
 
 
-def _make_fraction(drop_fraction, anneal, stop) -> Callable[[Any], Any]:
+def _make_fraction(drop_fraction, anneal, stop) -> schedules.Density:
   if anneal not in ANNEALS:
     raise ValueError(f'expected anneal out of {ANNEALS}, got {anneal!r}')
   if not 0 < drop_fraction <= 1:

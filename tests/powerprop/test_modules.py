@@ -12,7 +12,12 @@ KEY = jax.random.key(0)
 
 MODULES = {
   'Linear': ((6,), (2, 5)),
+  'Conv1D': ((3, 2), (2, 8, 4)),
   'Conv2D': ((3, 2), (2, 8, 8, 4)),
+  'Conv3D': ((3, 2), (2, 4, 4, 4, 3)),
+  'Conv1DTranspose': ((3, 2), (2, 8, 4)),
+  'Conv2DTranspose': ((3, 2), (2, 8, 8, 4)),
+  'Conv3DTranspose': ((3, 2), (2, 4, 4, 4, 3)),
 }
 
 
@@ -38,6 +43,12 @@ def network(x):
   [
     ('Linear', 1.3),
     ('Conv2D', 2),
+    ('Conv2DTranspose', 2),
+    *(
+      pytest.param(name, 2, marks=pytest.mark.nightly)
+      for name in MODULES
+      if '2D' not in name
+    ),
   ],
 )
 def test_module_equals_the_plain_one_on_theta(name, alpha):

@@ -47,6 +47,7 @@ def test_the_first_task_that_uses_an_entry_owns_it():
     second = packnet.usage(state, 2)[path]
     assert second.owned == np.mean((expected > 0) & (expected <= 2))
   assert usage['all'] == pytest.approx(total / total[:2].sum())
+  assert packnet.num_free(state) == total[1]
 
 
 def test_a_task_starts_from_fresh_free_weights_and_unchanged_owned_ones():
@@ -107,8 +108,11 @@ def test_a_task_goes_on_in_an_exhausted_network_only_if_it_may():
   state = packing.init(params, 3)
   full = jax.tree.map(lambda x: jnp.ones(x.shape, bool), state.owner)
   state = packnet.claim(params, state, full)
+  assert packnet.num_free(state) == 0
   with pytest.raises(ValueError, match='hidden/w: 96 of 96 owned, 0 free'):
     packnet.start_task(params, state, packing.draw(1))
+  with pytest.raises(ValueError, match='task 2, got 0'):
+    packnet.check_capacity(state)
   started = packnet.start_task(params, state, packing.draw(1), min_free=0)
   packing.assert_same_bits(started['hidden'], params['hidden'])
   packing.assert_same_bits(started['logits'], packing.draw(1)['logits'])

@@ -162,15 +162,16 @@ def test_evaluation_uses_the_stored_sets_and_changes_nothing():
 )
 def test_a_module_equals_the_plain_one_on_masked_weights(name, args, shape):
   options = {'w_init': usual, 'name': 'embed'}  # sparse, whatever its name
+  densities = DENSITIES | {'forward_density': {'embed/w': 0.1}}
   module = getattr(topkast, name)
   net = transform(
-    lambda x: module(*args, **options, **DENSITIES)(x, refresh=True)
+    lambda x: module(*args, **options, **densities)(x, refresh=True)
   )
   plain = transform(lambda x: getattr(hk, name)(*args, **options)(x))
   x = jax.random.normal(KEY, shape)
   params, state = net.init(KEY, x)
   sets, w = state['topkast']['embed/w'], params['embed']['w']
-  assert sets.forward.sum() == w.size // 4
+  assert sets.forward.sum() == round(0.1 * w.size)
   assert sets.backward.sum() == w.size // 2
   masked = {'embed': params['embed'] | {'w': w * sets.forward}}
   out, _ = net.apply(params, state, x)
@@ -213,6 +214,10 @@ def test_inside_a_transformation_of_haiku_all_calls_count_as_one(layers):
     ({'forward_density': 0.0}, r'forward_density in \(0, 1\], got 0\.0'),
     ({'exploration': 'rigl'}, "exploration out of .*'rigl'"),
     ({'refresh_every': 0}, 'interval >= 1, got 0'),
+    (
+      {'forward_density': {'liner/w': 0.1}},
+      r"got \['liner/w'\]; selected are:\n  linear/w",
+    ),
     ({'select': lambda *_: False}, 'around the call of a network'),
     (None, 'around the call of a network'),  # constructed within, called after
   ],
