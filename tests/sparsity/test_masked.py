@@ -95,6 +95,7 @@ def params():
 
 
 @pytest.mark.usefixtures('is_native')
+@pytest.mark.filterwarnings('ignore:scope=.global. leaves no active entry')
 @pytest.mark.parametrize(
   ('make', 'expected'),
   [
