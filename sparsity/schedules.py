@@ -120,7 +120,12 @@ def every_to(end: int, interval: int, *, start: int = 0) -> Event:
 
 
 def check_density(name: str, density: float):
-  """Raises ValueError unless a density is in (0, 1]."""
+  """Raises ValueError unless a density is a number in (0, 1]."""
+  if isinstance(density, jax.Array):
+    raise ValueError(
+      f'expected {name} as a number of Python, got an array; within '
+      'optax.inject_hyperparams name it in static_args'
+    )
   if not 0 < density <= 1:
     raise ValueError(f'expected {name} in (0, 1], got {density}')
 

@@ -114,6 +114,12 @@ def test_ordinary_training_in_bfloat16_is_not_stale(name, jit, monkeypatch):
   assert not np.array_equal(found['a']['w'], params['a']['w'])
 
 
+def test_injected_densities_are_refused():
+  injected = optax.inject_hyperparams(topkast.topkast, static_args='select')
+  with pytest.raises(ValueError, match='name it in static_args'):
+    injected(optax.sgd(0.1), **DENSITIES).init(PARAMS)
+
+
 def test_links_of_chain_are_those_of_the_inner_optimizer():
   links = optax.add_decayed_weights(0.1), optax.scale(-0.05)
   inside = TOPKAST(optax.chain(optax.scale_by_adam(), *links))
