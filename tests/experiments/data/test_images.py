@@ -100,3 +100,14 @@ def test_a_truncated_image_does_not_decode(cut):
   rng = np.random.default_rng(0)
   assert images.train_view(content, rng, SIZE) is None
   assert images.evaluation_view(content, SIZE, RESIZE) is None
+
+
+def test_normalization_is_by_mean_and_deviation():
+  image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+  mean, std = np.array([0.1, 0.5, 0.9]), np.array([0.2, 0.3, 0.0])
+  expected = (image / 255 - mean) / np.array([0.2, 0.3, 1.0])
+  found = images.normalize(image, mean, std)
+  assert found.dtype == np.float32
+  np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+  batch = images.normalize(np.stack([image, image]), mean, std)
+  np.testing.assert_array_equal(batch, np.stack([found, found]))

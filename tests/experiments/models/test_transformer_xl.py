@@ -88,6 +88,19 @@ def test_no_gradient_flows_into_the_memory():
   assert not any(np.any(gradient) for gradient in gradients)
 
 
+def test_the_next_words_are_those_that_the_loss_is_about():
+  model, params, apply = make()
+  inputs, targets = draw(T)
+  memory = model.memory(B, T)
+  nll, after = evaluate(apply, params, inputs, targets, memory)
+  log_probs, predicted_after = jax.jit(model.predict)(params, memory, inputs)
+  np.testing.assert_allclose(jnp.exp(log_probs).sum(-1), 1, rtol=1e-5)
+  np.testing.assert_allclose(
+    -log_probs[np.arange(B), targets[:, -1]], nll[:, -1], atol=1e-5
+  )
+  oracles.assert_same(after, predicted_after)
+
+
 @pytest.mark.parametrize('name', ['dropout', 'attention_dropout'])
 def test_dropout_is_off_in_evaluation_and_random_in_training(name):
   model, params, apply = make(**{name: 0.3})
