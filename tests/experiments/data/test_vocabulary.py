@@ -36,6 +36,13 @@ def test_text_comes_back_from_words_and_bytes():
   assert vocabulary.decode(vocabulary.BYTES, [65, 255, 66]) == 'A\ufffdB'
 
 
+def test_a_saved_vocabulary_is_read_back(tmp_path):
+  found = vocabulary.count(['é "x" \\ y'])
+  path = tmp_path / 'vocabulary.json'
+  path.write_bytes(vocabulary.to_json(found))
+  assert vocabulary.read(path) == found
+
+
 @pytest.mark.parametrize(
   'content', [None, '{"unit": "word"', '[]', '{"unit": "x", "words": []}']
 )
