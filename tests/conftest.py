@@ -67,6 +67,6 @@ def cifar_dir(tmp_path_factory):
   folder = tmp_path_factory.mktemp('cifar')
   for num_classes in (10, 100):
     photographs.write_cifar(
-      folder, num_classes=num_classes, num_train=120, num_test=30
+      folder, num_classes=num_classes, num_train=250, num_test=100
     )
   return str(folder)

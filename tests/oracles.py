@@ -34,10 +34,12 @@ def largest_over(scores, k, **options):
 
 
 def normal(shapes, seed, dtype=jnp.float32):
-  """Returns a tree of normal numbers, for a tree of shapes."""
+  """Returns a tree of normal numbers, for a tree of shapes or of arrays."""
   random = np.random.default_rng(seed)
   return jax.tree.map(
-    lambda shape: jnp.asarray(random.standard_normal(shape), dtype),
+    lambda x: jnp.asarray(
+      random.standard_normal(getattr(x, 'shape', x)), dtype
+    ),
     shapes,
     is_leaf=lambda x: isinstance(x, tuple),
   )

@@ -113,12 +113,6 @@ def write_imagenet(
   write(data_dir, 'imagenet2012', '5.1.0', features, indices, example, 3)
 
 
-def cifar_example(index: int, num_classes: int) -> tuple[np.ndarray, int]:
-  """Returns an image, uint8 `[32, 32, 3]`, RGB, and its label."""
-  image = cv2.cvtColor(view(index, 32, 32), cv2.COLOR_BGR2RGB)
-  return image, index % num_classes
-
-
 def write_cifar(
   data_dir,
   *,
@@ -126,9 +120,9 @@ def write_cifar(
   num_train: int,
   num_test: int,
   num_shards: int = 1,
-  example: Callable[[int, int], tuple[np.ndarray, int]] = cifar_example,
+  without_label: Collection[int] = (),
 ) -> None:
-  """Writes views as cifar10 or cifar100 to a folder of tensorflow-datasets."""
+  """Writes views as cifar10 or cifar100; the label of some is -1."""
   features = {
     'id': tfds.features.Text(),
     'image': tfds.features.Image(shape=(32, 32, 3)),
@@ -136,9 +130,9 @@ def write_cifar(
   }
 
   def make(index):
-    image, label = example(index, num_classes)
-    content = encode('.png', image[..., ::-1])
-    return {'id': f'{index:05d}', 'image': content, 'label': label}
+    content = encode('.png', view(index, 32, 32))
+    own = -1 if index in without_label else index % num_classes
+    return {'id': f'{index:05d}', 'image': content, 'label': own}
 
   indices = {
     'train': range(num_train),

@@ -4,32 +4,25 @@ import json
 
 from experiments import metrics
 import launch
-
-CONFIG = """
-import ml_collections
-from configs import imagenet_resnet50
+from tests.experiments import small
 
 
-def get_config():
-  config = imagenet_resnet50.get_config('dense,batch_size=4')
-  config.model = dict(name='lenet', hidden=(2,))
-  config.prune.output_layer = 'linear_1/w'
-  config.data.update(image_size=16, resize=18, num_workers=0)
-  config.optimizer.schedule = dict(name='constant', warmup_steps=0)
-  config.optimizer.learning_rate = 1e-3
-  config.train.update(
-    eval_batch_size=2, num_devices=1, num_steps=6, log_every=2, eval_every=6,
-    checkpoint_every=2,
-  )
-  return config
-"""
-
-
-def run(tmp_path, damaged_dir, *more):
-  file = tmp_path / 'config.py'
-  file.write_text(CONFIG)
-  flags = [f'--config={file}', f'--config.data.data_dir={damaged_dir}', *more]
-  return launch.main([*flags, f'--workdir={tmp_path / "run"}'])
+def run(folder, damaged_dir, on_bad_record='stop'):
+  data = {
+    'name': 'imagenet', 'data_dir': str(damaged_dir), 'num_validation': 0,
+    'image_size': 16, 'resize': 18, 'on_bad_record': on_bad_record,
+    'num_workers': 0,
+  }  # fmt: skip
+  train = {
+    'batch_size': 4, 'eval_batch_size': 2, 'num_steps': 6, 'log_every': 2,
+    'eval_every': 6, 'checkpoint_every': 2,
+  }  # fmt: skip
+  config = small.image('dense', model={'hidden': (2,)}, train=train)
+  config['optimizer']['learning_rate'] = 1e-3
+  config |= {'data': data, 'seeds': [config.pop('seed')]}
+  config['powerprop'] = {'alphas': [1.0], 'optimizer_in': 'theta'}
+  flag = small.config_flag(folder, config)
+  return launch.main([flag, f'--workdir={folder / "run"}'])
 
 
 def test_a_damaged_record_ends_the_run_with_its_name(
@@ -50,16 +43,15 @@ def test_a_damaged_record_ends_the_run_with_its_name(
 def test_skipped_records_are_counted_alike_after_a_resumption(
   tmp_path, damaged_dir
 ):
-  skip = '--config.data.on_bad_record=skip'
   whole, parts = tmp_path / 'whole', tmp_path / 'parts'
   for folder in (whole, parts):
     folder.mkdir()
-    assert run(folder, damaged_dir, skip) == 0
+    assert run(folder, damaged_dir, 'skip') == 0
   rows = [r for r in metrics.read(whole / 'run') if r['split'] == 'train']
   # Each epoch of 3 steps meets both, and once more where one replaces another.
   assert sum(row['quarantined'] for row in rows) >= 4
   forget_after(parts / 'run', 4)
-  assert run(parts, damaged_dir, skip) == 0
+  assert run(parts, damaged_dir, 'skip') == 0
   files = [folder / 'run' / metrics.FILE for folder in (whole, parts)]
   assert files[0].read_bytes() == files[1].read_bytes()
 

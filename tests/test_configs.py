@@ -8,7 +8,6 @@ import pkgutil
 import pytest
 
 import configs
-from configs import arguments
 from configs import methods
 from configs import permuted_mnist
 from experiments import dryrun
@@ -53,14 +52,6 @@ def network(name, variant=''):
   return plan.make(f'{file}:{variant}'.removesuffix(':')).runs[0].config
 
 
-def of_all():
-  return [
-    (name, variant)
-    for name, variants in VARIANTS.items()
-    for variant in variants
-  ]
-
-
 def test_no_config_is_left_out_here():
   found = {module.name for module in pkgutil.iter_modules(configs.__path__)}
   assert found - NOT_CONFIGS == set(VARIANTS)
@@ -79,7 +70,12 @@ def test_a_config_is_plain_data_with_its_command(name):
 
 
 @pytest.mark.parametrize(
-  ('name', 'variant'), [case for case in of_all() if case[0] not in LARGE]
+  ('name', 'variant'),
+  [
+    (name, x)
+    for name in sorted(VARIANTS.keys() - LARGE)
+    for x in VARIANTS[name]
+  ],
 )
 def test_every_small_config_makes_a_task(name, variant):
   assert tasks.make_task(network(name, variant)).num_steps >= 1
@@ -102,23 +98,13 @@ def nightly(*values):
       )
     ),
     ('enwik8_transformer_xl', 'topkast', '512, batch of 22 on 1 device', 41e6),
-    nightly(
-      'enwik8_transformer_xl',
-      'rigl,size=large',
-      '768, batch of 64 on 4',
-      277e6,
-    ),
-    nightly(
-      'wikitext103_transformer_xl',
-      'magnitude',
-      'batch of 60 on 4',
-      151e6,
-    ),
+    nightly('enwik8_transformer_xl', 'rigl,size=large', 'of 64 on 4', 277e6),
+    nightly('wikitext103_transformer_xl', 'magnitude', 'of 60 on 4', 151e6),
     # 18 layers are more than the 257 million that the released code reports.
     nightly(
       'wikitext103_transformer_xl',
       'powerprop_topkast,size=large',
-      '384, batch of 128 on 4 device',
+      'of 128 on 4',
       285.2e6,
     ),
   ],
@@ -144,20 +130,6 @@ def test_the_keys_of_imagenet_change_its_recipe():
   small = get('imagenet_resnet50', 'magnitude,batch_size=256')
   assert small.optimizer.learning_rate == pytest.approx(0.1)
   assert (small.method.start, small.method.end) == (160_000, 400_000)
-
-
-@pytest.mark.parametrize(
-  ('argument', 'message'),
-  [
-    ('topkats', "got 'topkats'; did you mean 'topkast'"),
-    ('topkast,desity=0.1', "got 'desity'; did you mean 'density'"),
-    ('topkast,density=much', r'expected density=float, got .density=much'),
-    ('topkast,0.1', "got '0.1'"),
-  ],
-)
-def test_a_misspelt_argument_is_refused(argument, message):
-  with pytest.raises(ValueError, match=message):
-    arguments.parse(argument, methods.NAMES, density=0.1)
 
 
 @pytest.mark.parametrize(

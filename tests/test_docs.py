@@ -7,6 +7,8 @@ import jax
 import pytest
 
 from benchmarks import page
+import powerprop
+import topkast
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [
@@ -15,27 +17,21 @@ PAGES = [
 ]
 
 
-def example():
-  """Returns the example of the README."""
+def test_the_example_of_the_readme_trains():
   text = (ROOT / 'README.md').read_text()
   [block] = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
-  return block
-
-
-def test_the_example_of_the_readme_trains():
   names = {}
-  exec(example(), names)
-  loss, batch = names['loss'], names['batch']
-  before = names['topkast'].weights(
-    names['powerprop'].to_weights(names['params'], 2.0), names['state']
-  )
+  exec(block, names)
+  loss, batch, step = (names[name] for name in ('loss', 'batch', 'step'))
+
+  def weights_of(params, state):
+    return topkast.weights(powerprop.to_weights(params, 2.0), state)
+
+  trained = names['params'], names['state']
+  before = weights_of(*trained)
   for _ in range(20):
-    names['params'], names['state'] = names['step'](
-      names['params'], names['state'], batch
-    )
-  after = names['topkast'].weights(
-    names['powerprop'].to_weights(names['params'], 2.0), names['state']
-  )
+    trained = step(*trained, batch)
+  after = weights_of(*trained)
   assert loss(after, *batch) < loss(before, *batch)
   weights = [x for x in jax.tree.leaves(after) if x.ndim == 2]
   assert all((x != 0).mean() <= 0.101 for x in weights)

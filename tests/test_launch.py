@@ -5,15 +5,16 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from experiments import rundir
 import launch
+from tests import killing
 
 REPOSITORY = pathlib.Path(launch.__file__).parent
 TOPKAST = f'--config={REPOSITORY}/configs/mnist_topkast.py'
+METHODS = f'--config={REPOSITORY}/configs/mnist_methods.py'
 DENSE = f'--config={REPOSITORY}/configs/mnist_dense.py:quick'
 SWEEP = f'--sweep={REPOSITORY}/configs/sweeps.py:alphas'
 SLURM = [DENSE, SWEEP, '--executor=slurm']
@@ -22,7 +23,10 @@ SLURM = [DENSE, SWEEP, '--executor=slurm']
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    ([f'{DENSE[:-5]}quik'], "expected variant '' or 'quick', got 'quik'"),
+    ([f'{METHODS}:topkats'], "got 'topkats'; did you mean 'topkast'"),
+    ([f'{METHODS}:topkast,desity=0.1'], "'desity'; did you mean 'density'"),
+    ([f'{METHODS}:topkast,density=much'], 'expected density=float'),
+    ([f'{METHODS}:topkast,0.1'], "got '0.1'"),
     ([f'{DENSE[:-10]}.py'], "did you mean '/"),
     ([DENSE, '--config.train.num_stps=3'], 'Did you mean "num_steps"'),
     ([DENSE, '--config.train.num_steps=many'], 'num_steps=many'),
@@ -31,7 +35,6 @@ SLURM = [DENSE, SWEEP, '--executor=slurm']
     ([DENSE, '--jobs=0'], 'jobs=0'),
     ([DENSE, '--list', '--config.train.log_every=0'], 'log_every'),
     ([TOPKAST, '--list', "--config.method.dense=('(',)"], 'regular expression'),
-    ([DENSE, '--executor=k8s'], 'executor=k8s'),
     ([DENSE, '--executor=slurm'], 'expected several runs with --executor'),
     ([DENSE, '--index=1'], 'expected --index from 0 to 0, got 1'),
     ([DENSE, '--sweep=alpha'], "got 'alpha'; did you mean 'alphas'"),
@@ -39,6 +42,8 @@ SLURM = [DENSE, SWEEP, '--executor=slurm']
     ([DENSE, SWEEP, '--eval_only'], 'expected no --eval_only with --sweep'),
     ([DENSE, SWEEP, '--cluster.nodes=2'], 'expected --executor=slurm'),
     ([DENSE, '--coordinator=h:1'], 'expected --distributed alone'),
+    ([DENSE, '--coordinator=h:1', '--process_count=2', '--process_index=2'],
+     'less than --process_count=2, got 2'),
     ([DENSE, '--distributed=auto', '--jobs=2'], 'expected no --jobs'),
     (['--dry_run'], 'expected --config=FILE'),
     ([*SLURM, '--cluster.node=2'], 'unknown cluster key'),
@@ -46,7 +51,7 @@ SLURM = [DENSE, SWEEP, '--executor=slurm']
     ([*SLURM, '--cluster.num_requeues=-1'], 'expected >= 0, got -1'),
     ([*SLURM, '--cluster.mem_gb=much'], 'mem_gb=much'),
   ],
-)
+)  # fmt: skip
 def test_mistakes_are_one_message_and_leave_nothing(
   tmp_path, capsys, arguments, message
 ):
@@ -76,14 +81,6 @@ def test_a_dry_run_of_a_sweep_prints_the_command_of_each_run(
   assert not workdir.exists()
 
 
-def wait_for(condition, process=None, seconds=300):
-  deadline = time.monotonic() + seconds
-  while not condition():
-    assert process is None or process.poll() is None
-    assert time.monotonic() < deadline
-    time.sleep(0.05)
-
-
 @pytest.mark.nightly
 def test_a_sweep_in_children_saves_and_goes_on(tmp_path):
   workdir, log = tmp_path / 'runs', tmp_path / 'log'
@@ -107,7 +104,7 @@ def test_a_sweep_in_children_saves_and_goes_on(tmp_path):
 
   process = start()
   started = [folder / 'metrics.jsonl' for folder in folders]
-  wait_for(lambda: all(path.exists() for path in started), process)
+  killing.wait_for(lambda: all(path.exists() for path in started))
   process.send_signal(signal.SIGINT)
   assert process.wait(300) == 128 + signal.SIGINT
   output = log.read_text()
@@ -120,7 +117,7 @@ def test_a_sweep_in_children_saves_and_goes_on(tmp_path):
     assert not rundir.is_locked(folder)
   # Killed outright, the parent takes its children with it.
   process = start()
-  wait_for(lambda: all(map(rundir.is_locked, folders)), process)
+  killing.wait_for(lambda: all(map(rundir.is_locked, folders)))
   process.kill()
   process.wait()
-  wait_for(lambda: not any(map(rundir.is_locked, folders)))
+  killing.wait_for(lambda: not any(map(rundir.is_locked, folders)))

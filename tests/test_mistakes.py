@@ -1,5 +1,6 @@
 """Random mistakes in every config are refused before any work."""
 
+import copy
 import functools
 import json
 import math
@@ -11,6 +12,7 @@ import pytest
 from experiments.sweep import run
 import launch
 from tests import test_configs
+from tests.experiments import small
 
 # Any text will do there, or nothing can be said of it without the data.
 FREE = {'data_dir', 'path', 'cache_dir'}
@@ -25,16 +27,6 @@ WRONG = {
   type(None): [{'a': 1}, [{}]],
 }
 OUT_OF_RANGE = {int: [-1, -7], float: [-1.0, math.nan, math.inf, -math.inf]}
-CONFIG = """
-import json
-import ml_collections
-
-
-def get_config():
-  return ml_collections.ConfigDict(json.loads({text!r}))
-"""
-
-
 POOL = [
   (name, variant)
   for name, variants in sorted(test_configs.VARIANTS.items())
@@ -58,14 +50,14 @@ def runs_that_begin_are_told():
 
 
 @functools.cache
-def plain(name: str, variant: str) -> str:
-  """Returns a config without mistake as JSON; it says where its data are."""
+def plain(name: str, variant: str):
+  """Returns a config without mistake; it says where its data are."""
   config = test_configs.get(name, variant).to_dict()
   for key in ('data', 'tasks'):
     for place in ('data_dir', 'path'):
       if place in config.get(key, {}):
         config[key][place] = 'data'
-  return json.dumps(config)
+  return json.loads(json.dumps(config))
 
 
 def paths(section, prefix=()):
@@ -112,7 +104,7 @@ def exceed(draw, section, key):
 def mistakes(draw):
   """A config with one mistake, and a line that names it."""
   name, variant = draw(st.sampled_from(POOL))
-  config = json.loads(plain(name, variant))
+  config = copy.deepcopy(plain(name, variant))
   path = draw(st.sampled_from(sorted(paths(config))))
   kind = draw(st.sampled_from([misspell, leave_out, add, mistype, exceed]))
   section = functools.reduce(lambda inner, key: inner[key], path[:-1], config)
@@ -123,10 +115,9 @@ def mistakes(draw):
 
 @pytest.mark.parametrize(('name', 'variant'), sorted(dict(POOL).items()))
 def test_without_a_mistake_a_run_would_begin(name, variant, tmp_path):
-  file = tmp_path / 'config.py'
-  file.write_text(CONFIG.format(text=plain(name, variant)))
+  flag = small.config_flag(tmp_path, plain(name, variant))
   with pytest.raises(NotRefusedError):
-    launch.main([f'--config={file}', f'--workdir={tmp_path / "run"}'])
+    launch.main([flag, f'--workdir={tmp_path / "run"}'])
 
 
 @hypothesis.settings(
@@ -140,9 +131,8 @@ def test_without_a_mistake_a_run_would_begin(name, variant, tmp_path):
 def test_every_mistake_is_refused_and_leaves_nothing(tmp_path, capsys, mistake):
   name, config = mistake
   hypothesis.note(name)
-  file, workdir = tmp_path / 'mistake.py', tmp_path / 'run'
-  file.write_text(CONFIG.format(text=json.dumps(config)))
-  code = launch.main([f'--config={file}', f'--workdir={workdir}'])
+  flag, workdir = small.config_flag(tmp_path, config), tmp_path / 'run'
+  code = launch.main([flag, f'--workdir={workdir}'])
   error = capsys.readouterr().err
   assert code == launch.USER_ERROR
   assert error.startswith('launch.py: ')

@@ -25,16 +25,6 @@ def server(tmp_path_factory):
     yield
 
 
-def on_devices(workdir, num):
-  """Trains in one process with several devices."""
-  flag = f'--xla_force_host_platform_device_count={num}'
-  plan = killing.Plan(environment={'XLA_FLAGS': flag})
-  flags = [SHORT, f'--config.train.num_devices={num}']
-  ended = killing.run(workdir, flags, plan)
-  assert ended.code == 0, ended.output
-  return workdir
-
-
 def in_processes(workdir, num):
   """Trains in several processes; the first alone prints."""
   started = killing.start_several(workdir, num, [SHORT])
@@ -74,7 +64,12 @@ def assert_close(a, b):
 
 def test_two_processes_equal_one_with_two_devices(tmp_path, two):
   assert rundir.read_status(two)['status'] == 'done'
-  assert_close(two, on_devices(tmp_path / 'run', 2))
+  flags = [SHORT, '--config.train.num_devices=2']
+  two_devices = {'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}
+  plan = killing.Plan(environment=two_devices)
+  ended = killing.run(tmp_path / 'run', flags, plan)
+  assert ended.code == 0, ended.output
+  assert_close(two, tmp_path / 'run')
 
 
 @pytest.mark.parametrize('victim', [0, 1])

@@ -204,6 +204,6 @@ def _metric(rows: list[dict[str, Any]]) -> str:
   trained = [r for r in rows if r.get('split') == 'train']
   for row in (*evaluated[-1:], *trained[-1:]):
     for name in _METRICS:
-      if name in row:
+      with contextlib.suppress(KeyError, TypeError, ValueError):
         return f'{name.replace("_", " ")} {float(row[name]):.4g}'
   return ''

@@ -2,9 +2,11 @@
 
 import copy
 import dataclasses
+import json
 from typing import Any
 from typing import NamedTuple
 
+import jax
 import ml_collections
 
 from configs import methods
@@ -13,7 +15,9 @@ from experiments import initial
 from experiments import metrics
 from experiments import rundir
 from experiments import trainer
+from experiments.models import transformer_xl
 from experiments.tasks import base
+from tests import oracles
 
 
 def image(name='topkast', storage='masked', **changes):
@@ -99,6 +103,24 @@ def update(config, changes):
     else:
       config[name] = value
   return config
+
+
+def transformer(**changes):
+  """A Transformer-XL, and parameters with which attention matters."""
+  model = transformer_xl.transformer_xl(**language('')['model'] | changes)
+  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  return model, jax.tree.map(lambda x: 0.5 * x, oracles.normal(shapes, 0))
+
+
+def config_flag(folder, config):
+  """Writes a config file; returns the flag that reads it."""
+  path = folder / 'config.py'
+  path.write_text(
+    'import json\nimport ml_collections\n\n\ndef get_config():\n'
+    f'  config = json.loads({json.dumps(config)!r})\n'
+    '  return ml_collections.ConfigDict(config)\n'
+  )
+  return f'--config={path}'
 
 
 class Run(NamedTuple):

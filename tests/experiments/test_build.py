@@ -26,7 +26,6 @@ TABLE = {
 }
 SGD = {'name': 'sgd', 'learning_rate': 0.1, 'momentum': None}
 LENET = {'sizes': (300, 100), 'bias': True, 'depth': 3, 'pair': None}
-KEYS = '(keys of sgd: learning_rate, momentum)'
 
 
 @pytest.mark.parametrize('kind', [dict, config_dict.ConfigDict])
@@ -40,26 +39,19 @@ def test_a_section_is_the_keywords_of_its_constructor(kind):
 @pytest.mark.parametrize(
   ('section', 'message'),
   [
-    ({'name': 'sgd', 'learning_rte': 0.1, 'momentum': None},
-     ": unknown key 'learning_rte'; did you mean 'learning_rate'? " + KEYS),
-    ({'name': 'sgd', 'momentum': None},
-     f": missing key 'learning_rate' {KEYS}"),
-    ({'name': 'sdg'}, '.name: expected one of sgd, schedule; got '
-     "'sdg'; did you mean 'sgd'?"),
-    ({'learning_rate': 0.1}, ": expected a key 'name', one of sgd, schedule; "
-     'got the keys learning_rate'),
-    ('sgd', ": expected a section (keys and values), got 'sgd'"),
-    ({**SGD, 'learning_rate': None},
-     '.learning_rate: expected float, got None'),
-    ({'name': 'schedule', 'num_steps': 7},
-     ": unexpected key 'num_steps', the program sets it"),
+    ({**SGD, 'momentm': 1}, ": unknown key 'momentm'; .* 'momentum'.*keys of"),
+    ({'name': 'sgd', 'momentum': None}, ": missing key 'learning_rate'"),
+    ({'name': 'sdg'}, r".name: expected one of .* got 'sdg'; .* 'sgd'"),
+    ({'learning_rate': 0.1}, ": expected a key 'name', one of sgd, schedule"),
+    ('sgd', ": expected a section .* got 'sgd'"),
+    ({**SGD, 'learning_rate': None}, '.learning_rate: expected float, got N'),
+    ({'name': 'schedule', 'num_steps': 7}, ": unexpected key 'num_steps'"),
   ],
-)  # fmt: skip
+)
 def test_an_error_names_the_section_the_key_and_what_to_write(section, message):
   more = {'num_steps': 7} if 'num_steps' in section else {}
-  with pytest.raises(ValueError) as error:  # noqa: PT011
+  with pytest.raises(ValueError, match=f'^config.optimizer{message}'):
     build.build(TABLE, section, name='config.optimizer', **more)
-  assert str(error.value) == f'config.optimizer{message}'
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import random as random_lib
 import struct
 import tracemalloc
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from experiments.data import mnist
 from experiments.models import lenet
 from experiments.tasks import classification
 from tests import mutations
+from tests import oracles
 from tests.experiments import small
 
 
@@ -32,16 +32,6 @@ def runs(tmp_path_factory):
 
 def run(workdir, out, *more):
   return export.main([f'--workdir={workdir}', f'--out={out}', *more])
-
-
-def header_of(path):
-  with safetensors.safe_open(path, 'numpy') as file:
-    return json.loads(file.metadata()['sparse-training'])
-
-
-def assert_equal(a, b):
-  assert jax.tree.structure(a) == jax.tree.structure(b)
-  jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def test_a_network_read_back_has_the_loss_of_the_run(runs, tmp_path):
@@ -60,7 +50,9 @@ def test_a_network_read_back_has_the_loss_of_the_run(runs, tmp_path):
     active = exported.weights[layer]['w'] != 0
     assert not (active & ~masks['w']).any()
     assert masks['w'].sum() == round(0.2 * active.size)
-  assert header_of(file)['densities']['linear_1/w'] == 0.2
+  with safetensors.safe_open(file, 'numpy') as opened:
+    header = json.loads(opened.metadata()['sparse-training'])
+  assert header['densities']['linear_1/w'] == 0.2
   assert exported.labels == {}
   config = rundir.read_config(runs / 'run')
   assert exported.config == config
@@ -107,8 +99,8 @@ def test_batch_statistics_and_dense_networks_go_through(tmp_path):
   exported = export.load(tmp_path / 'net')
   assert exported.masks == {}
   assert exported.labels == {'task': 2}
-  assert_equal(exported.weights, WEIGHTS)
-  assert_equal(exported.state, state)
+  oracles.assert_same(exported.weights, WEIGHTS)
+  oracles.assert_same(exported.state, state)
 
 
 HEADER = {
@@ -179,7 +171,7 @@ def test_500_altered_files_are_refused_or_hold_the_same(tmp_path):
       num_refused += str(path) in str(error)
     else:
       num_same += 1
-      assert_equal(found[:3], expected[:3])
+      oracles.assert_same(found[:3], expected[:3])
       assert found[3:] == expected[3:]
     assert tracemalloc.get_traced_memory()[1] < 50 * len(sound) + 50_000
     tracemalloc.stop()

@@ -3,8 +3,6 @@
 import json
 import math
 
-import jax
-import jax.numpy as jnp
 import pytest
 
 from experiments import flops
@@ -83,24 +81,8 @@ def test_bytes_and_entries_are_of_all_parameters():
   rows = {row.path: row for row in found.rows.itertuples()}
   assert (rows['linear_0/b'].active, rows['linear_0/b'].flops) == (WIDTH, 0)
   assert rows['linear_1/w'].shape == (WIDTH, 10)
-
-
-PARAMS = {
-  'a': {'w': jax.ShapeDtypeStruct((3, 4), jnp.float32)},
-  'b': {'w': jax.ShapeDtypeStruct((4, 5), jnp.float32)},
-}
-
-
-@pytest.mark.parametrize(
-  ('name', 'changes', 'expected'),
-  [
-    ('magnitude', {'scope': 'global'}, {'a/w': 8 / 32, 'b/w': 8 / 32}),
-    ('set', {'exclude': ('a/w',)}, {'b/w': 0.25}),
-  ],
-)
-def test_densities_are_of_whole_entries(name, changes, expected):
-  section = make_config(name, **changes)['method']
-  assert flops.densities(section, PARAMS) == (expected, expected)
+  dense = flops.report(make_config('set', exclude=('linear_1/w',)))
+  assert dense.active_entries == A // 4 + B + biases
 
 
 def test_attention_products_are_counted_apart():
@@ -123,13 +105,7 @@ def flag(tmp_path_factory):
   config = make_config('topkast')
   config['seeds'] = [config.pop('seed')]
   config['powerprop'] = {'alphas': [2.0, 3.0], 'optimizer_in': 'theta'}
-  file = tmp_path_factory.mktemp('config') / 'config.py'
-  file.write_text(
-    'import json\nimport ml_collections\n\n\ndef get_config():\n'
-    f'  config = json.loads({json.dumps(config)!r})\n'
-    '  return ml_collections.ConfigDict(config)\n'
-  )
-  return f'--config={file}'
+  return small.config_flag(tmp_path_factory.mktemp('config'), config)
 
 
 def test_the_command_prints_a_row_a_layer_or_json(flag, capsys):

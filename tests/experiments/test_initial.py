@@ -1,11 +1,10 @@
 """Training starts from an exported network or from the folder of a run."""
 
-import jax
-import numpy as np
 import pytest
 
 from experiments import export
 from experiments import initial
+from tests import oracles
 from tests.experiments import small
 
 
@@ -39,10 +38,10 @@ def test_weights_and_masks_are_those_of_the_file(
   task, state = first_state(config)
   method = task.objective.method
   weights = method.to_weights(state.params)
-  jax.tree.map(np.testing.assert_allclose, weights, network.weights)
+  oracles.assert_close(weights, network.weights)
   masks = method.masks(state.params, state.opt_state)
   if masks is not None:
-    jax.tree.map(np.testing.assert_array_equal, masks, network.masks)
+    oracles.assert_same(masks, network.masks)
 
 
 def test_a_run_trains_on_and_keeps_the_masks(trained, tmp_path):
@@ -56,7 +55,7 @@ def test_a_run_trains_on_and_keeps_the_masks(trained, tmp_path):
     < small.train(small.image('static'), tmp_path / 'new').rows[0]['loss']
   )
   after = export.extract(tmp_path / 'run').masks
-  jax.tree.map(np.testing.assert_array_equal, after, network.masks)
+  oracles.assert_same(after, network.masks)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@ import math
 import os
 import pathlib
 import re
-import socket
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +12,6 @@ import pytest
 from experiments import rundir
 
 CONFIG = {'seed': 0, 'model': {'sizes': (300, 100), 'scale': math.inf}}
-
-
-@pytest.fixture(autouse=True)
-def no_patience(monkeypatch):
-  monkeypatch.setattr(rundir, 'PATIENCE', 0.0)
 
 
 def contents(folder: pathlib.Path) -> dict[str, bytes]:
@@ -136,14 +130,3 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
   with pytest.raises(OSError, match='no space left'):
     rundir.write_json(path, 2)
   assert contents(tmp_path) == {'a.json': b'1\n'}
-
-
-def test_a_lock_names_its_process_and_is_released(tmp_path):
-  held = rundir.lock(tmp_path)
-  assert rundir.is_locked(tmp_path)
-  who = f'process {os.getpid()} on {socket.gethostname()} since 20'
-  with pytest.raises(rundir.FolderError, match=who):
-    rundir.lock(tmp_path)
-  held.release()
-  assert not rundir.is_locked(tmp_path)
-  assert contents(tmp_path) == {}

@@ -7,22 +7,15 @@ import pytest
 
 from experiments import sample
 from experiments.data import vocabulary as vocabulary_lib
-from experiments.models import transformer_xl
 from tests.experiments import small
 
 V = 11
-MODEL = {**small.language('/nowhere')['model'], 'vocab_size': V}
 PROMPT = np.array([3, 1, 4, 1, 5])
 
 
 @pytest.fixture(scope='module')
 def network():
-  model = transformer_xl.transformer_xl(**MODEL)
-  generator = np.random.default_rng(0)
-  params = jax.eval_shape(model.init, jax.random.key(0))
-  return model, jax.tree.map(
-    lambda x: jnp.asarray(generator.normal(size=x.shape), x.dtype), params
-  )
+  return small.transformer(vocab_size=V)
 
 
 def draw(network, **changes):

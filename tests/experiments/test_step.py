@@ -10,6 +10,7 @@ import numpy as np
 from experiments import methods
 from experiments import step as step_lib
 from experiments.tasks import classification
+from tests import oracles
 from tests.experiments import small
 
 NETWORK = hk.transform_with_state(lambda x, is_training: hk.nets.MLP([8, 3])(x))
@@ -27,26 +28,14 @@ LOSS = classification.make_loss(
 )
 
 
-def make(num_micro=1, skip=False, loss=LOSS, method=METHOD):
-  return step_lib.Objective(loss, method, num_micro, skip)
+def make(skip=False, loss=LOSS, method=METHOD):
+  return step_lib.Objective(loss, method, 1, skip)
 
 
 def first_state():
   return methods.init_state(
     METHOD, lambda key: NETWORK.init(key, BATCH.inputs, True), 1
   )
-
-
-def take_steps(objective, num=3):
-  state = first_state()
-  step = jax.jit(functools.partial(step_lib.train_step, objective))
-  for _ in range(num):
-    state, metrics = step(state, 1, KEY, BATCH)
-  return state, metrics
-
-
-def assert_equal(a, b):
-  jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def test_the_change_of_masks_is_the_share_that_left_them():
@@ -75,13 +64,12 @@ def broken(value):
 
 
 def test_a_skipped_step_changes_nothing():
-  objective = make(skip=True)
-  state, _ = take_steps(objective, 2)
-  step = jax.jit(functools.partial(step_lib.train_step, objective))
+  step = jax.jit(functools.partial(step_lib.train_step, make(skip=True)))
+  state, _ = step(first_state(), 1, KEY, BATCH)
   after, metrics = step(state, 1, KEY, broken(jnp.inf))
   assert metrics == {'loss': 0, 'accuracy': 0, 'skipped': 1}
   assert after.step == state.step + 1
-  assert_equal(after._replace(step=state.step), state)
+  oracles.assert_same(after._replace(step=state.step), state)
 
 
 def test_a_gradient_that_is_not_finite_is_skipped_though_the_loss_is_finite():
@@ -94,7 +82,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_though_the_loss_is_finite():
     make(skip=True, loss=loss), state, 1, KEY, BATCH
   )
   assert metrics == {'loss': 0, 'skipped': 1}
-  assert_equal(after.params, state.params)
+  oracles.assert_same(after.params, state.params)
 
 
 def test_nothing_grows_by_a_measured_gradient_that_is_not_finite():

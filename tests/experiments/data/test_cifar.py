@@ -11,12 +11,8 @@ import tensorflow_datasets as tfds
 from experiments.data import table
 
 
-def open_source(data_dir, name='cifar10', **changes):
-  arguments = {
-    'data_dir': str(data_dir),
-    'num_validation': 20,
-  }
-  return table.SOURCES[name](**arguments | changes)
+def open_source(data_dir, name='cifar10'):
+  return table.SOURCES[name](data_dir=data_dir, num_validation=110)
 
 
 def decoded(data_dir, name, split):
@@ -36,8 +32,8 @@ def test_the_splits_are_the_normalized_examples_in_their_order(cifar_dir, name):
   test_images, test_labels = decoded(cifar_dir, name, 'test')
   assert source.num_classes == int(name[5:])
   for examples, expected, expected_labels in (
-    (data.train, images[:100], labels[:100]),
-    (data.validation, images[100:], labels[100:]),
+    (data.train, images[:140], labels[:140]),
+    (data.validation, images[140:], labels[140:]),
     (data.test, test_images, test_labels),
   ):
     assert examples.inputs.dtype == np.float32

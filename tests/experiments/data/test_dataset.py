@@ -38,12 +38,6 @@ def test_the_order_is_the_one_of_earlier_versions():
   assert indices.tolist() == [[2, 0, 5, 7], [8, 4, 1, 9]]
 
 
-@pytest.mark.parametrize('batch_size', [0, N + 1])
-def test_a_batch_larger_than_the_data_is_an_error(batch_size):
-  with pytest.raises(ValueError, match=f'batch_size from 1 to {N}'):
-    dataset.batch_indices(0, 0, 1, batch_size, N)
-
-
 IMAGENET = {
   'name': 'imagenet', 'data_dir': None, 'num_validation': 0, 'image_size': 8,
   'resize': 9, 'on_bad_record': 'stop', 'num_workers': 0,
@@ -56,7 +50,6 @@ PERMUTED = {'name': 'permuted_mnist', 'data_dir': None, 'num_tasks': 1}
   ('section', 'message'),
   [
     (IMAGENET | {'on_bad_record': 'ignore'}, r"among \('stop', 'skip'\), got"),
-    (IMAGENET | {'num_workers': -1}, r'num_workers in \[0, inf\), got -1'),
     (IMAGENET | {'image_size': 0}, 'expected 1 <= image_size'),
     (CIFAR | {'num_validation': 0}, r'num_validation in \[1, inf\), got 0'),
     (PERMUTED | {'seed': -1}, r'seed in \[0, inf\), got -1'),

@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 
 from experiments.data import imagenet
 from experiments.data import images
+from tests import oracles
 from tests import photographs
 
 REPOSITORY = pathlib.Path(__file__).parents[3]
@@ -56,11 +57,7 @@ def evaluate(stream, split, *, batch_size=8, process=P1):
   return [np.stack(arrays) for arrays in zip(*taken, strict=True)]
 
 
-def assert_equal(found, expected):
-  for a, b in zip(found, expected, strict=True):
-    np.testing.assert_array_equal(a, b)
-
-
+@functools.cache
 def read_all(data_dir, split):
   """Returns all examples, with the bytes of their images."""
   folder = pathlib.Path(data_dir) / 'imagenet2012/5.1.0'
@@ -85,20 +82,9 @@ def evaluated(stream):
   return evaluate(stream, 'test')
 
 
-@pytest.fixture(scope='module')
-def train_examples(imagenet_dir):
-  return read_all(imagenet_dir, 'train')
-
-
-@pytest.fixture(scope='module')
-def validation_examples(imagenet_dir):
-  return read_all(imagenet_dir, 'validation')
-
-
-def test_training_has_random_views_in_the_order_of_grain(
-  stream, train_examples
-):
+def test_training_has_random_views_in_the_order_of_grain(stream, imagenet_dir):
   assert stream.num_train == NUM_TRAIN
+  train_examples = read_all(imagenet_dir, 'train')
   inputs, labels = take(stream, 3, seed=5, first_step=4)
   assert (inputs.shape, inputs.dtype) == ((3, 8, 32, 32, 3), np.float32)
   assert (labels.shape, labels.dtype) == ((3, 8), np.int32)
@@ -121,19 +107,20 @@ def test_the_shares_of_all_processes_are_the_batch(
   for index in range(count):
     process = {'process_index': index, 'process_count': count}
     own = take(stream, 2, process=process)
-    assert_equal(own, [array[:2, index::count] for array in whole])
+    oracles.assert_same(own, [array[:2, index::count] for array in whole])
     own = evaluate(stream, 'test', process=process)
-    assert_equal(own, [array[:, index::count] for array in evaluated])
+    oracles.assert_same(own, [array[:, index::count] for array in evaluated])
 
 
 @pytest.mark.parametrize('batch_size', [7, 30])
 def test_evaluation_has_the_center_of_every_example_once(
-  stream, validation_examples, batch_size
+  stream, imagenet_dir, batch_size
 ):
   inputs, labels, weights = evaluate(stream, 'test', batch_size=batch_size)
   assert labels.shape == weights.shape == (-(-21 // batch_size), batch_size)
   assert weights.dtype == np.float32
   assert weights.ravel().tolist() == [1] * 21 + [0] * (weights.size - 21)
+  validation_examples = read_all(imagenet_dir, 'validation')
   expected = [example['label'] for example in validation_examples]
   assert labels.ravel()[:21].tolist() == expected
   found = inputs.reshape(-1, 32, 32, 3)
@@ -143,14 +130,12 @@ def test_evaluation_has_the_center_of_every_example_once(
     np.testing.assert_array_equal(image, expected)
 
 
-def test_validation_is_held_out_or_else_the_test_split(
-  imagenet_dir, train_examples, evaluated
-):
+def test_validation_is_held_out_or_else_the_test_split(imagenet_dir, evaluated):
   without = open_stream(imagenet_dir)
-  assert_equal(evaluate(without, 'validation'), evaluated)
+  oracles.assert_same(evaluate(without, 'validation'), evaluated)
   stream = open_stream(imagenet_dir, num_validation=9)
   assert stream.num_train == 31
-  labels = [example['label'] for example in train_examples]
+  labels = [example['label'] for example in read_all(imagenet_dir, 'train')]
   _, trained = take(stream, 1, batch_size=31)
   assert sorted(trained[0].tolist()) == sorted(labels[:31])
   _, validated, weights = evaluate(stream, 'validation', batch_size=9)
@@ -166,7 +151,7 @@ def test_worker_processes_change_nothing(imagenet_dir, whole):
   found = [jax.device_put(next(batches)) for _ in range(12)]
   batches.close()
   found = [np.stack(arrays) for arrays in zip(*found, strict=True)]
-  assert_equal(found, [array[3:] for array in whole])
+  oracles.assert_same(found, [array[3:] for array in whole])
 
 
 READ_ON = """

@@ -14,11 +14,6 @@ NAMES = [f'cifar10-train.array_record-0000{i}-of-00003' for i in range(3)]
 @pytest.fixture(scope='module')
 def written(tmp_path_factory):
   """A small cifar10 with one label out of range."""
-
-  def example(index, num_classes):
-    image, label = photographs.cifar_example(index, num_classes)
-    return image, -1 if index == 2 else label
-
   folder = tmp_path_factory.mktemp('records')
   photographs.write_cifar(
     folder,
@@ -26,7 +21,7 @@ def written(tmp_path_factory):
     num_train=31,
     num_test=3,
     num_shards=3,
-    example=example,
+    without_label={2},
   )
   return folder
 
@@ -99,10 +94,9 @@ def test_an_absent_split_is_an_error(written):
     records.open_splits('cifar10', written, ('validation',))
 
 
-def truncate(folder, left):
+def truncate(folder):
   path = folder / NAMES[0]
-  content = path.read_bytes()
-  path.write_bytes(content[: int(left * len(content))])
+  path.write_bytes(path.read_bytes()[:-99])
 
 
 def replace_with_longer(folder):
@@ -119,24 +113,13 @@ def replace_with_longer(folder):
       lambda folder: (folder / NAMES[2]).unlink(),
       f'expected 3 files .* missing {NAMES[2]}; copy it there',
     ),
-    (
-      lambda folder: truncate(folder, 0),
-      rf'records in .*{NAMES[0]}, got a damaged file',
-    ),
-    (
-      lambda folder: truncate(folder, 0.99),
-      rf'records in .*{NAMES[0]}, got a damaged file',
-    ),
+    (truncate, rf'records in .*{NAMES[0]}, got a damaged file'),
     (replace_with_longer, r'expected \d+ records in .*, got \d+; copy'),
     (
       lambda folder: edit(
         folder / 'dataset_info.json', '"array_record"', '"tfrecord"'
       ),
       r'format array_record .* got tfrecord; ',
-    ),
-    (
-      lambda folder: (folder / 'dataset_info.json').write_text('{'),
-      r'expected dataset_info.json .* in .*cifar10/3.0.2, but: ',
     ),
     (
       lambda folder: (folder / 'features.json').unlink(),

@@ -30,14 +30,6 @@ def test_each_row_reads_its_part_of_the_text_in_order(
   )
 
 
-def test_a_text_shorter_than_a_row_is_an_error():
-  with pytest.raises(ValueError, match=r'at least 30 tokens, 5 rows .* got 29'):
-    segments.train_batch(np.zeros(29), 0, 5, 5)
-  segments.train_batch(np.zeros(30), 0, 5, 5)
-  with pytest.raises(ValueError, match=r'at least 2 tokens .* got 1'):
-    list(segments.evaluation_batches(np.zeros(1), 1, 5, 0))
-
-
 @pytest.mark.parametrize('batch_size', [1, 3, 20])
 @pytest.mark.parametrize('num_tokens', [2, 36, 37])
 @pytest.mark.parametrize('num_warm_up', [0, 2])
@@ -63,8 +55,3 @@ def test_evaluation_counts_every_token_once_after_those_before_it(
           assert len(past[b]) >= enough
           assert past[b] == known[-len(past[b]) :]
   assert sorted(predicted) == list(range(101, 100 + num_tokens))
-
-
-def test_warm_up_covers_the_memory_of_every_layer():
-  assert segments.warm_up(num_layers=3, memory_len=10, segment_len=4) == 9
-  assert segments.warm_up(num_layers=3, memory_len=0, segment_len=4) == 0

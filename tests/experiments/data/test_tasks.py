@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from experiments.data import cifar
+from experiments.data import dataset
 from experiments.data import mnist
 from experiments.data import tasks
-from tests import photographs
-
-OPTIONS = {'num_validation': 110}
+from tests import oracles
 
 look = jax.jit(tasks.see)
 
@@ -48,16 +47,11 @@ def split(num_tasks=5):
   return tasks.split_mnist(num_tasks=num_tasks, data_dir=None)
 
 
-def assert_equal(found, expected):
-  for a, b in zip(found, expected, strict=True):
-    np.testing.assert_array_equal(a, b)
-
-
 def test_later_tasks_have_all_pixels_of_each_image_in_one_other_order():
   stream, found = permuted(), read(permuted())
   order = stream.tasks[1].source
   assert stream.num_classes == 10
-  assert_equal(examples_of(stream, found, 0, 'test'), some_mnist().test)
+  oracles.assert_same(examples_of(stream, found, 0, 'test'), some_mnist().test)
   assert sorted(order) == list(range(784))
   assert not np.array_equal(order, np.arange(784))
   inputs, labels = examples_of(stream, found, 1, 'test')
@@ -72,7 +66,7 @@ def test_a_stream_is_fixed_by_its_seed_whatever_its_length():
     [task.source for task in permuted(num, seed).tasks]
     for num, seed in ((3, 0), (7, 0), (3, 1))
   )
-  assert_equal(short, long[:3])
+  oracles.assert_same(short, long[:3])
   assert not any(map(np.array_equal, short[1:], other[1:]))
   assert not np.array_equal(short[1], short[2])
   # NumPy may change its streams; then earlier results could not be repeated.
@@ -87,8 +81,8 @@ def test_split_tasks_have_their_classes_and_no_others():
     assert classes == (2 * task, 2 * task + 1)
     for name in tasks.SPLITS:
       base, own = getattr(examples, name), rows[name][task]
-      expected = (base.inputs[own], base.labels[own] - 2 * task)
-      assert_equal(examples_of(stream, found, task, name), expected)
+      expected = dataset.Examples(base.inputs[own], base.labels[own] - 2 * task)
+      oracles.assert_same(examples_of(stream, found, task, name), expected)
     seen += rows['train'][task].tolist()
   assert sorted(seen) == list(range(len(some_mnist().train.labels)))
 
@@ -109,35 +103,23 @@ def test_a_mixed_batch_is_what_its_tasks_make_of_each_example(make):
   assert look._cache_size() == 2  # one for all tasks, and one for mixtures
 
 
-@pytest.fixture(scope='module')
-def data_dir(tmp_path_factory):
-  """CIFAR-10 with 150 and CIFAR-100 with 250 examples for training."""
-  folder = tmp_path_factory.mktemp('data')
-  photographs.write_cifar(folder, num_classes=10, num_train=150, num_test=20)
-  photographs.write_cifar(folder, num_classes=100, num_train=250, num_test=100)
-  return str(folder)
-
-
-def cifar_stream(data_dir, num_tasks=6):
-  return tasks.cifar(num_tasks=num_tasks, data_dir=data_dir, **OPTIONS)
-
-
-def test_cifar_10_comes_first_then_tens_of_cifar_100(data_dir):
-  stream = cifar_stream(data_dir)
+def test_cifar_10_comes_first_then_tens_of_cifar_100(cifar_dir):
+  options = {'data_dir': cifar_dir, 'num_validation': 110}
+  stream = tasks.cifar(num_tasks=6, **options)
   found = tasks.read(stream)
   assert stream.num_classes == 10
   assert stream.augment is not None
-  ten = cifar.cifar10(data_dir=data_dir, **OPTIONS).load()
-  hundred = cifar.cifar100(data_dir=data_dir, **OPTIONS).load()
+  ten = cifar.cifar10(**options).load()
+  hundred = cifar.cifar100(**options).load()
   for task in range(6):
     for name in tasks.SPLITS:
       base = getattr(hundred if task else ten, name)
       first = 10 * (task - 1) if task else 0
       own = (base.labels >= first) & (base.labels < first + 10)
-      expected = (base.inputs[own], base.labels[own] - first)
-      assert_equal(examples_of(stream, found, task, name), expected)
-  examples, _ = tasks.read(cifar_stream(data_dir, 1))
-  assert len(examples.train.labels) == 40  # CIFAR-10 alone
+      expected = dataset.Examples(base.inputs[own], base.labels[own] - first)
+      oracles.assert_same(examples_of(stream, found, task, name), expected)
+  examples, _ = tasks.read(tasks.cifar(num_tasks=1, **options))
+  assert len(examples.train.labels) == 140  # CIFAR-10 alone
 
 
 def test_a_task_without_examples_is_refused():

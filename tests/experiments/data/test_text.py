@@ -118,22 +118,16 @@ def test_any_file_may_be_read(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(
-  ('content', 'held_out', 'message'),
+  ('suffix', 'content', 'held_out', 'message'),
   [
-    (b'', 0.1, 'got 0 bytes'),
-    (b'abc', 0.1, r'of which held_out=0.1 is 2 bytes or more, got 3'),
-    (b'a' * 100, 0.5, r'held_out in \(0, 0.5\), got 0.5'),
+    ('gz', gzip.compress(TEXT)[:-20], 0.1, r'truncated or\s+damaged'),
+    ('txt', b'', 0.1, 'got 0 bytes'),
+    ('txt', b'abc', 0.1, r'of which held_out=0.1 is 2 bytes or more, got 3'),
+    ('txt', b'a' * 100, 0.5, r'held_out in \(0, 0.5\), got 0.5'),
   ],
 )
-def test_a_bad_text_is_an_error(tmp_path, content, held_out, message):
-  path = tmp_path / 'a.txt'
+def test_a_bad_text_is_an_error(tmp_path, suffix, content, held_out, message):
+  path = tmp_path / f'a.{suffix}'
   path.write_bytes(content)
   with pytest.raises(ValueError, match=message):
     read(path, held_out)
-
-
-def test_a_truncated_archive_is_an_error(tmp_path):
-  path = tmp_path / 'a.txt.gz'
-  path.write_bytes(gzip.compress(TEXT)[:-20])
-  with pytest.raises(ValueError, match=r'truncated or\s+damaged'):
-    read(path)

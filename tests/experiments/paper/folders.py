@@ -64,12 +64,7 @@ def write(folder, config, rows, status='done', **fields):
 def write_image(folder, config, accuracy, *, diverged=False, mask_change=0.0):
   """Writes a run of image classification.
 
-  Args:
-    folder: of the run.
-    config: its config.
-    accuracy: in the test; at a pruning level that times the share.
-    diverged: True if its loss was not finite in the end.
-    mask_change: of the first of its two rows of training.
+  The accuracy is that of the test; at a pruning level it is times the share.
   """
   if diverged:
     message = 'the loss is nan by step 2'

@@ -19,21 +19,17 @@ def write(folder, strategy, matrix, usage=(), seed=0, **changes):
   folders.write_tasks(folder / f'seed={seed}', config, matrix, usage)
 
 
-@pytest.fixture
-def found(tmp_path):
+def test_the_table_has_the_measures_of_each_strategy(tmp_path):
   write(tmp_path / 'alone', 'alone', [[0.9, None], [None, 0.8]])
   for seed in (0, 1):
     write(
       tmp_path / 'fine', 'fine_tuning', [[0.9, 0.1], [0.6, 0.85]], seed=seed
     )
   write(tmp_path / 'packed', 'packnet', [[0.85, 0.2], [0.85, 0.7]], USAGE)
-  return runs_lib.read(tmp_path)[0]
-
-
-def test_the_table_has_the_measures_of_each_strategy(found):
+  found, _ = runs_lib.read(tmp_path)
   results, _ = fill.fill(TABLE, found, runs_lib.to_frame(found))
   cells = fill.summarize(TABLE, results)
-  means = cells.set_index(['strategy', 'alpha', 'column'])['mean']
+  cells = cells.set_index(['strategy', 'alpha', 'column'])
   for strategy, column, expected in (
     ('fine_tuning', 'accuracy', 0.725),
     ('fine_tuning', 'forgetting', 0.3),
@@ -46,8 +42,8 @@ def test_the_table_has_the_measures_of_each_strategy(found):
     ('alone', 'accuracy', 0.85),
     ('alone', 'tasks kept', 2),
   ):
-    assert means[strategy, '1', column] == pytest.approx(expected)
-  cells = cells.set_index(['strategy', 'alpha', 'column'])
+    found = cells['mean'][strategy, '1', column]
+    assert found == pytest.approx(expected)
   assert cells.status['fine_tuning', '1', 'weights owned'] == 'absent'
   assert cells.status['ewc', '1', 'accuracy'] == 'empty'
   # Seed 1 has no network alone.

@@ -18,7 +18,9 @@ METHODS = tables.TABLES['mnist_methods']
 ACCURACIES = {0.2: 0.97, 0.1: 0.95, 0.05: 0.8}
 
 
-def write_methods(folder):
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('runs')
   for density, accuracy in ACCURACIES.items():
     for seed in (0, 1):
       config = folders.methods(f'topkast,density={density}', seed)
@@ -35,12 +37,6 @@ def write_methods(folder):
         accuracy - 0.1,
         diverged=density == 0.1 and seed == 1,
       )
-
-
-@pytest.fixture(scope='module')
-def runs(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('runs')
-  write_methods(folder)
   return folder
 
 

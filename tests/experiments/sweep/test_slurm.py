@@ -5,7 +5,6 @@ import os
 import pathlib
 import signal
 import sys
-import time
 
 import pytest
 import submitit
@@ -16,6 +15,7 @@ from experiments.sweep import jobs
 from experiments.sweep import plan as plan_lib
 from experiments.sweep import slurm as slurm_lib
 import launch
+from tests import killing
 
 # Trains until it is told to save; what was saved ends it at once.
 TRAINING = """
@@ -39,19 +39,6 @@ def make_cluster(**changes):
   return slurm_lib.make_cluster(config)
 
 
-def wait_for(condition, seconds=60):
-  deadline = time.monotonic() + seconds
-  while not condition():
-    assert time.monotonic() < deadline
-    time.sleep(0.05)
-
-
-def children_of(pid):
-  """Returns the processes that a process has started."""
-  path = pathlib.Path(f'/proc/{pid}/task/{pid}/children')
-  return [int(word) for word in path.read_text().split()]
-
-
 def test_a_job_that_has_to_go_saves_and_goes_on_in_its_place(
   tmp_path, monkeypatch
 ):
@@ -61,10 +48,13 @@ def test_a_job_that_has_to_go_saves_and_goes_on_in_its_place(
   executor.update_parameters(timeout_min=9, signal_delay_s=60)
   command = (sys.executable, '-c', TRAINING, str(tmp_path))
   job = executor.submit(slurm_lib.Command(command))
-  wait_for(lambda: (tmp_path / 'begun').exists())
-  [process] = children_of(job.job_id)
-  os.kill(process, signal.SIGUSR2)  # as Slurm does before it takes the node
-  wait_for(job.done)
+  killing.wait_for(lambda: (tmp_path / 'begun').exists())
+  job_id = job.job_id
+  [child] = (
+    pathlib.Path(f'/proc/{job_id}/task/{job_id}/children').read_text().split()
+  )
+  os.kill(int(child), signal.SIGUSR2)  # as Slurm does before it takes the node
+  killing.wait_for(job.done)
   assert (tmp_path / 'saved').exists()
   assert job.result() == 0
   assert 'went on' in job.stdout()

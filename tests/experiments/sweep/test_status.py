@@ -40,15 +40,6 @@ def test_a_state_has_the_last_step_and_the_last_evaluation(tmp_path):
   assert status.read(folder).step == 99
 
 
-def test_a_run_is_running_while_its_folder_is_locked(tmp_path):
-  folder = make_folder(tmp_path / 'run', 'running')
-  assert status.read(folder).status == 'interrupted'
-  held = rundir.lock(folder)
-  assert status.read(folder).status == 'running'
-  held.release()
-  assert status.read(folder).status == 'interrupted'
-
-
 def show(every_s, steps, **options):
   file, now = io.StringIO(), 0.0
   console = rich.console.Console(file=file, get_time=lambda: now, **options)

@@ -8,15 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import methods
-from experiments import storage as storage_lib
 from experiments.data import dataset
-from experiments.tasks import base
+from experiments.data import table as data_table
+from experiments.models import table as model_table
 from experiments.tasks import classification
 import sparsity
+from tests import oracles
 from tests.experiments import small
 
-BATCH_SIZE, SEED = 8, 3
 RANDOM = np.random.default_rng(0)
 
 
@@ -86,88 +85,62 @@ def stream_of(arrays):
   return dataset.Stream(50, train, evaluate, lambda: 2)
 
 
-def make_feed(kind, num_devices=1):
-  training = base.make_training(
-    classification.Training,
-    {**small.image()['train'], 'batch_size': BATCH_SIZE,
-     'eval_batch_size': 4, 'num_devices': num_devices},
-  )  # fmt: skip
-  make, _ = classification.FEEDS[kind == 'stream']
-  source = ARRAYS if kind == 'arrays' else stream_of(ARRAYS)
-  return make(NETWORK, source, training), training
+@pytest.fixture(scope='module', autouse=True)
+def tables():
+  """Adds the network, and its data as arrays and as a stream."""
+
+  def source_of(data, is_stream):
+    source = dataset.Source((6, 6, 1), 3, None, is_stream, lambda: data)
+    return lambda: source
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(model_table.MODELS, 'own', lambda *, num_classes: NETWORK)
+    for name, data in (('arrays', ARRAYS), ('stream', stream_of(ARRAYS))):
+      source = source_of(data, name == 'stream')
+      patch.setitem(data_table.SOURCES, name, source)
+    yield
 
 
-def trained(kind, num_devices=1):
-  """Returns the state after 5 steps, their metrics, and test metrics."""
-  feed, training = make_feed(kind, num_devices)
-  config = small.image(method={'refresh_every': 2})
-
-  def init(key):
-    return NETWORK.init(key, jnp.zeros((1, 6, 6, 1)), True)
-
-  task = base.make_task(
-    title='',
-    loss=classification.make_loss(
-      network=NETWORK, augment=None, label_smoothing=0.0
-    ),
-    method=methods.make_method(
-      config['method'], config['powerprop'], config['optimizer'], num_devices
-    ),
-    training=training,
-    init=init,
-    batch=classification.batch_shapes((6, 6, 1), training),
-    batch_at=classification.FEEDS[kind == 'stream'][1],
-    in_loop=kind == 'arrays',
-    make_stages=lambda begin: begin,
-    example=None,
-    check_data=None,
+def trained(folder, kind, num_devices=1):
+  """Returns a run of 5 steps."""
+  train = {
+    'batch_size': 8, 'eval_batch_size': 4, 'num_devices': num_devices,
+    'num_steps': 5, 'log_every': 5, 'eval_every': 5,
+  }  # fmt: skip
+  prune = {'output_layer': None}
+  config = small.image(method={'refresh_every': 2}, train=train, prune=prune)
+  return small.train(
+    config | {'data': {'name': kind}, 'model': {'name': 'own'}}, folder
   )
-  state = task.stages(SEED, None)
-  parts = []
-  for inputs, num in feed.batches(SEED, 0, 5):
-    state, sums = task.steps.advance(
-      state, np.uint32(SEED), KEY, inputs, 0, num, True
-    )
-    parts.append(sums)
-  # Theta of one device, as evaluation replicates it.
-  metrics = feed.evaluate(state.params, state.net_state, 'test')
-  return jax.device_get((state, storage_lib.add_all(parts), metrics))
 
 
 @pytest.fixture(scope='module')
-def one():
-  """Arrays on one device, masked."""
-  return trained('arrays')
+def one(tmp_path_factory):
+  """Arrays on one device."""
+  return trained(tmp_path_factory.mktemp('one'), 'arrays')
 
 
 @pytest.mark.parametrize(
   ('kind', 'num_devices'), [('arrays', 4), ('stream', 1), ('stream', 2)]
 )
-def test_feeds_and_devices_train_alike(one, kind, num_devices):
-  other = trained(kind, num_devices)
-  assert jax.tree.structure(one) == jax.tree.structure(other)
-  for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-    np.testing.assert_allclose(x, y, rtol=2e-5, atol=2e-6)
+def test_feeds_and_devices_train_alike(one, kind, num_devices, tmp_path):
+  other = trained(tmp_path, kind, num_devices)
+  oracles.assert_close(other.state, one.state, 2e-5, 2e-6)
+  for row, expected in zip(other.rows, one.rows, strict=True):
+    for name in row.keys() & {'loss', 'accuracy', 'mask_change'}:
+      assert row[name] == pytest.approx(expected[name], rel=1e-4)
 
 
-def test_a_stream_is_read_on_from_any_step():
-  feed, _ = make_feed('stream')
-  whole = list(feed.batches(SEED, 0, 8))
-  for first_step, num_steps in ((0, 2), (2, 1), (3, 3), (5, 2), (0, 4)):
-    parts = list(feed.batches(SEED, first_step, num_steps))
-    assert [num for _, num in parts] == [1] * num_steps
-    for (a, _), (b, _) in zip(whole[first_step:], parts, strict=False):
-      np.testing.assert_array_equal(a.inputs, b.inputs)
-  assert feed.counters() == {'quarantined': 2}
-
-
-@pytest.mark.parametrize('kind', ['arrays', 'stream'])
-def test_evaluation_counts_every_example_once(kind):
-  feed, _ = make_feed(kind)
-  images, labels = ARRAYS.validation
-  metrics = feed.evaluate(WEIGHTS, STATE, 'validation')
-  logits, _ = NETWORK.apply(WEIGHTS, STATE, None, images, False)
-  accuracy = np.mean(np.argmax(logits, -1) == labels)
-  np.testing.assert_allclose(metrics['accuracy'], accuracy, rtol=1e-6)
-  loss = -jax.nn.log_softmax(logits)[np.arange(11), labels].mean()
-  np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-6)
+def test_evaluation_counts_every_example_once(one):
+  method, state = one.task.objective.method, one.state
+  weights = method.forward_weights(
+    method.to_weights(state.params), state.opt_state
+  )
+  rows = {row['split']: row for row in one.rows}
+  for split in ('validation', 'test'):
+    images, labels = getattr(ARRAYS, split)
+    logits, _ = NETWORK.apply(weights, state.net_state, None, images, False)
+    accuracy = float(np.mean(np.argmax(logits, -1) == labels))
+    assert rows[split]['accuracy'] == pytest.approx(accuracy, rel=1e-6)
+    loss = -jax.nn.log_softmax(logits)[np.arange(len(labels)), labels].mean()
+    assert rows[split]['loss'] == pytest.approx(float(loss), rel=1e-5)

@@ -14,6 +14,7 @@ from experiments.models import transformer_xl
 from experiments.tasks import language
 from experiments.tasks import scoring
 from experiments.tasks import table
+from tests import oracles
 from tests.experiments import small
 import topkast
 
@@ -37,11 +38,6 @@ def run(path, tmp_path_factory):
     small.language(path, method={'penalty': 0.0}),
     tmp_path_factory.mktemp('run'),
   )
-
-
-def assert_close(a, b, **tolerance):
-  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-    np.testing.assert_allclose(x, y, **tolerance)
 
 
 def plain_batch(path, step):
@@ -83,11 +79,11 @@ def test_training_equals_a_loop_written_by_hand(path, run):
       theta, opt_state, memory, inputs, targets
     )
     losses.append(float(value))
-  assert_close(run.state.params, theta, atol=2e-6)
+  oracles.assert_close(run.state.params, theta, atol=2e-6)
   # Entries older than the epoch are forgotten, not overwritten.
   np.testing.assert_array_equal(run.state.net_state.length[0], memory.length)
-  hidden = [x[0] for x in run.state.net_state.hidden]
-  assert_close(hidden, memory.hidden, atol=2e-5)
+  hidden = tuple(x[0] for x in run.state.net_state.hidden)
+  oracles.assert_close(hidden, memory.hidden, atol=2e-5)
   found = [row['loss'] for row in run.rows if row['split'] == 'train']
   np.testing.assert_allclose(
     found, np.reshape(losses, (4, 2)).mean(1), rtol=1e-5
@@ -108,7 +104,7 @@ def test_a_run_ends_with_metrics_of_both_splits(run):
 def test_micro_batches_equal_the_whole_batch(path, run, tmp_path):
   config = small.language(path, method={'penalty': 0.0}, train={'num_micro': 2})
   parts = small.train(config, tmp_path)
-  assert_close(run.state.params, parts.state.params, atol=5e-6)
+  oracles.assert_close(run.state.params, parts.state.params, atol=5e-6)
   for x, y in zip(
     run.state.net_state.hidden, parts.state.net_state.hidden, strict=True
   ):
@@ -124,7 +120,7 @@ def test_several_devices_equal_one(path, run, tmp_path):
   four = small.train(config, tmp_path)
   hidden = four.state.net_state.hidden[0]
   assert hidden.sharding.shard_shape(hidden.shape) == (1, B // 4, M, D)
-  assert_close(run.state.params, four.state.params, atol=5e-6)
+  oracles.assert_close(run.state.params, four.state.params, atol=5e-6)
   for row, other in zip(four.rows, run.rows, strict=True):
     assert row['loss'] == pytest.approx(other['loss'], rel=1e-5)
 
@@ -140,7 +136,7 @@ def test_dropout_of_a_resumed_run_is_the_same_bit_for_bit(path, tmp_path):
   with pytest.raises(KeyboardInterrupt):  # nothing of step 2 is saved
     small.train(config, tmp_path / 'parts', stop)
   first = small.train(config, tmp_path / 'parts')
-  jax.tree.map(np.testing.assert_array_equal, first.state, whole.state)
+  oracles.assert_same(first.state, whole.state)
   assert first.rows == whole.rows
 
 
@@ -156,18 +152,8 @@ SHAPE = scoring.Shape(4, 3, 4, None, None)
 @pytest.fixture(scope='module', params=[False, True])
 def network(request):
   """A model with clamped distances, and weights for which memory matters."""
-  model = transformer_xl.transformer_xl(
-    **{
-      **small.language('')['model'],
-      'num_layers': NUM_LAYERS,
-      'clamp_len': 2,
-      'same_length': request.param,
-    }
-  )
-  generator = np.random.default_rng(1)
-  params = jax.eval_shape(model.init, jax.random.key(0))
-  return model, jax.tree.map(
-    lambda x: jnp.asarray(0.5 * generator.normal(size=x.shape), x.dtype), params
+  return small.transformer(
+    num_layers=NUM_LAYERS, clamp_len=2, same_length=request.param
   )
 
 
@@ -197,7 +183,6 @@ def test_the_loss_of_a_text_equals_one_segment_after_another(network, tokens):
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'data': {'pth': 'x'}}, "unknown key 'pth'"),
     ({'train': {'memory_len': None}}, 'train.memory_len: expected int'),
     ({'evaluation': {'memory_len': 0}}, 'evaluation.memory_len: expected >= 1'),
     ({'evaluation': {'num_tokens': 1}}, 'num_tokens: expected >= 2'),

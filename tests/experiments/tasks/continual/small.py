@@ -11,6 +11,7 @@ from experiments import build
 from experiments.data import dataset
 from experiments.data import tasks as tasks_lib
 from experiments.tasks.continual import task as task_lib
+from tests.experiments import small as networks
 
 NUM_TASKS, NUM_CLASSES, SIZE = 3, 3, 12
 EFFICIENT = {
@@ -25,20 +26,20 @@ EWC = {
 }  # fmt: skip
 L2 = {'name': 'l2', 'strength': 3.0}
 FINE_TUNING = {'name': 'fine_tuning'}
+ADAM = networks.language('')['optimizer'] | {
+  'learning_rate': 0.01, 'weight_decay': 0.1, 'clip_norm': None,
+}  # fmt: skip
 SECTIONS = {
   'tasks': {'name': 'small'},
   'model': {'name': 'small', 'norm': False},
   'powerprop': {'alpha': 1.0, 'optimizer_in': 'theta'},
   'strategy': FINE_TUNING,
-  'optimizer': {
-    'name': 'sgd', 'learning_rate': 0.01, 'momentum': 0.9, 'nesterov': False,
-    'schedule': {'name': 'constant', 'warmup_steps': 0}, 'weight_decay': 1e-3,
-    'clip_norm': None,
+  'optimizer': networks.image()['optimizer'] | {
+    'learning_rate': 0.01, 'weight_decay': 1e-3
   },
-  'train': {
-    'batch_size': 10, 'num_micro': 1, 'num_devices': 1, 'eval_batch_size': 16,
-    'num_steps': 60, 'log_every': 10, 'eval_every': 60,
-    'checkpoint_every': 60, 'keep_checkpoints': 1, 'on_not_finite': 'stop',
+  'train': networks.image()['train'] | {
+    'batch_size': 10, 'eval_batch_size': 16, 'num_steps': 60, 'log_every': 10,
+    'eval_every': 60, 'checkpoint_every': 60, 'keep_checkpoints': 1,
   },
   'test': {'every': 1, 'check_forgetting': True},
 }  # fmt: skip
@@ -47,6 +48,16 @@ SECTIONS = {
 NORMALIZED = {
   'model': {'name': 'small', 'norm': True}, 'powerprop': {'alpha': 2.0}
 }  # fmt: skip
+CASES = {
+  'adam': {'strategy': EFFICIENT, 'optimizer': ADAM},
+  'alone': {'strategy': {'name': 'alone'}},
+  'efficient': NORMALIZED | {'strategy': EFFICIENT},
+  'ewc': {'strategy': EWC},
+  'fine_tuning': {'strategy': FINE_TUNING},
+  'joint': {'strategy': {'name': 'joint'}},
+  'l2': {'strategy': L2},
+  'packnet': NORMALIZED | {'strategy': PACKNET},
+}
 
 
 @functools.cache
@@ -119,6 +130,13 @@ def run(task, num_stages=None, seed=0):
     rows = rows + stage.report(seed, state)
     # A copy, because the next stage reuses the buffers.
     yield stage, jax.tree.map(np.array, state), rows
+
+
+@functools.cache
+def finished(name):
+  """Returns the task of one of the `CASES`, and its finished stages."""
+  task = make_task(**CASES[name])
+  return task, list(run(task))
 
 
 def logits_of(task, state, number):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.tasks.continual import feed
+from tests import oracles
 
 RANDOM = np.random.default_rng(0)
 VALUES = RANDOM.normal(size=(6, 3)).astype(np.float32)
@@ -36,10 +37,7 @@ def test_fingerprints_leave_out_padding_and_add_up():
 
 
 def test_fisher_equals_a_loop_over_examples_and_labels():
-  weights = {
-    name: jnp.asarray(RANDOM.normal(size=shape), jnp.float32)
-    for name, shape in {'a': (3, 4), 'b': (4,)}.items()
-  }
+  weights = oracles.normal({'a': (3, 4), 'b': (4,)}, 1)
 
   def logits(weights, x):
     return jnp.tanh(x @ weights['a'] + weights['b'])

@@ -1,7 +1,5 @@
 """PackNet and EfficientPackNet: nothing forgotten, on a small network."""
 
-import functools
-
 import jax
 import numpy as np
 import pytest
@@ -9,33 +7,10 @@ import pytest
 from experiments.tasks.continual import stages
 from tests.experiments.tasks.continual import small
 
-ADAM = {
-  'name': 'adam', 'learning_rate': 0.01, 'b1': 0.9, 'b2': 0.999, 'eps': 1e-8,
-  'schedule': {'name': 'constant', 'warmup_steps': 0}, 'weight_decay': 0.1,
-  'clip_norm': None,
-}  # fmt: skip
-CASES = {
-  'efficient': small.NORMALIZED | {'strategy': small.EFFICIENT},
-  'adam': {'strategy': small.EFFICIENT, 'optimizer': ADAM},
-  'packnet': small.NORMALIZED | {'strategy': small.PACKNET},
-}
 
-
-@pytest.fixture(scope='module')
-def finished():
-  """Returns a function from a case to its task and finished stages."""
-
-  @functools.cache
-  def finish(name):
-    task = small.make_task(**CASES[name])
-    return task, list(small.run(task))
-
-  return finish
-
-
-@pytest.mark.parametrize('name', CASES)
-def test_nothing_is_forgotten_bit_for_bit(finished, name):
-  task, stages = finished(name)
+@pytest.mark.parametrize('name', ['adam', 'efficient', 'packnet'])
+def test_nothing_is_forgotten_bit_for_bit(name):
+  task, stages = small.finished(name)
   ends = {stage.labels['task'] - 1: state for stage, state, _ in stages}
   assert len(ends) == small.NUM_TASKS
   for number, state in ends.items():
@@ -49,10 +24,8 @@ def test_nothing_is_forgotten_bit_for_bit(finished, name):
 @pytest.mark.parametrize(
   ('name', 'is_shared'), [('efficient', True), ('packnet', False)]
 )
-def test_batch_statistics_are_of_the_first_task_or_of_each(
-  finished, name, is_shared
-):
-  task, stages = finished(name)
+def test_batch_statistics_are_of_the_first_task_or_of_each(name, is_shared):
+  task, stages = small.finished(name)
   ends = [state for stage, state, rows in stages if rows]
   statistics = [jax.tree.leaves(s.net_state.statistics) for s in ends]
   assert statistics[0]
@@ -64,8 +37,8 @@ def test_batch_statistics_are_of_the_first_task_or_of_each(
   assert task.stages[-1].is_training != is_shared
 
 
-def test_another_seed_compiles_nothing(finished, caplog):
-  task, _ = finished('packnet')
+def test_another_seed_compiles_nothing(caplog):
+  task, _ = small.finished('packnet')
   with jax.log_compiles():
     list(small.run(task, seed=1))
     assert 'Compiling' not in caplog.text
@@ -73,8 +46,8 @@ def test_another_seed_compiles_nothing(finished, caplog):
     assert 'Compiling' in caplog.text
 
 
-def test_packnet_claims_a_share_and_retrains_it(finished):
-  task, stages = finished('packnet')
+def test_packnet_claims_a_share_and_retrains_it():
+  task, stages = small.finished('packnet')
   assert [(e.labels, e.step) for e in task.exports] == [
     ({'task': 1}, 80), ({'task': 2}, 160), ({'task': 3}, 240),
   ]  # fmt: skip
@@ -96,8 +69,8 @@ def test_packnet_claims_a_share_and_retrains_it(finished):
   assert not moved[owner != 2].any()
 
 
-def test_a_packed_run_has_every_row(finished):
-  _, stages = finished('efficient')
+def test_a_packed_run_has_every_row():
+  _, stages = small.finished('efficient')
   owned = []
   for number, (_, _, rows) in enumerate(stages, 1):
     tested = [row['tested'] for row in small.rows_of(rows, 'test')]
@@ -115,8 +88,8 @@ def test_a_packed_run_has_every_row(finished):
   assert owned == sorted(owned)
 
 
-def test_forgetting_is_an_error_unless_the_check_is_off(finished):
-  task, finished_stages = finished('efficient')
+def test_forgetting_is_an_error_unless_the_check_is_off():
+  task, finished_stages = small.finished('efficient')
   _, state, rows = finished_stages[-1]
   owner = state.net_state.memory.pack.owner['first/w']
   first = state.params['first']
@@ -126,7 +99,9 @@ def test_forgetting_is_an_error_unless_the_check_is_off(finished):
   )
   with pytest.raises(stages.ForgettingError, match='logits of task 1 bit'):
     task.stages[-1].report(0, changed)
-  off = small.make_task(**CASES['efficient'], test={'check_forgetting': False})
+  off = small.make_task(
+    **small.CASES['efficient'], test={'check_forgetting': False}
+  )
   assert len(off.stages[-1].report(0, changed)) == len(rows) - 1  # no 'learned'
 
 

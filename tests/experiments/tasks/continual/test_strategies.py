@@ -6,34 +6,13 @@ import numpy as np
 import pytest
 
 from experiments.tasks.continual import strategies
+from tests import oracles
 from tests.experiments.tasks.continual import small
-
-SECTIONS = {
-  'alone': {'name': 'alone'},
-  'ewc': small.EWC,
-  'fine_tuning': small.FINE_TUNING,
-  'joint': {'name': 'joint'},
-  'l2': small.L2,
-}
-
-
-@pytest.fixture(scope='module')
-def finished():
-  """Returns a function from a strategy to its task and finished stages."""
-  made = {}
-
-  def finish(name):
-    if name not in made:
-      task = small.make_task(strategy=SECTIONS[name])
-      made[name] = task, list(small.run(task))
-    return made[name]
-
-  return finish
 
 
 @pytest.mark.parametrize('name', ['fine_tuning', 'ewc', 'l2'])
-def test_tasks_are_learned_and_may_be_forgotten(finished, name):
-  task, stages = finished(name)
+def test_tasks_are_learned_and_may_be_forgotten(name):
+  task, stages = small.finished(name)
   learned, accuracy = small.logits_of(task, stages[0][1], 0)
   assert accuracy > 0.8
   for number, (_, state, rows) in enumerate(stages):
@@ -45,16 +24,16 @@ def test_tasks_are_learned_and_may_be_forgotten(finished, name):
 
 
 @pytest.mark.parametrize('name', ['ewc', 'l2'])
-def test_a_penalty_holds_the_weights(finished, name):
+def test_a_penalty_holds_the_weights(name):
   def moved(name):
-    weights = [s.params['first']['w'] for _, s, _ in finished(name)[1]]
+    weights = [s.params['first']['w'] for _, s, _ in small.finished(name)[1]]
     return np.linalg.norm(weights[-1] - weights[0])
 
   assert moved(name) < 0.7 * moved('fine_tuning')
 
 
-def test_joint_training_learns_all_tasks_in_one_stage(finished):
-  task, [(stage, state, rows)] = finished('joint')
+def test_joint_training_learns_all_tasks_in_one_stage():
+  task, [(stage, state, rows)] = small.finished('joint')
   assert stage.num_steps == 180
   assert stage.labels == {'task': 3}
   accuracies = [small.logits_of(task, state, n)[1] for n in range(3)]
@@ -64,21 +43,21 @@ def test_joint_training_learns_all_tasks_in_one_stage(finished):
   assert [(e.labels, e.step) for e in task.exports] == [({'task': 3}, 180)]
 
 
-def test_each_network_alone_begins_anew(finished):
-  task, stages = finished('alone')
+def test_each_network_alone_begins_anew():
+  task, stages = small.finished('alone')
   drawn = [
     stage.begin(0, stages[last][1]).params
     for stage, last in zip(task.stages, (0, 0, 0), strict=True)
   ]
   again = task.stages[1].begin(0, stages[2][1]).params
-  jax.tree.map(np.testing.assert_array_equal, again, drawn[1])
+  oracles.assert_same(again, drawn[1])
   assert not np.any(drawn[0]['first']['w'] == drawn[1]['first']['w'])
   for number, (_, _, rows) in enumerate(stages, 1):
     assert [r['tested'] for r in small.rows_of(rows, 'test')] == [number]
 
 
-def test_decay_and_momentum_reach_no_other_head(finished):
-  task, stages = finished('fine_tuning')
+def test_decay_and_momentum_reach_no_other_head():
+  task, stages = small.finished('fine_tuning')
   drawn = np.array(task.stages[0].begin(0, None).params['out']['w'])
   for number, (_, state, _) in enumerate(stages):
     stays = state.params['out']['w'] == drawn
@@ -87,19 +66,11 @@ def test_decay_and_momentum_reach_no_other_head(finished):
       assert own.all() if head > number else not own.any()
 
 
-def draw(random):
-  return {
-    'w': jnp.asarray(random.normal(size=(3, 4)), jnp.float32),
-    'b': jnp.asarray(random.normal(size=4), jnp.float32),
-  }
-
-
 def test_the_anchor_has_the_gradient_of_one_penalty_a_task():
-  random = np.random.default_rng(0)
-  tasks = [
-    (draw(random), jax.tree.map(jax.nn.relu, draw(random))) for _ in range(2)
-  ]
-  now = draw(random)
+  shapes = {'w': (3, 4), 'b': (4,)}
+  now, *drawn = (oracles.normal(shapes, seed) for seed in range(5))
+  importances = [jax.tree.map(jax.nn.relu, x) for x in drawn[2:]]
+  tasks = list(zip(drawn[:2], importances, strict=True))
   zeros = jax.tree.map(jnp.zeros_like, now)
   anchor = strategies.Anchor(zeros, zeros)
   for weights, importance in tasks:
@@ -113,8 +84,4 @@ def test_the_anchor_has_the_gradient_of_one_penalty_a_task():
     )
 
   found = jax.grad(lambda w: strategies.penalty(anchor, w, 0.7))(now)
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4),
-    found,
-    jax.grad(separate)(now),
-  )
+  oracles.assert_close(found, jax.grad(separate)(now), rtol=1e-4)
