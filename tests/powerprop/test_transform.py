@@ -122,13 +122,6 @@ def test_the_inner_optimizer_starts_from_theta_and_gets_extra_arguments():
   plain.update(params(), plain.init(params()), params(), value=3.0)
 
 
-def test_the_link_after_sgd_is_the_wrapper():
-  alpha = {'net/linear': 2, 'net/linear_1/w': 1.3}
-  link = optax.chain(optax.sgd(0.05), powerprop.scale_by_powerprop(alpha))
-  wrapped = powerprop.powerprop(optax.sgd(0.05), alpha)
-  oracles.assert_close(run(link, alpha, 3)[0], run(wrapped, alpha, 3)[0])
-
-
 @pytest.mark.parametrize(
   ('make', 'message'),
   [

@@ -231,15 +231,6 @@ def test_inference_equals_that_of_the_masked_weights():
     sparsity.compile_inference(net.apply, params, masks)
 
 
-def test_sets_of_snip_may_be_compact():
-  params = trainers.make_params()
-  tx = sparsity.snip(optax.sgd(0.1), scores=params, density=0.3)
-  rows, _, _ = sparsity.compact.compact(tx).init(params)
-  weights = [params[path]['w'].size for path in params]
-  found = [rows[path]['w'].size for path in params]
-  assert sum(found) == round(0.3 * sum(weights))
-
-
 @pytest.mark.parametrize(
   ('make', 'message'),
   [

@@ -83,10 +83,7 @@ def find_skipped(tx, params, **options):
 @pytest.fixture
 def params():
   shapes = {'large': (200, 128), 'small': (128, 3), 'rank_3': (3, 100, 128)}
-  return {
-    name: {'w': jnp.arange(1.0, np.prod(shape) + 1).reshape(shape)}
-    for name, shape in shapes.items()
-  }
+  return oracles.normal({name: {'w': shapes[name]} for name in shapes}, 0)
 
 
 @pytest.mark.usefixtures('is_native')

@@ -38,21 +38,14 @@ def test_every_transformation_of_optax_does_as_recorded(name):
 @pytest.mark.nightly
 @pytest.mark.parametrize('name', optimizers.makers())
 def test_transformations_do_so_around_and_inside_rigl(name):
-  assert optimizers.row(name, RIGL) in PAGE
-
-
-def make_step(tx):
-  def step(params, state):
-    weights = topkast.weights(params, state)
-    gradients = jax.tree.map(jnp.subtract, weights, TARGET)
-    updates, state = tx.update(gradients, state, params)
-    return optax.apply_updates(params, updates), state
-
-  return step
+  [recorded] = [x for x in PAGE.splitlines() if x.startswith(f'| `{name}` |')]
+  found = optimizers.row(name, RIGL)
+  assert found.count('| works') == recorded.count('| works')
 
 
 def train(tx, num_steps=4, jit=True, params=PARAMS):
-  step = jax.jit(make_step(tx)) if jit else make_step(tx)
+  step = oracles.make_step(tx, TARGET)
+  step = jax.jit(step) if jit else step
   state = tx.init(params)
   for _ in range(num_steps):
     params, state = step(params, state)
@@ -158,7 +151,9 @@ def test_members_of_a_vmap_have_masks_of_their_own_seed():
 
   def sets(seed):
     state = make(seed).init(PARAMS)
-    return state.sets, make_step(make(seed))(PARAMS, state)[1].sets
+    return state.sets, oracles.make_step(make(seed), TARGET)(PARAMS, state)[
+      1
+    ].sets
 
   members = jax.jit(jax.vmap(sets))(jnp.arange(3))
   first, second = jax.tree.map(lambda x: x[2], members)
@@ -172,7 +167,7 @@ def test_scan_with_donated_arrays_and_a_pickled_state_go_on_the_same():
 
   @functools.partial(jax.jit, donate_argnums=0)
   def run(carry):
-    step = make_step(tx)
+    step = oracles.make_step(tx, TARGET)
     return jax.lax.scan(lambda c, _: (step(*c), None), carry, length=2)[0]
 
   half = run((jax.tree.map(jnp.copy, PARAMS), tx.init(PARAMS)))

@@ -66,13 +66,6 @@ def test_statistics_of_rows_and_columns_are_left_alone():
   assert state.inner.v_col['linear']['w'].any()
 
 
-def test_sets_of_two_states_are_intersected():
-  state = optimizers.make_method(optax.identity()).init(PARAMS)
-  other = state._replace(sets=jax.tree.map(jnp.logical_not, state.sets))
-  sets = sparsity.active_sets((state, other))
-  assert not any(mask.any() for mask in jax.tree.leaves(sets))
-
-
 def test_a_state_without_sets_or_with_two_is_an_error():
   with pytest.raises(ValueError, match=r'a SparseState, got .* with none'):
     sparsity.active_sets(optax.adam(0.1).init(PARAMS))

@@ -80,21 +80,14 @@ def train(method, alpha, params, num_steps=3, gather=lambda weights: weights):
   return params, state
 
 
-STRICT = {
-  'jax_numpy_dtype_promotion': 'strict',
-  'jax_debug_nans': True,
-  'jax_debug_infs': True,
-}
-
-
 @pytest.fixture
 def strict():
-  before = {name: getattr(jax.config, name) for name in STRICT}
-  for name, value in STRICT.items():
-    jax.config.update(name, value)
-  yield
-  for name, value in before.items():
-    jax.config.update(name, value)
+  with (
+    jax.numpy_dtype_promotion('strict'),
+    jax.debug_nans(True),
+    jax.debug_infs(True),
+  ):
+    yield
 
 
 @pytest.mark.parametrize(

@@ -98,10 +98,6 @@ TREES = {
   'linen': (linen_params, ['params/kernel']),
   'nnx module': (Net, ['layers/0(Linear)/kernel']),
   'nnx state': (lambda: nnx.state(Net()), ['layers/0/kernel']),
-  'nnx pure': (
-    lambda: nnx.to_pure_dict(nnx.state(Net())),
-    ['layers/0/kernel'],
-  ),
   'named tuple': (
     lambda: {'a': Layer(draw(4, 3), draw(3))},
     ['a(Layer)/weight'],
