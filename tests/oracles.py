@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+import topkast
+
 
 def largest(scores, k, *, among=None, magnitude=True):
   """Returns the mask of the k largest scores in the mask `among`.
@@ -55,6 +57,18 @@ def assert_close(found, expected, rtol=1e-5, atol=1e-6):
   assert jax.tree.structure(found) == jax.tree.structure(expected)
   for x, y in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
     np.testing.assert_allclose(x, y, rtol, atol)
+
+
+def make_step(tx, target):
+  """Returns a step towards a target; half the squared distance is the loss."""
+
+  def step(params, state):
+    weights = topkast.weights(params, state)
+    gradients = jax.tree.map(jnp.subtract, weights, target)
+    updates, state = tx.update(gradients, state, params)
+    return optax.apply_updates(params, updates), state
+
+  return step
 
 
 def train(tx, params, gradients):

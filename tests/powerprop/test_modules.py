@@ -113,34 +113,6 @@ def test_context_equals_the_tree_functions_on_a_network(alpha, selected):
   )
 
 
-def test_a_getter_inside_sees_theta_and_one_outside_phi():
-  seen = {}
-
-  def make_getter(name):
-    def getter(next_getter, value, context):
-      if context.name == 'w':
-        seen[name] = value
-      return next_getter(value)
-
-    return getter
-
-  def forward(x):
-    linear = hk.Linear(3, w_init=hk.initializers.Constant(4.0))
-    with (
-      hk.custom_getter(make_getter('outside')),
-      powerprop.parameterize(2),
-      hk.custom_getter(make_getter('inside')),
-    ):
-      return linear(x)
-
-  net = transform(forward)
-  params = net.init(KEY, jnp.ones((1, 2)))
-  np.testing.assert_allclose(params['linear']['w'], 2.0)
-  net.apply(params, jnp.ones((1, 2)))
-  np.testing.assert_allclose(seen['outside'], 2.0)
-  np.testing.assert_allclose(seen['inside'], 4.0)
-
-
 def constructed(x):
   with powerprop.parameterize(2):
     net = hk.nets.MLP([3, 2])

@@ -9,19 +9,6 @@ from powerprop import reparam
 from tests import oracles
 
 
-def twice(tx):
-  return optax.MultiSteps(tx, every_k_schedule=2).gradient_transformation()
-
-
-WRAPPED = {
-  'around multi_steps': lambda: powerprop.powerprop(twice(optax.sgd(0.05)), 2),
-  'inside multi_steps': lambda: twice(powerprop.powerprop(optax.adam(0.02), 2)),
-  'inside inject': lambda: optax.inject_hyperparams(
-    lambda learning_rate: powerprop.powerprop(optax.adam(learning_rate), 2)
-  )(learning_rate=0.02),
-}
-
-
 def params():
   rng = np.random.default_rng(0)
   w, w_1 = rng.normal(size=(5, 4)), rng.normal(size=(4, 1))
@@ -133,20 +120,6 @@ def test_the_inner_optimizer_starts_from_theta_and_gets_extra_arguments():
   oracles.assert_close(updates, jax.tree.map(lambda x: 3 * x, params()))
   plain = powerprop.powerprop(optax.sgd(1.0), 1)
   plain.update(params(), plain.init(params()), params(), value=3.0)
-
-
-def test_the_link_after_sgd_is_the_wrapper():
-  alpha = {'net/linear': 2, 'net/linear_1/w': 1.3}
-  link = optax.chain(optax.sgd(0.05), powerprop.scale_by_powerprop(alpha))
-  wrapped = powerprop.powerprop(optax.sgd(0.05), alpha)
-  oracles.assert_close(run(link, alpha, 3)[0], run(wrapped, alpha, 3)[0])
-
-
-@pytest.mark.parametrize('name', WRAPPED)
-def test_wrapped_optimizers_train_and_compile_once(name):
-  start = powerprop.from_weights(params(), 2)
-  _, values = run(WRAPPED[name](), 2, 60, start)
-  assert values[-1] < 0.5 * values[0]
 
 
 @pytest.mark.parametrize(

@@ -39,11 +39,11 @@ arguments but `inner` and `seed` in `static_args`.
 `optax.contrib.differentially_private_aggregate` takes gradients per example:
 put it before the method, `optax.chain(aggregate, tx)`. `lookahead` holds
 parameters of a class of its own, and cannot be inside.
+
+| `optax.` | inside: `topkast.topkast(optimizer, ...)` | \
+around: `transformation(topkast.topkast(...))` |
+|---|---|---|
 """
-SIDES = {
-  'inside': 'Inside a method: `topkast.topkast(optimizer, ...)`',
-  'around': 'Around a method: `transformation(topkast.topkast(...))`',
-}
 SHAPES = {'a': {'w': (8, 6), 'b': (6,)}}
 PARAMS = oracles.normal(SHAPES, 0)
 TARGET = oracles.normal(SHAPES, 1)
@@ -91,7 +91,7 @@ TRANSFORMED = {
 
 @functools.cache
 def makers():
-  """Returns functions from a transformation to another, by side and name."""
+  """Returns functions from an optimizer to another, by name and side."""
   found = {}
   for module in (optax, contrib):
     for name, make in inspect.getmembers(module, callable):
@@ -107,10 +107,12 @@ def makers():
         result is signature.empty and given
       ):
         continue
-      path = f'{module.__name__}.{name}'
-      found['inside', path] = functools.partial(_make, name, make, required)
-      if {*required} & TRANSFORMED.keys():
-        found['around', path] = found['inside', path]
+      sides = ('inside', 'around')[
+        : 1 + any(p in TRANSFORMED for p in required)
+      ]
+      path = f'{module.__name__}.{name}'.removeprefix('optax.')
+      make = functools.partial(_make, name, make, required)
+      found[path] = dict.fromkeys(sides, make)
   return found
 
 
@@ -149,9 +151,9 @@ def make_method(inner):
   )
 
 
-def outcome(side, name, make_method=make_method):
+def outcome(name, side, make_method):
   """Returns `WORKS`, or the error that a user gets."""
-  make = makers()[side, name]
+  make = makers()[name][side]
   plain = optax.sgd(0.05)
   with warnings.catch_warnings(), jax.numpy_rank_promotion('allow'):
     warnings.simplefilter('ignore')
@@ -228,30 +230,12 @@ def _check(before, was, after, now):
   assert not jnp.any(now.forward['a']['w'] & ~is_in)
 
 
-def render(outcomes):
-  """Returns the page of outcomes by side and name."""
-  parts = [INTRODUCTION.format(version=optax.__version__)]
-  for side, title in SIDES.items():
-    names = {}
-    for (where, name), text in outcomes.items():
-      if where == side:
-        names.setdefault(text, []).append(f'`{name.removeprefix("optax.")}`')
-    rows = [f'| {text} | {", ".join(names[text])} |' for text in names]
-    rows = ['| outcome | transformation |', '|---|---|', *rows]
-    parts.append(f'## {title}\n\n' + '\n'.join(rows) + '\n')
-  return '\n'.join(parts)
-
-
-def recorded():
-  """Returns the outcomes on the page, by side and name."""
-  _, *tables = PAGE.read_text().split('\n## ')
-  return {
-    (side, f'optax.{name}'): text
-    for side, table in zip(SIDES, tables, strict=True)
-    for text, names in re.findall(r'^\| (.*) \| (`.*) \|$', table, re.M)
-    for name in re.findall('`(.*?)`', names)
-  }
+def row(name, make_method=make_method):
+  """Returns the line of the page about a transformation."""
+  found = [outcome(name, side, make_method) for side in makers()[name]]
+  return ' | '.join([f'| `{name}`', *found, *['-'] * (2 - len(found))]) + ' |'
 
 
 if __name__ == '__main__':
-  PAGE.write_text(render({key: outcome(*key) for key in makers()}))
+  page = INTRODUCTION.format(version=optax.__version__)
+  PAGE.write_text(page + '\n'.join(map(row, makers())) + '\n')

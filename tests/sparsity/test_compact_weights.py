@@ -164,27 +164,3 @@ def test_unsupported_products_name_the_layer(options, message, packed):
   _, _, _, kernel = make_weight((3, 2, 4, 6))
   with pytest.raises(ValueError, match=message):
     sparsity.conv(jnp.ones((2, 4, 4, 4)), kernel, **options)
-
-
-def test_check_model_names_the_layers_that_do_not_take_compact_weights():
-  names = 'served', 'sine', 'lookup'
-  weights = {name: {'w': jnp.ones(SHAPE)} for name in names}
-  mask = jax.tree.map(lambda x: np.eye(*SHAPE, dtype=bool), weights)
-  packed = compact.pack(weights, mask)
-  weights = {name: layer['w'] for name, layer in packed.items()}
-  x = jax.ShapeDtypeStruct((SHAPE[0],), jnp.float32)
-
-  def good(weights, x):
-    return sparsity.matmul(x, weights['served'])
-
-  def bad(weights, x):
-    return good(weights, x) + weights['lookup'][0] + jnp.sin(weights['sine'])[0]
-
-  def broken(weights, x):
-    raise KeyError('no such layer')
-
-  compact.check_model(good, weights, x)
-  with pytest.raises(ValueError, match='got others for lookup/w, sine/w:'):
-    compact.check_model(bad, weights, x)
-  with pytest.raises(KeyError, match='no such layer'):
-    compact.check_model(broken, weights, x)

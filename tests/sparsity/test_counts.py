@@ -16,6 +16,10 @@ def make(**options):
   return sparsity.make_counts(**options)(PARAMS)
 
 
+def above_one(shapes, density, dense):
+  return dict.fromkeys(shapes, 1.2)
+
+
 def test_uniform_counts_are_rounded_in_each_layer():
   counts = make(forward_density=0.1, backward_density=0.25)
   assert counts.sizes == SIZES
@@ -98,6 +102,10 @@ def test_with_a_pattern_both_counts_are_of_units():
     (
       {'forward_density': 0.1, 'distribution': 'erk'},
       "distribution out of .*'erk'",
+    ),
+    (
+      {'forward_density': 0.3, 'distribution': above_one},
+      r'density of net/linear/w in \(0, 1\], got 1\.2, .* 0\.3 of all',
     ),
     (
       {'forward_density': 0.1, 'scope': 'global', 'dense': ('tiny',)},

@@ -14,7 +14,6 @@ import pytest
 import sparsity
 from sparsity import distributions
 
-HALF = sparsity.patterns.n_of_m(1, 2)
 SHAPE = st.lists(st.integers(1, 40), min_size=1, max_size=4).map(tuple)
 SHAPES = st.lists(SHAPE, min_size=1, max_size=6).map(
   lambda shapes: {f'layer_{i}/w': shape for i, shape in enumerate(shapes)}
@@ -116,26 +115,3 @@ def test_an_emptied_layer_is_named_once_masks_are_concrete():
     tx.init(params)
   sets = jax.jit(tx.init)(params).sets  # traced: no warning
   assert not sets.forward['small']['w'].any()
-
-
-@pytest.mark.parametrize(
-  ('options', 'message'),
-  [
-    ({'forward_density': 0.1, 'dense': ('a/w',)}, r'0\.1 .* got \[.a/w.\]'),
-    (
-      {'forward_density': 0.1, 'backward_density': 0.2, 'pattern': HALF},
-      r'up to 0\.5 .* got 0\.\d+ for b/w \(4, 4\), .* density 0\.2 of all',
-    ),
-    ({'forward_density': 0.3, 'distribution': lambda *_, dense: {'a/w': 1.2}},
-     r'density of a/w in \(0, 1\], got 1\.2, .* a density 0\.3 of all'),
-  ],
-)  # fmt: skip
-def test_a_density_out_of_range_is_named_with_its_layer_and_the_given_one(
-  options, message
-):
-  counts = sparsity.make_counts(
-    **{'distribution': 'erdos_renyi_kernel', **options}
-  )
-  shapes = {'a': {'w': jnp.ones((16, 16))}, 'b': {'w': jnp.ones((4, 4))}}
-  with pytest.raises(ValueError, match=message):
-    counts(shapes)

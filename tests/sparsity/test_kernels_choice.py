@@ -1,7 +1,5 @@
 """Choice of the implementation, the build, and errors."""
 
-import ctypes
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -59,19 +57,6 @@ def test_a_stale_library_is_not_used(fresh, monkeypatch):
   monkeypatch.setattr(build, 'fingerprint', lambda: 'new')
   with pytest.warns(UserWarning, match='is older than its sources'):
     assert kernels.implementation() == 'xla'
-
-
-@pytest.mark.nightly
-def test_the_sources_compile(tmp_path):
-  try:
-    build.find_compiler()
-  except build.BuildError as error:
-    pytest.skip(str(error))
-  path = build.compile_library(tmp_path / 'native.so')
-  library = ctypes.CDLL(str(path))
-  library.sparsity_sources.restype = ctypes.c_char_p
-  assert library.sparsity_sources().decode() == build.fingerprint()
-  assert library.sparsity_supports(0)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import pytest
 
 import powerprop
 import sparsity
-from sparsity import patterns
 from tests import oracles
 
 METHODS = {
@@ -116,20 +115,3 @@ def test_the_entries_of_largest_score_are_kept(method, inner, options, score):
   scores = list(map(score, weights_of(params), weights_of(normal(3))))
   expected = slow_masks(scores, options.get('scope', 'layer'))
   oracles.assert_same(masks_of(state), expected)
-
-
-def test_a_gradual_pattern_is_complete_at_the_end():
-  tx = sparsity.gradual(
-    optax.sgd(0.1),
-    density=0.5,
-    start=0,
-    end=5,
-    prune_every=2,
-    pattern=patterns.n_of_m(2, 4),
-  )
-  params = {'a': {'w': normal(0)['a']['w'][:8]}}
-  found = oracles.train(tx, params, [params] * 5)
-  masks = [state.sets.forward['a']['w'] for _, state in found[1:]]
-  # 28 + 28 (3 / 5)^3, 28 + 28 / 125
-  assert [mask.sum() for mask in masks] == [56, 34, 34, 28, 28]
-  np.testing.assert_array_equal(masks[-1].reshape(2, 4, 7).sum(1), 2)

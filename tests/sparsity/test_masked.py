@@ -11,6 +11,7 @@ import sparsity
 from sparsity import kernels
 from sparsity import masked
 from sparsity.kernels import native
+from tests import oracles
 from tests.sparsity import trainers
 import topkast
 
@@ -54,10 +55,7 @@ def test_training_equals_masked_training(name, monkeypatch):
     found = t.skipping_step(*found, batch)
   sets = expected[1].sets.backward, t.init_masked()[1].sets.backward
   assert sparsity.overlap(*sets) < 1  # a refresh has changed them
-  for a, b in zip(
-    jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
-  ):
-    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+  oracles.assert_close(found, expected, rtol=1e-3, atol=1e-5)
 
 
 def make_tx(density=0.1, **options):
@@ -73,11 +71,8 @@ def find_skipped(tx, params, **options):
   """Returns the paths of skipped layers; checks the weights' values."""
   state = tx.init(params)
   weights = sparsity.masked_weights(tx, params, state, **options)
-  jax.tree.map(
-    np.testing.assert_array_equal,
-    masked.write_out(weights),
-    sparsity.forward_weights(params, state),
-  )
+  expected = sparsity.forward_weights(params, state)
+  oracles.assert_same(masked.write_out(weights), expected)
   return [
     module
     for module in params
@@ -88,10 +83,7 @@ def find_skipped(tx, params, **options):
 @pytest.fixture
 def params():
   shapes = {'large': (200, 128), 'small': (128, 3), 'rank_3': (3, 100, 128)}
-  return {
-    name: {'w': jnp.arange(1.0, np.prod(shape) + 1).reshape(shape)}
-    for name, shape in shapes.items()
-  }
+  return oracles.normal({name: {'w': shapes[name]} for name in shapes}, 0)
 
 
 @pytest.mark.usefixtures('is_native')
@@ -142,11 +134,7 @@ def test_layers_that_cannot_take_masked_weights_get_arrays():
     return jnp.sum(jnp.sin(net.apply(weights, x)))
 
   expected = jax.value_and_grad(loss)(masked.write_out(weights))
-  jax.tree.map(
-    np.testing.assert_array_equal,
-    sparsity.value_and_grad(loss)(weights),
-    expected,
-  )
+  oracles.assert_same(sparsity.value_and_grad(loss)(weights), expected)
   with pytest.raises(ValueError, match='an error of the model'):
     sparsity.grad(lambda _: int('an error of the model'))(weights)
 

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import sparsity
 from sparsity import modules
 
 CONV = [
@@ -57,31 +56,6 @@ def test_a_convolution_equals_haikus(options):
   x = jax.random.normal(jax.random.key(0), shape)
   ours = transform(modules.Conv2D, 6, **options)
   assert_alike(ours, transform(hk.Conv2D, 6, **options), x)
-
-
-def pack(params, density):
-  forward = jax.tree.map(lambda x: np.ones(x.shape, bool), params)
-  for layer in forward.values():
-    shape = layer['w'].shape
-    layer['w'] = np.random.default_rng(0).random(shape) < density
-  masked = jax.tree.map(jnp.multiply, params, forward)
-  return masked, sparsity.compact.pack(params, forward)
-
-
-def test_compact_weights_give_the_outputs_of_masked_ones():
-  def forward(x):
-    x = modules.Conv2D(8, 3, stride=2, padding=[(1, 1)] * 2)(x)
-    x = modules.Conv2D(4, 1, with_bias=False)(jax.nn.relu(x))
-    return modules.Linear(5)(x.reshape(*x.shape[:-3], -1))
-
-  net = hk.without_apply_rng(hk.transform(forward))
-  x = jax.random.normal(jax.random.key(1), (3, 7, 5, 3))
-  masked, packed = pack(net.init(jax.random.key(0), x), 0.4)
-  expected = net.apply(masked, x)
-  for found in (jax.jit(net.apply)(packed, x), net.apply(packed, x[0])[None]):
-    np.testing.assert_allclose(
-      found, expected[: len(found)], rtol=1e-4, atol=1e-5
-    )
 
 
 def test_inputs_of_wrong_rank_and_unequal_groups_are_errors():

@@ -11,6 +11,8 @@ import pytest
 
 from sparsity import search
 from sparsity import threshold
+from sparsity import topk
+from tests import oracles
 
 SIZE = 3000
 # Over 32 bits, then over the index among ties: of two passes, one keeps at most
@@ -86,19 +88,32 @@ def test_random_scores_need_few_passes(passes):
   assert max(made) < 20
 
 
-def test_parts_are_counted_where_sharded_scores_are(monkeypatch):
-  monkeypatch.setattr(search, '_LEAST_SPLIT', 1)
-  monkeypatch.setattr(search, '_LEAST_PART', 100)
+# Other widths, so that programs of other settings are not reused.
+@pytest.mark.parametrize(('width', 'is_split'), [(128, False), (256, True)])
+def test_sharded_scores_are_counted_where_they_are(
+  width, is_split, monkeypatch
+):
+  if is_split:
+    monkeypatch.setattr(search, '_LEAST_SPLIT', 1)
+    monkeypatch.setattr(search, '_LEAST_PART', 100)
   mesh = jax.make_mesh(
     (2, 2), ('x', 'y'), axis_types=(jax.sharding.AxisType.Auto,) * 2
   )
-  x = np.random.default_rng(3).standard_normal((8, 256)).astype(np.float32)
-  placed = jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.P('x', 'y')))
-  find = jax.jit(threshold.find.__wrapped__)
-  [cut] = find([placed], jnp.array([100]))
-  assert threshold.keep(jnp.asarray(x), cut).sum() == 100
-  text = find.lower([placed], jnp.array([100])).compile().as_text()
-  sent = re.findall(r'= \w+\[([\d,]*)\]\S* (?:all-|collective-)', text)
-  assert sent
-  # One count for each row on each of the two devices that share it.
-  assert all(math.prod(map(int, x.split(','))) <= 8 * 2 for x in sent)
+  sharding = jax.sharding.NamedSharding(mesh, jax.P('x', 'y'))
+  x = np.random.default_rng(3).integers(-9, 9, (8, width)).astype(np.float32)
+  placed = jax.device_put(x, sharding)
+  pick = jax.jit(
+    lambda x: topk.nested_topk_masks(x, [100, 300]), out_shardings=sharding
+  )
+  for mask, k in zip(pick(placed), (100, 300), strict=True):
+    expected = oracles.largest(x, k, magnitude=False)
+    np.testing.assert_array_equal(mask, expected)
+  text = pick.lower(placed).compile().as_text()
+  sent = re.findall(r'= (.*) (?:all-|collective-|reduce-scatter).*\(', text)
+  sizes = [
+    math.prod(map(int, filter(None, shape.split(','))))
+    for shape in re.findall(r'\w+\[([\d,]*)\]', ' '.join(sent))
+  ]
+  # Counts: one from each device, or one of each row on both that share it.
+  assert sizes
+  assert max(sizes) <= (8 * 2 if is_split else 4)

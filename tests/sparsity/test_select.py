@@ -84,14 +84,6 @@ def test_an_array_by_itself_is_selected_and_an_empty_tree_stays_as_it_is():
     assert select.selected_paths(tree, select.is_weight) == {}
 
 
-def test_picked_leaves_can_be_put_back():
-  picked = select.pick(TREE, ['net/linear_1/w', 'unknown'])
-  assert list(picked) == ['net/linear_1/w']
-  put = select.put(TREE, {path: x * 3 for path, x in picked.items()})
-  assert put['net/linear_1']['w'].max() == 3
-  assert put['net/linear']['w'] is TREE['net/linear']['w']
-
-
 @pytest.mark.parametrize(
   ('module', 'is_selected'),
   [

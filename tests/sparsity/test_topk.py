@@ -1,8 +1,6 @@
 """Masks against a stable sort in NumPy."""
 
 import functools
-import math
-import re
 
 from hypothesis import given
 from hypothesis import settings
@@ -18,8 +16,8 @@ from tests import oracles
 SHAPE = (6, 7)
 SIZE = 42
 KS = [0, 1, 5, 20, 41, 42]
-DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
-INTEGERS = {2: np.int16, 4: np.int32}
+DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16, jnp.float64]
+INTEGERS = {2: np.int16, 4: np.int32, 8: np.int64}
 
 both = jax.jit(lambda x, *ks: topk.nested_topk_masks(x, ks))
 both_magnitude = jax.jit(
@@ -37,6 +35,7 @@ def numpy_cases():
     'few values': random.integers(-2, 3, SHAPE).astype(float),
     'all equal': np.full(SHAPE, 0.3),
     'both zeros': np.where(normal > 0, 0.0, -0.0),
+    'equal as float32': 1 + random.integers(0, 5, SHAPE) * 2.0**-50,
     'mixed': mixed,
     'all NaN': np.full(SHAPE, np.nan),
     'some NaN': np.where(normal > 0.5, np.nan, normal),
@@ -48,16 +47,6 @@ def from_bits(bits, dtype):
   return np.array(bits, INTEGERS[jnp.dtype(dtype).itemsize]).view(dtype)
 
 
-def collective_sizes(text):
-  """Returns the sizes of what the collectives of a compiled program give."""
-  collective = re.compile(r'= (.*) (all-|collective-|reduce-scatter).*\(')
-  results = [
-    match[1] for line in text.splitlines() if (match := collective.search(line))
-  ]
-  shapes = re.findall(r'\w+\[([\d,]*)\]', ' '.join(results))
-  return [math.prod(map(int, filter(None, s.split(',')))) for s in shapes]
-
-
 def is_equal(mask, expected):
   return np.array_equal(np.asarray(mask), expected)
 
@@ -66,11 +55,12 @@ def is_equal(mask, expected):
 @pytest.mark.parametrize('case', numpy_cases())
 def test_mask_is_that_of_a_stable_sort(case, dtype):
   scores = numpy_cases()[case].astype(dtype)
-  for ks in zip(KS, KS[1:] + KS[:1], strict=True):
-    for mask, k in zip(both(scores, *ks), ks, strict=True):
-      assert is_equal(mask, oracle(scores, k))
-    for mask, k in zip(both_magnitude(scores, *ks), ks, strict=True):
-      assert is_equal(mask, oracles.largest(scores, k))
+  with jax.enable_x64(dtype == jnp.float64):
+    for ks in zip(KS, KS[1:] + KS[:1], strict=True):
+      for mask, k in zip(both(scores, *ks), ks, strict=True):
+        assert is_equal(mask, oracle(scores, k))
+      for mask, k in zip(both_magnitude(scores, *ks), ks, strict=True):
+        assert is_equal(mask, oracles.largest(scores, k))
 
 
 @settings(deadline=None, max_examples=40)
@@ -84,8 +74,9 @@ def test_any_bits_are_ranked_like_a_stable_sort(data):
   bits = data.draw(st.lists(bit, min_size=SIZE, max_size=SIZE))
   scores = from_bits(bits, dtype).reshape(SHAPE)
   ks = data.draw(st.tuples(st.integers(0, SIZE), st.integers(0, SIZE)))
-  for mask, k in zip(both(scores, *ks), ks, strict=True):
-    assert is_equal(mask, oracle(scores, k))
+  with jax.enable_x64(dtype == jnp.float64):
+    for mask, k in zip(both(scores, *ks), ks, strict=True):
+      assert is_equal(mask, oracle(scores, k))
 
 
 def test_under_vmap_a_traced_k_is_clipped():
@@ -118,25 +109,6 @@ def test_the_gradient_treats_masks_as_constant():
 
   gradient = jax.grad(loss)(jnp.array([1.0, -3.0, 2.0]))
   assert is_equal(gradient, [0.0, 1.0, 1.0])
-
-
-def test_sharded_mask_is_the_same_and_scores_stay_where_they_are():
-  mesh = jax.make_mesh(
-    (2, 2), ('x', 'y'), axis_types=(jax.sharding.AxisType.Auto,) * 2
-  )
-  sharding = jax.sharding.NamedSharding(mesh, jax.P('x', 'y'))
-  scores = np.zeros((8, 8), np.float32)
-  scores[:6, :7] = numpy_cases()['few values']
-  f = jax.jit(
-    lambda x: topk.nested_topk_masks(x, [9, 30]), out_shardings=sharding
-  )
-  placed = jax.device_put(scores, sharding)
-  for mask, k in zip(f(placed), (9, 30), strict=True):
-    assert mask.sharding.is_equivalent_to(sharding, 2)
-    assert is_equal(mask, oracle(scores, k))
-  sizes = collective_sizes(f.lower(placed).compile().as_text())
-  assert set(sizes) <= {1, 2, 4}  # counts: at most one from each device
-  assert sizes
 
 
 def tree():
