@@ -69,11 +69,8 @@ class Record:
   ) -> None:
     """Times functions in turns; adds their times, and ratios to one of them.
 
-    Args:
-      base: the case of ratio 1.
-      prefix: of the cases in the record.
-      per: steps, calls or examples of one call; times are divided by it.
-      speed: unit of `per` over seconds, to add in place of the time.
+    A call is `per` steps or examples; with a unit `speed`, `per` over seconds
+    is added in place of the time. `prefix` is that of the cases.
     """
     seconds = interleave(functions, rounds, clock)
     for name, times in seconds.items():
@@ -116,8 +113,7 @@ def start(
 ) -> tuple[argparse.Namespace, Record]:
   """Returns the arguments of this process, and an empty record.
 
-  All benchmarks take `--quick` and `--record=DIR`; `options` are the arguments
-  of further ones, as in `argparse`.
+  `options` are the arguments of further ones, as in `argparse`.
   """
   parser = argparse.ArgumentParser(
     f'python -m benchmarks.{name}',
@@ -144,8 +140,7 @@ def interleave(
   On a shared machine only ratios within a turn are meaningful. Each function is
   called once before the clock starts, to compile it; results are waited for.
   Each turn begins with `warm_ups` untimed calls, which fill the caches as
-  repeated calls would. With the clock `time.process_time` the seconds are those
-  of all cores together.
+  repeated calls would.
   """
   for function in functions.values():
     jax.block_until_ready(function())

@@ -101,7 +101,7 @@ def costs(
   `density` is over all parameters, FLOPs of inference are those of one example,
   of training those of all steps; shares are relative to dense. `share` is the
   pruning level. Unknown: continual learning, and a sparse network pruned
-  further. Raises ValueError if the config does not build.
+  further.
   """
   if config['experiment'] == 'continual_learning':
     return {}

@@ -56,11 +56,7 @@ class Method(NamedTuple):
 def make_method(
   method: dict, powerprop: dict, optimizer: dict, num_devices: int
 ) -> Method:
-  """Returns the method that three sections of a config describe.
-
-  Raises:
-    ValueError: If a key is unknown, missing, mistyped or out of range.
-  """
+  """Returns the method that three sections of a config describe."""
   inner = build.build(optimizers.OPTIMIZERS, optimizer, name='config.optimizer')
   alpha, optimize = build.call(
     _parameterize, powerprop, name='config.powerprop', inner=inner

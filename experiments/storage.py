@@ -124,12 +124,9 @@ def make_steps(
 ) -> tuple[Any, Any]:
   """Returns the state after a chunk of steps, and the sums of their metrics.
 
-  Args:
-    storage: masked or compact.
-    advance: (state, first, last) -> the state after steps first to last - 1 of
-      the chunk, and the sums of their metrics; the state has no `host_params`.
-    measure: (state, i) -> the state after step i with its parameters unchanged,
-      metrics, and the dense gradients.
+  `advance`: (state, first, last) -> the state after steps first to last - 1 of
+  the chunk, and the sums of their metrics. `measure`: (state, i) -> the state
+  after step i with its parameters unchanged, metrics, and the dense gradients.
   """
   counts = np.arange(1, num_steps + 1, dtype=np.int32)
   due = counts[storage.is_due(first_step + counts)].tolist()

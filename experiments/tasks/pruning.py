@@ -38,16 +38,8 @@ def make_levels(
 ) -> Levels:
   """Returns geometrically spaced levels for the weights among `params`.
 
-  Each layer keeps int(p * size) weights, the output layer int(min(1, p *
-  output_factor) * size).
-
-  Args:
-    params: the network's, or their shapes.
-    output_layer: its path, 'module/name'; None: all layers keep the same share.
-
-  Raises:
-    ValueError: If a value is out of range, the output layer does not exist, or
-      a layer would keep nothing (names it).
+  Each layer keeps int(p * size) weights, the output layer ('module/name', or
+  None) int(min(1, p * output_factor) * size). ValueError if a layer keeps none.
   """
   if not 0 < lowest <= highest <= 1:
     raise ValueError(
