@@ -87,13 +87,17 @@ class Record:
       return
     isa = os.environ.get(native.ISA_VARIABLE)
     name = '_'.join(filter(None, (self._name, isa)))
+    kept = [x for x in self._arguments if not x.startswith('--record=')]
+    command = f'python -m benchmarks.{shlex.join([self._name, *kept])}'
+    if isa:
+      command = f'{native.ISA_VARIABLE}={isa} {command}'
     path = pathlib.Path(directory) / f'{name}.csv'
     rows = {}
     if path.exists():
       rows = {row[:2]: row for row in read(path).itertuples(index=False)}
     is_native = kernels.implementation() == 'native'
     setting = (
-      command(self._name, self._arguments, os.environ),
+      command,
       cpu(),
       str(len(os.sched_getaffinity(0))),
       native.isa() if is_native else kernels.implementation(),
@@ -169,16 +173,6 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
       f'{tuple(frame.columns)}; remove it'
     )
   return frame
-
-
-def command(
-  name: str, arguments: Sequence[str], environment: Mapping[str, str]
-) -> str:
-  """Returns the command of a benchmark, without `--record=DIR`."""
-  kept = [x for x in arguments if not x.startswith('--record=')]
-  isa = environment.get(native.ISA_VARIABLE)
-  before = f'{native.ISA_VARIABLE}={isa} ' if isa else ''
-  return f'{before}python -m benchmarks.{shlex.join([name, *kept])}'
 
 
 def cpu() -> str:

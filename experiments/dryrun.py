@@ -17,10 +17,7 @@ PLATFORMS = ('cpu', 'cuda', 'tpu')
 
 
 def dry_run(config: Mapping[str, Any]) -> list[str]:
-  """Returns lines about the network of a run, without data or training.
-
-  Neither the platforms nor memory for the arrays are needed.
-  """
+  """Returns lines about the network of a run, without data or device."""
   task = initial.make_task(config)
   state = storage_lib.on_device(task.state)
   key = jax.eval_shape(lambda: jax.random.key(0))

@@ -72,9 +72,6 @@ def pad_crop_flip(key: jax.Array, images: jax.Array) -> jax.Array:
 
   Padding is 0, the mean of normalized images. Each image has its own draw.
 
-  Shapes:
-    images: `[B, H, W, C]`; the result has the same shape and dtype.
-
   Reference:
     He et al., 2016, "Deep residual learning for image recognition".
     https://arxiv.org/abs/1512.03385

@@ -49,10 +49,7 @@ def kjv() -> Corpus:
 
 
 def enwik8(*, path: str) -> Corpus:
-  """Returns the first 10^8 bytes of Wikipedia: 90, 5 and 5 million.
-
-  `path` is that of `enwik8` or `enwik8.zip`.
-  """
+  """Returns the first 10^8 bytes of Wikipedia: 90, 5 and 5 million."""
   text = _read(_existing(path))
   if len(text) != ENWIK8_BYTES:
     raise ValueError(

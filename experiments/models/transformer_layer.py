@@ -100,17 +100,14 @@ def _norm(x: jax.Array) -> jax.Array:
 def relative_shift(x: jax.Array) -> jax.Array:
   """Returns scores by key of scores by distance: y[t, k] = x[t, T - 1 - t + k].
 
-  Row t of x has the distances K - 1, ..., 0; key k is K - T + t - k before
-  query t. Entries of keys after the query are undefined. This is a padded
-  column and a reshape, no gather.
+  Row t of x [..., T, K] has the distances K - 1, ..., 0; key k is K - T + t - k
+  before query t. Entries of keys after the query are undefined. This is a
+  padded column and a reshape, no gather.
 
   Example:
     >>> relative_shift(jnp.array([[2, 1, 0], [2, 1, 0]]))
     Array([[1, 0, 0],
            [2, 1, 0]], dtype=int32)
-
-  Shapes:
-    x: [..., T, K], as is the result.
   """
   *batch, num_queries, num_keys = x.shape
   x = jnp.pad(x, [(0, 0)] * (len(batch) + 1) + [(1, 0)])

@@ -113,14 +113,7 @@ def wide(table: table_lib.Table, cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def to_markdown(frame: pd.DataFrame, num_words: int) -> str:
-  """Returns a frame of texts as a Markdown table; the first columns are words.
-
-  Example:
-    >>> print(to_markdown(pd.DataFrame({'a': ['x'], 'b': ['1.50']}), 1))
-    | a   |    b |
-    |:----|-----:|
-    | x   | 1.50 |
-  """
+  """Returns texts as a Markdown table, in which the first columns are words."""
   align = ['left'] * num_words + ['right'] * (frame.shape[1] - num_words)
   return frame.to_markdown(index=False, colalign=align, disable_numparse=True)
 
@@ -163,10 +156,7 @@ def tests(
 
 
 def page(directory: pathlib.Path) -> str:
-  """Returns the page of all tables, in Markdown, to lie beside a directory.
-
-  The directory has NAME.csv, NAME_KIND.png, and NAME.md, a remark by hand.
-  """
+  """Returns the page of all tables, in Markdown, to lie beside a directory."""
   filled, empty = [_INTRODUCTION], []
   for table in tables_lib.TABLES.values():
     path = directory / f'{table.name}.csv'

@@ -99,10 +99,7 @@ def at_level(
 def histogram(
   weights: Any, num_bins: int, limit: float
 ) -> dict[str, list[float]]:
-  """Returns `edges` and `counts` of the weights of all layers together.
-
-  Weights beyond the limit count in the outermost bins.
-  """
+  """Returns `edges` and `counts` of all weights, those beyond at the ends."""
   layers = select.selected_paths(weights, sparsity.is_weight).values()
   values = np.concatenate([np.asarray(x, np.float64).ravel() for x in layers])
   edges = np.linspace(-limit, limit, num_bins + 1)
