@@ -28,6 +28,7 @@ import optax
 
 from benchmarks import networks
 from benchmarks import record
+from experiments import flops as costs
 import sparsity
 from sparsity import flops
 from sparsity import kernels
@@ -130,15 +131,11 @@ def make_cases(problem, densities, implementations) -> dict[str, Case]:
 def ideal(problem, densities) -> float:
   """Returns the FLOPs of a step as a share of the dense step's."""
   network = flops.count(problem.loss, problem.params, problem.batch)
-  chosen = sparsity.make_counts(
-    forward_density=densities[0],
-    backward_density=densities[1],
-    dense=problem.dense,
-  )(problem.params)
-  shares = [
-    {path: kept[path] / size for path, size in chosen.sizes.items()}
-    for kept in (chosen.forward, chosen.backward)
-  ]
+  section = {
+    'name': 'topkast', 'forward_density': densities[0],
+    'backward_density': densities[1], 'dense': problem.dense, 'exclude': (),
+  }  # fmt: skip
+  shares = costs.densities(section, problem.params)
   return flops.train(network, *shares) / flops.train(network)
 
 
