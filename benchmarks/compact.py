@@ -28,6 +28,7 @@ import optax
 
 from benchmarks import networks
 from benchmarks import record
+from experiments import flops as costs
 import sparsity
 from sparsity import flops
 from sparsity import kernels
@@ -42,31 +43,31 @@ OPTIMIZER = optax.adam(1e-3)
 class Case:
   """A compiled training step and its carry."""
 
-  def __init__(self, problem, params, state, update, implementation=None):
+  def __init__(
+    self, problem, params, state, update, weights_of=sparsity.forward_weights
+  ):
     def step(params, state, batch):
-      gradients = sparsity.grad(problem.loss)(
-        self.apply_mask(params, state), batch
-      )
+      weights = weights_of(params, state)
+      gradients = sparsity.grad(problem.loss)(weights, batch)
       updates, state = update(gradients, state, params)
       return optax.apply_updates(params, updates), state
 
-    params = jax.tree.map(jnp.copy, params)  # donated
-    with kernels.use(implementation or kernels.implementation()):
-      lowered = jax.jit(step, donate_argnums=(0, 1)).lower(
-        params, state, problem.batch
-      )
-    self.compiled = lowered.compile()
-    self.carry = params, state
+    self.carry = jax.tree.map(jnp.copy, params), state  # donated
     self.batch = problem.batch
-
-  def apply_mask(self, params, state):
-    """Returns the weights of the forward pass."""
-    return sparsity.forward_weights(params, state)
+    step = jax.jit(step, donate_argnums=(0, 1))
+    self.compiled = step.lower(*self.carry, self.batch).compile()
 
   def __call__(self) -> Any:
     """Makes a step."""
     self.carry = self.compiled(*self.carry, self.batch)
     return self.carry
+
+  def refresh(self) -> float:
+    """Returns the seconds by which a step that refreshes takes longer."""
+    params, state = self.carry
+    self.carry = params, state._replace(count=jnp.int32(REFRESH_EVERY - 1))
+    due, usual = (_seconds(self) for _ in range(2))
+    return due - usual
 
   def state_bytes(self) -> int:
     """Returns the bytes of parameters, gradients and optimizer state."""
@@ -84,55 +85,31 @@ class Case:
     )
 
 
-class Dense(Case):
-  """The plain Optax step."""
-
-  def __init__(self, problem):
-    state = OPTIMIZER.init(problem.params)
-    super().__init__(problem, problem.params, state, OPTIMIZER.update)
-
-  def apply_mask(self, params, state):
-    """Returns all weights."""
-    del state
-    return params
-
-
 class Compact(Case):
-  """A compact step and its refresh."""
+  """A compact step, and its refresh between steps."""
 
-  def __init__(self, problem, training, implementation):
+  def __init__(self, problem, training):
     params, state, self.host_params = training.init(problem.params)
     self.training = training
-    super().__init__(problem, params, state, training.update, implementation)
+    super().__init__(problem, params, state, training.update)
 
   def refresh(self) -> float:
-    """Refreshes, and returns the seconds taken."""
-    start = time.perf_counter()
-    *carry, self.host_params = self.training.refresh(
-      *self.carry, self.host_params
-    )
-    self.carry = tuple(jax.block_until_ready(carry))
-    return time.perf_counter() - start
+    """Returns the seconds of a refresh."""
+
+    def refresh():
+      *carry, self.host_params = self.training.refresh(
+        *self.carry, self.host_params
+      )
+      self.carry = tuple(carry)
+      return self.carry
+
+    return _seconds(refresh)
 
 
-class Masked(Case):
-  """A masked step; its refresh is part of a step that is due."""
-
-  def __init__(self, problem, tx):
-    super().__init__(
-      problem, problem.params, tx.init(problem.params), tx.update
-    )
-
-  def refresh(self) -> float:
-    """Refreshes, and returns the seconds taken."""
-    params, state = self.carry
-    self.carry = params, state._replace(count=jnp.int32(REFRESH_EVERY - 1))
-    start = time.perf_counter()
-    jax.block_until_ready(self())
-    due = time.perf_counter() - start
-    start = time.perf_counter()
-    jax.block_until_ready(self())
-    return due - (time.perf_counter() - start)
+def _seconds(function) -> float:
+  start = time.perf_counter()
+  jax.block_until_ready(function())
+  return time.perf_counter() - start
 
 
 def make_cases(problem, densities, implementations) -> dict[str, Case]:
@@ -143,30 +120,29 @@ def make_cases(problem, densities, implementations) -> dict[str, Case]:
     refresh_every=REFRESH_EVERY,
     dense=problem.dense,
   )
-  training = sparsity.compact.compact(tx)
-  return {'masked': Masked(problem, tx)} | {
-    f'compact, {name}': Compact(problem, training, name)
-    for name in implementations
-  }
+  params, training = problem.params, sparsity.compact.compact(tx)
+  cases = {'masked': Case(problem, params, tx.init(params), tx.update)}
+  for name in implementations:
+    with kernels.use(name):
+      cases[f'compact, {name}'] = Compact(problem, training)
+  return cases
 
 
 def ideal(problem, densities) -> float:
   """Returns the FLOPs of a step as a share of the dense step's."""
   network = flops.count(problem.loss, problem.params, problem.batch)
-  chosen = sparsity.make_counts(
-    forward_density=densities[0],
-    backward_density=densities[1],
-    dense=problem.dense,
-  )(problem.params)
-  shares = [
-    {path: kept[path] / size for path, size in chosen.sizes.items()}
-    for kept in (chosen.forward, chosen.backward)
-  ]
+  section = {
+    'name': 'topkast', 'forward_density': densities[0],
+    'backward_density': densities[1], 'dense': problem.dense, 'exclude': (),
+  }  # fmt: skip
+  shares = costs.densities(section, problem.params)
   return flops.train(network, *shares) / flops.train(network)
 
 
 def compare(problem, implementations, rounds: int, figures) -> None:
-  dense = Dense(problem)
+  params, update = problem.params, OPTIMIZER.update
+  state = OPTIMIZER.init(params)
+  dense = Case(problem, params, state, update, lambda params, _: params)
   for densities in PAIRS:
     cases = make_cases(problem, densities, implementations)
     refreshes = {

@@ -11,12 +11,13 @@ import functools
 import statistics
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import optax
 
 from benchmarks import networks
 from benchmarks import record
 import sparsity
+import topkast
 
 DENSITIES = (0.2, 0.1, 0.05)
 BATCHES = (1, 32)
@@ -28,15 +29,11 @@ NETWORKS = {
 
 
 def prune(problem, density: float):
-  make_counts = sparsity.make_counts(
-    forward_density=density, dense=problem.dense
-  )
-  params, counts = problem.params, make_counts(problem.params)
-  weights = sparsity.select.pick(params, counts.sizes)
-  kept = sparsity.topk_masks(weights, counts.forward, magnitude=True)
-  trues = jax.tree.map(lambda x: jnp.ones(x.shape, bool), params)
-  masks = sparsity.select.put(trues, kept)
-  return jax.tree.map(jnp.multiply, params, masks), masks
+  """Returns the largest weights of each layer, and their masks."""
+  densities = {'forward_density': density, 'backward_density': density}
+  tx = topkast.topkast(optax.identity(), **densities, dense=problem.dense)
+  state = tx.init(problem.params)
+  return topkast.weights(problem.params, state), state.sets.forward
 
 
 def compare(name: str, rounds: int, num_calls: int, problem, figures) -> None:

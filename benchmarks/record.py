@@ -69,11 +69,8 @@ class Record:
   ) -> None:
     """Times functions in turns; adds their times, and ratios to one of them.
 
-    Args:
-      base: the case of ratio 1.
-      prefix: of the cases in the record.
-      per: steps, calls or examples of one call; times are divided by it.
-      speed: unit of `per` over seconds, to add in place of the time.
+    A call is `per` steps or examples; with a unit `speed`, `per` over seconds
+    is added in place of the time. `prefix` is that of the cases.
     """
     seconds = interleave(functions, rounds, clock)
     for name, times in seconds.items():
@@ -90,13 +87,17 @@ class Record:
       return
     isa = os.environ.get(native.ISA_VARIABLE)
     name = '_'.join(filter(None, (self._name, isa)))
+    kept = [x for x in self._arguments if not x.startswith('--record=')]
+    command = f'python -m benchmarks.{shlex.join([self._name, *kept])}'
+    if isa:
+      command = f'{native.ISA_VARIABLE}={isa} {command}'
     path = pathlib.Path(directory) / f'{name}.csv'
     rows = {}
     if path.exists():
       rows = {row[:2]: row for row in read(path).itertuples(index=False)}
     is_native = kernels.implementation() == 'native'
     setting = (
-      command(self._name, self._arguments, os.environ),
+      command,
       cpu(),
       str(len(os.sched_getaffinity(0))),
       native.isa() if is_native else kernels.implementation(),
@@ -116,8 +117,7 @@ def start(
 ) -> tuple[argparse.Namespace, Record]:
   """Returns the arguments of this process, and an empty record.
 
-  All benchmarks take `--quick` and `--record=DIR`; `options` are the arguments
-  of further ones, as in `argparse`.
+  `options` are the arguments of further ones, as in `argparse`.
   """
   parser = argparse.ArgumentParser(
     f'python -m benchmarks.{name}',
@@ -144,8 +144,7 @@ def interleave(
   On a shared machine only ratios within a turn are meaningful. Each function is
   called once before the clock starts, to compile it; results are waited for.
   Each turn begins with `warm_ups` untimed calls, which fill the caches as
-  repeated calls would. With the clock `time.process_time` the seconds are those
-  of all cores together.
+  repeated calls would.
   """
   for function in functions.values():
     jax.block_until_ready(function())
@@ -174,16 +173,6 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
       f'{tuple(frame.columns)}; remove it'
     )
   return frame
-
-
-def command(
-  name: str, arguments: Sequence[str], environment: Mapping[str, str]
-) -> str:
-  """Returns the command of a benchmark, without `--record=DIR`."""
-  kept = [x for x in arguments if not x.startswith('--record=')]
-  isa = environment.get(native.ISA_VARIABLE)
-  before = f'{native.ISA_VARIABLE}={isa} ' if isa else ''
-  return f'{before}python -m benchmarks.{shlex.join([name, *kept])}'
 
 
 def cpu() -> str:

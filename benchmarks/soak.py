@@ -20,9 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from benchmarks import record
 
@@ -37,16 +37,9 @@ ENDLESS = [
 ]
 MIB = 2**20
 EVERY = 2.0  # seconds between samples
-
-
-class Sample(NamedTuple):
-  """The process and its folder at one moment."""
-
-  seconds: float  # since the first step was saved
-  step: int  # that is saved
-  memory: float  # MiB, resident
-  files: int
-  folders: int  # of checkpoints
+# Seconds since the first save, saved step, resident MiB, and contents of the
+# folder.
+COLUMNS = ('seconds', 'step', 'memory', 'files', 'checkpoints')
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -86,53 +79,40 @@ def main(arguments: Sequence[str]) -> int:
   return int(code != 128 + signal.SIGTERM)
 
 
-def watch(process, workdir, seconds: float) -> list[Sample]:
-  """Returns samples of a process, from its first checkpoint on.
-
-  Raises:
-    RuntimeError: If it ends.
-  """
+def watch(process, workdir, seconds: float) -> pd.DataFrame:
+  """Returns samples of a process, from its first checkpoint on."""
   samples, start = [], None
   while start is None or time.monotonic() - start < seconds:
     time.sleep(EVERY)
     if process.poll() is not None:
       raise RuntimeError(f'expected it to run on, got exit {process.poll()}')
-    step = saved_step(workdir)
-    if step and start is None:
-      start = time.monotonic()
-    if step:
+    if step := saved_step(workdir):
+      start = start or time.monotonic()
       now = time.monotonic() - start
-      samples.append(Sample(now, step, memory(process.pid), *usage(workdir)))
-  return samples
+      samples.append((now, step, memory(process.pid), *usage(workdir)))
+  return pd.DataFrame(samples, columns=COLUMNS)
 
 
-def summarize(figures, case: str, samples: Sequence[Sample]) -> None:
+def summarize(figures, case: str, samples: pd.DataFrame) -> None:
   """Records memory, files and speed."""
-  half = samples[len(samples) // 2 :]
-  first, middle, last = samples[0], half[0], samples[-1]
-  seconds = [s.seconds for s in half]
-  slope = np.polyfit(seconds, [s.memory for s in half], 1)[0] * 3600
-  folders = [s.folders for s in samples]
-  quarters = np.array_split(np.arange(len(samples)), 4)
-  speeds = [speed(samples[part[0]], samples[part[-1]]) for part in quarters]
+  half, last = samples[len(samples) // 2 :], samples.iloc[-1]
+  slope = 3600 * np.polyfit(half.seconds, half.memory, 1)[0]
+  quarters = samples.groupby(4 * samples.index // len(samples))
+  spans = quarters.last() - quarters.first()
+  speeds = spans.step / spans.seconds
   for figure, value, unit in (
     ('minutes', last.seconds / 60, 'min'),
     ('steps', last.step, ''),
-    ('memory at first', first.memory, 'MiB'),
-    ('memory half way', middle.memory, 'MiB'),
+    ('memory at first', samples.memory.iloc[0], 'MiB'),
+    ('memory half way', half.memory.iloc[0], 'MiB'),
     ('memory at last', last.memory, 'MiB'),
     ('growth', slope, 'MiB/h'),
-    ('fewest checkpoints', min(folders), ''),
-    ('most checkpoints', max(folders), ''),
-    ('most files', max(s.files for s in samples), ''),
-    *((f'speed in quarter {i}', x, 'steps/s') for i, x in enumerate(speeds, 1)),
+    ('fewest checkpoints', samples.checkpoints.min(), ''),
+    ('most checkpoints', samples.checkpoints.max(), ''),
+    ('most files', samples.files.max(), ''),
+    *((f'speed in quarter {i + 1}', x, 'steps/s') for i, x in speeds.items()),
   ):
     figures.add(case, figure, value, unit)
-
-
-def speed(first: Sample, last: Sample) -> float:
-  """Returns steps a second, of what is saved."""
-  return (last.step - first.step) / max(last.seconds - first.seconds, 1e-9)
 
 
 def saved_step(workdir: pathlib.Path) -> int:

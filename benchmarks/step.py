@@ -6,7 +6,7 @@ Two networks on random data: LeNet-300-100 with batches of 60, and a perceptron
 of 16 million weights (1024-3072-3072-1024) with batches of 128. A call makes
 100 steps under one scan, with one refresh of Top-KAST. Top-KAST runs on masked
 arrays, and `skipping` on `sparsity.masked_weights`. The optimizer of Powerprop.
-is in theta; that of `through theta` is in phi.
+is in theta.
 """
 
 import functools
@@ -47,7 +47,7 @@ def make_case(problem, tx, params, apply_mask=lambda p, _: p):
 
 
 def powerprop_cases(problem, inner):
-  """Returns Powerprop. with the optimizer in theta, and differentiated."""
+  """Returns Powerprop. with the optimizer in theta."""
   cases = {}
   for alpha in ALPHAS:
     to_weights = functools.partial(powerprop.to_weights, alpha=alpha)
@@ -58,13 +58,6 @@ def powerprop_cases(problem, inner):
       params,
       lambda params, _, to_weights=to_weights: to_weights(params),
     )
-    if alpha in (2, 1.375):
-      of_phi = problem._replace(
-        loss=lambda phi, batch, to_weights=to_weights: problem.loss(
-          to_weights(phi), batch
-        )
-      )
-      cases[f'through theta {alpha}, SGD'] = make_case(of_phi, inner, params)
   return cases
 
 

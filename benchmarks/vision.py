@@ -13,6 +13,7 @@ import statistics
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from benchmarks import record
 from benchmarks import storage
@@ -31,14 +32,8 @@ OVERRIDES = (
 
 
 def at_count(state: base.State, count: int) -> base.State:
-  """Returns the state as after `count` updates of the sparse method."""
-  opt_state = jax.tree.map(
-    lambda node: (
-      node._replace(count=jnp.int32(count)) if hasattr(node, 'sets') else node
-    ),
-    state.opt_state,
-    is_leaf=lambda node: hasattr(node, 'sets'),
-  )
+  """Returns the state as after `count` updates."""
+  opt_state = optax.tree.set(state.opt_state, count=jnp.int32(count))
   return state._replace(opt_state=opt_state)
 
 

@@ -11,15 +11,13 @@ from experiments import flops
 from experiments import initial
 from experiments import step as step_lib
 from experiments import storage as storage_lib
+from sparsity import compact
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 
 
 def dry_run(config: Mapping[str, Any]) -> list[str]:
-  """Returns lines about the network of a run, without data or training.
-
-  Neither the platforms nor memory for the arrays are needed.
-  """
+  """Returns lines about the network of a run, without data or device."""
   task = initial.make_task(config)
   state = storage_lib.on_device(task.state)
   key = jax.eval_shape(lambda: jax.random.key(0))
@@ -36,11 +34,11 @@ def dry_run(config: Mapping[str, Any]) -> list[str]:
   lines = [
     task.title,
     f'  parameters    {_num_entries(task.params):>16,}',
-    f'  state         {_num_bytes(state):>16,} bytes',
-    f'  a batch       {_num_bytes(task.batch):>16,} bytes',
+    f'  state         {compact.num_bytes(state):>16,} bytes',
+    f'  a batch       {compact.num_bytes(task.batch):>16,} bytes',
   ]
   if task.state.host_params is not None:
-    num_bytes = _num_bytes(task.state.host_params)
+    num_bytes = compact.num_bytes(task.state.host_params)
     lines.append(f'  on the host   {num_bytes:>16,} bytes')
   platforms = ', '.join(exported.platforms)
   lines.append(f'  the training step lowers for {platforms}')
@@ -51,9 +49,3 @@ def dry_run(config: Mapping[str, Any]) -> list[str]:
 
 def _num_entries(tree: Any) -> int:
   return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
-
-
-def _num_bytes(tree: Any) -> int:
-  return sum(
-    math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree)
-  )

@@ -101,30 +101,26 @@ def costs(
   `density` is over all parameters, FLOPs of inference are those of one example,
   of training those of all steps; shares are relative to dense. `share` is the
   pruning level. Unknown: continual learning, and a sparse network pruned
-  further. Raises ValueError if the config does not build.
+  further.
   """
   if config['experiment'] == 'continual_learning':
     return {}
   if share and config['method']['name'] != 'dense':
     return {}
   found = _cached(json.dumps({**config, 'seed': 0}, sort_keys=True))
-  values = (
-    found.active_entries / found.entries, found.sparse_flops,
-    found.inference_share, found.total_train_flops, found.train_share,
-    found.sparse_bytes,
-  )  # fmt: skip
+  rows, kept = found.rows, found.rows.active
   if share:
     one = {'lowest': share, 'highest': share, 'num_levels': 1}
     params, section = task_table.make_task(config).params, config['prune']
     levels = pruning.make_levels(params, **{**section, **one}).kept
-    rows, pruned = found.rows, {path: x[0] for path, x in levels.items()}
+    pruned = {path: x[0] for path, x in levels.items()}
     kept = rows.path.map(pruned).fillna(rows.entries).astype(int)
-    sparse = found.other_flops + (rows.flops * kept / rows.entries).sum()
-    num_bytes = sum(map(flops.num_bytes, rows.entries, kept))
-    values = (
-      kept.sum() / found.entries, sparse, sparse / found.flops, *values[3:5],
-      num_bytes,
-    )  # fmt: skip
+  sparse = found.other_flops + (rows.flops * kept / rows.entries).sum()
+  values = (
+    kept.sum() / found.entries, sparse, sparse / found.flops,
+    found.total_train_flops, found.train_share,
+    sum(map(flops.num_bytes, rows.entries, kept)),
+  )  # fmt: skip
   return dict(zip(COSTS, map(float, values), strict=True))
 
 

@@ -25,9 +25,6 @@ def make_task(config: Mapping[str, Any]) -> base.Task:
   """Returns the task of a config; it starts from `config.init_from` if given.
 
   The file is read with the data, by `check_data` or when training begins.
-
-  Raises:
-    ValueError: If anything in the config is wrong.
   """
   task = table.make_task(config)
   path = dict(config).pop('init_from', None)

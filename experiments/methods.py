@@ -56,11 +56,7 @@ class Method(NamedTuple):
 def make_method(
   method: dict, powerprop: dict, optimizer: dict, num_devices: int
 ) -> Method:
-  """Returns the method that three sections of a config describe.
-
-  Raises:
-    ValueError: If a key is unknown, missing, mistyped or out of range.
-  """
+  """Returns the method that three sections of a config describe."""
   inner = build.build(optimizers.OPTIMIZERS, optimizer, name='config.optimizer')
   alpha, optimize = build.call(
     _parameterize, powerprop, name='config.powerprop', inner=inner
@@ -114,11 +110,7 @@ def _dense(*, storage: str, optimize: Optimize, num_devices: int) -> Method:
 
 
 def _constructor(library: Callable, **extra: type) -> Callable[..., Method]:
-  """Returns the constructor of the section of a library method.
-
-  Its keywords are those of the library but `_GIVEN`; then `extra`, `exclude`
-  and `storage`.
-  """
+  """Returns the constructor of the section of a library method."""
   known = inspect.signature(library).parameters
 
   def construct(*, exclude, storage, optimize, num_devices, **options):
@@ -214,10 +206,7 @@ def training_key(seed: Any) -> jax.Array:
 
 
 def forward_weights(method: Method, state: storage_lib.TrainState) -> Any:
-  """Returns theta on the forward set, as evaluation uses it.
-
-  The sparse layers of a compact state are `sparsity.CompactWeights`.
-  """
+  """Returns theta on the forward set, as evaluation uses it."""
   weights = method.to_weights(state.params)
   return method.forward_weights(weights, state.opt_state)
 

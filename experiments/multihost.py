@@ -183,8 +183,7 @@ def wait() -> None:
 def check_same(tree: Any) -> None:
   """Checks that all devices of all processes hold the same replicated arrays.
 
-  A mask that differs on one device would show in no metric. Skips arrays that
-  are divided among devices. Raises LostError in every process.
+  A mask that differs on one device would show in no metric.
   """
   if jax.process_count() == 1:
     return

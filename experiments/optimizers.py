@@ -14,10 +14,7 @@ Schedule = Callable[[Any], Any]
 
 
 def constant(*, warmup_steps: int) -> Schedule:
-  """Returns factors of the learning rate: a linear warm-up, then 1.
-
-  The first step of a warm-up of W steps has the factor 1 / W.
-  """
+  """Returns factors of the learning rate: from 1 / W in W steps to 1."""
   return _warmup(warmup_steps)
 
 

@@ -43,8 +43,8 @@ def sample(
   """Returns the tokens that follow a prompt, int32 [length].
 
   The prompt, int [P] with at least one token, is read in pieces of
-  `segment_len`; `weights` are theta on the forward set. The temperature divides
-  the log-probabilities; 0 takes the likeliest token always.
+  `segment_len`. The temperature divides the log-probabilities; 0 takes the
+  likeliest token always.
   """
   for expected, value, is_right in (
     ('length >= 1', length, length >= 1),

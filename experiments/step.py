@@ -110,8 +110,8 @@ def train_step(
 ) -> tuple[storage_lib.TrainState, Metrics]:
   """Returns the next state, and the loss and other metrics of the batch.
 
-  A skipped step changes nothing but the number of the step; its metrics are 0,
-  and `skipped` is 1.
+  A skipped step changes only the number of the step; its metrics are 0, and
+  `skipped` is 1.
   """
   tx, storage = objective.method.make(seed)
   weights = objective.method.to_weights(state.params)

@@ -52,10 +52,7 @@ class Storage(NamedTuple):
 
 
 def masked(tx: Optimizer, num_devices: int) -> tuple[Optimizer, Storage]:
-  """Returns the optimizer unchanged and its storage.
-
-  On one CPU device the products skip masked weights where that is faster.
-  """
+  """Returns the optimizer unchanged and its storage; see `masked_weights`."""
   forward_weights = sparsity.forward_weights
   if num_devices == 1 and hasattr(tx, 'method'):
     forward_weights = functools.partial(sparsity.masked_weights, tx, skip=True)
@@ -63,10 +60,7 @@ def masked(tx: Optimizer, num_devices: int) -> tuple[Optimizer, Storage]:
 
 
 def compact(tx: Optimizer, num_devices: int) -> tuple[Optimizer, Storage]:
-  """Returns the optimizer of compact parameters and its storage.
-
-  Its `init` takes masked parameters: a state begins masked and is packed.
-  """
+  """Returns the optimizer of compact parameters and its storage."""
   del num_devices
   try:
     training = sparsity.compact.compact(tx)
@@ -124,12 +118,9 @@ def make_steps(
 ) -> tuple[Any, Any]:
   """Returns the state after a chunk of steps, and the sums of their metrics.
 
-  Args:
-    storage: masked or compact.
-    advance: (state, first, last) -> the state after steps first to last - 1 of
-      the chunk, and the sums of their metrics; the state has no `host_params`.
-    measure: (state, i) -> the state after step i with its parameters unchanged,
-      metrics, and the dense gradients.
+  `advance`: (state, first, last) -> the state after steps first to last - 1 of
+  the chunk, and the sums of their metrics. `measure`: (state, i) -> the state
+  after step i with its parameters unchanged, metrics, and the dense gradients.
   """
   counts = np.arange(1, num_steps + 1, dtype=np.int32)
   due = counts[storage.is_due(first_step + counts)].tolist()
@@ -162,10 +153,7 @@ def on_device(state: Any) -> Any:
 
 
 def shapes(storage: Storage, state: Any, place: Callable[[Any], Any]) -> Any:
-  """Returns the shapes of a packed state, as restoring a checkpoint needs them.
-
-  `place` adds shardings to the shapes of the arrays on the device.
-  """
+  """Returns the shapes of a packed state, by which checkpoints are restored."""
   packed = jax.eval_shape(storage.pack, state)
   # NumPy arrays, so that a checkpoint restores them to the host. They take no
   # memory.

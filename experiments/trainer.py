@@ -119,9 +119,6 @@ def evaluate(
   """Returns the final rows of every trained stage; writes nothing.
 
   A partly trained stage reports its newest checkpoint.
-
-  Raises:
-    ValueError: If there is no checkpoint.
   """
   folder = pathlib.Path(workdir) / 'checkpoints'
   checkpoints = checkpoint.Checkpoints(folder, None)

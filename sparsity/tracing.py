@@ -29,18 +29,9 @@ NOTHING = Origin()
 DATA = Origin(is_data=True)
 
 _MOVES = {
-  'broadcast_in_dim',
-  'copy',
-  'dynamic_slice',
-  'expand_dims',
-  'gather',
-  'reshape',
-  'rev',
-  'slice',
-  'split',
-  'squeeze',
-  'transpose',
-}
+  'broadcast_in_dim', 'copy', 'dynamic_slice', 'expand_dims', 'gather',
+  'reshape', 'rev', 'slice', 'split', 'squeeze', 'transpose',
+}  # fmt: skip
 _JOINS = {'concatenate', 'dynamic_update_slice', 'pad'}
 # Primitives whose cost does not follow from the shapes.
 _UNKNOWN = {'pallas_call', 'ragged_dot_general', 'shard_map'}

@@ -89,29 +89,6 @@ def topkast(
   )
 
 
-def choose(
-  weights: dict[str, jax.Array],
-  counts: sparsity.Counts,
-  key: jax.Array,
-  exploration: str = 'topk',
-) -> sparsity.ActiveSets:
-  """Returns the active sets of `weights`, by layer path.
-
-  Within a layer |phi| and |theta| rank alike, because x -> x^alpha is monotone;
-  either can be passed.
-  """
-  if exploration == 'topk':
-    ks = (counts.forward, counts.backward)
-    return sparsity.ActiveSets(
-      *topk.nested_topk_masks(weights, ks, counts.scope, magnitude=True)
-    )
-  forward = topk.topk_masks(
-    weights, counts.forward, counts.scope, magnitude=True
-  )
-  backward = _random_superset(forward, counts.backward, key, counts.scope)
-  return sparsity.ActiveSets(forward, backward)
-
-
 # Compiled whole, so that jax_debug_infs does not see the infinity.
 @functools.partial(jax.jit, static_argnames='scope')
 def _random_superset(masks, k, key, scope):
@@ -125,17 +102,28 @@ def _random_superset(masks, k, key, scope):
 
 
 def make_rule(exploration: str) -> sparsity.Rule:
-  """Returns the rule that chooses both sets anew at every refresh."""
+  """Returns the rule that chooses both sets anew at every refresh.
+
+  Within a layer |phi| and |theta| rank alike, because x -> x^alpha is monotone;
+  either can be the weights.
+  """
   if exploration not in EXPLORATIONS:
     raise ValueError(
       f'expected exploration out of {EXPLORATIONS}, got {exploration!r}'
     )
 
-  def init(weights, counts, key):
-    return choose(weights, counts, key, exploration)
+  def choose(weights, counts, key):
+    ks, scope = (counts.forward, counts.backward), counts.scope
+    if exploration == 'topk':
+      return sparsity.ActiveSets(
+        *topk.nested_topk_masks(weights, ks, scope, magnitude=True)
+      )
+    forward = topk.topk_masks(weights, ks[0], scope, magnitude=True)
+    backward = _random_superset(forward, ks[1], key, scope)
+    return sparsity.ActiveSets(forward, backward)
 
   return sparsity.Rule(
-    init, lambda now, counts: init(now.weights, counts, now.key)
+    choose, lambda now, counts: choose(now.weights, counts, now.key)
   )
 
 

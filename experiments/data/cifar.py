@@ -27,11 +27,8 @@ def _cifar(
 ) -> dataset.Source:
   """Returns CIFAR; each color channel has mean 0 and deviation 1 in training.
 
-  Training images are moved and flipped, see `pad_crop_flip`.
-
-  Args:
-    num_validation: number of training examples, the last, held out for
-      validation; at least 1, usually 5,000.
+  Training images are moved and flipped, see `pad_crop_flip`. The last
+  `num_validation` of them, usually 5,000, are held out.
   """
   build.check_range(1, math.inf, num_validation=num_validation)
   return dataset.Source(
@@ -74,9 +71,6 @@ def pad_crop_flip(key: jax.Array, images: jax.Array) -> jax.Array:
   """Returns images moved by up to 4 pixels, flipped with probability 1/2.
 
   Padding is 0, the mean of normalized images. Each image has its own draw.
-
-  Shapes:
-    images: `[B, H, W, C]`; the result has the same shape and dtype.
 
   Reference:
     He et al., 2016, "Deep residual learning for image recognition".

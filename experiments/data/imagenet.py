@@ -78,7 +78,6 @@ def imagenet(
       'validation' the test split, as is common in publications.
     image_size: side of the crop, usually 224.
     resize: short side before the center crop, usually 256.
-    on_bad_record: 'stop' with an error or 'skip' records that do not decode.
     num_workers: number of decoding processes; 0: a thread of this process.
   """
   if not 1 <= image_size <= resize:

@@ -53,10 +53,9 @@ def evaluation_view(
 
 
 def normalize(images: np.ndarray, mean, std) -> np.ndarray:
-  """Returns `(images / 255 - mean) / std`, float32; a `std` of 0 counts as 1.
+  """Returns (images / 255 - mean) / std of uint8 [..., H, W, 3], float32.
 
-  Shapes:
-    images: uint8 `[..., H, W, 3]`; mean, std: `[3]`.
+  Mean and deviation are [3]; a deviation of 0 counts as 1.
   """
   values = np.arange(256)[:, np.newaxis] / 255 - np.array(mean)
   values /= np.where(np.array(std) > 0, std, 1)

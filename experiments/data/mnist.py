@@ -47,9 +47,8 @@ def mnist(*, data_dir: str | None) -> dataset.Source:
 def load(*, data_dir: str | None) -> dataset.Arrays:
   """Returns MNIST; the last 5,000 training examples are for validation.
 
-  Args:
-    data_dir: folder of tensorflow-datasets, which has another order; None: the
-      files of this package.
+  Without `data_dir` it is read from the files of this package; in a folder of
+  tensorflow-datasets it has another order.
   """
   if data_dir is None:
     train, test = (

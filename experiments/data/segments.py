@@ -25,10 +25,7 @@ def steps_per_epoch(num_tokens: int, batch_size: int, segment_len: int) -> int:
   """Returns the number of steps of one epoch.
 
   The text is cut into B rows of equal length; up to T - 1 tokens at the end of
-  each row are not used.
-
-  Raises:
-    ValueError: If a row is shorter than a segment and its last target.
+  each row are not used. ValueError if a row is shorter than T + 1.
   """
   row = num_tokens // batch_size
   if row < segment_len + 1:

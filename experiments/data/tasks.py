@@ -93,11 +93,10 @@ def cifar(
   data_dir: str | None,
   num_validation: int,
 ) -> Stream:
-  """Returns CIFAR-10, then the classes of CIFAR-100 ten by ten.
+  """Returns CIFAR-10, then the classes of CIFAR-100 ten by ten; T is 1 to 11.
 
   Usually six tasks: CIFAR-10 and the first 50 classes of CIFAR-100. Each of the
-  two data sets is normalized by itself; T is from 1 to 11. The other arguments
-  are those of `cifar.cifar10`, for each data set.
+  two data sets is normalized by itself.
 
   Reference:
     Zenke et al., 2017, "Continual learning through synaptic intelligence".
@@ -129,11 +128,7 @@ def cifar(
 
 
 def read(stream: Stream) -> tuple[dataset.Arrays, dict[str, list[np.ndarray]]]:
-  """Returns all examples, and by split the rows of each task, int32.
-
-  Raises:
-    ValueError: If a task has no example.
-  """
+  """Returns all examples, and by split the rows of each task, int32."""
   arrays = stream.load()
 
   @functools.cache  # tasks of the same classes share their rows
@@ -168,9 +163,7 @@ def see(
 ) -> dataset.Examples:
   """Returns examples of the data set as examples of a task, on the device.
 
-  Shapes:
-    task: int [], or [B] with a task for each example; from 0.
-    examples: [B, ...] and [B]; the result has the same shapes.
+  `task` is an int from 0, [] or [B] with one for each example.
   """
   inputs, labels = examples
   labels = views.labels[task, labels]

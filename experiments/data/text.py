@@ -49,10 +49,7 @@ def kjv() -> Corpus:
 
 
 def enwik8(*, path: str) -> Corpus:
-  """Returns the first 10^8 bytes of Wikipedia: 90, 5 and 5 million.
-
-  `path` is that of `enwik8` or `enwik8.zip`.
-  """
+  """Returns the first 10^8 bytes of Wikipedia: 90, 5 and 5 million."""
   text = _read(_existing(path))
   if len(text) != ENWIK8_BYTES:
     raise ValueError(
@@ -65,9 +62,8 @@ def enwik8(*, path: str) -> Corpus:
 def wikitext103(*, path: str, cache_dir: str | None) -> Corpus:
   """Returns WikiText-103 by words, with its own splits and tokenization.
 
-  Args:
-    path: the folder of `wiki.{train,valid,test}.tokens`.
-    cache_dir: folder for tokens; None: `.tokens` in that folder.
+  `path` is the folder of `wiki.{train,valid,test}.tokens`, `cache_dir` one for
+  tokens; None: `.tokens` in that folder.
   """
   files = [
     _existing(pathlib.Path(path, f'wiki.{name}.tokens'))
@@ -90,11 +86,9 @@ def wikitext103(*, path: str, cache_dir: str | None) -> Corpus:
 
 
 def file(*, path: str, held_out: float) -> Corpus:
-  """Returns the bytes of any file.
+  """Returns the bytes of any file, possibly a `.gz`.
 
-  Args:
-    path: the file, possibly a `.gz`.
-    held_out: share of the bytes, at the end, for each of validation and test.
+  The share `held_out` at the end is the test split, as much before validation.
   """
   if not 0 < held_out < 0.5:
     raise ValueError(f'expected held_out in (0, 0.5), got {held_out}')

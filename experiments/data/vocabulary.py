@@ -53,12 +53,7 @@ def count(lines: Iterable[str]) -> Vocabulary:
 
 
 def encode(vocabulary: Vocabulary, text: str | Iterable[str]) -> np.ndarray:
-  """Returns the tokens of a text, or of its lines; each line ends in `<eos>`.
-
-  Example:
-    >>> encode(BYTES, 'Abc')
-    array([65, 98, 99], dtype=uint8)
-  """
+  """Returns the tokens of a text or of lines, each of which ends in `<eos>`."""
   if vocabulary.unit == 'byte':
     return np.frombuffer(text.encode('utf-8'), np.uint8)
   if isinstance(text, str):

@@ -123,10 +123,7 @@ class Softmax:
     self._scores = _get_scores(vocabulary, *tables)
 
   def nll(self, x: jax.Array, targets: jax.Array) -> jax.Array:
-    """Returns -log p(target), float32 [N], of x [N, D] and targets [N].
-
-    The time for a tail grows with the number of targets in it.
-    """
+    """Returns -log p(target), float32 [N], of x [N, D] and targets [N]."""
     head_targets, tails = targets, []
     for i, (first, last) in enumerate(self._bounds[1:], 1):
       inside = (first <= targets) & (targets < last)
@@ -150,10 +147,7 @@ class Softmax:
     return jnp.concatenate(parts, axis=-1)
 
   def _column(self, i: int) -> int:
-    """Returns the shortlist's logit of tail i: the last for the first tail.
-
-    This is the order of the released model.
-    """
+    """Returns the shortlist's logit of tail i: the last for the first tail."""
     shortlist, *tails = self._bounds
     return shortlist[1] + len(tails) - i
 

@@ -22,19 +22,15 @@ def alexnet(
 
   Differs from the paper: Powerpropagation's experiment on CIFAR-10 uses "a
   smaller version of AlexNet" without giving its sizes. These are ours: 3x3
-  convolutions of 64, 128, 256, 256 and 256 channels, 2x2 max pooling after the
-  first, second and fifth, then 512, 512 and `num_classes` units; no local
-  response normalization; 3,914,432 weights for 32x32x3 images and 10 classes.
-
-  Weights: variance scaling (2, fan-in, truncated normal). Zero initial biases.
+  convolutions of `CHANNELS`, 2x2 max pooling after the first, second and fifth,
+  then 512, 512 and `num_classes` units; no local response normalization;
+  3,914,432 weights for 32x32x3 images and 10 classes, drawn by variance scaling
+  (2, fan-in, truncated normal). The rate `dropout` (0.5 in AlexNet) is that
+  before the first two fully connected layers.
 
   Shapes:
     images: float32 [B, H, W, C], H and W at least 8; logits: float32 [B,
       num_classes].
-
-  Args:
-    dropout: rate in [0, 1) before the first two fully connected layers; 0.5 in
-      AlexNet.
 
   Reference:
     Krizhevsky et al., 2012, "ImageNet classification with deep convolutional

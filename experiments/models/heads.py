@@ -41,18 +41,10 @@ def make_heads(
 ) -> Heads:
   """Returns a network with `num_heads` heads of `num_classes` logits.
 
-  The heads' parameters are those whose shape depends on the number of classes.
-  Each head is drawn as if alone if its initializer does not depend on the
-  number of classes, such as with fan-in scaling.
-
-  Args:
-    make_network: from a number of classes to a network.
-    inputs: an array or its shape and dtype.
-    num_classes: C.
-    num_heads: H.
-
-  Raises:
-    ValueError: If the heads' parameters cannot be identified.
+  The heads' parameters are those whose shape depends on the number of
+  classes, which `make_network` takes; ValueError if there are none. Each head
+  is drawn as if alone if its initializer does not depend on that number, such
+  as with fan-in scaling. `inputs` is an array or its shape and dtype.
   """
   one, all_ = make_network(num_classes), make_network(num_classes * num_heads)
   shapes = [

@@ -63,18 +63,6 @@ def transform(
   Parameters, batch statistics, batch normalization and logits are float32.
   Weights and inputs are cast where a layer multiplies them, so powers, masks
   and the optimizer work in float32.
-
-  Example:
-    >>> net = transform(
-    ...   lambda x, is_training: Linear(10)(x), compute_dtype='bfloat16')
-    >>> images = jnp.ones((2, 784))
-    >>> params, state = net.init(jax.random.key(0), images, True)
-    >>> logits, _ = net.apply(params, state, None, images, False)
-    >>> params['linear']['w'].dtype, logits.dtype
-    (dtype('float32'), dtype('float32'))
-
-  Raises:
-    ValueError: If `compute_dtype` is not 'float32' or 'bfloat16'.
   """
   check_dtype(compute_dtype)
 
@@ -120,7 +108,6 @@ def conv(
 
   (kernel - 1) / 2 zeros are padded on each side, as is usual in residual
   networks; with a stride, 'SAME' would depend on the size of the input.
-  `kernel` is odd; `scale` is that of the initializer `fan_in`.
   """
   side = (kernel - 1) // 2
   return Conv2D(
@@ -140,7 +127,6 @@ def batch_norm(
   """Returns batch normalization with decay 0.9 and epsilon 1e-5.
 
   Under `jax.jit`, statistics are those of the global batch, sharded or not.
-  `zero_scale` is for an initial scale of 0 instead of 1.
   """
   return hk.BatchNorm(
     create_scale=True,

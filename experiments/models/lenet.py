@@ -13,15 +13,12 @@ from experiments.models import layers
 def lenet(
   *, hidden: tuple[int, ...], num_classes: int
 ) -> hk.TransformedWithState:
-  """Returns a fully connected network with ReLU and zero initial biases.
+  """Returns a fully connected network with ReLU; (300, 100) in the literature.
 
   Weights: variance scaling (1, fan-in, truncated normal).
 
   Shapes:
     images: [B, ...], flattened; logits: float32 [B, num_classes].
-
-  Args:
-    hidden: width of each hidden layer; (300, 100) in the literature.
 
   Reference:
     LeCun et al., 1998, "Gradient-based learning applied to document

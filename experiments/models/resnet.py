@@ -132,16 +132,13 @@ def wide_resnet(
   """Returns WRN-depth-width: normalization and ReLU precede convolutions.
 
   WRN-22-2 with 10 classes has 1,076,912 weights, 2,720 scales and offsets and
-  10 biases. Weights: variance scaling (1, fan-in, truncated normal).
+  10 biases. Weights: variance scaling (1, fan-in, truncated normal). A depth of
+  6n + 4 has n blocks in each of three stages of 16, 32 and 64 times `width`
+  channels, with dropout between the convolutions of a block.
 
   Shapes:
     images: float32 [B, H, W, C], 32 pixels in the literature; logits: float32
       [B, num_classes].
-
-  Args:
-    depth: 6n + 4 for n blocks in each of three stages.
-    width: multiple of 16, 32 and 64 channels.
-    dropout: rate in [0, 1) between the convolutions of a block.
 
   Reference:
     Zagoruyko and Komodakis, 2016, "Wide residual networks".

@@ -27,10 +27,7 @@ class Settings(NamedTuple):
 
 
 def get_biases(settings: Settings) -> tuple[jax.Array, ...]:
-  """Returns the parameters u and v of the paper [H, C], biases of the queries.
-
-  They are for keys and for positions.
-  """
+  """Returns the biases u, of keys, and v, of positions, in queries [H, C]."""
   shape = (settings.num_heads, settings.d_head)
   return tuple(
     hk.get_parameter(name, shape, jnp.float32, INIT)
@@ -51,16 +48,9 @@ def attend(
 
   Scores are (q + u) k + (q + v) r, with the biases u and v.
 
-  Args:
-    x: [B, T, D].
-    memory: x in the previous segments, [B, M, D].
-    positions: [K, D], see `embed_distances`.
-    mask: bool [B, 1, T, K], see `visible`; True at each query's own key.
-    is_training: enables dropout.
-
-  Reference:
-    Dai et al., 2019, "Transformer-XL: Attentive language models beyond a
-    fixed-length context". https://arxiv.org/abs/1901.02860
+  Shapes:
+    x: [B, T, D]; memory, x in the previous segments: [B, M, D].
+    positions: [K, D], `embed_distances`; mask: bool [B, 1, T, K], `visible`.
   """
   dtype = x.dtype
 
@@ -110,17 +100,14 @@ def _norm(x: jax.Array) -> jax.Array:
 def relative_shift(x: jax.Array) -> jax.Array:
   """Returns scores by key of scores by distance: y[t, k] = x[t, T - 1 - t + k].
 
-  Row t of x has the distances K - 1, ..., 0; key k is K - T + t - k before
-  query t. Entries of keys after the query are undefined. This is a padded
-  column and a reshape, no gather.
+  Row t of x [..., T, K] has the distances K - 1, ..., 0; key k is K - T + t - k
+  before query t. Entries of keys after the query are undefined. This is a
+  padded column and a reshape, no gather.
 
   Example:
     >>> relative_shift(jnp.array([[2, 1, 0], [2, 1, 0]]))
     Array([[1, 0, 0],
            [2, 1, 0]], dtype=int32)
-
-  Shapes:
-    x: [..., T, K], as is the result.
   """
   *batch, num_queries, num_keys = x.shape
   x = jnp.pad(x, [(0, 0)] * (len(batch) + 1) + [(1, 0)])
@@ -148,11 +135,8 @@ def visible(
 ) -> jax.Array:
   """Returns the causal mask of keys for each query, bool [B, 1, T, K].
 
-  Args:
-    length: int [B], number of filled places of the memory, the last ones.
-    num_queries: T.
-    memory_len: M.
-    same_length: limits each query to the last M keys, its own included.
+  The last `length` [B] places of the memory are filled; with `same_length` each
+  query sees the last M keys only, its own included.
   """
   key = jnp.arange(memory_len + num_queries)[None, :]  # [1, K]
   distance = memory_len + jnp.arange(num_queries)[:, None] - key  # [T, K]

@@ -40,11 +40,6 @@ _FACTS = (
   'data', 'model', 'method', 'strategy', 'alpha', 'density', 'backward_density',
   'distribution', 'num_tasks', 'num_steps',
 )  # fmt: skip
-_COSTS = {
-  'train_share': ('training / dense', '{:.3f}'),
-  'inference_share': ('inference / dense', '{:.3f}'),
-  'num_bytes': ('bytes', '{:,.0f}'),
-}
 
 Groups = dict[str, list[runs_lib.Run]]  # the seeds of each network
 
@@ -158,7 +153,8 @@ def _runs_table(
     cost = {}
     with contextlib.suppress(ValueError):  # unknown costs
       cost = flops.costs(ended[0].config) if ended else {}
-    for key, (heading, form) in _COSTS.items():
+    for key in ('train_share', 'inference_share', 'num_bytes'):
+      heading, form = render.COSTS[key]
       numbers[heading] = form.format(cost[key]) if key in cost else ''
     seconds = trained.seconds.sum() if len(trained) else 0
     numbers |= {'seeds': len(trained), 'seconds': f'{seconds:.0f}'}

@@ -101,10 +101,7 @@ def draw_progress(lines: Sequence[lines_lib.Line]) -> Any:
 def draw_density(
   frame: pd.DataFrame, label: str, by_chance: bool = False
 ) -> Any:
-  """Draws means and deviations against density; dense networks are levels.
-
-  `by_chance` draws the overlap of random masks, too.
-  """
+  """Draws means and deviations against density; dense networks are levels."""
   if frame.empty:
     return None
   single = frame.groupby(['panel', 'line']).density.transform('size') == 1

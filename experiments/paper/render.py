@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 import pandas as pd
 
+from experiments import flops
 from experiments.paper import fill
 from experiments.paper import table as table_lib
 from experiments.paper import tables as tables_lib
@@ -50,21 +51,16 @@ PLOTS = {
   'histograms': 'Weights after training.',
   'overlap': 'Overlap of the masks before and after training.',
 }
-# Columns of a whole row, from its cells with results: heading and format.
-EXTRA = {
-  'density': ('active parameters', '{:.1%}'),
-  'inference_share': ('inference FLOPs / dense', '{:.2f}'),
-  'train_share': ('training FLOPs / dense', '{:.2f}'),
-  'minutes': ('minutes', '{:.0f}'),
-}
-_DETAILS = {
-  'num': ('seeds', '{:d}'),
+# Heading and format.
+COSTS = {
   'density': ('density', '{:.4f}'),
   'inference_flops': ('inference FLOPs', '{:.3g}'),
-  'inference_share': ('of dense', '{:.3f}'),
+  'inference_share': ('inference / dense', '{:.3f}'),
   'train_flops': ('training FLOPs', '{:.3g}'),
-  'train_share': ('of dense ', '{:.3f}'),
+  'train_share': ('training / dense', '{:.3f}'),
   'num_bytes': ('bytes', '{:,.0f}'),
+  'minutes': ('minutes', '{:.0f}'),
+  'num': ('seeds', '{:d}'),
 }
 _INTRODUCTION = """\
 # Results
@@ -110,21 +106,14 @@ def wide(table: table_lib.Table, cells: pd.DataFrame) -> pd.DataFrame:
   done = cells.assign(minutes=minutes)[cells.status == 'done']
   rows = done.groupby(done.index // len(table.columns))
   for name in table.extra:
-    heading, form = EXTRA[name]
+    heading, form = COSTS[name]
     values = rows[name].sum() if name == 'minutes' else rows[name].first()
     frame[heading] = values.dropna().map(form.format)
   return frame.astype(object).fillna('')
 
 
 def to_markdown(frame: pd.DataFrame, num_words: int) -> str:
-  """Returns a frame of texts as a Markdown table; the first columns are words.
-
-  Example:
-    >>> print(to_markdown(pd.DataFrame({'a': ['x'], 'b': ['1.50']}), 1))
-    | a   |    b |
-    |:----|-----:|
-    | x   | 1.50 |
-  """
+  """Returns texts as a Markdown table, in which the first columns are words."""
   align = ['left'] * num_words + ['right'] * (frame.shape[1] - num_words)
   return frame.to_markdown(index=False, colalign=align, disable_numparse=True)
 
@@ -140,7 +129,8 @@ def details(table: table_lib.Table, cells: pd.DataFrame) -> pd.DataFrame:
     if c.num > 1 and c.status == 'done' else c.status.replace('done', '')
     for c in rows
   ]  # fmt: skip
-  for name, (heading, form) in _DETAILS.items():
+  for name in ('num', *flops.COSTS):
+    heading, form = COSTS[name]
     frame[heading] = found[name].dropna().map(form.format)
   frame = frame.astype(object).fillna('')
   return frame.loc[:, (frame != '').any()]
@@ -166,10 +156,7 @@ def tests(
 
 
 def page(directory: pathlib.Path) -> str:
-  """Returns the page of all tables, in Markdown, to lie beside a directory.
-
-  The directory has NAME.csv, NAME_KIND.png, and NAME.md, a remark by hand.
-  """
+  """Returns the page of all tables, in Markdown, to lie beside a directory."""
   filled, empty = [_INTRODUCTION], []
   for table in tables_lib.TABLES.values():
     path = directory / f'{table.name}.csv'

@@ -24,12 +24,10 @@ def summarize(
 ) -> dict[str, Any]:
   """Prints and plots the runs of a launch, and returns their values.
 
-  Runs that differ in their seed only are one line, with mean and deviation.
-
-  Folders without a finished run are named and left out; plots are written into
-  `out/plots`. The values are `test`, and for image classification `pruned`: for
-  each line (and level) its name, alpha, seeds, and each metric as mean,
-  deviation and num.
+  Runs that differ in their seed only are one line. Folders without a finished
+  run are named and left out; plots are written into `out/plots`. The values
+  are `test`, and for image classification `pruned`: for each line (and level)
+  its name, alpha, seeds, and each metric as mean, deviation and num.
   """
   found = [runs_lib.read_run(pathlib.Path(folder)) for folder in folders]
   runs = [run for run in found if run.state.status == 'done']

@@ -48,7 +48,7 @@ class Table(NamedTuple):
   across: tuple[str, ...] = ()  # and those within one row
   lines: str = 'rows'  # one plot line per 'rows' or 'columns'
   panel: int | None = None  # index of the row label that selects the panel
-  extra: tuple[str, ...] = ()  # further columns, `render.EXTRA`
+  extra: tuple[str, ...] = ()  # further columns, `render.COSTS`
   has_plots: bool = True
 
 

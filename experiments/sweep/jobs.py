@@ -32,10 +32,7 @@ def train(
   """Trains the runs in processes, `jobs` at a time; returns the exit code.
 
   SIGINT and SIGTERM terminate the processes, which save; a second SIGINT kills
-  them.
-
-  `start` starts a run in a slot below `jobs` and returns its process. Raises
-  ValueError if the folder is in use.
+  them. `start` starts a run in a slot below `jobs` and returns its process.
   """
   found = {run.name: run_lib.ended(workdir, run) for run in plan.runs}
   endings = {name: ending for name, ending in found.items() if ending}

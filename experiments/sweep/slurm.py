@@ -134,8 +134,7 @@ def submit(
   """Submits runs that are neither ended nor queued as one Slurm array.
 
   Failed runs become interrupted, so that --watch waits for them. At most
-  `parallel` jobs run at a time. Returns the ids of the new jobs by run; raises
-  ValueError if there is no Slurm here, or it refuses.
+  `parallel` jobs run at a time. Returns the ids of the new jobs by run.
   """
   path = workdir / points.JOBS / _SUBMITTED
   submitted = rundir.read_json(path) if path.exists() else {}

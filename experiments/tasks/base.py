@@ -124,7 +124,6 @@ def make_task(
   """Returns a task with its compiled steps; `fields` are more of `Task`.
 
   Args:
-    loss: that of `step.Objective`.
     init: key -> theta, network state.
     batch_at: (inputs of a chunk, number of a step in it) -> batch.
     make_stages: from `Stage.begin` of a run's only stage to the stages.
@@ -246,12 +245,7 @@ def to_floats(metrics: Any) -> dict[str, float]:
 
 
 def make_training(kind: type[T], section: dict) -> T:
-  """Returns the section `config.train`, checked, as a kind of `Training`.
-
-  Raises:
-    ValueError: If a key is unknown, missing, mistyped or out of range, or the
-      devices do not divide the batch.
-  """
+  """Returns the section `config.train`, checked, as a kind of `Training`."""
   training = build.call(kind, section, name='config.train', mesh=None)
   for field in dataclasses.fields(kind):
     if field.type is int:

@@ -38,16 +38,8 @@ def make_levels(
 ) -> Levels:
   """Returns geometrically spaced levels for the weights among `params`.
 
-  Each layer keeps int(p * size) weights, the output layer int(min(1, p *
-  output_factor) * size).
-
-  Args:
-    params: the network's, or their shapes.
-    output_layer: its path, 'module/name'; None: all layers keep the same share.
-
-  Raises:
-    ValueError: If a value is out of range, the output layer does not exist, or
-      a layer would keep nothing (names it).
+  Each layer keeps int(p * size) weights, the output layer ('module/name', or
+  None) int(min(1, p * output_factor) * size). ValueError if a layer keeps none.
   """
   if not 0 < lowest <= highest <= 1:
     raise ValueError(
@@ -107,10 +99,7 @@ def at_level(
 def histogram(
   weights: Any, num_bins: int, limit: float
 ) -> dict[str, list[float]]:
-  """Returns `edges` and `counts` of the weights of all layers together.
-
-  Weights beyond the limit count in the outermost bins.
-  """
+  """Returns `edges` and `counts` of all weights, those beyond at the ends."""
   layers = select.selected_paths(weights, sparsity.is_weight).values()
   values = np.concatenate([np.asarray(x, np.float64).ravel() for x in layers])
   edges = np.linspace(-limit, limit, num_bins + 1)

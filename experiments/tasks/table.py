@@ -23,9 +23,6 @@ def make_task(config: Mapping[str, Any]) -> base.Task:
 
   Configs that differ in their seed alone share one task, and with it data and
   compiled code.
-
-  Raises:
-    ValueError: If anything in the config is wrong.
   """
   if 'seed' not in config:
     raise ValueError(f"config: missing key 'seed', got {sorted(config)}")

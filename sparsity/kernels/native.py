@@ -3,13 +3,12 @@
 The library is loaded on first use. If it is missing, `problem` says why; no
 exception is raised.
 
-Shapes: kh, kw, in, out: `shape` of the weight; k_B: entries of B.
+Arguments and shapes of the products: `kernels.products`.
 """
 
 import ctypes
 import functools
 import os
-from typing import Any
 import warnings
 
 import jax
@@ -17,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsity.kernels.structure import Structure
-from sparsity.kernels.structure import Window
 from sparsity.kernels.structure import matrix_shape
 from sparsity.kernels.structure import strip_size
 
@@ -90,9 +88,7 @@ def isa() -> str:
   return name
 
 
-def forward(
-  x: jax.Array, values: jax.Array, active: Any, shape: Any, window: Window
-) -> jax.Array:
+def forward(x, values, active, shape, window):
   """Returns y [batch, height, width, out]."""
   y_shape = (x.shape[0], *window.output_size(*x.shape[1:3]), shape[3])
   result = jax.ShapeDtypeStruct(y_shape, jnp.result_type(x, values))
@@ -103,14 +99,7 @@ def forward(
   return _call('forward', result, window, *arrays, strip=_strip(active, shape))
 
 
-def input_gradient(
-  dy: jax.Array,
-  values: jax.Array,
-  active: Any,
-  shape: Any,
-  window: Window,
-  image_size: tuple[int, int],
-) -> jax.Array:
+def input_gradient(dy, values, active, shape, window, image_size):
   """Returns dx [batch, *image_size, in]."""
   result = jax.ShapeDtypeStruct(
     (dy.shape[0], *image_size, shape[2]), jnp.result_type(dy, values)
@@ -123,9 +112,7 @@ def input_gradient(
   return _call('input_gradient', result, window, *arrays, strip=strip)
 
 
-def weight_gradient(
-  x: jax.Array, dy: jax.Array, active: Structure, shape: Any, window: Window
-) -> jax.Array:
+def weight_gradient(x, dy, active, shape, window):
   """Returns dvalues [k_B] in float32."""
   result = jax.ShapeDtypeStruct(active.columns.shape, jnp.float32)
   arrays, strip = (x, dy, active.cells, active.columns), _strip(active, shape)

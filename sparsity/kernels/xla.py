@@ -4,39 +4,27 @@ Each product writes the weight of its layer once, by a scatter without
 duplicates in the compute dtype, and discards it after one dense product, which
 accelerators are made for. XLA sums bfloat16 products in float32.
 
-Shapes: kh, kw, in, out: `shape` of the weight; k_B: entries of B.
+Arguments and shapes of the products: `kernels.products`.
 """
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sparsity.kernels.structure import Structure
-from sparsity.kernels.structure import Window
 from sparsity.kernels.structure import matrix_shape
 from sparsity.kernels.structure import outputs_of
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 
-def forward(
-  x: jax.Array, values: jax.Array, active: Any, shape: Any, window: Window
-) -> jax.Array:
+def forward(x, values, active, shape, window):
   """Returns y [batch, height, width, out]."""
   x, values = _promote(x, values)
   return _convolve(x, _write_out(values, active, shape), window)
 
 
-def input_gradient(
-  dy: jax.Array,
-  values: jax.Array,
-  active: Any,
-  shape: Any,
-  window: Window,
-  image_size: tuple[int, int],
-) -> jax.Array:
+def input_gradient(dy, values, active, shape, window, image_size):
   """Returns dx [batch, *image_size, in]."""
   dy, values = _promote(dy, values)
   weight = _write_out(values, active, shape)
@@ -44,9 +32,7 @@ def input_gradient(
   return jax.linear_transpose(lambda x: _convolve(x, weight, window), x)(dy)[0]
 
 
-def weight_gradient(
-  x: jax.Array, dy: jax.Array, active: Any, shape: Any, window: Window
-) -> jax.Array:
+def weight_gradient(x, dy, active, shape, window):
   """Returns dvalues [k_B], or the dense gradient if `active` is a mask."""
   x, dy = _promote(x, dy)
   weight = jax.ShapeDtypeStruct(shape, dy.dtype)

@@ -30,7 +30,7 @@ def make_counts(scope='layer'):
 def test_a_is_the_top_of_each_layer_and_b_the_larger_top(exploration, factor):
   weights = jax.tree.map(lambda x: factor * x, make_weights())
   counts = make_counts()
-  found = sets.choose(weights, counts, KEY, exploration)
+  found = sets.make_rule(exploration).init(weights, counts, KEY)
   for path, w in weights.items():
     forward, backward = (masks[path] for masks in found)
     expected = oracles.largest(w, round(0.2 * w.size))
@@ -46,7 +46,7 @@ def test_a_is_the_top_of_each_layer_and_b_the_larger_top(exploration, factor):
 def test_over_all_layers_the_total_is_exact(exploration):
   # Ranked together, the larger layer takes nearly all.
   weights = make_weights() | {'b/w': 10 * make_weights()['b/w']}
-  found = sets.choose(weights, make_counts('global'), KEY, exploration)
+  found = sets.make_rule(exploration).init(weights, make_counts('global'), KEY)
   forward, backward = (list(tree.values()) for tree in found)
   expected = oracles.largest_over(list(weights.values()), 25)
   oracles.assert_same(forward, expected)
@@ -60,7 +60,7 @@ def test_random_exploration_is_random_among_what_is_left():
   w = weights['a/w']
 
   def explored(key):
-    found = sets.choose(weights, counts, key, 'random')
+    found = sets.make_rule('random').init(weights, counts, key)
     return found.backward['a/w'] & ~found.forward['a/w']
 
   drawn = jax.jit(jax.vmap(explored))(jax.random.split(KEY, 500))

@@ -38,10 +38,7 @@ class Data(NamedTuple):
 
 
 class Feed:
-  """Batches of the tasks of a stream, and measurements of networks on them.
-
-  One program serves all tasks. The data are read at the first use.
-  """
+  """Batches of the tasks of a stream, and measurements; one program for all."""
 
   def __init__(
     self,
@@ -194,16 +191,11 @@ def _fisher(heads, to_weights, batch_size, params, statistics, task, inputs):
 
 
 def fingerprint(values: jax.Array, first: Any, counts: jax.Array) -> jax.Array:
-  """Returns a uint32 that changes with any single bit of `values`.
+  """Returns a uint32 that changes with any single bit of `values` [B, C].
 
   The bits of each value are multiplied by an odd number of its own and added
-  up, so that the fingerprints of parts add up to that of the whole. Several
-  changes cancel out with a probability of about one in four billion.
-
-  Args:
-    values: float32 [B, C], of one part.
-    first: index of its first value among the values of all parts.
-    counts: [B], 0 for rows that are left out.
+  up, so that the fingerprints of parts add up to that of the whole, in which a
+  part begins at the value `first`. Rows whose count is 0 are left out.
   """
   bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
   index = jnp.arange(values.size, dtype=jnp.uint32).reshape(values.shape)
@@ -220,18 +212,11 @@ def fisher_diagonal(
 ) -> Any:
   """Returns the diagonal of the Fisher information of a classifier.
 
-  This is the squared gradient of the log-likelihood, averaged over examples,
-  and in expectation over the labels that the network itself predicts. The
-  expectation is exact: one gradient for each class. `logits_of` maps weights
-  and one input to logits [C].
-
-  Args:
-    inputs: [N, ...].
-    batch_size: B, a divisor of N; B times C gradients are in memory at once.
-
-  Reference:
-    Kirkpatrick et al., 2016, "Overcoming catastrophic forgetting in neural
-    networks". https://arxiv.org/abs/1612.00796
+  This is the squared gradient of the log-likelihood, averaged over inputs
+  [N, ...] and in expectation over the labels that the network itself predicts.
+  The expectation is exact: one gradient for each class, of which `batch_size`
+  times C are in memory at once. `logits_of` maps weights and one input to
+  logits [C].
   """
 
   def log_likelihood(weights, example):

@@ -29,10 +29,8 @@ class Memory(NamedTuple):
 def packnet_strategy(*, retrain_steps: int, biases: str) -> strategies.Strategy:
   """Returns PackNet: each task claims 1 / T of the weights, then retrains.
 
-  Args:
-    retrain_steps: steps after pruning.
-    biases: 'frozen' after the first task, with normalization and its
-      statistics, or 'per_task'.
+  The biases are 'frozen' after the first task, with normalization and its
+  statistics, or 'per_task'.
 
   Reference:
     Mallya and Lazebnik, 2018, "PackNet: Adding multiple tasks to a single
@@ -65,12 +63,9 @@ def efficient_packnet(
 ) -> strategies.Strategy:
   """Returns EfficientPackNet: the fewest weights that keep the accuracy.
 
-  A task reuses weights of earlier tasks.
-
-  Args:
-    gamma: share of the validation accuracy to keep.
-    densities: shares of all weights to try, decreasing.
-    biases: see `packnet_strategy`.
+  A task reuses weights of earlier tasks. Of the decreasing densities, shares of
+  all weights, it takes the last that keeps the share `gamma` of the validation
+  accuracy.
 
   Reference:
     Schwarz et al., 2021, "Powerpropagation: A sparsity inducing weight
@@ -102,10 +97,7 @@ def efficient_packnet(
 
 
 def predict(state: base.State, task: Any) -> tuple[Any, Any]:
-  """Returns the parameters and statistics with which a task predicts.
-
-  A task that owns nothing yet predicts with the current ones.
-  """
+  """Returns parameters and statistics of a task, or the current without own."""
   params, (statistics, memory, _) = state.params, state.net_state
   # A traced task number is not checked against the number of tasks.
   own = packnet.task_params(params, memory.pack, jnp.asarray(task) + 1)

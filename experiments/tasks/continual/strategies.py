@@ -88,10 +88,8 @@ def ewc(
 ) -> Strategy:
   """Returns elastic weight consolidation, with a penalty for each task.
 
-  Args:
-    strength: lambda in the paper.
-    num_examples: training examples of a task, for the Fisher information.
-    fisher_batch_size: examples in memory at once, a divisor of `num_examples`.
+  The Fisher information is that of `num_examples` training examples of a task,
+  `fisher_batch_size` at once; `strength` is lambda in the paper.
 
   Reference:
     Kirkpatrick et al., 2016, "Overcoming catastrophic forgetting in neural

@@ -50,11 +50,7 @@ def continual_learning(
   train: dict,
   test: dict,
 ) -> base.Task:
-  """Returns the task of a config.
-
-  Raises:
-    ValueError: If there are several processes.
-  """
+  """Returns the task of a config."""
   if jax.process_count() > 1:
     raise ValueError(
       'expected one process with continual_learning, got '
