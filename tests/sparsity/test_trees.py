@@ -145,6 +145,16 @@ def test_weights_of_a_tree_are_sparse_and_their_entries_outside_b_stay(name):
   assert jax.tree.structure(state.sets.forward) == jax.tree.structure(params)
 
 
+def test_the_optimizer_of_nnx_holds_the_sets():
+  net = Net()
+  optimizer = nnx.Optimizer(net, make_tx(), wrt=nnx.Param)
+  weights = topkast.weights(nnx.state(net, nnx.Param), optimizer.opt_state)
+  optimizer.update(net, jax.tree.map(jnp.ones_like, weights))
+  assert int((weights['layers'][0]['kernel'][...] != 0).sum()) == 8
+  sets = topkast.active_sets(optimizer.opt_state)
+  assert sum(int(x.sum()) for x in jax.tree.leaves(sets.forward)) == 8 + 24
+
+
 @pytest.mark.parametrize(
   ('leaf', 'message'),
   [
