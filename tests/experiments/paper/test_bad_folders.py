@@ -28,7 +28,7 @@ def write_runs(folder, kind):
 
 @pytest.mark.parametrize('kind', ['image', 'tasks'])
 @pytest.mark.parametrize(
-  'num', [4, pytest.param(200, marks=pytest.mark.nightly)]
+  'num', [4, pytest.param(100, marks=pytest.mark.nightly)]
 )
 def test_a_damaged_folder_spoils_no_table(
   kind, num, tmp_path, capsys, monkeypatch
