@@ -49,7 +49,7 @@ def accumulated(tx):
   return optax.MultiSteps(tx, 2).gradient_transformation()
 
 
-# Those of Optax are all in test_optimizers; here their states are looked into.
+# Optimizers whose states are looked into; test_optimizers tries all of Optax.
 OPTIMIZERS = {
   'nesterov': lambda: optax.sgd(0.05, momentum=0.9, nesterov=True),
   'adam': lambda: optax.adam(0.1),
