@@ -38,12 +38,8 @@ class Pattern(NamedTuple):
   most: float = 1.0  # largest density the pattern allows
 
 
-# Compiled whole, so that jax_debug_nans does not see the NaN of entries given.
-@jax.jit
 def _entries(scores, k, given=None):
-  if given is not None:
-    scores = jnp.where(given, jnp.nan, scores)
-  return topk_lib.topk_mask(scores, k, magnitude=True)
+  return topk_lib.topk_mask(scores, k, magnitude=True, exclude=given)
 
 
 UNSTRUCTURED = Pattern('unstructured', lambda shape: True, math.prod, _entries)
@@ -84,11 +80,7 @@ def n_of_m(n: int, m: int) -> Pattern:
     first = _first_in_groups(scores, n, m, given)
     k = jnp.asarray(k, jnp.int32)
     num_first = jnp.sum(first, dtype=jnp.int32)
-    best = topk_lib.topk_mask(
-      jnp.where(first, scores, jnp.nan),
-      jnp.minimum(k, num_first),
-      magnitude=True,
-    )
+    best = _entries(scores, jnp.minimum(k, num_first), ~first)
     taken = first if given is None else first | given
     rest = _entries(scores, jnp.maximum(k - num_first, 0), taken)
     return best | rest
@@ -233,7 +225,8 @@ def _first_in_groups(scores, n, m, given):
   """Returns the mask of the best of each m, at most n including `given`."""
   *leading, i, o = scores.shape
   shape = (*leading, i // m, m, o)  # [..., G, m, O]
-  keys = threshold.order(scores, magnitude=True).reshape(shape)
+  keys = threshold.order(threshold.Scores(scores), magnitude=True)
+  keys = keys.reshape(shape)
   left = n
   if given is not None:
     given = given.reshape(shape)

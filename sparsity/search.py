@@ -12,6 +12,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 import itertools
 import math
+from typing import Any
 from typing import NamedTuple
 
 import jax
@@ -27,8 +28,8 @@ _LEAST_SPLIT = 2**20
 _LEAST_PART = 256
 
 # rank(leaf, offset, n): integers to compare in the n-th search. `offset` is the
-# first flat index of the leaf.
-Rank = Callable[[jax.Array, jax.Array, int], jax.Array]
+# first flat index of the leaf, one or several arrays of one shape.
+Rank = Callable[[Any, jax.Array, int], jax.Array]
 
 
 class Bracket(NamedTuple):
@@ -43,7 +44,7 @@ class Bracket(NamedTuple):
 
 def search(
   rank: Rank,
-  leaves: Sequence[jax.Array],
+  leaves: Sequence[Any],
   ks: jax.Array,
   bracket: Bracket,
   excess: int | jax.Array = 0,
@@ -93,9 +94,7 @@ def narrow(
   )
 
 
-def count(
-  rank: Rank, leaves: Sequence[jax.Array], values: jax.Array
-) -> jax.Array:
+def count(rank: Rank, leaves: Sequence[Any], values: jax.Array) -> jax.Array:
   """Returns [N, T]: the number of n-th ranks that are >= values[n, t]."""
 
   def add(a, b):
@@ -114,15 +113,16 @@ def count(
       for n, row in enumerate(values)
       for value in row
     )
-    partial = lax.reduce(is_above, zeros, add, _inner_axes(leaf.shape))
+    partial = lax.reduce(is_above, zeros, add, _inner_axes(is_above[0].shape))
     axes = tuple(range(partial[0].ndim))
     counts = add(counts, lax.reduce(partial, zeros, add, axes))
   return jnp.stack(counts).reshape(values.shape)
 
 
-def offsets(leaves: Sequence[jax.Array]) -> list[int]:
+def offsets(leaves: Sequence[Any]) -> list[int]:
   """Returns for each leaf the total size of the leaves before it."""
-  return [0, *itertools.accumulate(leaf.size for leaf in leaves[:-1])]
+  sizes = (jax.tree.leaves(leaf)[0].size for leaf in leaves[:-1])
+  return [0, *itertools.accumulate(sizes)]
 
 
 def _inner_axes(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -41,13 +41,20 @@ class Cut(NamedTuple):
   last: jax.Array  # [], int32: flat index; negative keeps none of the ties
 
 
-def order(scores: jax.Array, magnitude: bool = False) -> jax.Array:
+class Scores(NamedTuple):
+  """Scores to rank; those in the mask `exclude` rank as NaN does."""
+
+  values: jax.Array
+  exclude: jax.Array | None = None
+
+
+def order(scores: Scores, magnitude: bool = False) -> jax.Array:
   """Returns int32 keys (int64 for float64) in the order of the scores.
 
   -0.0 equals 0.0, NaN is below every number, and subnormals are distinct even
   where float comparisons flush them to zero.
   """
-  lowest, infinity = _range(scores.dtype, magnitude)
+  lowest, infinity = _range(scores.values.dtype, magnitude)
   keys = _raw_order(scores, magnitude)
   size = keys if magnitude else jnp.abs(keys)
   return jnp.where(size > infinity, lowest, keys)
@@ -55,21 +62,21 @@ def order(scores: jax.Array, magnitude: bool = False) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames='magnitude')
 def find(
-  leaves: Sequence[jax.Array], ks: jax.Array, magnitude: bool = False
+  leaves: Sequence[Scores], ks: jax.Array, magnitude: bool = False
 ) -> list[Cut]:
   """Returns for each k the cut that keeps exactly k scores over all leaves.
 
   The leaves are ranked as if flattened and concatenated; ks [N] are clipped.
   The cuts share every pass over the scores.
   """
-  leaves = [lax.stop_gradient(leaf) for leaf in leaves]
+  leaves = [x._replace(values=lax.stop_gradient(x.values)) for x in leaves]
   total = _total_size(leaves)
   ks = jnp.clip(ks, 0, total)
   bracket = _find_keys(leaves, ks, magnitude)
   keys = bracket.low
 
   def rank(leaf, offset, n):
-    order_of_ties = -_indices(leaf.shape, offset)
+    order_of_ties = -_indices(leaf.values.shape, offset)
     leaf = order(leaf, magnitude)
     others = jnp.where(leaf > keys[n], 1, -search.LAST)
     return jnp.where(leaf == keys[n], order_of_ties, others)
@@ -83,17 +90,17 @@ def find(
 
 
 def keep(
-  scores: jax.Array, cut: Cut, offset: int = 0, magnitude: bool = False
+  scores: Scores, cut: Cut, offset: int = 0, magnitude: bool = False
 ) -> jax.Array:
   """Returns the mask of the scores above a cut; for `search.offsets`."""
-  is_last = _indices(scores.shape, offset) > cut.last
+  is_last = _indices(scores.values.shape, offset) > cut.last
   least = jnp.where(is_last, cut.key + 1, cut.key)
   return order(scores, magnitude) >= least
 
 
 def _find_keys(leaves, ks, magnitude) -> search.Bracket:
   """Returns brackets whose `low` has k scores or, with ties, the least more."""
-  dtype = leaves[0].dtype
+  dtype = leaves[0].values.dtype
   lowest, infinity = _range(dtype, magnitude)
 
   def rank(leaf, *_):
@@ -115,10 +122,12 @@ def _find_keys(leaves, ks, magnitude) -> search.Bracket:
   return search.search(rank, leaves, ks, bracket, num_nan)
 
 
-def _raw_order(scores: jax.Array, magnitude: bool) -> jax.Array:
+def _raw_order(scores: Scores, magnitude: bool) -> jax.Array:
   """Returns `order`, but with NaN beyond the infinity of its sign."""
-  integer = _BITS[scores.dtype]
-  bits = lax.bitcast_convert_type(scores, integer)
+  integer = _BITS[scores.values.dtype]
+  bits = lax.bitcast_convert_type(scores.values, integer)
+  if scores.exclude is not None:
+    bits = jnp.where(scores.exclude, np.iinfo(integer).max, bits)  # NaN
   bits = bits if integer == np.int64 else bits.astype(jnp.int32)
   size = bits & np.iinfo(integer).max
   return size if magnitude else jnp.where(bits < 0, -size, size)
@@ -148,13 +157,13 @@ def _bits(value, dtype) -> int:
   return int(np.array(value, dtype).view(_BITS[dtype]))
 
 
-def _total_size(leaves: Sequence[jax.Array]) -> int:
-  dtypes = sorted({str(leaf.dtype) for leaf in leaves})
+def _total_size(leaves: Sequence[Scores]) -> int:
+  dtypes = sorted({str(leaf.values.dtype) for leaf in leaves})
   if len(dtypes) != 1:
     raise ValueError(
       f'expected scores of one dtype to rank together, got {dtypes}: cast them'
     )
-  total = sum(leaf.size for leaf in leaves)
+  total = sum(leaf.values.size for leaf in leaves)
   if total > search.LAST:
     raise ValueError(
       f'expected fewer than 2^31 scores to rank together, got {total}: counts '

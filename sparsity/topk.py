@@ -22,11 +22,13 @@ from sparsity import threshold
 
 
 def topk_mask(
-  scores: jax.Array, k: int | jax.Array, *, magnitude: bool = False
+  scores: jax.Array,
+  k: int | jax.Array,
+  *,
+  magnitude: bool = False,
+  exclude: jax.Array | None = None,
 ) -> jax.Array:
   """Returns the boolean mask of the k largest scores, always exactly k.
-
-  To choose within a subset, set the scores outside it to NaN.
 
   Example:
     >>> topk_mask(jnp.array([3.0, -9.0, 3.0, 3.0]), 2)
@@ -35,12 +37,15 @@ def topk_mask(
   Args:
     k: an array is not checked but clipped to [0, size].
     magnitude: rank |scores|, without materializing them.
+    exclude: mask of scores that rank as NaN, likewise.
 
   Raises:
     ValueError: If `k` is an integer outside [0, size].
     TypeError: If `k` is not an integer, or the scores have another dtype.
   """
-  return topk_masks(scores, k, magnitude=magnitude)
+  excluded = None if exclude is None else [exclude]
+  [masks] = _search([scores], [k], magnitude, excluded)
+  return masks[0]
 
 
 def topk_masks(
@@ -101,11 +106,7 @@ def nested_topk_masks(
     raise ValueError(f"expected scope 'layer' or 'global', got {scope!r}")
   kept: list[list[jax.Array]] = [[] for _ in ks]
   for group, own_ks in zip(groups, group_ks, strict=True):
-    for k in own_ks:
-      _check_k(k, sum(leaf.size for leaf in group))
-    stacked = jnp.stack([jnp.asarray(k, jnp.int32) for k in own_ks])
-    choose = functools.partial(_jit_topk, magnitude=magnitude)
-    found = on_auto_axes(choose, [group] * len(ks))(group, stacked)
+    found = _search(group, own_ks, magnitude)
     for masks, more in zip(kept, found, strict=True):
       masks.extend(more)
   return tuple(jax.tree.unflatten(structure, masks) for masks in kept)
@@ -204,6 +205,17 @@ def on_auto_axes(fn: Callable[..., Any], like: Any) -> Callable[..., Any]:
   return jax.sharding.auto_axes(fn, out_sharding=shardings)
 
 
+def _search(group, ks, magnitude, exclude=None) -> list[list[jax.Array]]:
+  """Returns for each k the masks of the arrays in `group`."""
+  group = [jnp.asarray(scores) for scores in group]
+  for k in ks:
+    _check_k(k, sum(scores.size for scores in group))
+  stacked = jnp.stack([jnp.asarray(k, jnp.int32) for k in ks])
+  exclude = exclude or [None] * len(group)
+  choose = functools.partial(_jit_topk, magnitude=magnitude)
+  return on_auto_axes(choose, [group] * len(ks))(group, exclude, stacked)
+
+
 def _layer_ks(k: Any, structure: Any) -> list[Any]:
   leaves, k_structure = jax.tree.flatten(k)
   if k_structure != structure:
@@ -225,13 +237,14 @@ def _check_k(k: int | jax.Array, size: int) -> None:
 
 # One program, also outside jit, and the same one for every k.
 @functools.partial(jax.jit, static_argnames='magnitude')
-def _jit_topk(group, ks, magnitude):
+def _jit_topk(group, exclude, ks, magnitude):
   """Returns for each k of `ks` [N] the masks of the arrays in `group`."""
-  cuts = threshold.find(group, ks, magnitude)
+  leaves = list(map(threshold.Scores, group, exclude))
+  cuts = threshold.find(leaves, ks, magnitude)
   return [
     [
       threshold.keep(leaf, cut, offset, magnitude)
-      for leaf, offset in zip(group, search.offsets(group), strict=True)
+      for leaf, offset in zip(leaves, search.offsets(leaves), strict=True)
     ]
     for cut in cuts
   ]

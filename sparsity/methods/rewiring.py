@@ -225,11 +225,9 @@ def _rewire(
     )
     kept = patterns.topk_masks(
       pattern,
-      {
-        path: jnp.where(now.sets.forward[path], weights, jnp.nan)
-        for path, weights in now.weights.items()
-      },
+      now.weights,
       jax.tree.map(jnp.subtract, counts.forward, dropped),
+      given=jax.tree.map(jnp.logical_not, now.sets.forward),
       layout=counts.layout,
     )
     grown = grow(now, dropped, kept, counts.layout)
@@ -237,6 +235,8 @@ def _rewire(
     return state_lib.ActiveSets(active, active)
 
   def initial_values(params, gradients):
+    if not grow_at:
+      return jnp.zeros_like(params)
     return jnp.where(starts_negative(params, gradients), -grow_at, grow_at)
 
   return wrapper.sparsify(
