@@ -28,7 +28,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     methods.unused,
     density=0.1,
     backward_density=0.2,
-    distribution='uniform',
+    distribution='erdos_renyi_kernel',
     alpha=1.0,
     num_steps=70_400,  # 200 epochs of 45,000 / 128
   )
