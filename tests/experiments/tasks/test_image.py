@@ -134,3 +134,12 @@ def test_data_that_do_not_fit_are_refused():
   task = table.make_task(small.image(train={'batch_size': 60_000}))
   with pytest.raises(ValueError, match=r'batch_size: expected 1 to 55000'):
     task.check_data()
+
+
+def test_gradients_of_convolutions_on_a_cpu_are_not_compiled_into_a_loop():
+  config = small.image('dense', prune={'output_layer': None})
+  is_compiled = []
+  for model in (config['model'], {'name': 'lenet5'}):
+    task = table.make_task(config | {'model': model})
+    is_compiled.append(hasattr(task.steps.advance, 'lower'))
+  assert is_compiled == [True, False]
