@@ -1,7 +1,6 @@
 """HAM: the geometry of Powerpropagation as a step after any optimizer's."""
 
 import math
-from typing import Any
 from typing import NamedTuple
 
 import jax
@@ -84,9 +83,9 @@ def ham(
     updates, inner_state = inner.update(
       gradients, state.inner, params, **extra_args
     )
-    rate: Any = learning_rate
-    if callable(learning_rate):
-      rate = learning_rate(state.count)
+    rate = learning_rate
+    if callable(rate):
+      rate = rate(state.count)
 
     def step(is_selected, update, w, gradient):
       if not is_selected:
