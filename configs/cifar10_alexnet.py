@@ -6,7 +6,7 @@
 
 METHOD is one of `methods.NAMES`; dense gives the curve of one-shot pruning.
 Further keys: backward_density of Top-KAST, distribution, alpha of
-Powerpropagation, `ham=1` for HAM, and num_steps, which scales all milestones.
+Powerpropagation, `ham=200` for HAM, and num_steps, which scales all milestones.
 Sizes and recipe are this project's choice, as those of Schwarz et al., 2021,
 https://arxiv.org/abs/2110.00296, are unknown to us. Hardware: one GPU; not
 trained by us.
@@ -30,7 +30,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     backward_density=0.2,
     distribution='uniform',
     alpha=1.0,
-    ham=0,
+    ham=0.0,
     num_steps=70_400,  # 200 epochs of 45,000 / 128
   )
   num_steps, ham = given.pop('num_steps'), given.pop('ham')
@@ -57,7 +57,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
       factor=0.1,
     ),
     weight_decay=5e-4,
-    with_ham=ham,
+    ham_a=ham,
   )
   config.loss = dict(label_smoothing=0.0)
   config.train = sections.train(

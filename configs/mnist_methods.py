@@ -3,7 +3,7 @@
   python launch.py --config=configs/mnist_methods.py:METHOD,density=D \
       --workdir=DIR
 
-METHOD is one of `methods.NAMES`; `alpha=2` adds Powerpropagation, `ham=1` HAM.
+METHOD is one of `methods.NAMES`; `alpha=2` adds Powerpropagation, `ham=10` HAM.
 Three seeds of 1,000 steps; the recipe is this project's choice. Test accuracy
 on a CPU at a density of 10%: Top-KAST 96.76 ± 0.23%, RigL 96.18 ± 0.10%,
 gradual pruning 96.99 ± 0.15%; dense 98.63 ± 0.07%.
@@ -25,7 +25,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     methods.unused,
     density=0.1,
     alpha=1.0,
-    ham=0,
+    ham=0.0,
     num_steps=1_000,
     quick=0,
   )
@@ -45,7 +45,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   config.optimizer = sections.sgd(
     learning_rate=0.05,
     schedule=sections.cosine(num_steps=num_steps, warmup_steps=num_steps // 20),
-    with_ham=given['ham'],
+    ham_a=given['ham'],
   )
   config.train.update(
     batch_size=50,

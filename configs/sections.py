@@ -5,9 +5,13 @@ from typing import Any
 from ml_collections import config_dict
 
 
-def ham(is_on: Any) -> dict[str, float]:
-  """Returns the keys of `optimizer` for HAM, at its authors' strengths."""
-  return dict(ham_a=200.0, ham_b=1e-3) if is_on else dict(ham_a=0.0, ham_b=0.0)
+def ham(a: float) -> dict[str, float]:
+  """Returns the keys of `optimizer` for HAM; its authors' `a` is 200, 0: off.
+
+  Without normalization keep `a` times the learning rate below 1: LeNet-5 stays
+  at chance from there on.
+  """
+  return dict(ham_a=a, ham_b=1e-3 if a else 0.0)
 
 
 def sgd(
@@ -16,7 +20,7 @@ def sgd(
   schedule: dict[str, Any],
   momentum: float = 0.9,
   weight_decay: float = 0.0,
-  with_ham: Any = False,
+  ham_a: float = 0.0,
 ) -> dict[str, Any]:
   """Returns the section `optimizer`: SGD, by default with Nesterov momentum."""
   return dict(
@@ -27,7 +31,7 @@ def sgd(
     nesterov=momentum > 0,
     weight_decay=weight_decay,
     clip_norm=config_dict.placeholder(float),  # None: no clipping
-    **ham(with_ham),
+    **ham(ham_a),
   )
 
 

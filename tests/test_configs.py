@@ -28,7 +28,7 @@ VARIANTS = {
     *methods.NAMES,
     'rigl,alpha=2',
     'set,quick=1',
-    'acdc,ham=1',
+    'acdc,ham=10',
   ),
   'mnist_powerprop': ('', 'demo', 'quick'),
   'mnist_topkast': ('', 'quick'),
@@ -38,7 +38,7 @@ VARIANTS = {
   'text_transformer_xl': (
     *methods.LARGE,
     'topkast,quick=1,path=text.gz',
-    'acdc,quick=1,ham=1',
+    'acdc,quick=1,ham=200',
   ),
   'wikitext103_transformer_xl': (*methods.LARGE, 'dense,size=large'),
 }
@@ -104,7 +104,7 @@ def nightly(*values):
         *methods.LARGE,
         'topkast,distribution=erdos_renyi_kernel',
         'rigl,distribution=erdos_renyi_kernel',
-        'acdc,ham=1',
+        'acdc,ham=10',
       )
     ),
     ('enwik8_transformer_xl', 'topkast', '512, batch of 22 on 1 device', 41e6),
@@ -171,9 +171,9 @@ def test_an_argument_that_the_variant_does_not_use_is_refused(
 def test_ham_is_one_argument_and_off_without(name):
   strengths = [
     (config.optimizer.ham_a, config.optimizer.ham_b)
-    for config in (get(name, 'acdc'), get(name, 'acdc,ham=1'))
+    for config in (get(name, 'acdc'), get(name, 'acdc,ham=10'))
   ]
-  assert strengths == [(0.0, 0.0), (200.0, 1e-3)]
+  assert strengths == [(0.0, 0.0), (10.0, 1e-3)]
 
 
 @pytest.mark.parametrize('num_steps', [4, 20, 999, 32_000])
