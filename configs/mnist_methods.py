@@ -4,8 +4,8 @@
       --workdir=DIR
 
 METHOD is one of `methods.NAMES`; further keys, after a comma each: alpha of
-Powerpropagation, distribution, num_steps, which scales all milestones, and
-`data=fashion_mnist`, with --config.data.data_dir=DATA. Three seeds of 1,000
+Powerpropagation, `ham=10` (HAM), distribution, num_steps, which scales all
+milestones, and `data=fashion_mnist`, with --config.data.data_dir=DATA. Three seeds of 1,000
 steps; the recipe is this project's choice. Test accuracy on a CPU at a
 density of 10%: Top-KAST 96.76 ± 0.23%, RigL 96.18 ± 0.10%, gradual pruning
 96.99 ± 0.15%; dense 98.63 ± 0.07%.
@@ -28,6 +28,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     density=0.1,
     distribution='erdos_renyi_kernel',
     alpha=1.0,
+    ham=0.0,
     num_steps=1_000,
     data='mnist',
     quick=0,
@@ -50,6 +51,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   config.optimizer = sections.sgd(
     learning_rate=0.05,
     schedule=sections.cosine(num_steps=num_steps, warmup_steps=num_steps // 20),
+    ham_a=given['ham'],
   )
   config.train.update(
     batch_size=50,

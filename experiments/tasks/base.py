@@ -137,6 +137,7 @@ def make_task(
   objective = step_lib.Objective(loss, method, training.num_micro, is_skipping)
   params, _ = jax.eval_shape(init, jax.random.key(0))
   methods.check_exclude(method, params)
+  methods.check_phases(method, training.num_steps)
   masked, state = _state_shapes(objective, init, training, state_spec)
   _check_model(objective, state, batch)
   is_cpu = mesh.devices.flat[0].platform == 'cpu'

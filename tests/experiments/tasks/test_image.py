@@ -120,6 +120,12 @@ def test_a_mistake_is_refused_before_data_are_read(changes, message):
     table.make_task(small.update(config, changes))
 
 
+def test_acdc_that_would_not_end_sparse_is_refused():
+  config = small.image('acdc', train={'num_steps': 15})
+  with pytest.raises(ValueError, match=r'end: expected less than .*=15.* 17'):
+    table.make_task(config)
+
+
 def test_seeds_share_one_task_and_differ_in_theta():
   config = small.image()
   task = table.make_task(config)
