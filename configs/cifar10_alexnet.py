@@ -6,8 +6,8 @@
 
 METHOD is one of `methods.NAMES`; dense gives the curve of one-shot pruning.
 Further keys: backward_density of Top-KAST, distribution, alpha of
-Powerpropagation, and num_steps, which scales all milestones. Sizes and recipe
-are this project's choice, as those of Schwarz et al., 2021,
+Powerpropagation, `ham=200` for HAM, and num_steps, which scales all milestones.
+Sizes and recipe are this project's choice, as those of Schwarz et al., 2021,
 https://arxiv.org/abs/2110.00296, are unknown to us. Hardware: one GPU; not
 trained by us.
 """
@@ -28,11 +28,13 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     methods.unused,
     density=0.1,
     backward_density=0.2,
-    distribution='uniform',
+    distribution='erdos_renyi_kernel',
     alpha=1.0,
+    ham=0.0,
     num_steps=70_400,  # 200 epochs of 45,000 / 128
   )
-  num_steps, alpha = given.pop('num_steps'), given['alpha']
+  num_steps, ham = given.pop('num_steps'), given.pop('ham')
+  alpha = given['alpha']
   config = ml_collections.ConfigDict()
   config.experiment = 'image_classification'
   config.seeds = (0, 1, 2)
@@ -55,6 +57,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
       factor=0.1,
     ),
     weight_decay=5e-4,
+    ham_a=ham,
   )
   config.loss = dict(label_smoothing=0.0)
   config.train = sections.train(

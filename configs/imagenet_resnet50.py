@@ -34,6 +34,7 @@ KEYS = {
   'length': 1.0,  # multiplies the training and all milestones
   'batch_size': 4_096,  # scales the learning rate and the number of steps
   'alpha': 1.375,  # of the powerprop_ methods; this project's choice
+  'ham': 0.0,  # strength of HAM, its authors' is 200
 }
 
 
@@ -80,6 +81,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
       factor=0.1,
     ),
     weight_decay=1e-4,
+    ham_a=given['ham'],
   )
   config.loss = dict(label_smoothing=0.1)
   config.train = sections.train(

@@ -9,9 +9,10 @@ from configs import arguments
 from configs import methods
 from configs import sections
 
-# Keys after the colon: densities (of Top-KAST, forward and backward), and the
-# alpha of the powerprop_ methods, which is this project's choice.
-KEYS = {'density': 0.2, 'backward_density': 0.4, 'alpha': 1.375}
+# Keys after the colon: densities (of Top-KAST, forward and backward), the alpha
+# of the powerprop_ methods, which is this project's choice, and the strength of
+# HAM, 200 in its paper.
+KEYS = {'density': 0.2, 'backward_density': 0.4, 'alpha': 1.375, 'ham': 0.0}
 # The released code's choices, unless a size or a text has others.
 MODEL = {
   'tie_projections': (False,), 'cutoffs': (), 'div_val': 1,
@@ -82,6 +83,7 @@ def make(
   )
   config.optimizer = dict(
     OPTIMIZER,
+    **sections.ham(given['ham']),
     learning_rate=learning_rate,
     schedule=sections.cosine(
       num_steps=num_steps,

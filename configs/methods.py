@@ -2,7 +2,9 @@
 
 Milestones are shares of the training, those of RigL's recipe where it has them:
 gradual pruning from 10,000 to 25,000 of 32,000 steps, RigL until 25,000, every
-100 steps (https://github.com/google-research/rigl).
+100 steps (https://github.com/google-research/rigl). AC/DC's phases are those of
+its authors: of 100 epochs, 10 of warm-up, phases of 5, sparse from 85 on
+(https://github.com/IST-DASLab/ACDC).
 """
 
 from typing import Any
@@ -10,11 +12,12 @@ from typing import Any
 from ml_collections import config_dict
 
 NAMES = (
-  'dense', 'static', 'set', 'rigl', 'magnitude', 'gradual', 'snip', 'topkast',
+  'dense', 'static', 'set', 'rigl', 'magnitude', 'gradual', 'acdc', 'snip',
+  'topkast',
 )  # fmt: skip
 # The large configs call gradual pruning 'magnitude', and add Powerpropagation.
 LARGE = (
-  'dense', 'static', 'set', 'rigl', 'magnitude', 'topkast',
+  'dense', 'static', 'set', 'rigl', 'magnitude', 'acdc', 'topkast',
   'powerprop_magnitude', 'powerprop_topkast',
 )  # fmt: skip
 
@@ -58,20 +61,21 @@ def section(
     num_steps: length of the training.
     refresh_every: updates between changes of the sets.
     backward_density: of Top-KAST; None: twice the forward density, at most 1.
-    alpha: of Powerpropagation, under which SET and RigL cannot grow weights
-      from zero; they start at 1e-4 in theta instead.
+    alpha: of Powerpropagation, under which SET, RigL and AC/DC cannot grow
+      weights from zero; they start at 1e-4 in theta instead.
   """
   if backward_density is None:
     backward_density = min(1.0, 2 * density)
   shared = dict(
     density=density, distribution=distribution, dense=(), exclude=exclude
   )
+  grow_at = 0.0 if alpha == 1 else 1e-4 ** (1 / alpha)
   moving = dict(
     shared,
     refresh_every=refresh_every,
     stop_refresh_at=int(END * num_steps),
     drop_fraction=0.3,
-    grow_at=0.0 if alpha == 1 else 1e-4 ** (1 / alpha),
+    grow_at=grow_at,
   )
   pruned = dict(shared, scope='layer', score='magnitude')
   sections = {
@@ -86,6 +90,7 @@ def section(
       end=int(END * num_steps),
       prune_every=refresh_every,
     ),
+    'acdc': dict(shared, scope='layer', grow_at=grow_at, **_phases(num_steps)),
     'snip': dict(shared, scope='layer'),
     'topkast': dict(
       forward_density=density,
@@ -102,3 +107,12 @@ def section(
     ),
   }
   return dict(name=name, storage='masked', **sections[name])
+
+
+def _phases(num_steps: int) -> dict[str, int]:
+  """Returns the keys of AC/DC's phases."""
+  return dict(
+    start=max(1, num_steps // 10),
+    end=num_steps * 85 // 100,
+    phase_steps=max(1, num_steps // 20),
+  )

@@ -2,30 +2,31 @@
 
   python launch.py --config=configs/mnist_dense.py --workdir=runs/mnist_dense
 
-Three seeds, 50,000 steps each; `:quick` trains 600 steps of one seed. On one
+Three seeds, 50,000 steps each; `:quick` trains 600 steps of one seed. Any
+variant takes `data=fashion_mnist`, with --config.data.data_dir=DATA. On one
 core of a CPU the test accuracy is 98.24 ± 0.02%.
 """
 
 import ml_collections
 from ml_collections import config_dict
 
+from configs import arguments
 from configs import sections
 
 
-def get_config(variant: str = '') -> ml_collections.ConfigDict:
+def get_config(argument: str = '') -> ml_collections.ConfigDict:
   """Returns the protocol of Powerpropagation's MNIST experiment.
 
   Optimizer, initialization, batch and number of steps are those of the
   notebook released with Schwarz et al., 2021, https://arxiv.org/abs/2110.00296.
   """
-  if variant not in ('', 'quick'):
-    raise ValueError(f"expected variant '' or 'quick', got {variant!r}")
+  variant, given = arguments.parse(argument, ('', 'quick'), data='mnist')
   config = ml_collections.ConfigDict()
   config.experiment = 'image_classification'
   config.seeds = (0, 1, 2)
   config.data = dict(
-    name='mnist',
-    data_dir=config_dict.placeholder(str),  # None: the files shipped with this
+    name=given['data'],
+    data_dir=config_dict.placeholder(str),  # None: the MNIST shipped with this
   )
   config.model = dict(name='lenet', hidden=(300, 100))
   config.powerprop = dict(alphas=(1.0,), optimizer_in='theta')

@@ -35,4 +35,6 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     config.method.refresh_every = 2
   if config.method.name == 'gradual':
     config.method.update(start=0, end=NUM_STEPS, prune_every=1)
+  if config.method.name == 'acdc':
+    config.method.update(start=1, end=NUM_STEPS - 1, phase_steps=1)
   return config

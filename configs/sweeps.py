@@ -12,7 +12,11 @@ a source are this project's choice.
 from configs import methods as method_sections
 
 DENSITIES = (0.2, 0.1, 0.05)
-METHODS = ('static', 'set', 'rigl', 'magnitude', 'gradual', 'snip', 'topkast')
+METHODS = (
+  'static', 'set', 'rigl', 'magnitude', 'gradual', 'acdc', 'snip', 'topkast',
+)  # fmt: skip
+HAM = 200  # its authors' strength; LeNet-5 at its rate bears less
+HAM_METHODS = ('static', 'rigl', 'acdc', 'topkast')
 IMAGENET_DENSITIES = (0.2, 0.1, 0.05, 0.02, 0.01)
 DISTRIBUTIONS = ('uniform', 'erdos_renyi_kernel')
 
@@ -32,12 +36,14 @@ def densities(add):
 
 
 def methods(add):
-  """mnist_methods.py: every method, with and without Powerpropagation."""
-  for alpha in (1, 2):
-    add({'config': f':dense,alpha={alpha}'})
-    for name in METHODS:
+  """mnist_methods.py: every method, with Powerpropagation, some with HAM."""
+  for key, names in (
+    ('alpha=1', METHODS), ('alpha=2', METHODS), ('ham=10', HAM_METHODS),
+  ):  # fmt: skip
+    add({'config': f':dense,{key}'})
+    for name in names:
       for density in (0.2, 0.1, 0.05, 0.02):
-        add({'config': f':{name},density={density},alpha={alpha}'})
+        add({'config': f':{name},density={density},{key}'})
 
 
 def cifar10_pruning(add):
@@ -48,19 +54,25 @@ def cifar10_pruning(add):
 
 def cifar10_methods(add):
   """cifar10_alexnet.py, cifar10_wrn.py: methods at densities."""
-  for alpha in (1.0, 2.0):
-    for name in METHODS:
+  for keys, names in (
+    ({'alpha': 1.0}, METHODS), ({'alpha': 2.0}, METHODS),
+    ({'ham': HAM}, HAM_METHODS),
+  ):  # fmt: skip
+    for name in names:
       for density in (0.2, 0.1, 0.05, 0.02):
-        add(_variant(name, density, alpha=alpha))
+        add(_variant(name, density, **keys))
+  add({'config': f':dense,ham={HAM}'})
 
 
 def imagenet_dense_to_sparse(add):
-  """imagenet_resnet50.py: gradual pruning, and with Powerpropagation."""
+  """imagenet_resnet50.py: gradual pruning and AC/DC, alone and with more."""
   add({'config': ':dense'})
+  add({'config': f':dense,ham={HAM}'})
   for distribution in DISTRIBUTIONS:
-    for name in ('magnitude', 'powerprop_magnitude'):
-      for density in IMAGENET_DENSITIES:
+    for density in IMAGENET_DENSITIES:
+      for name in ('magnitude', 'powerprop_magnitude', 'acdc'):
         add(_variant(name, density, distribution=distribution))
+      add(_variant('acdc', density, distribution=distribution, ham=HAM))
 
 
 def imagenet_sparse_to_sparse(add):
@@ -69,6 +81,9 @@ def imagenet_sparse_to_sparse(add):
     for name in ('static', 'set', 'rigl', 'topkast', 'powerprop_topkast'):
       for density in IMAGENET_DENSITIES:
         add(_variant(name, density, distribution=distribution))
+    for name in ('static', 'rigl', 'topkast'):
+      for density in IMAGENET_DENSITIES:
+        add(_variant(name, density, distribution=distribution, ham=HAM))
 
 
 def imagenet_extended(add):
@@ -93,11 +108,15 @@ def language(add):
   """
   add({'config': ':dense'})
   for name in (
-    'static', 'set', 'rigl', 'magnitude', 'powerprop_magnitude', 'topkast',
-    'powerprop_topkast',
+    'static', 'set', 'rigl', 'magnitude', 'powerprop_magnitude', 'acdc',
+    'topkast', 'powerprop_topkast',
   ):  # fmt: skip
     for density in DENSITIES:
       add(_variant(name, density))
+  add({'config': f':dense,ham={HAM}'})
+  for name in HAM_METHODS:
+    for density in DENSITIES:
+      add(_variant(name, density, ham=HAM))
 
 
 def text(add):
@@ -107,6 +126,9 @@ def text(add):
     add(_variant('topkast', forward, backward))
   add(_variant('powerprop_topkast', 0.2))
   add(_variant('static', 0.2))
+  add(_variant('acdc', 0.2))
+  for name in ('topkast', 'acdc'):
+    add(_variant(name, 0.2, ham=HAM))
 
 
 def strategies(add):

@@ -6,8 +6,8 @@
 
 METHOD is one of `methods.LARGE`; further keys are those of `language.KEYS`,
 `num_steps`, which scales all milestones, `quick=1` for a tiny model, and
-`path=FILE` for another text, also .gz: its last 5% are for testing, the 5%
-before for validation.
+`path=FILE` for another text, also gzipped, such as gcide.dict.dz of Debian's
+package dict-gcide: its last 5% are for testing, the 5% before for validation.
 
 The text comes with this repository, the model has 2.7 million parameters in 4
 layers, the recipe is this project's choice. Hardware: one core of a CPU. Bits

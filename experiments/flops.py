@@ -178,6 +178,14 @@ def _train(network, section, num_steps, forward, backward) -> float:
     case 'magnitude':
       unpruned = min(1.0, section['at'] / num_steps)
       return flops.train_pruned(network, forward, unpruned=unpruned)
+    case 'acdc':
+      unpruned = flops.unpruned_acdc(
+        num_steps=num_steps,
+        start=section['start'],
+        end=section['end'],
+        phase_steps=section['phase_steps'],
+      )
+      return flops.train_pruned(network, forward, unpruned=unpruned)
     case 'gradual':
       unpruned = flops.unpruned_gradual(
         num_steps=num_steps,

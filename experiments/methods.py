@@ -43,6 +43,7 @@ class Method(NamedTuple):
   exclude: tuple[str, ...] = ()
   needs_scores: bool = False  # SNIP's saliency of the first batch
   alpha: float = 1.0
+  last_phase: int = 0  # of AC/DC: update after which it stays sparse
 
   def to_weights(self, phi: Any) -> Any:
     """Returns theta."""
@@ -133,8 +134,15 @@ def _constructor(library: Callable, **extra: type) -> Callable[..., Method]:
 
     make(0)  # raises for bad arguments
     needs_scores = 'scores' in known
+    last_phase = options['end'] if 'phase_steps' in options else 0
     return Method(
-      make, sparsity.forward_weights, _density, _masks, exclude, needs_scores
+      make,
+      sparsity.forward_weights,
+      _density,
+      _masks,
+      exclude,
+      needs_scores,
+      last_phase=last_phase,
     )
 
   types = {
@@ -158,6 +166,7 @@ _GIVEN = ('inner', 'layout', 'pattern', 'scores', 'seed', 'select')
 _TYPES = {'dense': tuple[str, ...], 'distribution': str, 'score': str}
 
 METHODS = {
+  'acdc': _constructor(sparsity.acdc),
   'dense': _dense,
   'gradual': _constructor(sparsity.gradual),
   'magnitude': _constructor(sparsity.magnitude),
@@ -167,6 +176,15 @@ METHODS = {
   'static': _constructor(sparsity.static),
   'topkast': _constructor(topkast.topkast, penalty=float, penalty_kind=str),
 }
+
+
+def check_phases(method: Method, num_steps: int) -> None:
+  """Raises ValueError if AC/DC's last sparse phase has no step."""
+  if method.last_phase >= num_steps:
+    raise ValueError(
+      f'config.method.end: expected less than num_steps={num_steps}, so that '
+      f'the run ends with a sparse phase, got {method.last_phase}'
+    )
 
 
 def check_exclude(method: Method, params: Any) -> None:

@@ -1,4 +1,8 @@
-"""Optimizers by name: a config section is the arguments of one of these."""
+"""Optimizers by name: a config section is the arguments of one of these.
+
+`ham_a` and `ham_b` add the step of `powerprop.ham` between clipping and the
+rest, at the optimizer's learning rate; both 0: none.
+"""
 
 from collections.abc import Callable
 import math
@@ -8,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from experiments import build
+import powerprop
 import sparsity
 
 Schedule = Callable[[Any], Any]
@@ -56,16 +61,24 @@ def sgd(
   nesterov: bool,
   weight_decay: float,
   clip_norm: float | None,
+  ham_a: float,
+  ham_b: float,
 ) -> optax.GradientTransformation:
   """Returns SGD; the decay is added to the gradient, as an L2 penalty is.
 
   Only weights decay, not biases or normalization.
   """
   build.check_range(0, 1, momentum=momentum)
+  rate = _rate(learning_rate, schedule)
   return optax.chain(
     _clip(clip_norm),
-    _decay(weight_decay),
-    optax.sgd(_rate(learning_rate, schedule), momentum or None, nesterov),
+    *_ham(
+      rate,
+      ham_a,
+      ham_b,
+      _decay(weight_decay),
+      optax.sgd(rate, momentum or None, nesterov),
+    ),
   )
 
 
@@ -78,19 +91,37 @@ def adam(
   eps: float,
   weight_decay: float,
   clip_norm: float | None,
+  ham_a: float,
+  ham_b: float,
 ) -> optax.GradientTransformation:
   """Returns Adam; the decay of weights is decoupled, as in AdamW."""
   build.check_range(0, 1, b1=b1, b2=b2)
   build.check_range(0, math.inf, eps=eps)
+  rate = _rate(learning_rate, schedule)
   return optax.chain(
     _clip(clip_norm),
-    optax.scale_by_adam(b1, b2, eps),
-    _decay(weight_decay),
-    optax.scale_by_learning_rate(_rate(learning_rate, schedule)),
+    *_ham(
+      rate,
+      ham_a,
+      ham_b,
+      optax.scale_by_adam(b1, b2, eps),
+      _decay(weight_decay),
+      optax.scale_by_learning_rate(rate),
+    ),
   )
 
 
 OPTIMIZERS = {'adam': adam, 'sgd': sgd}
+
+
+def _ham(
+  rate: Any, a: float, b: float, *links: optax.GradientTransformation
+) -> tuple[optax.GradientTransformation, ...]:
+  """Returns the links, within HAM's step unless both strengths are 0."""
+  build.check_range(0, math.inf, ham_a=a, ham_b=b)
+  if not a and not b:
+    return links
+  return (powerprop.ham(optax.chain(*links), rate, a, b),)
 
 
 def _rate(learning_rate: float, schedule: dict) -> Any:

@@ -56,29 +56,38 @@ def compile_steps(
 ) -> Steps:
   """Returns the compiled functions of a task; see `tasks.base.make_task`.
 
-  Without `in_loop` a chunk is one step, which XLA parallelizes better outside
-  of a loop.
+  With `in_loop` one dispatch makes all steps of a chunk. XLA parallelizes steps
+  better outside of a loop, and on a CPU the gradients of convolutions take many
+  times as long inside (https://github.com/jax-ml/jax/issues/12868).
   """
   shardings = jax.tree.map(lambda x: x.sharding, storage_lib.on_device(state))
 
-  def advance(state, seed, key, inputs, first, last, is_training):
+  def step(state, seed, key, inputs, i, is_training):
+    step_key = jax.random.fold_in(key, state.step)
+    batch = batch_at(inputs, i)
+    return train_step(objective, state, seed, step_key, batch, is_training)
+
+  def loop(state, seed, key, inputs, first, last, is_training):
     @functools.partial(jax.jit, inline=True)  # traced once for both uses
-    def step(state, i):
-      step_key = jax.random.fold_in(key, state.step)
-      batch = batch_at(inputs, i)
-      return train_step(objective, state, seed, step_key, batch, is_training)
+    def traced(state, i):
+      return step(state, seed, key, inputs, i, is_training)
 
     def body(i, carry):
-      state, metrics = step(carry[0], i)
+      state, metrics = traced(carry[0], i)
       return state, jax.tree.map(jnp.add, carry[1], metrics)
 
-    if not in_loop:
-      return step(state, first)
     first, last = (jnp.asarray(x, jnp.int32) for x in (first, last))
-    shapes = jax.eval_shape(step, state, first)[1]
+    shapes = jax.eval_shape(traced, state, first)[1]
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     # The number of steps is not part of the program, so that one serves all.
     return jax.lax.fori_loop(first, last, body, (state, zeros))
+
+  def one_by_one(state, seed, key, inputs, first, last, is_training):
+    parts = []
+    for i in range(first, last):
+      state, metrics = compiled(state, seed, key, inputs, i, is_training)
+      parts.append(metrics)
+    return state, storage_lib.add_all(parts)
 
   def measure(state, seed, key, inputs, i, is_training):
     del seed
@@ -92,8 +101,11 @@ def compile_steps(
   jit = functools.partial(
     jax.jit, donate_argnums=0, static_argnames='is_training'
   )
+  compiled = jit(
+    loop if in_loop else step, out_shardings=(shardings, replicated)
+  )
   return Steps(
-    jit(advance, out_shardings=(shardings, replicated)),
+    compiled if in_loop else one_by_one,
     jit(measure, out_shardings=(shardings, replicated, replicated)),
     jax.jit(functools.partial(summarize, objective), out_shardings=replicated),
     jax.jit(masks, out_shardings=replicated),

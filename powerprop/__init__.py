@@ -1,6 +1,7 @@
 """Powerpropagation: a weight parameterization that trains into sparsity."""
 
 from powerprop import packnet as packnet
+from powerprop.ham import ham as ham
 from powerprop.modules import Conv1D as Conv1D
 from powerprop.modules import Conv1DTranspose as Conv1DTranspose
 from powerprop.modules import Conv2D as Conv2D

@@ -52,7 +52,7 @@ def powerprop(
     return inner.init(reparam.to_weights(params, alpha, select))
 
   def update(updates, state, params=None, **extra_args):
-    _check_given(params)
+    check_params(params)
     weights = reparam.to_weights(params, alpha, select)
     updates, state = inner.update(updates, state, weights, **extra_args)
     updates = reparam.scale_by_derivative(updates, params, alpha, select)
@@ -85,14 +85,15 @@ def scale_by_powerprop(
   reparam.check_alpha(alpha)
 
   def update(updates, state, params=None):
-    _check_given(params)
+    check_params(params)
     updates = reparam.scale_by_derivative(updates, params, alpha, select)
     return updates, state
 
   return optax.GradientTransformation(optax.init_empty_state, update)
 
 
-def _check_given(params: optax.Params | None) -> None:
+def check_params(params: optax.Params | None) -> None:
+  """Raises ValueError if an update is called without parameters."""
   if params is None:
     raise ValueError(
       'expected params, got None: call update(grads, state, params)'

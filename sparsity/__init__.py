@@ -21,6 +21,7 @@ from sparsity.distributions import erdos_renyi_kernel as erdos_renyi_kernel
 from sparsity.distributions import uniform as uniform
 from sparsity.masked import MaskedWeights as MaskedWeights
 from sparsity.masked import masked_weights as masked_weights
+from sparsity.methods import acdc as acdc
 from sparsity.methods import gradual as gradual
 from sparsity.methods import magnitude as magnitude
 from sparsity.methods import rigl as rigl
@@ -28,6 +29,7 @@ from sparsity.methods import saliency as saliency
 from sparsity.methods import set_ as set_
 from sparsity.methods import snip as snip
 from sparsity.methods import static as static
+from sparsity.schedules import alternating as alternating
 from sparsity.schedules import constant as constant
 from sparsity.schedules import cubic as cubic
 from sparsity.schedules import every as every

@@ -9,6 +9,7 @@ import math
 import re
 from typing import Any
 from typing import NamedTuple
+import warnings
 
 import jax.numpy as jnp
 import numpy as np
@@ -116,6 +117,33 @@ def make_counts(
     return Counts(sizes, forward, backward, scope, densities, layout)
 
   return counts
+
+
+def warn_of_thin(layers: Any, counts: Counts) -> None:
+  """Warns of layers with fewer active entries than inputs or outputs.
+
+  Some of their neurons are cut off, so little of the signal passes. Inputs and
+  outputs of a convolution are channels. With `scope='global'` the masks decide.
+
+  Args:
+    layers: parameters by path.
+    counts: of `layers`.
+  """
+  if counts.scope == 'global':
+    return
+  thin = []
+  for path, size in counts.sizes.items():
+    shape = paths_lib.in_out_shape(path, np.shape(layers[path]), counts.layout)
+    kept = counts.forward[path] * math.prod(shape) // size
+    if len(shape) > 1 and kept < max(shape[-2:]):
+      thin.append(f'{path} ({kept} of {shape[-2]} x {shape[-1]})')
+  if thin:
+    warnings.warn(
+      'fewer active entries than neurons in '
+      f"{', '.join(thin)}: take distribution='erdos_renyi_kernel', keep the "
+      'layer dense, exclude it, or raise the density',
+      stacklevel=3,
+    )
 
 
 def _check_densities(forward_density, backward_density):

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import jax
 
+from sparsity import schedules
 from sparsity import select as select_lib
 from sparsity import tracing
 
@@ -157,8 +158,8 @@ def train_pruned(
 
   Args:
     unpruned: fraction of the eventually pruned entries that is still present,
-      as a mean over all steps; see `unpruned_gradual`. For one-shot pruning it
-      is the fraction of steps before the pruning.
+      as a mean over all steps; see `unpruned_gradual` and `unpruned_acdc`. For
+      one-shot pruning it is the fraction of steps before the pruning.
 
   Raises:
     ValueError: As for `forward`, or if `unpruned` is outside [0, 1].
@@ -196,6 +197,28 @@ def unpruned_gradual(
     steps = max(0, min(until, num_steps) - time)
     total += steps * ((end - time) / (end - start)) ** 3
   return total / num_steps
+
+
+def unpruned_acdc(
+  *, num_steps: int, start: int, end: int, phase_steps: int
+) -> float:
+  """Returns `unpruned` of `train_pruned` for `sparsity.acdc`.
+
+  The fraction of steps in dense phases, of training that ends after `end`.
+
+  Example:
+    >>> unpruned_acdc(num_steps=10, start=1, end=7, phase_steps=2)
+    0.5
+
+  Raises:
+    ValueError: As in `sparsity.alternating`, or if `num_steps` is less than
+      `end`.
+  """
+  schedules.alternating(end, phase_steps, start=start)  # raises for bad phases
+  if num_steps < end:
+    raise ValueError(f'expected num_steps >= end={end}, got {num_steps}')
+  num_sparse = schedules.num_cycles(end, phase_steps, start=start) * phase_steps
+  return (end - num_sparse) / num_steps
 
 
 def num_bytes(

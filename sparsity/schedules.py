@@ -119,6 +119,48 @@ def every_to(end: int, interval: int, *, start: int = 0) -> Event:
   return is_due
 
 
+def alternating(end: int, phase_steps: int, *, start: int) -> Event:
+  """Returns an event that is due during the dense phases of AC/DC.
+
+  True for counts below `start`, False from `end` on; in between, phases of
+  `phase_steps` alternate, False first. The last True one lasts until `end`.
+
+  Example:
+    >>> is_dense = alternating(7, 2, start=1)
+    >>> [t for t in range(9) if is_dense(t)]
+    [0, 3, 4, 5, 6]
+
+  Raises:
+    ValueError: If `start` or `phase_steps` is less than 1, or `end` is less
+      than `start + 2 * phase_steps`.
+  """
+  _check_range('start', start, 1)
+  _check_range('phase_steps', phase_steps, 1)
+  if end < start + 2 * phase_steps:
+    raise ValueError(
+      'expected end >= start + 2 * phase_steps, room for a sparse and a dense '
+      f'phase, got start={start}, end={end}, phase_steps={phase_steps}'
+    )
+  num_phases = 2 * num_cycles(end, phase_steps, start=start)
+
+  def is_dense(count):
+    count = jnp.asarray(count)
+    phase = jnp.minimum((count - start) // phase_steps, num_phases - 1)
+    return (count < start) | ((count < end) & (phase % 2 == 1))
+
+  return is_dense
+
+
+def num_cycles(end: int, phase_steps: int, *, start: int) -> int:
+  """Returns the number of sparse phases before `end`, each before a dense one.
+
+  Example:
+    >>> num_cycles(7, 2, start=1)
+    1
+  """
+  return (end - start) // (2 * phase_steps)
+
+
 def check_density(name: str, density: float):
   """Raises ValueError unless a density is a number in (0, 1]."""
   if isinstance(density, jax.Array):

@@ -102,6 +102,7 @@ def restrict(method: state_lib.SparseMethod) -> SparseTransformation:
     sets = state_lib.everything(params)
     layers = select.pick(params, counts.sizes)
     start = params
+    counts_lib.warn_of_thin(layers, counts)
     if layers:
       chosen = rule.init(layers, counts, method.make_key(0))
       distributions.warn_of_empty(chosen.forward)

@@ -22,15 +22,25 @@ VARIANTS = {
   'cifar10_wrn': ('dense', 'topkast'),
   'cifar_tasks': STRATEGIES[:2],
   'enwik8_transformer_xl': (*methods.LARGE, 'dense,size=large'),
+  'fashion_resnet': methods.NAMES,
   'imagenet_resnet50': methods.LARGE,
-  'mnist_dense': ('', 'quick'),
-  'mnist_methods': (*methods.NAMES, 'rigl,alpha=2', 'set,quick=1'),
+  'mnist_dense': ('', 'quick', 'data=fashion_mnist'),
+  'mnist_methods': (
+    *methods.NAMES,
+    'rigl,alpha=2',
+    'set,quick=1,data=fashion_mnist',
+    'acdc,ham=10',
+  ),
   'mnist_powerprop': ('', 'demo', 'quick'),
   'mnist_topkast': ('', 'quick'),
   'permuted_mnist': (*STRATEGIES, '', 'hundred', 'quick'),
   'photographs_resnet50': methods.LARGE,
   'split_mnist': (STRATEGIES[0], '', 'quick'),
-  'text_transformer_xl': (*methods.LARGE, 'topkast,quick=1,path=text.gz'),
+  'text_transformer_xl': (
+    *methods.LARGE,
+    'topkast,quick=1,path=text.gz',
+    'acdc,quick=1,ham=200',
+  ),
   'wikitext103_transformer_xl': (*methods.LARGE, 'dense,size=large'),
 }
 LARGE = {
@@ -95,6 +105,7 @@ def nightly(*values):
         *methods.LARGE,
         'topkast,distribution=erdos_renyi_kernel',
         'rigl,distribution=erdos_renyi_kernel',
+        'acdc,ham=10',
       )
     ),
     ('enwik8_transformer_xl', 'topkast', '512, batch of 22 on 1 device', 41e6),
@@ -152,3 +163,24 @@ def test_an_argument_that_the_variant_does_not_use_is_refused(
 ):
   with pytest.raises(ValueError, match=message):
     get(name, argument)
+
+
+@pytest.mark.parametrize(
+  'name', ['mnist_methods', 'cifar10_wrn', 'imagenet_resnet50',
+           'enwik8_transformer_xl', 'text_transformer_xl'],
+)  # fmt: skip
+def test_ham_is_one_argument_and_off_without(name):
+  strengths = [
+    (config.optimizer.ham_a, config.optimizer.ham_b)
+    for config in (get(name, 'acdc'), get(name, 'acdc,ham=10'))
+  ]
+  assert strengths == [(0.0, 0.0), (10.0, 1e-3)]
+
+
+@pytest.mark.parametrize('num_steps', [4, 20, 999, 32_000])
+def test_phases_of_acdc_fit_into_every_length(num_steps):
+  section = methods.section(
+    'acdc', density=0.1, num_steps=num_steps, refresh_every=1
+  )
+  start, end, phase = (section[x] for x in ('start', 'end', 'phase_steps'))
+  assert 1 <= start <= start + 2 * phase <= end < num_steps

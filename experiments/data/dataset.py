@@ -6,12 +6,17 @@ N: examples of a split; B: examples of a batch.
 from collections.abc import Callable
 from collections.abc import Iterator
 import functools
+import gzip
 import hashlib
 import pathlib
 from typing import NamedTuple
+import zlib
 
 import jax
 import numpy as np
+
+# Errors of a gzip file that is truncated or damaged.
+BAD_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
 class DataError(ValueError):
@@ -75,18 +80,23 @@ def hold_out(train: Examples, num: int, test: Examples) -> Arrays:
 
 
 def read_checked(path: pathlib.Path, sha256: str) -> bytes:
-  """Returns the content of a file; ValueError if its SHA-256 differs."""
+  """Returns the content of a gzip file; ValueError if its SHA-256 differs.
+
+  The digest is that of the content: distributors compress it anew.
+  """
+  expected = f'expected {path} whose content has the sha256 {sha256}'
   try:
-    content = path.read_bytes()
+    packed = path.read_bytes()
+    content = gzip.decompress(packed)
+    found = hashlib.sha256(content).hexdigest()
   except FileNotFoundError as error:
-    raise ValueError(
-      f'expected {path} with sha256 {sha256}; there is no such file'
-    ) from error
-  found = hashlib.sha256(content).hexdigest()
+    raise ValueError(f'{expected}; there is no such file') from error
+  except BAD_GZIP as error:
+    found = str(error)
   if found != sha256:
     raise ValueError(
-      f'expected {path} with sha256 {sha256}; got {found} ({len(content)} '
-      'bytes): it is truncated or altered, replace it'
+      f'{expected}; got {found} ({len(packed)} bytes): it is truncated, '
+      'altered or another file; replace it'
     )
   return content
 

@@ -7,6 +7,7 @@ from experiments.data import mnist
 SOURCES = {
   'cifar10': cifar.cifar10,
   'cifar100': cifar.cifar100,
+  'fashion_mnist': mnist.fashion_mnist,
   'imagenet': imagenet.imagenet,
   'mnist': mnist.mnist,
 }

@@ -14,7 +14,6 @@ import os
 import pathlib
 from typing import NamedTuple
 import zipfile
-import zlib
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from experiments.data import dataset
 from experiments.data import vocabulary as vocabulary_lib
 
 KJV = pathlib.Path(__file__).parent / 'files' / 'kjv' / 'kjv.txt.gz'
-KJV_SHA256 = 'eb96496e9ab2f1e34922e463eadf665e061cebd9b17cd101ba013d28b9103039'
+KJV_SHA256 = '6f74f5589333c56c263963e6347dba662bae2d96861302e690aaae0b4a855eda'
 KJV_HELD_OUT = 200_000  # bytes, of each of validation and test
 
 ENWIK8_BYTES = 100_000_000
@@ -44,7 +43,7 @@ def kjv() -> Corpus:
 
   The last 200,000 bytes are the test split, the 200,000 before validation.
   """
-  content = gzip.decompress(dataset.read_checked(KJV, KJV_SHA256))
+  content = dataset.read_checked(KJV, KJV_SHA256)
   return _split(np.frombuffer(content, np.uint8), KJV_HELD_OUT)
 
 
@@ -86,7 +85,7 @@ def wikitext103(*, path: str, cache_dir: str | None) -> Corpus:
 
 
 def file(*, path: str, held_out: float) -> Corpus:
-  """Returns the bytes of any file, possibly a `.gz`.
+  """Returns the bytes of any file, unpacked if it is gzip's.
 
   The share `held_out` at the end is the test split, as much before validation.
   """
@@ -149,17 +148,17 @@ def _lines(text: np.memmap) -> Iterator[str]:
 
 
 def _read(path: pathlib.Path) -> np.ndarray:
-  """Returns the bytes of a file, or those packed in a .gz or .zip."""
+  """Returns the bytes of a file, or those that gzip or a .zip packs."""
   try:
     if path.suffix == '.zip':
       text = np.frombuffer(zipfile.ZipFile(path).read(path.stem), np.uint8)
-    elif path.suffix == '.gz':
+    elif path.suffix == '.gz' or _is_gzip(path):
       text = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8)
     else:  # an empty file cannot be mapped
       text = np.memmap(path, np.uint8, 'r') if path.stat().st_size else ()
   except KeyError as error:
     raise ValueError(f'expected {path.stem} in {path}: {error}') from error
-  except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as error:
+  except (*dataset.BAD_GZIP, zipfile.BadZipFile) as error:
     raise ValueError(
       f'expected a whole archive in {path}, got one that is truncated or '
       f'damaged: {error}'
@@ -167,6 +166,11 @@ def _read(path: pathlib.Path) -> np.ndarray:
   if not len(text):
     raise ValueError(f'expected a text in {path}, got 0 bytes')
   return text
+
+
+def _is_gzip(path: pathlib.Path) -> bool:
+  with path.open('rb') as stream:
+    return stream.read(2) == b'\x1f\x8b'
 
 
 def _existing(path: str | os.PathLike[str]) -> pathlib.Path:

@@ -30,7 +30,7 @@ FREE = (
 _DENSITIES = (
   'method.density', 'method.forward_density', 'method.backward_density',
 )  # fmt: skip
-_ROWS = ('method.', 'strategy.')
+_ROWS = ('method.', 'optimizer.ham_', 'strategy.')
 _FIELDS = [
   'metric', 'seed', 'value', 'status', 'message', *flops.COSTS, 'seconds',
 ]  # fmt: skip

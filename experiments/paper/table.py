@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pandas as pd
 
 Facts = dict[str, Any]
+DATA = '--config.data.data_dir=DATA'  # an option of `launch`
 
 
 class Row(NamedTuple):
@@ -88,7 +89,7 @@ def facts(config: Mapping[str, Any]) -> Facts:
   """Returns the facts of a config: flat values by which tables choose.
 
   `density` is the forward density, `examples` the number of steps times the
-  batch size. Facts that a config does not have are absent.
+  batch size, `ham` 1 with HAM. Facts that a config does not have are absent.
 
   Raises:
     TypeError: If a fact has a type of no config; other errors of a mapping too.
@@ -110,6 +111,7 @@ def facts(config: Mapping[str, Any]) -> Facts:
     'backward_density': method.get('backward_density'),
     'distribution': method.get('distribution'),
     'strategy': sections['strategy'].get('name'),
+    'ham': int(any(sections['optimizer'].get(x) for x in ('ham_a', 'ham_b'))),
     'num_steps': train.get('num_steps'),
   }
   if method.get('name') == 'dense':

@@ -5,18 +5,20 @@ They cover the known part of the papers' own: methods, densities, tasks.
 
 import numpy as np
 
+from experiments.paper import large
 from experiments.paper import table as table_lib
 
 Row, Column, Table = table_lib.Row, table_lib.Column, table_lib.Table
 SHARES = tuple(float(p) for p in np.geomspace(0.01, 1, 20))  # pruning levels
-EXAMPLES = 32_000 * 4_096  # seen in training by the ImageNet recipe
 
 # Weights of each layer of LeNet-300-100, and the factor on the share it keeps.
 _LENET_SIZES, _FACTORS = np.array([784 * 300, 300 * 100, 1000]), [1, 1, 2]
 _LENET = {'data': 'mnist', 'model': 'lenet'}
 _METHODS = (
-  'dense', 'gradual', 'magnitude', 'rigl', 'set', 'snip', 'static', 'topkast',
+  'dense', 'acdc', 'gradual', 'magnitude', 'rigl', 'set', 'snip', 'static',
+  'topkast',
 )  # fmt: skip
+_WITH_HAM = ('dense', 'acdc', 'rigl', 'static', 'topkast')
 # Alphas of each strategy; Powerpropagation serves those that prune.
 _STRATEGIES = {
   'alone': (1.0,), 'efficient_packnet': (1.0, 2.0, 3.0, 4.0), 'ewc': (1.0,),
@@ -28,22 +30,7 @@ _MEASURES = {
   'below alone': 'intransigence', 'weights owned': 'owned',
   'tasks kept': 'kept',
 }  # fmt: skip
-# Large experiments: (label, variant of the config, facts).
-_TWICE = {'backward_ratio': 2.0}
-_DENSE, *_LARGE = (
-  (label, variant, {'method': method, 'alpha': alpha, **more})
-  for label, variant, method, alpha, more in (
-    ('dense', 'dense', 'dense', 1.0, {}),
-    ('Top-KAST', 'topkast', 'topkast', 1.0, _TWICE),
-    ('Top-KAST + Powerprop.', 'powerprop_topkast', 'topkast', 1.375, _TWICE),
-    ('gradual', 'magnitude', 'gradual', 1.0, {}),
-    ('gradual + Powerprop.', 'powerprop_magnitude', 'gradual', 1.375, {}),
-    ('RigL', 'rigl', 'rigl', 1.0, {}),
-    ('SET', 'set', 'set', 1.0, {}),
-    ('static', 'static', 'static', 1.0, {}),
-  )
-)
-_DATA = '--config.data.data_dir=DATA'
+_DATA = table_lib.DATA
 
 
 def _pruning(
@@ -65,19 +52,22 @@ def _pruning(
 
 def _methods(name: str, title: str, where, *sweeps: str) -> Table:
   """Returns the table of every method, by density."""
-  rows = (
+  rows = [
     Row((method, f'{alpha:g}'), {'method': method, 'alpha': alpha})
     for method in _METHODS
     for alpha in (1.0, 2.0)
-  )
+  ]
+  for method in _WITH_HAM:
+    facts = {'method': method, 'alpha': 1.0, 'ham': 1}
+    rows.append(Row((f'{method} + HAM', '1'), facts))
   columns = (
     Column(f'{100 * x:g}%', {'density': x}, 'accuracy')
     for x in (1.0, 0.2, 0.1, 0.05, 0.02)
   )
   return Table(
-    name, title, ('method', 'alpha'), {**where, 'share': None}, tuple(rows),
-    tuple(columns), sweeps, panel=1,
-    against=({'alpha': 1.0}, {'method': 'topkast'}),
+    name, title, ('method', 'alpha'), {**where, 'share': None, 'ham': 0},
+    tuple(rows), tuple(columns), sweeps, panel=1,
+    against=({'alpha': 1.0}, {'method': 'topkast'}, {'ham': 0}),
   )  # fmt: skip
 
 
@@ -146,107 +136,6 @@ def _cifar(name: str, model: str) -> list[Table]:
   ]  # fmt: skip
 
 
-def _columns(metric: str, *densities: float) -> tuple[Column, ...]:
-  """Returns the dense column and one for each density."""
-  sparse = (
-    Column(f'{100 - 100 * density:g}% sparse', {'density': density}, metric)
-    for density in densities
-  )
-  return (Column('dense', {'density': 1.0}, metric), *sparse)
-
-
-def _imagenet() -> Table:
-  file, facts = 'imagenet_resnet50.py', _DENSE[2] | {'examples': EXAMPLES}
-  rows = [Row(('dense', '', '1x'), facts)]
-  for label, _, where in _LARGE:
-    for kind, name, length in (
-      ('uniform', 'uniform', 1), ('erdos_renyi_kernel', 'ERK', 1),
-      ('erdos_renyi_kernel', 'ERK', 5),
-    ):  # fmt: skip
-      if length == 1 or label.startswith(('Top-KAST', 'RigL')):
-        facts = {'distribution': kind, 'examples': length * EXAMPLES}
-        rows.append(Row((label, name, f'{length}x'), where | facts))
-  return Table(
-    'imagenet', 'ResNet-50 on ImageNet, top-1 accuracy',
-    ('method', 'distribution', 'length'),
-    {'data': 'imagenet', 'model': 'resnet50', 'share': None}, tuple(rows),
-    _columns('accuracy', 0.2, 0.1, 0.05, 0.02, 0.01),
-    tuple(
-      table_lib.launch(file, f'imagenet/{k}', f'--sweep=imagenet_{k} {_DATA}')
-      for k in ('dense_to_sparse', 'sparse_to_sparse', 'extended')
-    ),
-    against=({'alpha': 1.0}, {'method': 'rigl', 'alpha': 1.0}),
-    varies=('train.num_steps', 'optimizer.schedule.'),
-  )  # fmt: skip
-
-
-def _photographs() -> Table:
-  """Returns the table of a few full-size steps in two dtypes."""
-  name = 'photographs'
-  losses = {'steps 1-2': 'first_loss', 'steps 3-4': 'last_loss'}
-  return Table(
-    name, f'ResNet-50 on {name}: the loss of a few steps of every method',
-    ('method',),
-    {'data': 'imagenet', 'model': 'resnet50', 'num_steps': 4, 'share': None},
-    tuple(
-      Row((variant,), where)
-      for _, variant, where in (_DENSE, *reversed(_LARGE))
-    ),
-    tuple(
-      Column(f'{dtype}: {label}', {'compute_dtype': dtype}, metric)
-      for dtype in ('float32', 'bfloat16')
-      for label, metric in {**losses, 'afterwards': 'loss'}.items()
-    ),
-    (table_lib.launch(f'{name}_resnet50.py', name, f'--sweep={name} {_DATA}'),),
-    across=('model.compute_dtype',), has_plots=False,
-  )  # fmt: skip
-
-
-def _small_text() -> Table:
-  """Returns the table of a small model on the text in the repository."""
-  rows = [Row(('dense', ''), {**_DENSE[2], 'density': 1.0})]
-  plain, powered = _LARGE[:2]
-  for (name, _, where), a, b in (
-    (plain, 0.2, 0.4), (plain, 0.1, 0.2), (plain, 0.1, 1.0), (plain, 0.05, 0.1),
-    (powered, 0.2, 0.4),
-  ):  # fmt: skip
-    facts = {'density': a, 'backward_density': b}
-    facts['backward_ratio'] = round(b / a, 6)
-    rows.append(Row((name, f'{100 * a:g}% / {100 * b:g}%'), where | facts))
-  rows.append(Row(('static', '20%'), {**_LARGE[-1][2], 'density': 0.2}))
-  options = "--sweep=text '--config.seeds=(0,1,2)'"
-  return Table(
-    'text', 'A small Transformer-XL on the King James text',
-    ('method', 'D / B'), {'data': 'kjv'}, tuple(rows),
-    (Column('bits per character', {}, 'bits_per_character'),),
-    (table_lib.launch('text_transformer_xl.py', 'text', options),),
-    extra=('density', 'inference_share', 'train_share'),
-  )  # fmt: skip
-
-
-def _text(name: str, title: str, metric: str, base: int) -> Table:
-  widths = {'base': base, 'large': 1024}
-  return Table(
-    name, f'Transformer-XL on {title}', ('method', 'size'), {'data': name},
-    tuple(
-      Row((label, size), {**where, 'd_model': width})
-      for size, width in widths.items()
-      for label, _, where in (_DENSE, *_LARGE)
-    ),
-    _columns(metric, 0.2, 0.1, 0.05),
-    tuple(
-      table_lib.launch(
-        f'{name}_transformer_xl.py:size={size}', f'{name}_{size}',
-        '--sweep=language --config.data.path=PATH',
-      )
-      for size in widths
-    ),
-    against=({'alpha': 1.0},), panel=1,
-    # Each size has its own recipe.
-    varies=('model.', 'optimizer.', 'train.', 'evaluation.'),
-  )  # fmt: skip
-
-
 def _continual(
   name: str, title: str, data: str, num_tasks: int, config: str,
   sweep: str = 'strategies', options: str = '',
@@ -271,13 +160,13 @@ TABLES: dict[str, Table] = {
     *_mnist(),
     *_cifar('cifar10_alexnet', 'alexnet'),
     *_cifar('cifar10_wrn', 'wide_resnet'),
-    _imagenet(),
-    _photographs(),
-    _small_text(),
-    _text(
+    large.imagenet(),
+    large.photographs(),
+    large.small_text(),
+    large.text(
       'enwik8', 'enwik8, bits per character', 'bits_per_character', 512
     ),
-    _text('wikitext103', 'WikiText-103, perplexity', 'perplexity', 410),
+    large.text('wikitext103', 'WikiText-103, perplexity', 'perplexity', 410),
     _continual(
       'permuted_mnist', 'Permuted MNIST, 10 tasks', 'permuted_mnist', 10,
       'permuted_mnist.py',

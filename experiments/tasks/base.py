@@ -129,7 +129,7 @@ def make_task(
     make_stages: from `Stage.begin` of a run's only stage to the stages.
     scores: from a seed to the saliency of theta, for methods that need it.
     state_spec: sharding of the network's state; None: replicated.
-    in_loop: one dispatch makes many steps.
+    in_loop: one dispatch makes many steps, except for convolutions on a CPU.
     exports: None: one, at the end of the run.
   """
   mesh = training.mesh
@@ -137,8 +137,12 @@ def make_task(
   objective = step_lib.Objective(loss, method, training.num_micro, is_skipping)
   params, _ = jax.eval_shape(init, jax.random.key(0))
   methods.check_exclude(method, params)
+  methods.check_phases(method, training.num_steps)
   masked, state = _state_shapes(objective, init, training, state_spec)
   _check_model(objective, state, batch)
+  is_cpu = mesh.devices.flat[0].platform == 'cpu'
+  if is_cpu and any(x.ndim == 4 for x in jax.tree.leaves(params)):
+    in_loop = False
   if exports is None:
     exports = (export_last(method, training.num_steps),)
   return Task(

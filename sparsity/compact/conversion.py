@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from sparsity import counts as counts_lib
 from sparsity import drift
 from sparsity import select
 from sparsity import state as state_lib
@@ -35,6 +36,7 @@ def init(method: state_lib.SparseMethod, params: Any):
   """Returns compact parameters, their state, and the host parameters."""
   counts = method.make_counts(params)
   dense = select.pick(params, counts.sizes)
+  counts_lib.warn_of_thin(dense, counts)
   sets = state_lib.ActiveSets({}, {})
   if dense:
     key = method.make_key(jnp.zeros([], jnp.int32))

@@ -4,6 +4,7 @@
 |-----------|------------------------------|-----------------------------|
 | magnitude | 1, from update `at` density  | once                        |
 | gradual   | falls from 1 to density      | every `prune_every` to `end`|
+| acdc      | 1 and density in turn        | every `phase_steps` to `end`|
 | static    | density                      | never                       |
 | snip      | density                      | never                       |
 | set_      | density                      | every `refresh_every`       |
@@ -15,6 +16,7 @@ saliency score of `magnitude` and `gradual` at a pruning, and by `saliency`
 before training.
 """
 
+from sparsity.methods.alternating import acdc as acdc
 from sparsity.methods.fixed import saliency as saliency
 from sparsity.methods.fixed import snip as snip
 from sparsity.methods.fixed import static as static

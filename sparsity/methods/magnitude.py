@@ -70,7 +70,7 @@ def magnitude(
   """
   if at < 1:
     raise ValueError(f'expected at >= 1, got {at}')
-  return _prune(
+  return prune(
     inner,
     lambda count, k, size: k,
     lambda count: count == at,
@@ -146,7 +146,7 @@ def gradual(
     more = jnp.round((size - k) * (left / (end - start)) ** 3)
     return k + more.astype(jnp.int32)
 
-  return _prune(
+  return prune(
     inner,
     num_kept,
     is_due,
@@ -161,8 +161,13 @@ def gradual(
   )
 
 
-def _prune(inner, num_kept, is_due, *, density, pattern, score, **options):
-  """Returns `inner` on the num_kept(count, final k, size) best when due."""
+def prune(
+  inner, num_kept, is_due, *, density, pattern, score, grow=None, **options
+):
+  """Returns `inner` on the num_kept(count, final k, size) best when due.
+
+  `grow` is that of `sparsity.Rule`.
+  """
   if not callable(score):
     if score not in SCORES:
       raise ValueError(f'expected score out of {sorted(SCORES)}, got {score!r}')
@@ -188,6 +193,7 @@ def _prune(inner, num_kept, is_due, *, density, pattern, score, **options):
     state_lib.Rule(
       lambda weights, counts, key: state_lib.everything(weights),
       refresh,
+      grow,
       changes='numbers',
     ),
     counts_lib.make_counts(forward_density=density, pattern=pattern, **options),

@@ -199,12 +199,8 @@ def _rewire(
   seed: int,
   **options: Any,
 ) -> optax.GradientTransformationExtraArgs:
-  """Returns `inner` on random sets; each refresh drops units and grows as many.
-
-  `starts_negative` maps (parameters, gradients) to the sign of grown entries.
-  """
-  if not 0 <= grow_at < math.inf:
-    raise ValueError(f'expected a finite grow_at >= 0, got {grow_at}')
+  """Returns `inner` on random sets; refreshes drop units and grow as many."""
+  initial_values = make_grow(grow_at, starts_negative)
   fraction = _make_fraction(drop_fraction, anneal, stop_refresh_at)
   if stop_refresh_at is not None:
     if stop_refresh_at < 1:
@@ -234,17 +230,31 @@ def _rewire(
     active = jax.tree.map(jnp.logical_or, kept, grown)
     return state_lib.ActiveSets(active, active)
 
-  def initial_values(params, gradients):
-    if not grow_at:
-      return jnp.zeros_like(params)
-    return jnp.where(starts_negative(params, gradients), -grow_at, grow_at)
-
   return wrapper.sparsify(
     inner,
     state_lib.Rule(init, refresh, initial_values, steps),
     counts_lib.make_counts(forward_density=density, pattern=pattern, **options),
     is_due=schedules.every(refresh_every, stop=stop_refresh_at),
     seed=seed,
+  )
+
+
+def make_grow(
+  grow_at: float, starts_negative: Callable[[jax.Array, jax.Array], jax.Array]
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+  """Returns the values +-grow_at of entries that enter, as `Rule.grow`.
+
+  `starts_negative` maps parameters and gradients to the sign.
+
+  Raises:
+    ValueError: If `grow_at` is negative or not finite.
+  """
+  if not 0 <= grow_at < math.inf:
+    raise ValueError(f'expected a finite grow_at >= 0, got {grow_at}')
+  if not grow_at:  # without a look at the gradients
+    return lambda params, gradients: jnp.zeros_like(params)
+  return lambda params, gradients: jnp.where(
+    starts_negative(params, gradients), -grow_at, grow_at
   )
 
 

@@ -33,6 +33,7 @@ def image(name='topkast', storage='masked', **changes):
       'name': 'sgd', 'learning_rate': 0.1,
       'schedule': {'name': 'constant', 'warmup_steps': 0}, 'momentum': 0.9,
       'nesterov': False, 'weight_decay': 0.0, 'clip_norm': None,
+      'ham_a': 0.0, 'ham_b': 0.0,
     },
     'loss': {'label_smoothing': 0.0},
     'train': {
@@ -68,7 +69,7 @@ def language(path, name='topkast', storage='masked', **changes):
       'name': 'adam', 'learning_rate': 1e-3,
       'schedule': {'name': 'constant', 'warmup_steps': 0},
       'b1': 0.9, 'b2': 0.999, 'eps': 1e-8, 'weight_decay': 0.0,
-      'clip_norm': 0.25,
+      'clip_norm': 0.25, 'ham_a': 0.0, 'ham_b': 0.0,
     },
     'train': {
       'batch_size': 4, 'segment_len': 5, 'memory_len': 6, 'num_micro': 1,

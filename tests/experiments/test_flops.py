@@ -27,6 +27,8 @@ def make_config(name, **changes):
     section['at'] = 1600
   if name == 'gradual':
     section.update(start=1000, end=2500)
+  if name == 'acdc':
+    section.update(start=320, end=2720, phase_steps=160)
   return small.image(
     method={**section, **changes},
     model={'hidden': (WIDTH,)},
@@ -44,6 +46,8 @@ TRAINING = {
   'snip': 3 * SPARSE + 3 * DENSE / NUM_STEPS,
   'magnitude': 0.5 * 3 * DENSE + 0.5 * 3 * SPARSE,
   'gradual': None,
+  # Dense for 320 steps, six times 160 and 320.
+  'acdc': 0.5 * 3 * DENSE + 0.5 * 3 * SPARSE,
 }
 
 

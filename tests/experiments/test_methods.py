@@ -36,13 +36,15 @@ def loss(weights, net_state, key, batch, is_training):
 
 def make(name, storage='masked', num_devices=1, **changes):
   config = small.image()
-  section = {**small.method(name, storage, refresh_every=2), **changes}
+  section = small.method(name, storage, refresh_every=2)
   if name == 'magnitude':
     section['at'] = 1
   if name == 'gradual':
     section.update(start=0, end=2, prune_every=1)
+  if name == 'acdc':
+    section.update(start=1, end=3, phase_steps=1)
   return methods.make_method(
-    section,
+    {**section, **changes},
     {'alpha': 2.0, 'optimizer_in': 'theta'},
     config['optimizer'],
     num_devices,
@@ -144,6 +146,8 @@ def test_the_optimizer_acts_on_theta_or_phi(optimizer_in):
 @pytest.mark.parametrize(
   ('name', 'changes', 'message'),
   [
+    ('acdc', {'end': 2}, 'room for a sparse and a dense phase'),
+    ('acdc', {'storage': 'compact'}, 'config.method.storage: .*never changes'),
     ('topkast', {'forward_density': 0.5}, 'forward_density=0.5, backward'),
     ('topkast', {'penalty_kind': 'l3'}, "'l3'"),
     ('set', {'exclude': ('(',)}, 'expected a regular expression'),

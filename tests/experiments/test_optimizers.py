@@ -2,10 +2,14 @@
 
 import math
 
+import numpy as np
+import optax
 import pytest
 
 from experiments import build
 from experiments import optimizers
+from tests import oracles
+from tests.experiments import small
 
 SCHEDULES = {
   'constant': (
@@ -31,3 +35,40 @@ def test_a_schedule_has_its_factors(name):
   schedule = build.build(optimizers.SCHEDULES, {'name': name, **section})
   for step in range(12):
     assert float(schedule(step)) == pytest.approx(expected(step), rel=1e-6)
+
+
+@pytest.mark.parametrize('name', ['sgd', 'adam'])
+@pytest.mark.parametrize(('a', 'b'), [(30.0, 0.5), (0.0, 2.0)])
+def test_ham_follows_the_step_of_the_optimizer(name, a, b):
+  own = {'sgd': small.image(), 'adam': small.language('')}[name]['optimizer']
+  schedule = {'name': 'piecewise', **SCHEDULES['piecewise'][0]}
+  schedule['boundaries'] = (1,)
+  section = own | {
+    'learning_rate': 0.1, 'schedule': schedule, 'weight_decay': 0.2,
+    'clip_norm': 1.0,
+  }  # fmt: skip
+  plain, tx = (
+    build.build(optimizers.OPTIMIZERS, section | {'ham_a': x, 'ham_b': y})
+    for x, y in ((0.0, 0.0), (a, b))
+  )
+  params = oracles.normal({'l': {'w': (5, 4), 'b': (4,)}}, 0)
+  plain_state, state = plain.init(params), tx.init(params)
+  for step in range(3):
+    gradients = oracles.normal(params, step + 1)
+    expected, plain_state = plain.update(gradients, plain_state, params)
+    expected = optax.apply_updates(params, expected)
+    w = np.float64(expected['l']['w'])
+    gradient = gradients['l']['w'] / optax.tree.norm(gradients)
+    rate = 0.1 if step < 1 else 0.05
+    w = w * np.exp(-rate * (a * np.sign(w) * gradient + b))
+    updates, state = tx.update(gradients, state, params)
+    params = optax.apply_updates(params, updates)
+    expected['l']['w'] = w
+    oracles.assert_close(params, expected)
+
+
+@pytest.mark.parametrize('key', ['ham_a', 'ham_b'])
+def test_a_negative_strength_of_ham_is_refused(key):
+  section = small.image()['optimizer'] | {key: -1.0}
+  with pytest.raises(ValueError, match=rf'{key} in \[0, inf\), got -1'):
+    build.build(optimizers.OPTIMIZERS, section)

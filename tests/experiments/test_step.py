@@ -58,6 +58,21 @@ def test_the_change_of_masks_is_the_share_that_left_them():
   assert 'mask_change' not in summarize(None)
 
 
+def test_steps_in_one_dispatch_equal_steps_one_by_one():
+  found = []
+  for in_loop in (True, False):
+    steps = step_lib.compile_steps(
+      make(),
+      lambda inputs, i: jax.tree.map(lambda x: x[i], inputs),
+      state := first_state(),
+      jax.tree.leaves(state)[0].sharding,
+      in_loop=in_loop,
+    )
+    batches = jax.tree.map(lambda x: x.reshape(4, 3, *x.shape[1:]), BATCH)
+    found.append(steps.advance(state, 1, KEY, batches, 1, 4, True))
+  oracles.assert_close(*found)
+
+
 def broken(value):
   """A batch with one number that is not finite."""
   return BATCH._replace(inputs=BATCH.inputs.at[3, 2].set(value))

@@ -1,5 +1,9 @@
+import warnings
+
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import sparsity
@@ -124,3 +128,35 @@ def test_with_a_pattern_both_counts_are_of_units():
 def test_a_bad_option_is_an_error(options, message):
   with pytest.raises(ValueError, match=message):
     make(**options)
+
+
+def test_layers_with_fewer_entries_than_neurons_are_named_in_a_warning():
+  params = {
+    'conv': {'w': jnp.ones((3, 3, 2, 16)), 'b': jnp.ones(16)},  # 288
+    'hidden': {'weight': jnp.ones((12, 24))},  # out x in, 288
+    'last': {'w': jnp.ones((90, 10))},  # 900
+  }
+
+  def tx(density, **options):
+    return sparsity.static(optax.sgd(0.1), density=density, **options)
+
+  def messages(make):
+    with warnings.catch_warnings(record=True) as caught:
+      warnings.simplefilter('always')
+      result = make()
+    return result, [str(x.message) for x in caught]
+
+  assert messages(lambda: tx(0.1).init(params))[1] == []  # 29, 29, 90
+  assert messages(lambda: tx(0.05, scope='global').init(params))[1] == []
+  method = tx(0.08)  # 23, 23, 72
+  state, found = messages(lambda: method.init(params))
+  [message] = found
+  assert 'hidden/weight (23 of 24 x 12), last/w (72 of 90 x 10): ' in message
+  assert "distribution='erdos_renyi_kernel'" in message
+  assert 'conv' not in message
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  update = jax.jit(method.update)
+  assert messages(lambda: update(zeros, state, params))[1] == []
+  compact = sparsity.compact.compact(method)
+  _, found = messages(lambda: compact.init(params))
+  assert found == [message]

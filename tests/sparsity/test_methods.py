@@ -26,6 +26,9 @@ METHODS = {
   'gradual': functools.partial(
     sparsity.gradual, density=0.5, start=1, end=6, prune_every=2
   ),
+  'acdc': functools.partial(
+    sparsity.acdc, density=0.5, start=2, end=6, phase_steps=2
+  ),
   'static': functools.partial(sparsity.static, density=0.5),
   'snip': lambda inner, density=0.5: sparsity.snip(
     inner, scores=make_tree(2), density=density, scope='layer'
@@ -70,12 +73,13 @@ CASES = [
   ),
   ('magnitude', 'accumulated'),
   ('gradual', 'rmsprop'),
+  ('acdc', 'partition'),
   ('static', 'adamw'),
   ('set', 'nesterov'),
   ('rigl', 'accumulated outside'),
 ]
 each_case = pytest.mark.parametrize(('method', 'optimizer'), CASES)
-GROWS = ('set', 'rigl')  # entries that enter start at zero
+GROWS = ('acdc', 'set', 'rigl')  # entries that enter start at zero
 # All shapes differ, so that they identify arrays of the optimizer state.
 SHAPES = {
   'net/linear': {'w': (12, 8), 'b': (8,)},

@@ -27,6 +27,9 @@ METHODS = {
   'gradual': lambda tx: sparsity.gradual(
     tx, **DENSITY, start=0, end=4, prune_every=2, pattern=PATTERNS.n_of_m(2, 4)
   ),
+  'acdc': lambda tx: sparsity.acdc(
+    tx, **DENSITY, start=1, end=3, phase_steps=1, grow_at=0.1
+  ),
   'set': lambda tx: sparsity.set_(
     tx, **DENSITY, refresh_every=1, grow_at=0.1, pattern=PATTERNS.block(2, 2)
   ),

@@ -59,7 +59,8 @@ def make_tx(name):
     inner = powerprop.powerprop(optax.chain(penalty, optax.adam(1e-2)), 2.0)
     return topkast.topkast(inner, **DENSITIES, refresh_every=7)
   if name == 'static':
-    return sparsity.static(optax.adam(1e-2), density=0.3)
+    inner = powerprop.ham(optax.adam(1e-2), 1e-2, a=20.0)
+    return sparsity.static(inner, density=0.3)
   return sparsity.rigl(
     optax.sgd(1e-1, momentum=0.9, nesterov=True),
     density=0.3,

@@ -107,10 +107,10 @@ def read(path, held_out=0.1):
   return text.file(path=str(path), held_out=held_out)
 
 
-@pytest.mark.parametrize('suffix', ['.txt', '.gz'])
+@pytest.mark.parametrize('suffix', ['.txt', '.gz', '.dict.dz'])
 def test_any_file_may_be_read(tmp_path, suffix):
   path = tmp_path / f'a{suffix}'
-  path.write_bytes(gzip.compress(TEXT) if suffix == '.gz' else TEXT)
+  path.write_bytes(TEXT if suffix == '.txt' else gzip.compress(TEXT))
   corpus = read(path)
   assert b''.join(x.tobytes() for x in corpus[:3]) == TEXT
   assert len(corpus.test) == len(corpus.validation) == len(TEXT) // 10

@@ -54,7 +54,7 @@ def test_a_cell_has_mean_deviation_and_interval_of_its_seeds(tmp_path):
   )
   assert (cell.low, cell.high) == pytest.approx((mean - half, mean + half))
   assert (cell.num, cell.seconds) == (3, 12.0)
-  assert cells.status.value_counts().to_dict() == {'done': 2, 'empty': 78}
+  assert cells.status.value_counts().to_dict() == {'done': 2, 'empty': 113}
   report = flops.report(folders.methods('rigl,density=0.1'))
   assert cell.inference_flops == report.sparse_flops
   assert cell.train_share == report.train_share < 0.2

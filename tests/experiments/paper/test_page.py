@@ -159,7 +159,7 @@ def test_a_heading_sorts_by_number_and_leaves_gaps_last(open_page):
   ('table', 'text', 'expected'),
   [
     ('#runs', 'RIGL 0.05', 'rigl,0.05,alpha=1'),
-    ('#table-1', 'topk 1', 'topkast'),
+    ('#table-1', 'ham topk', 'topkast'),
   ],
 )
 def test_a_filter_leaves_the_rows_with_all_its_words(

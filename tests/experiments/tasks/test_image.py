@@ -120,6 +120,12 @@ def test_a_mistake_is_refused_before_data_are_read(changes, message):
     table.make_task(small.update(config, changes))
 
 
+def test_acdc_that_would_not_end_sparse_is_refused():
+  config = small.image('acdc', train={'num_steps': 15})
+  with pytest.raises(ValueError, match=r'end: expected less than .*=15.* 17'):
+    table.make_task(config)
+
+
 def test_seeds_share_one_task_and_differ_in_theta():
   config = small.image()
   task = table.make_task(config)
@@ -134,3 +140,12 @@ def test_data_that_do_not_fit_are_refused():
   task = table.make_task(small.image(train={'batch_size': 60_000}))
   with pytest.raises(ValueError, match=r'batch_size: expected 1 to 55000'):
     task.check_data()
+
+
+def test_gradients_of_convolutions_on_a_cpu_are_not_compiled_into_a_loop():
+  config = small.image('dense', prune={'output_layer': None})
+  is_compiled = []
+  for model in (config['model'], {'name': 'lenet5'}):
+    task = table.make_task(config | {'model': model})
+    is_compiled.append(hasattr(task.steps.advance, 'lower'))
+  assert is_compiled == [True, False]

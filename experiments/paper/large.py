@@ -1,0 +1,142 @@
+"""The tables of ImageNet and of language models.
+
+Their rows are variants of `configs/methods.py`.
+"""
+
+from experiments.paper import table as table_lib
+
+Row, Column, Table = table_lib.Row, table_lib.Column, table_lib.Table
+EXAMPLES = 32_000 * 4_096  # seen in training by the ImageNet recipe
+_DATA = table_lib.DATA
+_TWICE, _HAM = {'backward_ratio': 2.0}, {'ham': 1}
+# (label, variant of the config, facts)
+_DENSE, *_LARGE = (
+  (label, variant, {'method': method, 'alpha': alpha, **more})
+  for label, variant, method, alpha, more in (
+    ('dense', 'dense', 'dense', 1.0, {}),
+    ('Top-KAST', 'topkast', 'topkast', 1.0, _TWICE),
+    ('Top-KAST + Powerprop.', 'powerprop_topkast', 'topkast', 1.375, _TWICE),
+    ('Top-KAST + HAM', 'topkast', 'topkast', 1.0, _TWICE | _HAM),
+    ('gradual', 'magnitude', 'gradual', 1.0, {}),
+    ('gradual + Powerprop.', 'powerprop_magnitude', 'gradual', 1.375, {}),
+    ('AC/DC', 'acdc', 'acdc', 1.0, {}),
+    ('AC/DC + HAM', 'acdc', 'acdc', 1.0, _HAM),
+    ('RigL', 'rigl', 'rigl', 1.0, {}),
+    ('RigL + HAM', 'rigl', 'rigl', 1.0, _HAM),
+    ('SET', 'set', 'set', 1.0, {}),
+    ('static', 'static', 'static', 1.0, {}),
+    ('static + HAM', 'static', 'static', 1.0, _HAM),
+  )
+)
+_EXTENDED = ('Top-KAST', 'Top-KAST + Powerprop.', 'RigL')
+_DENSE_HAM = ('dense + HAM', 'dense', _DENSE[2] | _HAM)
+
+
+def _columns(metric: str, *densities: float) -> tuple[Column, ...]:
+  """Returns the dense column and one for each density."""
+  sparse = (
+    Column(f'{100 - 100 * density:g}% sparse', {'density': density}, metric)
+    for density in densities
+  )
+  return (Column('dense', {'density': 1.0}, metric), *sparse)
+
+
+def imagenet() -> Table:
+  """Returns the table of ResNet-50, by distribution and length."""
+  file, facts = 'imagenet_resnet50.py', _DENSE[2] | {'examples': EXAMPLES}
+  rows = [Row(('dense', '', '1x'), facts)]
+  rows.append(Row((_DENSE_HAM[0], '', '1x'), facts | _HAM))
+  for label, _, where in _LARGE:
+    for kind, name, length in (
+      ('uniform', 'uniform', 1), ('erdos_renyi_kernel', 'ERK', 1),
+      ('erdos_renyi_kernel', 'ERK', 5),
+    ):  # fmt: skip
+      if length == 1 or label in _EXTENDED:
+        facts = {'distribution': kind, 'examples': length * EXAMPLES}
+        rows.append(Row((label, name, f'{length}x'), where | facts))
+  return Table(
+    'imagenet', 'ResNet-50 on ImageNet, top-1 accuracy',
+    ('method', 'distribution', 'length'),
+    {'data': 'imagenet', 'model': 'resnet50', 'share': None, 'ham': 0},
+    tuple(rows),
+    _columns('accuracy', 0.2, 0.1, 0.05, 0.02, 0.01),
+    tuple(
+      table_lib.launch(file, f'imagenet/{k}', f'--sweep=imagenet_{k} {_DATA}')
+      for k in ('dense_to_sparse', 'sparse_to_sparse', 'extended')
+    ),
+    against=({'alpha': 1.0}, {'method': 'rigl', 'alpha': 1.0}, {'ham': 0}),
+    varies=('train.num_steps', 'optimizer.schedule.'),
+  )  # fmt: skip
+
+
+def photographs() -> Table:
+  """Returns the table of a few full-size steps in two dtypes."""
+  name = 'photographs'
+  losses = {'steps 1-2': 'first_loss', 'steps 3-4': 'last_loss'}
+  return Table(
+    name, f'ResNet-50 on {name}: the loss of a few steps of every method',
+    ('method',),
+    {'data': 'imagenet', 'model': 'resnet50', 'num_steps': 4, 'share': None},
+    tuple(
+      Row((variant,), where)
+      for _, variant, where in (_DENSE, *reversed(_LARGE))
+      if 'ham' not in where
+    ),
+    tuple(
+      Column(f'{dtype}: {label}', {'compute_dtype': dtype}, metric)
+      for dtype in ('float32', 'bfloat16')
+      for label, metric in {**losses, 'afterwards': 'loss'}.items()
+    ),
+    (table_lib.launch(f'{name}_resnet50.py', name, f'--sweep={name} {_DATA}'),),
+    across=('model.compute_dtype',), has_plots=False,
+  )  # fmt: skip
+
+
+def small_text() -> Table:
+  """Returns the table of a small model on the text in the repository."""
+  rows = [Row(('dense', ''), {**_DENSE[2], 'density': 1.0})]
+  facts_of = {label: where for label, _, where in _LARGE}
+  plain = 'Top-KAST'
+  for name, a, b in (
+    (plain, 0.2, 0.4), (plain, 0.1, 0.2), (plain, 0.1, 1.0), (plain, 0.05, 0.1),
+    (f'{plain} + Powerprop.', 0.2, 0.4), (f'{plain} + HAM', 0.2, 0.4),
+  ):  # fmt: skip
+    facts = {'density': a, 'backward_density': b}
+    facts['backward_ratio'] = round(b / a, 6)
+    label = f'{100 * a:g}% / {100 * b:g}%'
+    rows.append(Row((name, label), facts_of[name] | facts))
+  for name in ('static', 'AC/DC', 'AC/DC + HAM'):
+    rows.append(Row((name, '20%'), {**facts_of[name], 'density': 0.2}))
+  options = "--sweep=text '--config.seeds=(0,1,2)'"
+  return Table(
+    'text', 'A small Transformer-XL on the King James text',
+    ('method', 'D / B'), {'data': 'kjv', 'ham': 0}, tuple(rows),
+    (Column('bits per character', {}, 'bits_per_character'),),
+    (table_lib.launch('text_transformer_xl.py', 'text', options),),
+    extra=('density', 'inference_share', 'train_share'),
+  )  # fmt: skip
+
+
+def text(name: str, title: str, metric: str, base: int) -> Table:
+  """Returns the table of a published text; `base` is the smaller width."""
+  widths = {'base': base, 'large': 1024}
+  return Table(
+    name, f'Transformer-XL on {title}', ('method', 'size'),
+    {'data': name, 'ham': 0},
+    tuple(
+      Row((label, size), {**where, 'd_model': width})
+      for size, width in widths.items()
+      for label, _, where in (_DENSE, _DENSE_HAM, *_LARGE)
+    ),
+    _columns(metric, 0.2, 0.1, 0.05),
+    tuple(
+      table_lib.launch(
+        f'{name}_transformer_xl.py:size={size}', f'{name}_{size}',
+        '--sweep=language --config.data.path=PATH',
+      )
+      for size in widths
+    ),
+    against=({'alpha': 1.0}, {'ham': 0}), panel=1,
+    # Each size has its own recipe.
+    varies=('model.', 'optimizer.', 'train.', 'evaluation.'),
+  )  # fmt: skip
