@@ -69,18 +69,20 @@ def section(
   shared = dict(
     density=density, distribution=distribution, dense=(), exclude=exclude
   )
+  drawn = dict(shared, init='neuron')  # random sets
   grow_at = 0.0 if alpha == 1 else 1e-4 ** (1 / alpha)
   moving = dict(
-    shared,
+    drawn,
     refresh_every=refresh_every,
     stop_refresh_at=int(END * num_steps),
     drop_fraction=0.3,
     grow_at=grow_at,
+    warmup_entering=0,
   )
   pruned = dict(shared, scope='layer', score='magnitude')
   sections = {
     'dense': dict(),
-    'static': dict(shared, scope='layer'),
+    'static': dict(drawn, scope='layer'),
     'set': dict(moving, anneal='constant'),
     'rigl': dict(moving, anneal='cosine'),
     'magnitude': dict(pruned, at=num_steps // 2),
@@ -91,7 +93,7 @@ def section(
       prune_every=refresh_every,
     ),
     'acdc': dict(shared, scope='layer', grow_at=grow_at, **_phases(num_steps)),
-    'snip': dict(shared, scope='layer'),
+    'snip': dict(drawn, scope='layer'),
     'topkast': dict(
       forward_density=density,
       backward_density=backward_density,
@@ -102,6 +104,8 @@ def section(
       dense=(),
       exclude=exclude,
       exploration='topk',
+      warmup_entering=0,
+      explore_scale=1.0,
       penalty=1e-4,
       penalty_kind='l2',
     ),

@@ -7,8 +7,8 @@ METHOD is one of `methods.NAMES`; further keys, after a comma each: alpha of
 Powerpropagation, `ham=10` (HAM), distribution, num_steps, which scales all
 milestones, and `data=fashion_mnist`, with --config.data.data_dir=DATA. Three
 seeds of 1,000 steps; the recipe is this project's choice. Test accuracy on a
-CPU at a density of 10%: Top-KAST 96.76 ± 0.23%, RigL 96.18 ± 0.10%, gradual pruning
-96.99 ± 0.15%; dense 98.63 ± 0.07%.
+CPU at a density of 10%: Top-KAST 96.76 ± 0.23%, RigL 96.18 ± 0.10%, gradual
+pruning 96.99 ± 0.15%; dense 98.63 ± 0.07%.
 """
 
 import ml_collections

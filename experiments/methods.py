@@ -25,6 +25,9 @@ import sparsity
 import topkast
 
 SPACES = ('theta', 'phi')
+# Initial weights as drawn for a dense layer, or by the fan-in that is left.
+INITS = ('dense', 'layer', 'neuron')
+MOVING = ('acdc', 'gradual', 'rigl', 'set', 'topkast')  # entries enter
 
 Optimizer = optax.GradientTransformation
 # From a transformation of theta's gradient to the optimizer of phi after it.
@@ -58,7 +61,12 @@ def make_method(
   method: dict, powerprop: dict, optimizer: dict, num_devices: int
 ) -> Method:
   """Returns the method that three sections of a config describe."""
-  inner = build.build(optimizers.OPTIMIZERS, optimizer, name='config.optimizer')
+  inner = build.build(
+    optimizers.OPTIMIZERS,
+    optimizer,
+    name='config.optimizer',
+    sets_move=method['name'] in MOVING,
+  )
   alpha, optimize = build.call(
     _parameterize, powerprop, name='config.powerprop', inner=inner
   )
@@ -116,7 +124,11 @@ def _constructor(library: Callable, **extra: type) -> Callable[..., Method]:
 
   def construct(*, exclude, storage, optimize, num_devices, **options):
     storage_lib.check(library.__name__, storage, options)
-    link = optax.identity()
+    link, init = optax.identity(), options.pop('init', 'dense')
+    if init not in INITS:
+      raise ValueError(
+        f'config.method.init: expected one of {INITS}, got {init!r}'
+      )
     if 'penalty' in extra:
       penalty, kind = options.pop('penalty'), options.pop('penalty_kind')
       if penalty:
@@ -170,10 +182,10 @@ METHODS = {
   'dense': _dense,
   'gradual': _constructor(sparsity.gradual),
   'magnitude': _constructor(sparsity.magnitude),
-  'rigl': _constructor(sparsity.rigl),
-  'set': _constructor(sparsity.set_),
-  'snip': _constructor(sparsity.snip),
-  'static': _constructor(sparsity.static),
+  'rigl': _constructor(sparsity.rigl, init=str),
+  'set': _constructor(sparsity.set_, init=str),
+  'snip': _constructor(sparsity.snip, init=str),
+  'static': _constructor(sparsity.static, init=str),
   'topkast': _constructor(topkast.topkast, penalty=float, penalty_kind=str),
 }
 
@@ -208,6 +220,9 @@ def init_state(
   weights, net_state = init(init_key(seed))
   params = method.from_weights(weights)
   tx, _ = method.make(seed, scores)
+  if method.init != 'dense':
+    weights = sparsity.rescale(weights, tx.init(params), method.init)
+    params = method.from_weights(weights)
   return storage_lib.TrainState(
     jnp.zeros([], jnp.int32), params, net_state, tx.init(params)
   )

@@ -63,11 +63,13 @@ def sgd(
   clip_norm: float | None,
   ham_a: float,
   ham_b: float,
+  sets_move: bool,
 ) -> optax.GradientTransformation:
   """Returns SGD; the decay is added to the gradient, as an L2 penalty is.
 
   Only weights decay, not biases or normalization.
   """
+  del sets_move
   build.check_range(0, 1, momentum=momentum)
   rate = _rate(learning_rate, schedule)
   return optax.chain(
@@ -93,8 +95,13 @@ def adam(
   clip_norm: float | None,
   ham_a: float,
   ham_b: float,
+  sets_move: bool,
 ) -> optax.GradientTransformation:
-  """Returns Adam; the decay of weights is decoupled, as in AdamW."""
+  """Returns Adam; the decay of weights is decoupled, as in AdamW.
+
+  If `sets_move`, each entry has its own number of steps.
+  """
+  scale_by_adam = sparsity.scale_by_adam if sets_move else optax.scale_by_adam
   build.check_range(0, 1, b1=b1, b2=b2)
   build.check_range(0, math.inf, eps=eps)
   rate = _rate(learning_rate, schedule)
@@ -104,7 +111,7 @@ def adam(
       rate,
       ham_a,
       ham_b,
-      optax.scale_by_adam(b1, b2, eps),
+      scale_by_adam(b1, b2, eps),
       _decay(weight_decay),
       optax.scale_by_learning_rate(rate),
     ),

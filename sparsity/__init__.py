@@ -19,6 +19,10 @@ from sparsity.counts import make_counts as make_counts
 from sparsity.distributions import erdos_renyi as erdos_renyi
 from sparsity.distributions import erdos_renyi_kernel as erdos_renyi_kernel
 from sparsity.distributions import uniform as uniform
+from sparsity.entering import adam as adam
+from sparsity.entering import adamw as adamw
+from sparsity.entering import scale_by_adam as scale_by_adam
+from sparsity.initialization import rescale as rescale
 from sparsity.masked import MaskedWeights as MaskedWeights
 from sparsity.masked import masked_weights as masked_weights
 from sparsity.methods import acdc as acdc

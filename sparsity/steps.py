@@ -171,7 +171,7 @@ def _grow(given: Update) -> tuple[Any, SparseState]:
 
 
 def settle(given: Update, following: Masks, state: SparseState) -> SparseState:
-  """Returns the state after `_grow` with B = A, and the optimizer's state reset.
+  """Returns the state after `_grow`, with B = A and entries reset.
 
   The updates read both. Only a loop whose condition depends on the parameters
   of the next step, `following`, may overwrite them without a copy.

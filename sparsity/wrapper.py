@@ -13,6 +13,7 @@ import optax
 from sparsity import counts as counts_lib
 from sparsity import distributions
 from sparsity import drift
+from sparsity import entering
 from sparsity import masked
 from sparsity import schedules
 from sparsity import select
@@ -30,6 +31,8 @@ def sparsify(
   make_counts: Callable[[Any], counts_lib.Counts],
   *,
   is_due: schedules.Event,
+  warmup_entering: int = 0,
+  explore_scale: float = 1.0,
   seed: int = 0,
 ) -> SparseTransformation:
   """Returns `inner` restricted to the active sets of `rule`.
@@ -52,10 +55,15 @@ def sparsify(
     rule: the method. With `steps=False` a refresh leaves `inner` untouched.
     make_counts: maps parameters to the number of active entries by layer.
     is_due: event after whose updates the sets are refreshed.
+    warmup_entering: updates over which those of an entry that becomes active
+      rise to their full size, at the start too; at most 255.
+    explore_scale: factor on the updates of B without A, in [0, 1].
 
   Returns:
     A transformation whose state is a `SparseState`; its update needs `params`.
   """
+  links = entering.links(warmup_entering, explore_scale)
+  inner = optax.chain(inner, *links) if links else inner
   inner = optax.GradientTransformationExtraArgs(
     inner.init, optax.with_extra_args_support(inner).update
   )

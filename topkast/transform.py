@@ -25,6 +25,8 @@ def topkast(
   scope: str = 'layer',
   dense: Sequence[str] = (),
   exploration: str = 'topk',
+  warmup_entering: int = 0,
+  explore_scale: float = 1.0,
   layout: str | None = None,
   seed: int = 0,
   select: sparsity.Predicate = sparsity.is_weight,
@@ -62,6 +64,7 @@ def topkast(
     stop_refresh_at: last update that may change the sets; None: no end.
     exploration: choice of B without A: 'topk' as in the paper, or 'random', its
       ablation.
+    warmup_entering, explore_scale: as in `sparsity.sparsify`.
 
   Raises:
     ValueError: If a density is outside (0, 1], the forward density exceeds
@@ -85,6 +88,8 @@ def topkast(
       select=select,
     ),
     is_due=schedules.every(refresh_every, stop=stop_refresh_at),
+    warmup_entering=warmup_entering,
+    explore_scale=explore_scale,
     seed=seed,
   )
 

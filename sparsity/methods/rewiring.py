@@ -32,6 +32,7 @@ def rigl(
   drop_fraction: float = 0.3,
   anneal: str = 'cosine',
   grow_at: float = 0.0,
+  warmup_entering: int = 0,
   distribution: str | distributions.Distribution = 'uniform',
   dense: Sequence[str] = (),
   pattern: patterns.Pattern = patterns.UNSTRUCTURED,
@@ -74,6 +75,7 @@ def rigl(
     anneal: 'cosine' as in the paper, or 'constant' (refreshes at
       `stop_refresh_at` too).
     grow_at: initial |parameter| of grown entries.
+    warmup_entering: as in `sparsity.sparsify`.
 
   Raises:
     ValueError: If `density` or `drop_fraction` is outside (0, 1], an interval
@@ -92,6 +94,7 @@ def rigl(
     lambda params, gradients: gradients > 0,
     steps=False,
     grow_at=grow_at,
+    warmup_entering=warmup_entering,
     density=density,
     refresh_every=refresh_every,
     stop_refresh_at=stop_refresh_at,
@@ -115,6 +118,7 @@ def set_(
   drop_fraction: float = 0.3,
   anneal: str = 'constant',
   grow_at: float = 0.0,
+  warmup_entering: int = 0,
   distribution: str | distributions.Distribution = 'uniform',
   dense: Sequence[str] = (),
   pattern: patterns.Pattern = patterns.UNSTRUCTURED,
@@ -169,6 +173,7 @@ def set_(
     lambda params, gradients: params < 0,
     steps=True,
     grow_at=grow_at,
+    warmup_entering=warmup_entering,
     density=density,
     refresh_every=refresh_every,
     stop_refresh_at=stop_refresh_at,
@@ -190,6 +195,7 @@ def _rewire(
   *,
   steps: bool,
   grow_at: float,
+  warmup_entering: int,
   density: float,
   refresh_every: int,
   stop_refresh_at: int | None,
@@ -235,6 +241,7 @@ def _rewire(
     state_lib.Rule(init, refresh, initial_values, steps),
     counts_lib.make_counts(forward_density=density, pattern=pattern, **options),
     is_due=schedules.every(refresh_every, stop=stop_refresh_at),
+    warmup_entering=warmup_entering,
     seed=seed,
   )
 

@@ -57,7 +57,8 @@ def counted_passes(monkeypatch):
 
   def passes(scores, ks):
     made.clear()
-    cuts = jax.block_until_ready(find([scores], jnp.asarray(ks)))
+    leaves = [threshold.Scores(scores)]
+    cuts = jax.block_until_ready(find(leaves, jnp.asarray(ks)))
     jax.effects_barrier()
     return cuts, len(made)
 
@@ -72,7 +73,8 @@ def test_no_scores_need_many_passes_and_each_cut_is_exact(passes):
       cuts, num_passes = passes(scores, ks)
       assert num_passes <= MOST_KEY_PASSES + MOST_TIE_PASSES, (name, ks)
       for cut, k in zip(cuts, ks, strict=True):
-        kept = threshold.keep(jnp.asarray(scores), cut, magnitude=True)
+        leaf = threshold.Scores(jnp.asarray(scores))
+        kept = threshold.keep(leaf, cut, magnitude=True)
         expected = np.isin(np.arange(SIZE), ranked[:k])
         assert np.array_equal(kept, expected), (name, k)
 
