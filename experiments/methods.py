@@ -47,6 +47,7 @@ class Method(NamedTuple):
   needs_scores: bool = False  # SNIP's saliency of the first batch
   alpha: float = 1.0
   last_phase: int = 0  # of AC/DC: update after which it stays sparse
+  init: str = 'dense'  # scale of the initial weights, one of INITS
 
   def to_weights(self, phi: Any) -> Any:
     """Returns theta."""
@@ -155,6 +156,7 @@ def _constructor(library: Callable, **extra: type) -> Callable[..., Method]:
       exclude,
       needs_scores,
       last_phase=last_phase,
+      init=init,
     )
 
   types = {
