@@ -12,6 +12,8 @@ a source are this project's choice.
 from configs import methods as method_sections
 
 DENSITIES = (0.2, 0.1, 0.05)
+TRIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)  # learning rates
+HAM_TRIES = ((5, 0.05), (5, 0.1), (10, 0.05), (10, 0.1), (20, 0.03), (40, 0.02))
 METHODS = (
   'static', 'set', 'rigl', 'magnitude', 'gradual', 'acdc', 'snip', 'topkast',
 )  # fmt: skip
@@ -25,6 +27,31 @@ def alphas(add):
   """mnist_powerprop.py: the curves of one-shot pruning, alpha 1 to 5."""
   for alpha in (1.0, 2.0, 3.0, 4.0, 5.0):
     add({'powerprop.alphas': (alpha,)})
+
+
+def tune_pruning(add):
+  """mnist_powerprop.py: learning rates of each alpha."""
+  for alpha in (1.0, 2.0, 3.0, 4.0, 5.0):
+    for rate in (0.1, 0.2, 0.3, 0.5, 0.8, 1.2):
+      add({'powerprop.alphas': (alpha,), 'optimizer.learning_rate': rate})
+
+
+def tune_methods(add):
+  """mnist_methods.py: six tries of each method, 5%."""
+  for name in ('dense', *METHODS):
+    drawn = name in ('static', 'set', 'rigl', 'snip')
+    for alpha in (1, 2):
+      variant = f':{name},alpha={alpha}'
+      if name != 'dense':
+        variant += ',density=0.05'
+      for rate in (0.05, 0.1, 0.2) if drawn else TRIES:
+        for init in ('dense', 'neuron') if drawn else (None,):
+          more = {'method.init': init} if drawn else {}
+          add({'config': variant, 'optimizer.learning_rate': rate, **more})
+  for name in ('static', 'rigl', 'gradual', 'topkast', 'acdc'):
+    for ham, rate in HAM_TRIES:
+      variant = f':{name},density=0.05,ham={ham}'
+      add({'config': variant, 'optimizer.learning_rate': rate})
 
 
 def densities(add):
