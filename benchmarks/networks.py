@@ -81,8 +81,18 @@ def transformer_block(
 def resnet50(batch_size: int = 4, size: int = 224) -> Problem:
   """Returns ResNet-50, its first convolution dense."""
   net = resnet.resnet50(num_classes=1000, compute_dtype='float32')
-  images = jax.random.normal(jax.random.key(1), (batch_size, size, size, 3))
-  labels = jnp.arange(batch_size, dtype=jnp.int32)
+  return _residual('ResNet-50', net, (batch_size, size, size, 3))
+
+
+def resnet18(batch_size: int = 32) -> Problem:
+  """Returns ResNet-18 for small images, its first convolution dense."""
+  net = resnet.resnet18(num_classes=100, compute_dtype='float32')
+  return _residual('ResNet-18', net, (batch_size, 32, 32, 3))
+
+
+def _residual(name, net, shape) -> Problem:
+  images = jax.random.normal(jax.random.key(1), shape)
+  labels = jnp.arange(shape[0], dtype=jnp.int32)
   params, state = jax.jit(net.init, static_argnums=2)(
     jax.random.key(0), images, True
   )
@@ -91,7 +101,7 @@ def resnet50(batch_size: int = 4, size: int = 224) -> Problem:
     return net.apply(weights, state, None, images, is_training)[0]
 
   return Problem(
-    'ResNet-50',
+    name,
     params,
     lambda weights, batch: _cross_entropy(
       apply(weights, batch[0], True), batch

@@ -1,4 +1,4 @@
-"""Residual networks: ResNet-50, and for CIFAR ResNet-32 and WRN-22-2.
+"""Residual networks: ResNet-50, and for small images ResNet-18, 32 and WRN.
 
 Convolutions have no bias. In ResNets, the last batch normalization of each
 block has an initial scale of zero, so each block starts as its shortcut.
@@ -57,6 +57,16 @@ def resnet32(
   Differs from the paper: initialization as in `resnet50`.
   """
   return _resnet(_basic, (5, 5, 5), 16, 'cifar', num_classes, compute_dtype)
+
+
+def resnet18(
+  *, num_classes: int, compute_dtype: str
+) -> hk.TransformedWithState:
+  """Returns ResNet-18 for small images: 64 to 512 channels, 2 blocks each.
+
+  Stem and shortcuts are those of `resnet32`.
+  """
+  return _resnet(_basic, (2, 2, 2, 2), 64, 'cifar', num_classes, compute_dtype)
 
 
 def _resnet(

@@ -8,6 +8,7 @@ MODELS = {
   'alexnet': alexnet.alexnet,
   'lenet': lenet.lenet,
   'lenet5': lenet.lenet5,
+  'resnet18': resnet.resnet18,
   'resnet32': resnet.resnet32,
   'resnet50': resnet.resnet50,
   'wide_resnet': resnet.wide_resnet,
