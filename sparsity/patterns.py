@@ -196,8 +196,18 @@ def random_masks(
   given: dict[str, jax.Array] | None = None,
   layout: str | None = None,
 ) -> dict[str, jax.Array]:
-  """Returns random masks of k units in each layer of `like`."""
+  """Returns random masks of k units in each layer of `like`.
+
+  Units in the masks `given` are not drawn.
+  """
   keys = topk_lib.layer_keys(key, like)
+  if pattern is UNSTRUCTURED:
+    return {
+      path: topk_lib.random_mask(
+        keys[path], x.shape, k[path], exclude=given and given[path]
+      )
+      for path, x in like.items()
+    }
   lottery = {}
   for path, x in like.items():
     shape = paths_lib.in_out_shape(path, x.shape, layout)

@@ -42,20 +42,31 @@ class Cut(NamedTuple):
 
 
 class Scores(NamedTuple):
-  """Scores to rank; those in the mask `exclude` rank as NaN does."""
+  """Scores to rank; those in the mask `exclude` rank as NaN does.
+
+  With a key they are random, and `values` only has their shape.
+  """
 
   values: jax.Array
   exclude: jax.Array | None = None
+  key: jax.Array | None = None  # uint32 [2]
+
+  @property
+  def dtype(self) -> Any:
+    """The dtype of the scores."""
+    return self.values.dtype if self.key is None else jnp.dtype(jnp.float32)
 
 
-def order(scores: Scores, magnitude: bool = False) -> jax.Array:
+def order(
+  scores: Scores, magnitude: bool = False, offset: int | jax.Array = 0
+) -> jax.Array:
   """Returns int32 keys (int64 for float64) in the order of the scores.
 
   -0.0 equals 0.0, NaN is below every number, and subnormals are distinct even
   where float comparisons flush them to zero.
   """
-  lowest, infinity = _range(scores.values.dtype, magnitude)
-  keys = _raw_order(scores, magnitude)
+  lowest, infinity = _range(scores.dtype, magnitude)
+  keys = _raw_order(scores, magnitude, offset)
   size = keys if magnitude else jnp.abs(keys)
   return jnp.where(size > infinity, lowest, keys)
 
@@ -69,7 +80,7 @@ def find(
   The leaves are ranked as if flattened and concatenated; ks [N] are clipped.
   The cuts share every pass over the scores.
   """
-  leaves = [x._replace(values=lax.stop_gradient(x.values)) for x in leaves]
+  leaves = jax.tree.map(lax.stop_gradient, leaves)
   total = _total_size(leaves)
   ks = jnp.clip(ks, 0, total)
   bracket = _find_keys(leaves, ks, magnitude)
@@ -77,7 +88,7 @@ def find(
 
   def rank(leaf, offset, n):
     order_of_ties = -_indices(leaf.values.shape, offset)
-    leaf = order(leaf, magnitude)
+    leaf = order(leaf, magnitude, offset)
     others = jnp.where(leaf > keys[n], 1, -search.LAST)
     return jnp.where(leaf == keys[n], order_of_ties, others)
 
@@ -95,16 +106,16 @@ def keep(
   """Returns the mask of the scores above a cut; for `search.offsets`."""
   is_last = _indices(scores.values.shape, offset) > cut.last
   least = jnp.where(is_last, cut.key + 1, cut.key)
-  return order(scores, magnitude) >= least
+  return order(scores, magnitude, offset) >= least
 
 
 def _find_keys(leaves, ks, magnitude) -> search.Bracket:
   """Returns brackets whose `low` has k scores or, with ties, the least more."""
-  dtype = leaves[0].values.dtype
+  dtype = leaves[0].dtype
   lowest, infinity = _range(dtype, magnitude)
 
-  def rank(leaf, *_):
-    return _raw_order(leaf, magnitude)
+  def rank(leaf, offset, _):
+    return _raw_order(leaf, magnitude, offset)
 
   # All scores are at or above the lowest key, none above the key of infinity.
   integer = np.int64 if _BITS[dtype] == np.int64 else np.int32
@@ -122,15 +133,34 @@ def _find_keys(leaves, ks, magnitude) -> search.Bracket:
   return search.search(rank, leaves, ks, bracket, num_nan)
 
 
-def _raw_order(scores: Scores, magnitude: bool) -> jax.Array:
+def _raw_order(scores: Scores, magnitude: bool, offset) -> jax.Array:
   """Returns `order`, but with NaN beyond the infinity of its sign."""
-  integer = _BITS[scores.values.dtype]
-  bits = lax.bitcast_convert_type(scores.values, integer)
+  integer = _BITS[scores.dtype]
+  if scores.key is None:
+    bits = lax.bitcast_convert_type(scores.values, integer)
+  else:
+    bits = _hash(_indices(scores.values.shape, offset), scores.key)
   if scores.exclude is not None:
     bits = jnp.where(scores.exclude, np.iinfo(integer).max, bits)  # NaN
   bits = bits if integer == np.int64 else bits.astype(jnp.int32)
   size = bits & np.iinfo(integer).max
   return size if magnitude else jnp.where(bits < 0, -size, size)
+
+
+def _hash(index: jax.Array, key: jax.Array) -> jax.Array:
+  """Returns random bits of finite floats, of which 2^31 are distinct.
+
+  Two rounds of the 32-bit finalizer of MurmurHash3, a bijection for each key:
+  enough to draw lots, and computed anew in each pass instead of stored.
+  """
+  x = index.astype(jnp.uint32)
+  for word in key:
+    x = x * np.uint32(0x9E3779B9) + word
+    x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
+    x = x ^ (x >> 16)
+  # Clearing the lowest bit of the exponent excludes infinity and NaN.
+  return lax.bitcast_convert_type(x & np.uint32(0xFF7FFFFF), jnp.int32)
 
 
 def _indices(shape: tuple[int, ...], offset: int | jax.Array) -> jax.Array:
@@ -158,7 +188,7 @@ def _bits(value, dtype) -> int:
 
 
 def _total_size(leaves: Sequence[Scores]) -> int:
-  dtypes = sorted({str(leaf.values.dtype) for leaf in leaves})
+  dtypes = sorted({str(leaf.dtype) for leaf in leaves})
   if len(dtypes) != 1:
     raise ValueError(
       f'expected scores of one dtype to rank together, got {dtypes}: cast them'

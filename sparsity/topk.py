@@ -43,9 +43,8 @@ def topk_mask(
     ValueError: If `k` is an integer outside [0, size].
     TypeError: If `k` is not an integer, or the scores have another dtype.
   """
-  excluded = None if exclude is None else [exclude]
-  [masks] = _search([scores], [k], magnitude, excluded)
-  return masks[0]
+  leaf = threshold.Scores(jnp.asarray(scores), exclude)
+  return _search([leaf], [k], magnitude)[0][0]
 
 
 def topk_masks(
@@ -106,25 +105,35 @@ def nested_topk_masks(
     raise ValueError(f"expected scope 'layer' or 'global', got {scope!r}")
   kept: list[list[jax.Array]] = [[] for _ in ks]
   for group, own_ks in zip(groups, group_ks, strict=True):
-    found = _search(group, own_ks, magnitude)
+    found = _search(list(map(threshold.Scores, group)), own_ks, magnitude)
     for masks, more in zip(kept, found, strict=True):
       masks.extend(more)
   return tuple(jax.tree.unflatten(structure, masks) for masks in kept)
 
 
 def random_mask(
-  key: jax.Array, shape: Sequence[int], k: int | jax.Array
+  key: jax.Array,
+  shape: Sequence[int],
+  k: int | jax.Array,
+  *,
+  exclude: jax.Array | None = None,
 ) -> jax.Array:
-  """Returns a mask of exactly k entries, drawn uniformly.
+  """Returns a mask of exactly k entries, drawn uniformly, and not stored.
 
   Example:
     >>> random_mask(jax.random.key(0), (2, 3), 4).sum()
     Array(4, dtype=int32)
 
+  Args:
+    exclude: mask of entries that are drawn only if no others are left.
+
   Raises:
     ValueError: If `k` is an integer outside [0, size].
   """
-  return topk_mask(random_scores(key, shape), k)
+  like = jnp.zeros(shape, bool) if exclude is None else exclude
+  words = jax.random.bits(key, (2,), jnp.uint32)
+  leaf = threshold.Scores(like, exclude, words)
+  return _search([leaf], [k], magnitude=False)[0][0]
 
 
 def random_scores(key: jax.Array, shape: Sequence[int]) -> jax.Array:
@@ -205,15 +214,16 @@ def on_auto_axes(fn: Callable[..., Any], like: Any) -> Callable[..., Any]:
   return jax.sharding.auto_axes(fn, out_sharding=shardings)
 
 
-def _search(group, ks, magnitude, exclude=None) -> list[list[jax.Array]]:
+def _search(
+  group: list[threshold.Scores], ks: Sequence[Any], magnitude: bool
+) -> list[list[jax.Array]]:
   """Returns for each k the masks of the arrays in `group`."""
-  group = [jnp.asarray(scores) for scores in group]
+  like = [scores.values for scores in group]
   for k in ks:
-    _check_k(k, sum(scores.size for scores in group))
+    _check_k(k, sum(x.size for x in like))
   stacked = jnp.stack([jnp.asarray(k, jnp.int32) for k in ks])
-  exclude = exclude or [None] * len(group)
   choose = functools.partial(_jit_topk, magnitude=magnitude)
-  return on_auto_axes(choose, [group] * len(ks))(group, exclude, stacked)
+  return on_auto_axes(choose, [like] * len(ks))(group, stacked)
 
 
 def _layer_ks(k: Any, structure: Any) -> list[Any]:
@@ -237,14 +247,13 @@ def _check_k(k: int | jax.Array, size: int) -> None:
 
 # One program, also outside jit, and the same one for every k.
 @functools.partial(jax.jit, static_argnames='magnitude')
-def _jit_topk(group, exclude, ks, magnitude):
+def _jit_topk(group, ks, magnitude):
   """Returns for each k of `ks` [N] the masks of the arrays in `group`."""
-  leaves = list(map(threshold.Scores, group, exclude))
-  cuts = threshold.find(leaves, ks, magnitude)
+  cuts = threshold.find(group, ks, magnitude)
   return [
     [
-      threshold.keep(leaf, cut, offset, magnitude)
-      for leaf, offset in zip(leaves, search.offsets(leaves), strict=True)
+      threshold.keep(scores, cut, offset, magnitude)
+      for scores, offset in zip(group, search.offsets(group), strict=True)
     ]
     for cut in cuts
   ]
