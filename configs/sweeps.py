@@ -23,12 +23,6 @@ IMAGENET_DENSITIES = (0.2, 0.1, 0.05, 0.02, 0.01)
 DISTRIBUTIONS = ('uniform', 'erdos_renyi_kernel')
 
 
-def alphas(add):
-  """mnist_powerprop.py: the curves of one-shot pruning, alpha 1 to 5."""
-  for alpha in (1.0, 2.0, 3.0, 4.0, 5.0):
-    add({'powerprop.alphas': (alpha,)})
-
-
 def tune_pruning(add):
   """mnist_powerprop.py: learning rates of each alpha."""
   for alpha in (1.0, 2.0, 3.0, 4.0, 5.0):

@@ -16,7 +16,7 @@ REPOSITORY = pathlib.Path(launch.__file__).parent
 TOPKAST = f'--config={REPOSITORY}/configs/mnist_topkast.py'
 METHODS = f'--config={REPOSITORY}/configs/mnist_methods.py'
 DENSE = f'--config={REPOSITORY}/configs/mnist_dense.py:quick'
-SWEEP = f'--sweep={REPOSITORY}/configs/sweeps.py:alphas'
+SWEEP = f'--sweep={REPOSITORY}/configs/sweeps.py:tune_pruning'
 SLURM = [DENSE, SWEEP, '--executor=slurm']
 
 
@@ -37,7 +37,7 @@ SLURM = [DENSE, SWEEP, '--executor=slurm']
     ([TOPKAST, '--list', "--config.method.dense=('(',)"], 'regular expression'),
     ([DENSE, '--executor=slurm'], 'expected several runs with --executor'),
     ([DENSE, '--index=1'], 'expected --index from 0 to 0, got 1'),
-    ([DENSE, '--sweep=alpha'], "got 'alpha'; did you mean 'alphas'"),
+    ([DENSE, '--sweep=densites'], "'densites'; did you mean 'densities'"),
     ([DENSE, SWEEP, '--config.powerprop.alphas=(3.0,)'], 'to be set once'),
     ([DENSE, SWEEP, '--eval_only'], 'expected no --eval_only with --sweep'),
     ([DENSE, SWEEP, '--cluster.nodes=2'], 'expected --executor=slurm'),
@@ -74,10 +74,11 @@ def test_a_dry_run_of_a_sweep_prints_the_command_of_each_run(
   flags = [DENSE, SWEEP, f'--workdir={workdir}', '--dry_run']
   assert launch.main(flags) == 0
   lines = capsys.readouterr().out.splitlines()
-  name = 'powerprop.alphas=2.0'
+  name = 'optimizer.learning_rate=0.2,powerprop.alphas=1.0'
   assert lines[2] == f'# {name}'
-  assert lines[3].endswith(f"alphas=(2.0,)' --workdir={workdir / name}")
-  assert len(lines) == 10
+  assert lines[3].endswith(f'learning_rate=0.2 --workdir={workdir / name}')
+  assert "--config.powerprop.alphas=(1.0,)'" in lines[3]
+  assert len(lines) == 60
   assert not workdir.exists()
 
 
