@@ -95,6 +95,7 @@ class Checkpoints:
     arrays = _by_path(state)
     described = {
       'keep_always': keep_always,
+      'version': rundir.VERSION,
       'types': _types(arrays),
       'crc32': _checksum(arrays),
       'metadata': {**metadata, 'step': step},
@@ -154,7 +155,7 @@ class Checkpoints:
       if contents is None:
         continue
       name = self._directory / str(candidate)
-      _check_types(contents['types'], types, name)
+      _check_types(contents, types, name)
       crc32 = contents['crc32']
       state = self._attempt(failures, self._read, candidate, like, crc32)
       if state is not None:
@@ -276,13 +277,17 @@ def _types(arrays: Mapping[str, Any]) -> dict[str, str]:
   }
 
 
-def _check_types(saved: Mapping, expected: Mapping, name: os.PathLike) -> None:
+def _check_types(contents: Mapping, expected: Mapping, name: os.PathLike):
+  """Raises FolderError, which names the version that saved another state."""
+  saved = contents['types']
   for path in [*expected, *saved]:
     there, here = saved.get(path, 'absent'), expected.get(path, 'absent')
     if there != here:
       raise rundir.FolderError(
         f'checkpoint {name} does not fit: {path or "the state"} is {there} '
-        f'there, {here} expected'
+        f'there, {here} expected; it is of version '
+        f'{contents.get("version", "0.1 or an early 0.2")}, this is version '
+        f'{rundir.VERSION}: go on with that version, or choose another folder'
       )
 
 
