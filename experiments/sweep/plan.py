@@ -151,10 +151,10 @@ def _expand(name: str, arguments: tuple[str, ...]) -> list[Run]:
 
 
 def _optimizers(
-  config: dict[str, Any], alphas: Sequence[float]
+  plain: dict[str, Any], alphas: Sequence[float]
 ) -> list[dict[str, Any]]:
   """Returns the section `optimizer` of each alpha; {}: that of the config."""
-  optimizer = config.get('optimizer')
+  optimizer = plain.get('optimizer')
   rates = optimizer.get('learning_rate') if isinstance(optimizer, dict) else 0
   if not isinstance(rates, list):
     return [{}] * len(alphas)
