@@ -281,7 +281,7 @@ def _check_types(contents: Mapping, expected: Mapping, name: os.PathLike):
     there, here = saved.get(path, 'absent'), expected.get(path, 'absent')
     if there != here:
       raise rundir.FolderError(
-        f'checkpoint {name} (version {version}, here {rundir.VERSION}) does not '
+        f'checkpoint {name} (version {version}, now {rundir.VERSION}) does not '
         f'fit: {path or "the state"} is {there} there, {here} expected'
       )
 

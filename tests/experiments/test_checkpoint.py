@@ -115,7 +115,7 @@ def test_another_structure_is_an_error_that_names_it(
   message = re.escape(f"['a']['{message}")
   with pytest.raises(rundir.FolderError, match=message) as error:
     checkpoints.restore({'a': {**like, **changes}})
-  assert f'(version {rundir.VERSION}, here' in str(error.value)
+  assert f'(version {rundir.VERSION}, now' in str(error.value)
   assert checkpoints.steps() == [1]
 
 
