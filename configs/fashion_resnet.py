@@ -7,8 +7,8 @@ DATA is /usr/share/datasets/fashion-mnist of Debian's package
 dataset-fashion-mnist, or a folder that `tfds build fashion_mnist` prepared.
 METHOD is one of `methods.NAMES`; further keys, after a comma each:
 distribution, alpha of Powerpropagation, `ham=1` for HAM, and num_steps, which
-scales all milestones. Learning rate and HAM's strength are those of `TUNED`,
-the best on the validation split at 10%, found by the sweep `tune_residual`.
+scales all milestones. Learning rate and HAM's strength are those of `TUNED`;
+the sweep `tune_residual` tries others at 10%.
 
 Batch normalization, label smoothing, weight decay, a learning rate with warm-up
 and no first convolution among the sparse layers are as in

@@ -40,7 +40,7 @@ DENSITIES = (
 GAMMA = 0.98
 SCOPES = ('layer', 'global')
 NUM_STEPS = {'': 8_000, 'hundred': 2_000, 'quick': 200}
-# Learning rate of each alpha, found by the sweep `tune_packing`.
+# Learning rate of each alpha; the sweep `tune_packing` tries others.
 RATES = {1.0: 0.3, 2.0: 0.8, 3.0: 0.4, 4.0: 0.3}
 # The curvature of a quadratic penalty limits the rate.
 PENALTY_RATE = 0.1

@@ -24,8 +24,8 @@ from configs import arguments
 from configs import language
 from configs import methods
 
-# Learning rate of each method by density: the nearest one tuned holds. Found by
-# the sweep `tune_text`; of `dense` by the share of parameters.
+# Learning rate of each method by density, of `dense` by share of parameters:
+# that of the nearest holds. The sweep `tune_text` tries others.
 TUNED = {
   'dense': {1.0: 1e-3, 0.2: 2e-3, 0.1: 2e-3, 0.05: 4e-3},
   'static': {0.2: 8e-3, 0.1: 8e-3, 0.05: 8e-3},
