@@ -5,7 +5,13 @@
 # make lint        checks style and types; make format fixes style
 # make docs        builds the site into docs/_build/html
 # make bench       measures speed and writes docs/benchmarks.md; more than an hour
-# make paper-mnist trains the MNIST tables of docs/results.md again
+#
+# make paper-mnist trains tables of docs/results.md again; so do paper-fashion,
+# paper-tasks, paper-text and paper-cost, and paper-long, with 10,000 steps of
+# every method. Finished runs are skipped, interrupted ones resumed.
+#   FASHION=DIR  where Fashion-MNIST lies, for fashion, cost and long
+#   JOBS=1       runs at a time, by default 2
+#   RUNS=DIR     of the runs, by default runs/paper
 #
 # JAX_EXTRA=cuda13 installs JAX for GPUs (tpu: for TPUs), at the locked version.
 # PYTHON=python3.13 uses that Python, in an environment of its own; from 3.12 on
@@ -19,12 +25,15 @@ LOCK := $(shell $(PYTHON) -c 'import sys; print("requirements%s.lock" % ("-newes
 STAMP := $(VENV)/.installed$(JAX_EXTRA)
 KERNELS := $(VENV)/.kernels
 LIBRARIES := sparsity powerprop topkast
-PAPER := runs/paper
+RUNS ?= runs/paper
+JOBS ?= 2
+FASHION ?= /usr/share/datasets/fashion-mnist
 SPEED := docs/results/speed
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.3
 
-.PHONY: setup demo demo-text test test-library test-all lint format docs bench paper-mnist clean
+.PHONY: setup demo demo-text test test-library test-all lint format docs bench
+.PHONY: paper-mnist paper-fashion paper-tasks paper-text paper-cost paper-long clean
 
 setup: $(STAMP) $(KERNELS)
 
@@ -70,14 +79,56 @@ docs: setup
 	$(RUN) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo 'The site is docs/_build/html/index.html'
 
-# Networks that diverge, as the table of methods says, end their sweep with an
-# error.
+# $(call train,FOLDER,CONFIG,SWEEP AND OPTIONS): trains the runs that are missing
+# and writes a page on all. Networks that diverge end a sweep with an error; they
+# are left out of the tables, which say so.
+define train
+-$(RUN) launch.py --config=configs/$(2) $(3) --workdir=$(RUNS)/$(1) --jobs=$(JOBS)
+$(RUN) -m experiments.paper.page --runs=$(RUNS)/$(1) --out=$(RUNS)/$(1).html
+endef
+TABLES = $(RUN) -m experiments.paper --runs=$(RUNS) --stored=docs/results --out=docs/results
+ON_FASHION = --config.data.data_dir=$(FASHION)
+THREE = '--config.seeds=(0,1,2)'
+
+# On two cores 2 hours, estimated from the times of a run.
 paper-mnist: setup
-	$(RUN) launch.py --config=configs/mnist_powerprop.py --sweep=alphas --workdir=$(PAPER)/powerprop --jobs=2
-	$(RUN) launch.py --config=configs/mnist_topkast.py --sweep=densities --workdir=$(PAPER)/topkast --jobs=2
-	-$(RUN) launch.py --config=configs/mnist_methods.py --sweep=methods --workdir=$(PAPER)/methods --jobs=2
-	$(RUN) -m experiments.paper --runs=$(PAPER) --stored=docs/results --out=docs/results
-	for sweep in powerprop topkast methods; do $(RUN) -m experiments.paper.page --runs=$(PAPER)/$$sweep --out=$(PAPER)/$$sweep.html || exit 1; done
+	$(call train,mnist_powerprop,mnist_powerprop.py)
+	$(call train,mnist_topkast,mnist_topkast.py,--sweep=densities)
+	$(call train,mnist_methods,mnist_methods.py,--sweep=methods)
+	$(TABLES)
+
+# On two cores 8 hours, estimated.
+paper-fashion: setup
+	$(call train,fashion_methods,mnist_methods.py:data=fashion_mnist,--sweep=methods $(ON_FASHION))
+	$(call train,fashion_resnet,fashion_resnet.py,--sweep=residual $(ON_FASHION))
+	$(call train,fashion_topkast,mnist_topkast.py:data=fashion_mnist,--sweep=ablations $(ON_FASHION))
+	$(TABLES)
+
+# On two cores 5 hours, estimated.
+paper-tasks: setup
+	$(call train,permuted_packing,permuted_mnist.py,--sweep=packing)
+	$(call train,permuted_mnist,permuted_mnist.py,--sweep=strategies)
+	$(call train,permuted_mnist_100,permuted_mnist.py,--sweep=hundred_tasks)
+	$(TABLES)
+
+# On two cores 16 hours, estimated.
+paper-text: setup
+	$(call train,text,text_transformer_xl.py,--sweep=text $(THREE))
+	$(TABLES)
+
+# On two cores 5 hours, estimated. The times of a step want a quiet machine.
+paper-cost: setup
+	$(call train,fashion_cost,fashion_cost.py,--sweep=cost $(ON_FASHION))
+	$(call train,text_cost,text_transformer_xl.py,--sweep=cost_text $(THREE))
+	$(RUN) -m benchmarks.cost --record=$(SPEED)
+	$(RUN) -m benchmarks.page
+	$(TABLES)
+
+# On two cores 14 hours, estimated.
+paper-long: setup
+	$(call train,mnist_methods_long,mnist_methods.py,--sweep=methods_long)
+	$(call train,fashion_methods_long,mnist_methods.py:data=fashion_mnist,--sweep=methods_long $(ON_FASHION))
+	$(TABLES)
 
 bench: setup
 	$(RUN) -m benchmarks.topk --record=$(SPEED)
@@ -90,6 +141,7 @@ bench: setup
 	$(RUN) -m benchmarks.input --record=$(SPEED)
 	$(RUN) -m benchmarks.vision --record=$(SPEED)
 	$(RUN) -m benchmarks.language --record=$(SPEED)
+	$(RUN) -m benchmarks.cost --record=$(SPEED)
 	$(RUN) -m benchmarks.soak --minutes=30 --config.train.checkpoint_every=5000 --record=$(SPEED)
 	$(RUN) -m benchmarks.page
 

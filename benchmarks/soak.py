@@ -30,6 +30,7 @@ REPOSITORY = pathlib.Path(__file__).parent.parent
 ENDLESS = [
   '--config.seeds=(0,)',
   '--config.powerprop.alphas=(1.0,)',
+  '--config.optimizer.learning_rate=0.1',
   '--config.train.num_steps=1000000000',
   '--config.train.log_every=500',
   '--config.train.eval_every=1000',

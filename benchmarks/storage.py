@@ -53,10 +53,12 @@ def main() -> None:
   )
   for name in (given.config,) if given.config else CONFIGS:
     # A multiple of the refresh interval: each round has as many refreshes.
-    num_steps = 20 if 'transformer' in name else 100
+    num_steps, every = 100, ()
+    if 'transformer' in name:  # the config refreshes at each step
+      num_steps, every = 20, ('--config.method.refresh_every=10',)
     functions = {
       storage: make_steps(
-        name, [f'--config.method.storage={storage}'], num_steps
+        name, [f'--config.method.storage={storage}', *every], num_steps
       )
       for storage in storage_lib.STORAGES
     }

@@ -25,6 +25,8 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     strategy='efficient_packnet',
     alpha=1.0,
     gamma=permuted_mnist.GAMMA,
+    scope='layer',
+    rate=0.05,
     num_steps=20_000,
   )
   words = ','.join(f'{key}={value}' for key, value in given.items())
@@ -40,10 +42,11 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   if 'biases' in config.strategy:
     config.strategy.biases = 'per_task'
   config.optimizer = sections.sgd(
-    learning_rate=0.05,
+    learning_rate=given['rate'],
     schedule=sections.cosine(num_steps=num_steps, warmup_steps=num_steps // 20),
     weight_decay=5e-4,
   )
+  permuted_mnist.lengthen(config)
   config.train.update(
     batch_size=128, eval_batch_size=500, log_every=min(100, num_steps)
   )

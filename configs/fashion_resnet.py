@@ -6,8 +6,9 @@
 DATA is /usr/share/datasets/fashion-mnist of Debian's package
 dataset-fashion-mnist, or a folder that `tfds build fashion_mnist` prepared.
 METHOD is one of `methods.NAMES`; further keys, after a comma each:
-distribution, alpha of Powerpropagation, and num_steps, which scales all
-milestones.
+distribution, alpha of Powerpropagation, `ham=1` for HAM, and num_steps, which
+scales all milestones. Learning rate and HAM's strength are those of `TUNED`;
+the sweep `tune_residual` tries others at 10%.
 
 Batch normalization, label smoothing, weight decay, a learning rate with warm-up
 and no first convolution among the sparse layers are as in
@@ -23,6 +24,23 @@ from configs import arguments
 from configs import methods
 from configs import sections
 
+# Learning rate and `ham_a` of a method alone, with Powerpropagation, with HAM.
+UNTUNED = {'plain': (0.1, 0.0), 'powerprop': (0.1, 0.0), 'ham': (0.1, 200.0)}
+TUNED = {
+  ('dense', 'plain'): (0.1, 0.0),
+  ('dense', 'powerprop'): (0.1, 0.0),
+  ('static', 'plain'): (0.1, 0.0),
+  ('static', 'powerprop'): (0.1, 0.0),
+  ('rigl', 'plain'): (0.1, 0.0),
+  ('rigl', 'powerprop'): (0.1, 0.0),
+  ('gradual', 'plain'): (0.1, 0.0),
+  ('gradual', 'powerprop'): (0.1, 0.0),
+  ('topkast', 'plain'): (0.1, 0.0),
+  ('topkast', 'powerprop'): (0.1, 0.0),
+  ('acdc', 'plain'): (0.1, 0.0),
+  ('acdc', 'ham'): (0.1, 200.0),
+}
+
 
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
   """Returns the config."""
@@ -33,9 +51,12 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     density=0.1,
     distribution='erdos_renyi_kernel',
     alpha=1.0,
+    ham=0,
     num_steps=3_000,
   )
   num_steps = given['num_steps']
+  kind = methods.kind(given['alpha'], given['ham'])
+  rate, ham = TUNED.get((name, kind), UNTUNED[kind])
   config = ml_collections.ConfigDict()
   config.experiment = 'image_classification'
   config.seeds = (0, 1)
@@ -57,9 +78,10 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     alpha=given['alpha'],
   )
   config.optimizer = sections.sgd(
-    learning_rate=0.1,
+    learning_rate=rate,
     schedule=sections.cosine(num_steps=num_steps, warmup_steps=num_steps // 20),
     weight_decay=1e-4,
+    ham_a=ham,
   )
   config.loss = dict(label_smoothing=0.1)
   config.train = sections.train(

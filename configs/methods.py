@@ -43,6 +43,11 @@ def unused_large(variant: str) -> list[str]:
   return keys + unused(variant)
 
 
+def kind(alpha: float, ham: int) -> str:
+  """Returns the kind of a row of tuned values: plain, powerprop or ham."""
+  return 'ham' if ham else 'powerprop' if alpha > 1 else 'plain'
+
+
 def section(
   name: str,
   *,

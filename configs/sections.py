@@ -16,13 +16,16 @@ def ham(a: float) -> dict[str, float]:
 
 def sgd(
   *,
-  learning_rate: float,
+  learning_rate: float | tuple[float, ...],
   schedule: dict[str, Any],
   momentum: float = 0.9,
   weight_decay: float = 0.0,
   ham_a: float = 0.0,
 ) -> dict[str, Any]:
-  """Returns the section `optimizer`: SGD, by default with Nesterov momentum."""
+  """Returns the section `optimizer`: SGD, by default with Nesterov momentum.
+
+  Several learning rates are one for each of `powerprop.alphas`.
+  """
   return dict(
     name='sgd',
     learning_rate=learning_rate,

@@ -24,4 +24,6 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     num_tasks=5,
     data_dir=config_dict.placeholder(str),  # None: the files shipped with this
   )
+  config.optimizer.schedule.num_steps = config.train.num_steps
+  permuted_mnist.lengthen(config)
   return config

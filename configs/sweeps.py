@@ -5,34 +5,38 @@
 
 A sweep calls `add` with flat overrides; ':VARIANT' under 'config' chooses a
 variant of the config's file. Each docstring names the configs it is for. A run
-is trained for all seeds of its config. Densities, strengths and alphas without
-a source are this project's choice.
+is trained for all seeds of its config; `tune_` sweeps take one,
+--config.seeds=(0,). Densities, strengths and alphas without a source are this
+project's choice.
 """
 
+from configs import fashion_resnet
 from configs import methods as method_sections
+from configs import mnist_methods
 
 DENSITIES = (0.2, 0.1, 0.05)
-TRIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)  # learning rates
+ALPHAS = (1.0, 2.0, 3.0, 4.0, 5.0)
+RATES = (0.1, 0.2, 0.3, 0.5, 0.8, 1.2)  # without momentum
+TRIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)  # with momentum
 HAM_TRIES = ((5, 0.05), (5, 0.1), (10, 0.05), (10, 0.1), (20, 0.03), (40, 0.02))
 METHODS = (
   'static', 'set', 'rigl', 'magnitude', 'gradual', 'acdc', 'snip', 'topkast',
 )  # fmt: skip
 HAM = 200  # its authors' strength; LeNet-5 at its rate bears less
 HAM_METHODS = ('static', 'rigl', 'acdc', 'topkast')
+KINDS = {'plain': {'alpha': 1}, 'powerprop': {'alpha': 2}, 'ham': {'ham': 1}}
+TEXT = ('static', 'rigl', 'magnitude', 'topkast', 'powerprop_topkast')
+# Steps of dense training with the FLOPs of Top-KAST at these densities, twice
+# as many backward, in 1,500 steps: by experiments.flops.
+EQUAL_FLOPS = {0.2: 522, 0.1: 344, 0.05: 256}
 IMAGENET_DENSITIES = (0.2, 0.1, 0.05, 0.02, 0.01)
 DISTRIBUTIONS = ('uniform', 'erdos_renyi_kernel')
 
 
-def alphas(add):
-  """mnist_powerprop.py: the curves of one-shot pruning, alpha 1 to 5."""
-  for alpha in (1.0, 2.0, 3.0, 4.0, 5.0):
-    add({'powerprop.alphas': (alpha,)})
-
-
 def tune_pruning(add):
   """mnist_powerprop.py: learning rates of each alpha."""
-  for alpha in (1.0, 2.0, 3.0, 4.0, 5.0):
-    for rate in (0.1, 0.2, 0.3, 0.5, 0.8, 1.2):
+  for alpha in ALPHAS:
+    for rate in RATES:
       add({'powerprop.alphas': (alpha,), 'optimizer.learning_rate': rate})
 
 
@@ -41,17 +45,16 @@ def tune_methods(add):
   for name in ('dense', *METHODS):
     drawn = name in ('static', 'set', 'rigl', 'snip')
     for alpha in (1, 2):
-      variant = f':{name},alpha={alpha}'
-      if name != 'dense':
-        variant += ',density=0.05'
+      variant = _small(name, 0.05, alpha=alpha)
       for rate in (0.05, 0.1, 0.2) if drawn else TRIES:
         for init in ('dense', 'neuron') if drawn else (None,):
           more = {'method.init': init} if drawn else {}
-          add({'config': variant, 'optimizer.learning_rate': rate, **more})
-  for name in ('static', 'rigl', 'gradual', 'topkast', 'acdc'):
+          add({**variant, 'optimizer.learning_rate': rate, **more})
+  for name in _names(mnist_methods.TUNED, 'ham'):
     for ham, rate in HAM_TRIES:
-      variant = f':{name},density=0.05,ham={ham}'
-      add({'config': variant, 'optimizer.learning_rate': rate})
+      variant = _small(name, 0.05, ham=1)
+      own = {'optimizer.ham_a': ham, 'optimizer.learning_rate': rate}
+      add({**variant, **own})
 
 
 def densities(add):
@@ -62,15 +65,74 @@ def densities(add):
     )
 
 
+def tune_topkast(add):
+  """mnist_topkast.py: learning rates of each alpha in 10,000 steps."""
+  for alpha in (1.0, 2.0):
+    for rate in RATES:
+      own = {'powerprop.alphas': (alpha,), 'optimizer.learning_rate': rate}
+      add({'config': ':num_steps=10000', **own})
+
+
+def ablations(add):
+  """mnist_topkast.py: one factor of Top-KAST at a time, 10,000 steps."""
+  for changes in (
+    *({'refresh_every': n} for n in (100, 1, 10, 50, 500)),
+    *({'backward_density': b} for b in (0.1, 1.0)),
+    {'exploration': 'random'},
+    *({'penalty': x} for x in (0.0, 1e-5, 1e-3)),
+    *({'stop_refresh_at': n} for n in (1_000, 5_000)),
+  ):
+    own = {f'method.{key}': value for key, value in changes.items()}
+    add({'config': ':num_steps=10000', **own})
+
+
 def methods(add):
   """mnist_methods.py: every method, with Powerpropagation, some with HAM."""
-  for key, names in (
-    ('alpha=1', METHODS), ('alpha=2', METHODS), ('ham=10', HAM_METHODS),
-  ):  # fmt: skip
-    add({'config': f':dense,{key}'})
-    for name in names:
-      for density in (0.2, 0.1, 0.05, 0.02):
-        add({'config': f':{name},density={density},{key}'})
+  _methods(add)
+
+
+def methods_long(add):
+  """mnist_methods.py: the same in 10,000 steps."""
+  _methods(add, num_steps=10_000)
+
+
+def _methods(add, **keys):
+  for name, kind in mnist_methods.TUNED:
+    for density in (0.2, 0.1, 0.05, 0.02) if name != 'dense' else (None,):
+      add(_small(name, density, **KINDS[kind], **keys))
+
+
+def residual(add):
+  """fashion_resnet.py: methods at densities, with more."""
+  for name, kind in fashion_resnet.TUNED:
+    for density in DENSITIES if name != 'dense' else (None,):
+      add(_small(name, density, **KINDS[kind]))
+
+
+def tune_residual(add):
+  """fashion_resnet.py: three learning rates of each method, 10%."""
+  for name, kind in fashion_resnet.TUNED:
+    for rate in (0.05, 0.1, 0.2):
+      variant = _small(name, 0.1, **KINDS[kind])
+      add({**variant, 'optimizer.learning_rate': rate})
+
+
+def cost(add):
+  """fashion_cost.py: dense and compact networks of several widths."""
+  for hidden in (75, 150, 300, 600, 1200):
+    add({'config': f':dense,hidden={hidden}'})
+  for hidden in (600, 1200, 2400):
+    for density in DENSITIES:
+      add({'config': f':topkast,hidden={hidden},density={density}'})
+
+
+def cost_text(add):
+  """text_transformer_xl.py: dense and compact models; fewer refreshes."""
+  for share in (0.1, 0.3, 1.0):
+    add({'config': f':dense,params={share}'})
+  for density in DENSITIES:
+    variant = _variant('topkast', density)
+    add({**variant, 'method.storage': 'compact', 'method.refresh_every': 10})
 
 
 def cifar10_pruning(add):
@@ -147,15 +209,52 @@ def language(add):
 
 
 def text(add):
-  """text_transformer_xl.py: the table of the text that comes with this."""
-  add({'config': ':dense'})
-  for forward, backward in ((0.2, 0.4), (0.1, 0.2), (0.1, 1.0), (0.05, 0.1)):
-    add(_variant('topkast', forward, backward))
-  add(_variant('powerprop_topkast', 0.2))
-  add(_variant('static', 0.2))
+  """text_transformer_xl.py: the table of the text that comes with this.
+
+  Dense models with as many weights, or as many FLOPs of training, as the sparse
+  ones are among them.
+  """
+  for variant in _text_rows():
+    add(variant)
+  for steps in EQUAL_FLOPS.values():
+    add({'config': f':dense,num_steps={steps}'})
+  add(_variant('topkast', 0.1, 1.0))
   add(_variant('acdc', 0.2))
   for name in ('topkast', 'acdc'):
     add(_variant(name, 0.2, ham=HAM))
+
+
+def tune_text(add):
+  """text_transformer_xl.py: learning rates of each row of the table."""
+  for variant in _text_rows():
+    for rate in (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2):
+      add({**variant, 'optimizer.learning_rate': rate})
+
+
+def _text_rows():
+  yield {'config': ':dense'}
+  for density in (0.1, 0.2, 0.05):
+    yield {'config': f':dense,params={density}'}
+    for name in TEXT:
+      yield _variant(name, density)
+
+
+def packing(add):
+  """permuted_mnist.py: accuracy against weights owned, over gamma."""
+  for scope in ('layer', 'global'):
+    for alpha in (1.0, 2.0, 3.0):
+      for gamma in (0.95, 0.97, 0.98, 0.99, 0.995):
+        # In the section: some are the config's own.
+        own = {'strategy.gamma': gamma, 'strategy.scope': scope}
+        add({'config': f':alpha={alpha:g}', **own})
+
+
+def tune_packing(add):
+  """permuted_mnist.py: learning rates of each alpha, on five tasks."""
+  for alpha in (1.0, 2.0, 3.0):
+    for rate in RATES:
+      keys = f':alpha={alpha:g},rate={rate}'
+      add({'config': keys, 'tasks.num_tasks': 5})
 
 
 def strategies(add):
@@ -178,8 +277,22 @@ def _strategies(add, variant):
     add({'config': f':{variant}strategy={name}'})
 
 
+def _names(tuned, kind):
+  return [name for name, own in tuned if own == kind]
+
+
 def _variant(name, density, backward=None, **keys):
+  """Returns the overrides of a method, Top-KAST's backward density among them.
+
+  Those of configs that choose it themselves are `_small`.
+  """
   if name.endswith('topkast'):
     keys = {'backward_density': backward or 2 * density, **keys}
+  return _small(name, density, **keys)
+
+
+def _small(name, density, **keys):
+  if name != 'dense':
+    keys = {'density': density, **keys}
   words = [f'{key}={value}' for key, value in keys.items()]
-  return {'config': ':' + ','.join([name, f'density={density}', *words])}
+  return {'config': ':' + ','.join([name, *words])}

@@ -95,6 +95,7 @@ class Checkpoints:
     arrays = _by_path(state)
     described = {
       'keep_always': keep_always,
+      'version': rundir.VERSION,
       'types': _types(arrays),
       'crc32': _checksum(arrays),
       'metadata': {**metadata, 'step': step},
@@ -153,8 +154,7 @@ class Checkpoints:
       contents = self._attempt(failures, self._describe, candidate)
       if contents is None:
         continue
-      name = self._directory / str(candidate)
-      _check_types(contents['types'], types, name)
+      _check_types(contents, types, self._directory / str(candidate))
       crc32 = contents['crc32']
       state = self._attempt(failures, self._read, candidate, like, crc32)
       if state is not None:
@@ -189,8 +189,7 @@ class Checkpoints:
     shapes = _by_path(like)
     target = jax.tree.map(_with_sharding, _without_empty(shapes))
     path = self._directory / str(step) / _ITEM
-    handler = ocp.PyTreeCheckpointHandler()
-    restored = handler.restore(
+    restored = ocp.PyTreeCheckpointHandler().restore(
       path,
       args=ocp.args.PyTreeRestore(
         item=target,
@@ -276,13 +275,14 @@ def _types(arrays: Mapping[str, Any]) -> dict[str, str]:
   }
 
 
-def _check_types(saved: Mapping, expected: Mapping, name: os.PathLike) -> None:
+def _check_types(contents: Mapping, expected: Mapping, name: os.PathLike):
+  saved, version = contents['types'], contents.get('version', 'unknown')
   for path in [*expected, *saved]:
     there, here = saved.get(path, 'absent'), expected.get(path, 'absent')
     if there != here:
       raise rundir.FolderError(
-        f'checkpoint {name} does not fit: {path or "the state"} is {there} '
-        f'there, {here} expected'
+        f'checkpoint {name} (version {version}, now {rundir.VERSION}) does not '
+        f'fit: {path or "the state"} is {there} there, {here} expected'
       )
 
 

@@ -35,6 +35,7 @@ SMALL = [
   '--config.model.hidden=(8,)',
   '--config.powerprop.alphas=(2.0,)',
   '--config.method.refresh_every=3',
+  '--config.optimizer.learning_rate=0.1',
   '--config.optimizer.momentum=0.9',
   '--config.prune.num_levels=0',
   '--config.prune.output_layer=linear_1/w',

@@ -9,8 +9,11 @@ import pytest
 
 import configs
 from configs import methods
+from configs import mnist_methods
 from configs import permuted_mnist
+from configs import sweeps
 from experiments import dryrun
+from experiments import flops
 from experiments.sweep import plan
 from experiments.tasks import table as tasks
 
@@ -22,22 +25,24 @@ VARIANTS = {
   'cifar10_wrn': ('dense', 'topkast'),
   'cifar_tasks': STRATEGIES[:2],
   'enwik8_transformer_xl': (*methods.LARGE, 'dense,size=large'),
-  'fashion_resnet': methods.NAMES,
+  'fashion_cost': ('dense,hidden=75', 'topkast', 'topkast,density=0.05'),
+  'fashion_resnet': (*methods.NAMES, 'acdc,ham=1'),
   'imagenet_resnet50': methods.LARGE,
   'mnist_dense': ('', 'quick', 'data=fashion_mnist'),
   'mnist_methods': (
     *methods.NAMES,
     'rigl,alpha=2',
     'set,quick=1,data=fashion_mnist',
-    'acdc,ham=10',
+    'acdc,ham=1',
   ),
   'mnist_powerprop': ('', 'demo', 'quick'),
-  'mnist_topkast': ('', 'quick'),
-  'permuted_mnist': (*STRATEGIES, '', 'hundred', 'quick'),
+  'mnist_topkast': ('', 'quick', 'num_steps=1000'),
+  'permuted_mnist': (*STRATEGIES, '', 'hundred', 'quick', 'scope=global'),
   'photographs_resnet50': methods.LARGE,
   'split_mnist': (STRATEGIES[0], '', 'quick'),
   'text_transformer_xl': (
     *methods.LARGE,
+    'dense,params=0.1',
     'topkast,quick=1,path=text.gz',
     'acdc,quick=1,ham=200',
   ),
@@ -150,7 +155,12 @@ def test_the_keys_of_imagenet_change_its_recipe():
     ('imagenet_resnet50', 'topkast,density=nan', 'density=float, got .*nan'),
     ('enwik8_transformer_xl', 'rigl,backward_density=0.3', "topkast, .*'rigl'"),
     ('text_transformer_xl', 'topkast,alpha=2', 'alpha with .* powerprop_'),
+    ('text_transformer_xl', 'rigl,params=0.2', "out of dense, got 'rigl'"),
+    ('text_transformer_xl', 'dense,params=2', 'params in .* got 2.0'),
     ('mnist_methods', 'dense,density=0.1', 'density with a variant'),
+    ('mnist_methods', 'snip,ham=1', "ham with a variant .* got 'snip'"),
+    ('permuted_mnist', 'alpha=1.5', 'rate=R with alpha=1.5; .* 1, 2, 3, 4'),
+    ('permuted_mnist', 'scope=all', "scope=layer.global, got 'all'"),
     (
       'permuted_mnist',
       'strategy=ewc,gamma=0.9',
@@ -166,8 +176,8 @@ def test_an_argument_that_the_variant_does_not_use_is_refused(
 
 
 @pytest.mark.parametrize(
-  'name', ['mnist_methods', 'cifar10_wrn', 'imagenet_resnet50',
-           'enwik8_transformer_xl', 'text_transformer_xl'],
+  'name', ['cifar10_wrn', 'imagenet_resnet50', 'enwik8_transformer_xl',
+           'text_transformer_xl'],
 )  # fmt: skip
 def test_ham_is_one_argument_and_off_without(name):
   strengths = [
@@ -184,3 +194,38 @@ def test_phases_of_acdc_fit_into_every_length(num_steps):
   )
   start, end, phase = (section[x] for x in ('start', 'end', 'phase_steps'))
   assert 1 <= start <= start + 2 * phase <= end < num_steps
+
+
+@pytest.mark.parametrize('name', methods.NAMES)
+def test_every_method_has_tuned_values_that_it_takes(name):
+  for alpha in (1, 2):
+    kind = methods.kind(alpha, ham=0)
+    rate, init, _ = mnist_methods.TUNED[name, kind]
+    config = get('mnist_methods', f'{name},alpha={alpha}')
+    assert config.optimizer.learning_rate == rate
+    assert config.method.get('init') == init
+
+
+@pytest.mark.parametrize('density', sweeps.EQUAL_FLOPS)
+def test_short_dense_training_of_texts_has_the_flops_of_topkast(density):
+  config = f'topkast,density={density},backward_density={2 * density}'
+  share = flops.report(network('text_transformer_xl', config)).train_share
+  assert sweeps.EQUAL_FLOPS[density] == round(share * 1_500)
+
+
+@pytest.mark.parametrize('share', [0.05, 0.1, 0.2, 0.5])
+def test_a_small_dense_model_has_a_share_of_the_weights(share):
+  def num_weights(variant):
+    config = get('text_transformer_xl', variant).model
+    attention = 5 * config.d_model * config.num_heads * config.d_head
+    return attention + 2 * config.d_model * config.d_inner
+
+  found = num_weights(f'dense,params={share}') / num_weights('dense')
+  assert found == pytest.approx(share, rel=0.05)
+
+
+def test_one_stage_of_all_tasks_has_a_cosine_of_its_length():
+  for name in ('permuted_mnist', 'split_mnist', 'cifar_tasks'):
+    config = get(name, 'strategy=joint')
+    num_steps = config.train.num_steps * config.tasks.num_tasks
+    assert config.optimizer.schedule.num_steps == num_steps

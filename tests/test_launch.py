@@ -16,7 +16,7 @@ REPOSITORY = pathlib.Path(launch.__file__).parent
 TOPKAST = f'--config={REPOSITORY}/configs/mnist_topkast.py'
 METHODS = f'--config={REPOSITORY}/configs/mnist_methods.py'
 DENSE = f'--config={REPOSITORY}/configs/mnist_dense.py:quick'
-SWEEP = f'--sweep={REPOSITORY}/configs/sweeps.py:alphas'
+SWEEP = f'--sweep={REPOSITORY}/configs/sweeps.py:tune_pruning'
 SLURM = [DENSE, SWEEP, '--executor=slurm']
 
 
@@ -35,9 +35,13 @@ SLURM = [DENSE, SWEEP, '--executor=slurm']
     ([DENSE, '--jobs=0'], 'jobs=0'),
     ([DENSE, '--list', '--config.train.log_every=0'], 'log_every'),
     ([TOPKAST, '--list', "--config.method.dense=('(',)"], 'regular expression'),
+    ([TOPKAST, '--config.method.init=layer'], 'unknown config key'),
+    ([f'{METHODS}:rigl', '--config.method.explore_scale=0.5'], 'unknown conf'),
+    ([f'{METHODS}:rigl', '--config.method.init=fan'], "'neuron'), got 'fan'"),
+    ([f'{METHODS}:acdc,ham=1', '--config.optimizer.ham_b=-1.0'], 'got -1.0'),
     ([DENSE, '--executor=slurm'], 'expected several runs with --executor'),
     ([DENSE, '--index=1'], 'expected --index from 0 to 0, got 1'),
-    ([DENSE, '--sweep=alpha'], "got 'alpha'; did you mean 'alphas'"),
+    ([DENSE, '--sweep=densites'], "'densites'; did you mean 'densities'"),
     ([DENSE, SWEEP, '--config.powerprop.alphas=(3.0,)'], 'to be set once'),
     ([DENSE, SWEEP, '--eval_only'], 'expected no --eval_only with --sweep'),
     ([DENSE, SWEEP, '--cluster.nodes=2'], 'expected --executor=slurm'),
@@ -74,10 +78,11 @@ def test_a_dry_run_of_a_sweep_prints_the_command_of_each_run(
   flags = [DENSE, SWEEP, f'--workdir={workdir}', '--dry_run']
   assert launch.main(flags) == 0
   lines = capsys.readouterr().out.splitlines()
-  name = 'powerprop.alphas=2.0'
+  name = 'optimizer.learning_rate=0.2,powerprop.alphas=1.0'
   assert lines[2] == f'# {name}'
-  assert lines[3].endswith(f"alphas=(2.0,)' --workdir={workdir / name}")
-  assert len(lines) == 10
+  assert lines[3].endswith(f'learning_rate=0.2 --workdir={workdir / name}')
+  assert "--config.powerprop.alphas=(1.0,)'" in lines[3]
+  assert len(lines) == 60
   assert not workdir.exists()
 
 

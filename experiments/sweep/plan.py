@@ -2,7 +2,8 @@
 
 A config on the command line is one point, a sweep has several. Each point
 expands to a run for each of its `powerprop.alphas` and `seeds`; its config then
-has `powerprop.alpha` and `seed`.
+has `powerprop.alpha` and `seed`. A tuple `optimizer.learning_rate` has one rate
+for each alpha.
 """
 
 from collections.abc import Sequence
@@ -129,12 +130,17 @@ def _expand(name: str, arguments: tuple[str, ...]) -> list[Run]:
   alphas = _take(
     powerprop, 'config.powerprop', 'alphas', (int, float), 1, math.inf
   )
+  networks = zip(map(float, alphas), _optimizers(plain, alphas), strict=True)
   runs = []
-  for alpha, seed in itertools.product(map(float, alphas), seeds):
-    network = plain | {'seed': seed, 'powerprop': powerprop | {'alpha': alpha}}
+  for (alpha, optimizer), seed in itertools.product(networks, seeds):
+    network = plain | optimizer
+    network |= {'seed': seed, 'powerprop': powerprop | {'alpha': alpha}}
     if len(alphas) * len(seeds) == 1:
       return [Run(name, arguments, network)]
     own = {'powerprop.alphas': (alpha,), 'seeds': (seed,)}
+    if optimizer:
+      rate = optimizer['optimizer']['learning_rate']
+      own['optimizer.learning_rate'] = (rate,)
     # Repeated flags of tuples add up.
     replaced = tuple(f'--config.{key}=' for key in own)
     kept = [word for word in flags if not word.startswith(replaced)]
@@ -142,6 +148,23 @@ def _expand(name: str, arguments: tuple[str, ...]) -> list[Run]:
     words = points.arguments(file, own, kept)
     runs.append(Run(full_name, words, network))
   return runs
+
+
+def _optimizers(
+  plain: dict[str, Any], alphas: Sequence[float]
+) -> list[dict[str, Any]]:
+  """Returns the section `optimizer` of each alpha; {}: that of the config."""
+  optimizer = plain.get('optimizer')
+  rates = optimizer.get('learning_rate') if isinstance(optimizer, dict) else 0
+  if not isinstance(rates, list):
+    return [{}] * len(alphas)
+  if len(rates) not in (1, len(alphas)):
+    raise ValueError(
+      'config.optimizer.learning_rate: expected one number, or one for each of '
+      f'powerprop.alphas={alphas}, got {rates}'
+    )
+  rates = rates * len(alphas) if len(rates) == 1 else rates
+  return [{'optimizer': {**optimizer, 'learning_rate': x}} for x in rates]
 
 
 def _take(section, name, key, kinds, least, limit) -> list[Any]:

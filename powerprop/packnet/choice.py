@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import functools
 import itertools
 import math
 from typing import Any
@@ -14,6 +15,8 @@ from powerprop.packnet import ownership
 from sparsity import select as select_lib
 from sparsity import state as state_lib
 from sparsity import topk
+
+SCOPES = ('layer', 'global')
 
 
 class Search(NamedTuple):
@@ -58,12 +61,14 @@ def search(
   *,
   densities: Sequence[float],
   gamma: float,
+  scope: str = 'layer',
 ) -> Search:
   """Returns EfficientPackNet's masks: the sparsest with enough accuracy.
 
-  The masks keep the largest weights of each layer, owned or free. One density
-  after another is tried, up to the first with too low an accuracy. If even the
-  first is too low, the task uses all weights and leaves none free.
+  The masks keep the largest weights, owned or free, of each layer or, with
+  scope 'global', of all layers together. One density after another is tried, up
+  to the first with too low an accuracy. If even the first is too low, the task
+  uses all weights and leaves none free.
 
   Nothing is recompiled for further densities, tasks or searches.
 
@@ -81,12 +86,13 @@ def search(
       accuracy; compiled by the caller.
     densities: candidates, decreasing, each in (0, 1].
     gamma: fraction of the accuracy with all weights to retain, in [0, 1].
+    scope: 'layer' or 'global'.
 
   Raises:
     ValueError: If an argument is out of range, or the accuracy with all weights
       is negative or not finite.
   """
-  check_search(densities, gamma)
+  check_search(densities, gamma, scope)
   full_accuracy = float(evaluate(params))
   if not (math.isfinite(full_accuracy) and full_accuracy >= 0):
     raise ValueError(
@@ -97,11 +103,7 @@ def search(
   tried = []
   best = state_lib.trues(layers), 1.0, full_accuracy
   for density in map(float, densities):
-    kept = {
-      path: jnp.int32(topk.num_kept(density, x.size))
-      for path, x in layers.items()
-    }
-    masks, masked = _largest(layers, kept)
+    masks, masked = _largest(layers, _num_kept(layers, density, scope), scope)
     accuracy = float(evaluate(select_lib.put(params, masked)))
     tried.append((density, accuracy))
     if not accuracy >= gamma * full_accuracy:  # also if it is NaN
@@ -110,8 +112,12 @@ def search(
   return Search(*best, full_accuracy, tuple(tried))
 
 
-def check_search(densities: Sequence[float], gamma: float) -> None:
+def check_search(
+  densities: Sequence[float], gamma: float, scope: str = 'layer'
+) -> None:
   """Raises ValueError unless the arguments of a `search` are valid."""
+  if scope not in SCOPES:
+    raise ValueError(f'expected scope, one of {SCOPES}, got {scope!r}')
   if not 0 <= gamma <= 1:
     raise ValueError(f'expected gamma in [0, 1], got {gamma}')
   densities = list(densities)
@@ -123,10 +129,21 @@ def check_search(densities: Sequence[float], gamma: float) -> None:
     )
 
 
-@jax.jit
-def _largest(layers, ks):
+def _num_kept(layers, density: float, scope: str):
+  """Returns the number of weights to keep: of each layer, or of all."""
+  if scope == 'global':
+    total = sum(x.size for x in layers.values())
+    return jnp.int32(topk.num_kept(density, total))
+  return {
+    path: jnp.int32(topk.num_kept(density, x.size))
+    for path, x in layers.items()
+  }
+
+
+@functools.partial(jax.jit, static_argnames='scope')
+def _largest(layers, ks, scope):
   """Returns the masks of the largest weights, and the masked layers."""
-  masks = topk.topk_masks(layers, ks, magnitude=True)
+  masks = topk.topk_masks(layers, ks, scope, magnitude=True)
   return masks, jax.tree.map(state_lib.masked, masks, layers)
 
 

@@ -113,8 +113,9 @@ def test_another_structure_is_an_error_that_names_it(
   save(tmp_path, 1, state={'a': like})
   checkpoints = checkpoint.Checkpoints(tmp_path, 2)
   message = re.escape(f"['a']['{message}")
-  with pytest.raises(rundir.FolderError, match=message):
+  with pytest.raises(rundir.FolderError, match=message) as error:
     checkpoints.restore({'a': {**like, **changes}})
+  assert f'(version {rundir.VERSION}, now' in str(error.value)
   assert checkpoints.steps() == [1]
 
 

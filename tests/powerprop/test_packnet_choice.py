@@ -73,10 +73,24 @@ def test_search_finds_the_lowest_density_with_enough_accuracy(num_passing):
     packing.assert_same_bits(tried['logits'], params['logits'])
 
 
+def test_one_mask_over_all_layers_keeps_the_largest_of_all():
+  params = packing.draw(4)
+  found, _ = run_search(params, lambda share: 0.8, scope='global')
+  weights = {path: params[path.split('/')[0]]['w'] for path in found.masks}
+  flat = np.concatenate([np.ravel(x) for x in weights.values()])
+  expected = oracles.largest(flat, round(DENSITIES[-1] * flat.size))
+  masks = np.concatenate([np.ravel(x) for x in found.masks.values()])
+  np.testing.assert_array_equal(masks, expected)
+  assert found.density == DENSITIES[-1]
+  shares = [mask.mean() for mask in found.masks.values()]
+  assert max(shares) > 1.2 * min(shares)
+
+
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
     ({'gamma': 1.1}, r'gamma in \[0, 1\], got 1.1'),
+    ({'scope': 'all'}, "scope, one of .*'global'.*, got 'all'"),
     ({'densities': (0.1, 0.5)}, 'decreasing densities'),
     ({'densities': (1.5, 0.5)}, r'densities in \(0, 1\]'),
     ({'accuracy': float('nan')}, 'accuracy, finite and not negative'),

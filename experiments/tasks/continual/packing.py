@@ -59,19 +59,19 @@ def packnet_strategy(*, retrain_steps: int, biases: str) -> strategies.Strategy:
 
 
 def efficient_packnet(
-  *, gamma: float, densities: tuple[float, ...], biases: str
+  *, gamma: float, densities: tuple[float, ...], scope: str, biases: str
 ) -> strategies.Strategy:
   """Returns EfficientPackNet: the fewest weights that keep the accuracy.
 
   A task reuses weights of earlier tasks. Of the decreasing densities, shares of
-  all weights, it takes the last that keeps the share `gamma` of the validation
-  accuracy.
+  the weights of each layer or, with scope 'global', of all layers together, it
+  takes the last that keeps the share `gamma` of the validation accuracy.
 
   Reference:
     Schwarz et al., 2021, "Powerpropagation: A sparsity inducing weight
     reparameterisation". https://arxiv.org/abs/2110.00296
   """
-  packnet.check_search(densities, gamma)
+  packnet.check_search(densities, gamma, scope)
 
   def finish(state, feed, seed, task, phase):
     del seed, phase
@@ -83,7 +83,7 @@ def efficient_packnet(
       return metrics['accuracy']
 
     found = packnet.search(
-      accuracy, params, pack, densities=densities, gamma=gamma
+      accuracy, params, pack, densities=densities, gamma=gamma, scope=scope
     )
     pack = packnet.claim(params, pack, found.masks)
     return _remember(state, pack, task), {

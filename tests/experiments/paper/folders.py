@@ -20,7 +20,10 @@ def of_file(module, variant='', alpha=None, seed=0, **changes):
   config = json.loads(module.get_config(variant).to_json())
   config.pop('seeds')
   alphas = config['powerprop'].pop('alphas')
-  config['powerprop']['alpha'] = alphas[0] if alpha is None else alpha
+  alpha = alphas[0] if alpha is None else alpha
+  config['powerprop']['alpha'] = alpha
+  if isinstance(rates := config['optimizer']['learning_rate'], list):
+    config['optimizer']['learning_rate'] = rates[alphas.index(alpha)]
   config['seed'] = seed
   for key, value in changes.items():
     *path, last = key.split('__')

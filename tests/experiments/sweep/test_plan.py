@@ -4,6 +4,7 @@ import pathlib
 
 import pytest
 
+from configs import mnist_powerprop
 from experiments import rundir
 from experiments.sweep import plan
 import launch
@@ -59,6 +60,24 @@ def test_a_point_of_a_sweep_expands_too(tmp_path):
   assert (config['seed'], config['powerprop']['optimizer_in']) == (4, 'phi')
 
 
+def test_each_alpha_has_its_own_rate_where_a_config_has_several():
+  tuned = f'{ROOT}/configs/mnist_powerprop.py:quick'
+  runs = plan.make(tuned, ['--config.seeds=(0,1)']).runs
+  rates = {x.config['powerprop']['alpha']: x.config['optimizer'] for x in runs}
+  assert len(runs) == 10
+  assert {alpha: x['learning_rate'] for alpha, x in rates.items()} == (
+    mnist_powerprop.RATES
+  )
+  assert alone(runs[3]) == runs[3].config
+  for given in ('0.1', '(0.1,)'):
+    flags = [f'--config.optimizer.learning_rate={given}']
+    runs = plan.make(tuned, flags).runs
+    assert {run.config['optimizer']['learning_rate'] for run in runs} == {0.1}
+    assert alone(runs[3]) == runs[3].config
+  with pytest.raises(ValueError, match=r'learning_rate: .* for each of .*\[3'):
+    plan.make(tuned, ['--config.powerprop.alphas=(3.0,4.0)'])
+
+
 @pytest.mark.parametrize(
   ('override', 'message'),
   [
@@ -85,7 +104,7 @@ def test_seeds_and_alphas_out_of_range_are_refused(override, message):
     ("add({'train.num_stps': 3})",
      "run 'train.num_stps=3': unknown config key .*\"num_steps\""),
     ("add({'train.num_steps': 1.5})", "run 'train.num_steps=1.5': .*1.5"),
-    ("add({'config': ':quik'})", "run 'quik': .*got 'quik,quick'"),
+    ("add({'config': ':quik'})", "run 'quik': .*got 'quik'"),
     ("add({'config': 'no.py:x'})", "run 'no,x': expected a Python file"),
     ("add({}); {}['k']", "sweep sweep: KeyError: 'k'"),
   ],

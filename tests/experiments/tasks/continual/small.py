@@ -16,6 +16,7 @@ from tests.experiments import small as networks
 NUM_TASKS, NUM_CLASSES, SIZE = 3, 3, 12
 EFFICIENT = {
   'name': 'efficient_packnet', 'gamma': 0.9, 'densities': (0.5, 0.3, 0.15),
+  'scope': 'layer',
   'biases': 'frozen',
 }  # fmt: skip
 PACKNET = {

@@ -42,7 +42,7 @@ def test_mistakes_are_refused_before_training(changes, message):
 
 
 def test_training_equals_a_loop_written_by_hand():
-  search = {'gamma': 0.5, 'densities': (0.5, 0.2)}
+  search = {'gamma': 0.5, 'densities': (0.5, 0.2), 'scope': 'global'}
   task = small.make_task(
     strategy=small.EFFICIENT | search,
     powerprop={'alpha': 2.0},
