@@ -129,7 +129,7 @@ def warn_of_thin(layers: Any, counts: Counts) -> None:
     layers: parameters by path.
     counts: of `layers`.
   """
-  if counts.scope == 'global':
+  if isinstance(counts.forward, int):  # of all layers together
     return
   thin = []
   for path, size in counts.sizes.items():

@@ -202,9 +202,10 @@ def random_masks(
   """
   keys = topk_lib.layer_keys(key, like)
   if pattern is UNSTRUCTURED:
+    taken = given or dict.fromkeys(like)
     return {
       path: topk_lib.random_mask(
-        keys[path], x.shape, k[path], exclude=given and given[path]
+        keys[path], x.shape, k[path], exclude=taken[path]
       )
       for path, x in like.items()
     }

@@ -40,7 +40,7 @@ class Update(NamedTuple):
 
   @property
   def is_due(self) -> jax.Array:
-    """Whether this update refreshes the sets, bool []."""
+    """True if this update refreshes the sets, bool []."""
     return self.method.is_due(self.state.count)
 
   def choose(self, weights: Masks, sets: ActiveSets) -> ActiveSets:
@@ -55,12 +55,11 @@ class Update(NamedTuple):
     )
     counts = self.counts
     if counts.scope == 'layer':
-      counts = counts._replace(
-        **{
-          field: {path: getattr(counts, field)[path] for path in weights}
-          for field in ('sizes', 'forward', 'backward')
-        }
+      numbers: Any = counts.sizes, counts.forward, counts.backward
+      sizes, forward, backward = (
+        {path: x[path] for path in weights} for x in numbers
       )
+      counts = counts._replace(sizes=sizes, forward=forward, backward=backward)
     return self.method.rule.refresh(now, counts)
 
 
@@ -150,7 +149,8 @@ def _grow(given: Update) -> tuple[Any, SparseState]:
     )
     return jnp.zeros_like(due), dict(chosen.forward)
 
-  old, after = given.pick(given.state.sets.forward), {}
+  old: Masks = given.pick(given.state.sets.forward)
+  after: Masks = {}
   groups = [[path] for path in old]
   for paths in [list(old)] if given.counts.scope == 'global' else groups:
     carry = due, {path: old[path] for path in paths}
@@ -159,9 +159,10 @@ def _grow(given: Update) -> tuple[Any, SparseState]:
   if not method.rule.steps:
     updates = jax.tree.map(lambda x: jnp.where(due, 0, x), updates)
   weights, gradients = given.pick(params), given.pick(given.gradients)
+  grow: Any = method.rule.grow
   changes = {}
   for path, x in given.pick(updates).items():
-    start = method.rule.grow(weights[path], gradients[path]).astype(x.dtype)
+    start = grow(weights[path], gradients[path]).astype(x.dtype)
     enters = after[path] & ~before[path]
     changes[path] = jnp.where(enters, start - weights[path], x)
   sets = given.state.sets
