@@ -1,7 +1,8 @@
 """Haiku layers that take dense, masked or compact weights.
 
 Drop-in replacements for `hk.Linear` and `hk.Conv2D`: same parameters, names,
-initial values and, with dense weights, outputs.
+initial values and, with dense weights, outputs. Products have the dtype of the
+inputs; the gradient of float32 weights is float32 with bfloat16 inputs, too.
 """
 
 import haiku as hk
@@ -33,7 +34,9 @@ class Linear(hk.Linear):
     w = hk.get_parameter(
       'w', shape, inputs.dtype, self.w_init or _truncated_normal(shape)
     )
-    outputs = products.matmul(inputs, w, precision=precision)
+    outputs = products.matmul(
+      inputs, w, precision=precision, dtype=_product_dtype(inputs)
+    )
     return _add_bias(self, outputs, (self.output_size,), inputs.dtype)
 
 
@@ -78,6 +81,7 @@ class Conv2D(hk.Conv2D):
       feature_group_count=groups,
       dimension_numbers=self.dimension_numbers,
       precision=precision,
+      dtype=_product_dtype(inputs),
     )
     trailing = (1,) * (0 if self.channel_index == -1 else 2)
     bias_shape = (self.output_channels, *trailing)
@@ -88,8 +92,14 @@ def _truncated_normal(shape):
   return hk.initializers.TruncatedNormal(1 / np.sqrt(np.prod(shape[:-1])))
 
 
+def _product_dtype(inputs):
+  """Returns the dtype of the inputs; of integers, that of the weights."""
+  is_float = jnp.issubdtype(inputs.dtype, jnp.floating)
+  return inputs.dtype if is_float else None
+
+
 def _add_bias(module, outputs, shape, dtype):
   if not module.with_bias:
     return outputs
   b = hk.get_parameter('b', shape, dtype, module.b_init)
-  return outputs + jnp.broadcast_to(b, outputs.shape)
+  return outputs + jnp.broadcast_to(b.astype(outputs.dtype), outputs.shape)

@@ -68,22 +68,30 @@ def transform(
 
   def mixed(images, is_training):
     with precision(compute_dtype):
-      return forward(images, is_training).astype(jnp.float32)
+      logits = forward(images.astype(compute_dtype), is_training)
+      return logits.astype(jnp.float32)
 
   return hk.transform_with_state(mixed)
 
 
 @contextlib.contextmanager
 def precision(compute_dtype: str) -> Iterator[None]:
-  """Computes products in a dtype, and normalization in float32."""
-  dtype, full = jnp.dtype(compute_dtype), jnp.float32
-  with contextlib.ExitStack() as stack:
-    for modules, policy in (
-      ((Linear, Conv2D), jmp.Policy(full, dtype, dtype)),
-      ((hk.BatchNorm, hk.LayerNorm), jmp.Policy(full, full, dtype)),
-    ):
-      for module in modules:
-        stack.enter_context(hk.mixed_precision.push_policy(module, policy))
+  """Keeps parameters and normalization in float32, its results in a dtype.
+
+  `Linear` and `Conv2D` multiply in the dtype of their inputs.
+  """
+  full = jnp.float32
+  policy = jmp.Policy(full, full, jnp.dtype(compute_dtype))
+
+  def create(next_creator, shape, dtype, init, context):
+    del dtype, context
+    return next_creator(shape, full, init)
+
+  with (
+    hk.custom_creator(create),
+    hk.mixed_precision.push_policy(hk.BatchNorm, policy),
+    hk.mixed_precision.push_policy(hk.LayerNorm, policy),
+  ):
     yield
 
 

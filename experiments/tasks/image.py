@@ -40,19 +40,24 @@ def image_classification(
   source = build.build(data_table.SOURCES, data, name='config.data')
   training = base.make_training(classification.Training, train)
   mesh_lib.check_batch_size(training.eval_batch_size, training.mesh)
-  network = build.build(
+  make_network = functools.partial(
+    build.build,
     model_table.MODELS,
-    model,
     name='config.model',
     num_classes=source.num_classes,
   )
-  loss_fn = build.call(
+  make_loss = functools.partial(
+    build.call,
     classification.make_loss,
     loss,
     name='config.loss',
-    network=network,
     augment=source.augment,
   )
+  network = make_network(model)
+  loss_fn = full_loss = make_loss(network=network)
+  if 'compute_dtype' in model:
+    full = make_network({**model, 'compute_dtype': 'float32'})
+    full_loss = make_loss(network=full)
   made = methods.make_method(method, powerprop, optimizer, training.mesh.size)
 
   def init(key):
@@ -75,7 +80,7 @@ def image_classification(
     batch=classification.batch_shapes(source.example_shape, training),
     batch_at=batch_at,
     in_loop=not source.is_stream,
-    scores=_make_scores(loss_fn, init, training, feed, batch_at),
+    scores=_make_scores(full_loss, init, training, feed, batch_at),
     make_stages=lambda begin: (
       _make_stage(made, begin, training, levels, feed),
     ),

@@ -18,7 +18,9 @@ NHWC = ('NHWC', 'HWIO', 'NHWC')
 Weight = jax.Array | masked.MaskedWeights | weights_lib.CompactWeights
 
 
-def matmul(x: jax.Array, w: Weight, *, precision: Any = None) -> jax.Array:
+def matmul(
+  x: jax.Array, w: Weight, *, precision: Any = None, dtype: Any = None
+) -> jax.Array:
   """Returns x w for a dense, masked or compact weight.
 
   The gradient of a `MaskedWeights` is dense, with respect to the masked weight.
@@ -31,19 +33,34 @@ def matmul(x: jax.Array, w: Weight, *, precision: Any = None) -> jax.Array:
   Args:
     x: float32 or bfloat16 if w is masked or compact.
     precision: as in `jnp.dot`; compact products are always float32.
+    dtype: of the product, by default that of x and w together. The gradient of
+      w keeps the dtype of w: float32 weights get float32 gradients, whose
+      ranking has few ties, of products in bfloat16.
 
   Raises:
     ValueError: If the shapes do not match; names the layer.
   """
   if not isinstance(w, masked.Weights):
-    return jnp.dot(x, w, precision=precision)
+    dot = functools.partial(jnp.dot, precision=precision)
+
+    def weight_gradient(x, dy):
+      axes = tuple(range(x.ndim - 1))
+      return jnp.tensordot(
+        x,
+        dy,
+        (axes, axes),
+        precision=precision,
+        preferred_element_type=w.dtype,
+      )
+
+    return _product(dot, x, w, dtype, weight_gradient)
   if w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[0]:
     raise ValueError(
       f'{_name(w)}expected x [..., in] and a weight (in, out), got '
       f'{x.shape} and {w.shape}'
     )
   pixels = x.reshape(math.prod(x.shape[:-1]), 1, 1, x.shape[-1])
-  y = _conv(pixels, *_parts(w), ((1, 1, *w.shape), kernels.PIXEL))
+  y = _conv(pixels, *_parts(w), ((1, 1, *w.shape), kernels.PIXEL), dtype)
   return y.reshape(*x.shape[:-1], w.shape[1])
 
 
@@ -57,6 +74,7 @@ def conv(
   feature_group_count: int = 1,
   dimension_numbers: Any = NHWC,
   precision: Any = None,
+  dtype: Any = None,
 ) -> jax.Array:
   """Returns the 2D convolution of x with a dense, masked or compact weight.
 
@@ -70,6 +88,7 @@ def conv(
     dilation: of the kernel; 1 if compact, as `feature_group_count`.
     dimension_numbers: the default if compact.
     precision: as in `jnp.dot`; compact products are always float32.
+    dtype: as in `matmul`.
 
   Raises:
     ValueError: If `w` is compact and the options are not supported; names the
@@ -83,23 +102,23 @@ def conv(
     )
     if not unsupported:
       window = kernels.make_window(x.shape[1:3], w.shape[:2], strides, padding)
-      return _conv(x, *_parts(w), (w.shape, window))
+      return _conv(x, *_parts(w), (w.shape, window), dtype)
   if weights_lib.is_compact(w):
     name, given, needed = unsupported[0]
     raise ValueError(
       f'{_name(w)}expected {name} {needed} for a compact convolution, got '
       f'{given}: use masked storage, or deselect this layer'
     )
-  return lax.conv_general_dilated(
-    x,
-    jnp.asarray(w),
-    strides,
-    padding,
+  convolve = functools.partial(
+    lax.conv_general_dilated,
+    window_strides=strides,
+    padding=padding,
     rhs_dilation=tuple(dilation),
     dimension_numbers=dimension_numbers,
     feature_group_count=feature_group_count,
     precision=precision,
   )
+  return _product(convolve, x, jnp.asarray(w), dtype)
 
 
 def _name(w):
@@ -127,18 +146,42 @@ def _unsupported(x, w, dilation, feature_group_count, dimension_numbers):
   return [option for option in options if option[1] != option[2]]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _conv(x, values, active, weight):
+def _product(multiply, x, w, dtype, weight_gradient=None):
+  """Returns multiply(x, w) in a dtype; the gradient of w is in that of w."""
+  if dtype is None or x.dtype == w.dtype == dtype:
+    return multiply(x, w)
+
+  def product(x, w):
+    return multiply(x.astype(dtype), w.astype(dtype))
+
+  def full_gradient(x, dy):
+    x, dy = x.astype(w.dtype), dy.astype(w.dtype)
+    return jax.linear_transpose(lambda w: multiply(x, w), w)(dy)[0]
+
+  def backward(saved, dy):
+    x, w = saved
+    _, pull = jax.vjp(lambda x: product(x, w), x)
+    return *pull(dy), (weight_gradient or full_gradient)(x.astype(dtype), dy)
+
+  mixed = jax.custom_vjp(product)
+  mixed.defvjp(lambda x, w: (product(x, w), (x, w)), backward)
+  return mixed(x, w)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _conv(x, values, active, weight, dtype):
+  x, values = (array.astype(dtype or array.dtype) for array in (x, values))
   return kernels.conv(x, values, active, *weight)
 
 
-def _conv_fwd(x, values, active, weight):
-  return _conv(x, values, active, weight), (x, values, active)
+def _conv_fwd(x, values, active, weight, dtype):
+  return _conv(x, values, active, weight, dtype), (x, values, active)
 
 
-def _conv_bwd(weight, saved, dy):
+def _conv_bwd(weight, dtype, saved, dy):
   x, values, active = saved
-  dx = kernels.conv_dx(dy, values, active, *weight, x.shape[1:3])
+  given = values.astype(dtype or values.dtype)
+  dx = kernels.conv_dx(dy, given, active, *weight, x.shape[1:3])
   dvalues = kernels.conv_dw(x, dy, active, *weight)
   return dx.astype(x.dtype), dvalues.astype(values.dtype), None
 

@@ -147,7 +147,7 @@ def conv_dx(
 def conv_dw(
   x: jax.Array, dy: jax.Array, active: Active, shape: Shape, window: Window
 ) -> jax.Array:
-  """Returns the gradient of `conv` with respect to every entry of B.
+  """Returns the gradient of `conv` with respect to every entry of B, float32.
 
   With a mask, that of every entry of the weight, by a dense product.
 
@@ -166,12 +166,13 @@ def conv_dw(
     (shape, window),
     active.columns.shape if isinstance(active, Structure) else shape,
     is_dense=not isinstance(active, Structure),
+    dtype=jnp.float32,
   )
 
 
-def _dispatch(product, arrays, options, shape, is_dense=False):
+def _dispatch(product, arrays, options, shape, is_dense=False, dtype=None):
   """Calls a product of the implementation in use; returns [*shape]."""
-  dtype = jnp.result_type(*arrays[:2])
+  dtype = dtype or jnp.result_type(*arrays[:2])
   if 0 in (*arrays[0].shape, *arrays[1].shape, *shape):
     return jnp.zeros(shape, dtype)  # nothing to sum
 

@@ -35,9 +35,18 @@ def input_gradient(dy, values, active, shape, window, image_size):
 def weight_gradient(x, dy, active, shape, window):
   """Returns dvalues [k_B], or the dense gradient if `active` is a mask."""
   x, dy = _promote(x, dy)
-  weight = jax.ShapeDtypeStruct(shape, dy.dtype)
-  pull = jax.linear_transpose(lambda w: _convolve(x, w, window), weight)
-  gradient = pull(dy)[0]
+  if _is_pixel(x, window):
+    gradient = jnp.dot(
+      x[:, 0, 0].T,
+      dy[:, 0, 0],
+      precision='highest',
+      preferred_element_type=jnp.float32,
+    ).reshape(shape)
+  else:
+    x, dy = (a.astype(jnp.float32) for a in (x, dy))
+    weight = jax.ShapeDtypeStruct(shape, jnp.float32)
+    pull = jax.linear_transpose(lambda w: _convolve(x, w, window), weight)
+    gradient = pull(dy)[0]
   if not isinstance(active, Structure):
     return gradient
   at = active.columns * np.int32(shape[3])
@@ -52,8 +61,12 @@ def _promote(*arrays):
   return jax.lax.optimization_barrier([x.astype(dtype) for x in arrays])
 
 
+def _is_pixel(x, window):
+  return window.size == x.shape[1:3] == (1, 1)
+
+
 def _convolve(x, weight, window):
-  if window.size == x.shape[1:3] == (1, 1):
+  if _is_pixel(x, window):
     y = jnp.dot(x[:, 0, 0], weight[0, 0], precision='highest')
     return y[:, None, None]
   return jax.lax.conv_general_dilated(

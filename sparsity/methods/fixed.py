@@ -76,7 +76,8 @@ def saliency(
 ) -> Any:
   """Returns |weight * gradient|, with the gradient averaged over batches.
 
-  `loss(weights, batch)` is a mean over a batch; batches have equal sizes.
+  `loss(weights, batch)` is a mean over a batch; batches have equal sizes. Its
+  weights are float32 if those given are of fewer bits.
 
   This is |dL / dc| at c = 1 where each weight has its own factor c. The paper
   normalizes it to sum to one, which does not change the ranking.
@@ -106,6 +107,9 @@ def saliency(
     gradients = jax.grad(loss)(weights, batch)
     return jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, gradients)
 
+  weights = jax.tree.map(
+    lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), weights
+  )
   total = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), weights)
   num_batches = 0
   for batch in batches:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import sparsity
 from sparsity import modules
 
 CONV = [
@@ -66,3 +67,45 @@ def test_inputs_of_wrong_rank_and_unequal_groups_are_errors():
     net.init(jax.random.key(0), jnp.ones((1, 5, 5, 3)))
   with pytest.raises(ValueError, match='rank 3 or 4'):
     net.init(jax.random.key(0), jnp.ones((5, 3)))
+
+
+@pytest.mark.parametrize('storage', ['dense', 'masked', 'compact'])
+@pytest.mark.parametrize('kind', ['linear', 'convolution'])
+def test_gradients_of_float32_weights_are_float32(kind, storage):
+  # Bfloat16 inputs, rounded weights; float64 gradients of the same numbers.
+  module, args = (modules.Linear, (5,))
+  shape = (7, 4)
+  if kind == 'convolution':
+    module, args, shape = modules.Conv2D, (5, 3), (2, 6, 6, 4)
+  net = transform(module, *args)
+  params = net.init(jax.random.key(0), jnp.ones(shape))
+  [(name, leaves)] = params.items()
+  w = leaves['w']
+  mask = jax.random.bernoulli(jax.random.key(1), 0.5, w.shape)
+  masked = {name: {**leaves, 'w': jnp.where(mask, w, 0)}}
+  if storage == 'compact':
+    masks = {name: {'w': mask, 'b': jnp.ones(5, bool)}}
+    weights = sparsity.compact.pack(params, masks, masks)
+  elif storage == 'masked':
+    weights = {name: {**leaves, 'w': sparsity.MaskedWeights(w, mask)}}
+  else:
+    weights = masked
+  x = jax.random.normal(jax.random.key(2), shape, jnp.bfloat16)
+  dy = net.apply(masked, x)
+  assert dy.dtype == jnp.bfloat16
+
+  def loss(weights):
+    y = net.apply(weights, x)
+    assert y.dtype == jnp.bfloat16
+    return jnp.sum((y * dy).astype(jnp.float32))
+
+  found = sparsity.grad(loss)(weights)[name]['w']
+  with jax.enable_x64(True):
+    exact = jax.tree.map(lambda x: np.asarray(x, np.float64), masked)
+    pull = jax.vjp(lambda w: net.apply(w, np.asarray(x, np.float64)), exact)[1]
+    expected = np.asarray(pull(np.asarray(dy, np.float64))[0][name]['w'])
+  if storage == 'compact':
+    found = np.sort(np.ravel(found))
+    expected = np.sort(expected[np.asarray(mask)])
+  assert found.dtype == jnp.float32
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from experiments.models import alexnet
 from experiments.models import layers
 from experiments.models import lenet
 from experiments.models import resnet
+from experiments.tasks import classification
 import sparsity
 
 KEY = jax.random.key(0)
@@ -129,6 +131,33 @@ def test_bfloat16_keeps_statistics_and_gradients_in_float32(small):
   found = jax.eval_shape(jax.grad(loss, has_aux=True), params)
   floats = [x for x in jax.tree.leaves(found) if x.dtype != jnp.int32]
   assert {x.dtype for x in floats} == {jnp.dtype(jnp.float32)}
+
+
+def test_bfloat16_ranks_gradients_as_float32_does(small):
+  # RigL grows by this ranking: bfloat16 alone has 128 values per power of two.
+  _, params, state, images = small
+  labels = jnp.arange(4)
+  params = hk.data_structures.map(
+    lambda _, name, x: jnp.ones_like(x) if name == 'scale' else x, params
+  )
+
+  def scores(dtype):
+    def loss(params):
+      logits, _ = make_small(dtype).apply(params, state, None, images, True)
+      return classification.cross_entropy(logits, labels)
+
+    # On a CPU, XLA might leave out a rounding to bfloat16.
+    gradient = jax.jit(
+      jax.grad(loss), compiler_options={'xla_allow_excess_precision': False}
+    )
+    return jax.tree.map(jnp.abs, gradient(params))
+
+  found, expected = (scores(dtype) for dtype in ('bfloat16', 'float32'))
+  for block in range(1, 4):
+    module = f'stage_{block}/block_0/conv_1'
+    ours, theirs = (np.ravel(x[module]['w']) for x in (found, expected))
+    assert len(np.unique(ours)) > 0.99 * len(np.unique(theirs))
+    assert scipy.stats.spearmanr(ours, theirs)[0] > 0.95
 
 
 def test_layers_multiply_in_bfloat16():

@@ -101,6 +101,16 @@ def test_snip_keeps_weights_with_a_gradient_in_the_first_batch():
   assert grid[10:18, 10:18].all()
 
 
+def test_snip_scores_in_float32_whatever_the_compute_dtype():
+  found = []
+  for dtype in ('bfloat16', 'float32'):
+    config = small.image('snip', prune={'output_layer': None})
+    config['model'] = dict(name='alexnet', dropout=0.0, compute_dtype=dtype)
+    [stage] = table.make_task(config).stages
+    found.append(sparsity.active_sets(stage.begin(3, None).opt_state).forward)
+  oracles.assert_same(*found)
+
+
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
