@@ -40,7 +40,7 @@ class Update(NamedTuple):
 
   @property
   def is_due(self) -> jax.Array:
-    """Whether this update refreshes the sets, bool []."""
+    """True if this update refreshes the sets, bool []."""
     return self.method.is_due(self.state.count)
 
   def choose(self, weights: Masks, sets: ActiveSets) -> ActiveSets:
