@@ -66,7 +66,7 @@ def make_method(
     optimizers.OPTIMIZERS,
     optimizer,
     name='config.optimizer',
-    sets_move=method['name'] in MOVING,
+    sets_move='name' in method and method['name'] in MOVING,
   )
   alpha, optimize = build.call(
     _parameterize, powerprop, name='config.powerprop', inner=inner

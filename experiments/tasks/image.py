@@ -40,24 +40,9 @@ def image_classification(
   source = build.build(data_table.SOURCES, data, name='config.data')
   training = base.make_training(classification.Training, train)
   mesh_lib.check_batch_size(training.eval_batch_size, training.mesh)
-  make_network = functools.partial(
-    build.build,
-    model_table.MODELS,
-    name='config.model',
-    num_classes=source.num_classes,
-  )
-  make_loss = functools.partial(
-    build.call,
-    classification.make_loss,
-    loss,
-    name='config.loss',
-    augment=source.augment,
-  )
-  network = make_network(model)
-  loss_fn = full_loss = make_loss(network=network)
-  if 'compute_dtype' in model:
-    full = make_network({**model, 'compute_dtype': 'float32'})
-    full_loss = make_loss(network=full)
+  network, loss_fn = _make_network(model, loss, source)
+  full = {'compute_dtype': 'float32'} if 'compute_dtype' in model else {}
+  _, full_loss = _make_network({**model, **full}, loss, source)
   made = methods.make_method(method, powerprop, optimizer, training.mesh.size)
 
   def init(key):
@@ -86,6 +71,23 @@ def image_classification(
     ),
     example=_example(network, source, net_state),
     check_data=lambda: _check_data(load(), training),
+  )
+
+
+def _make_network(model: dict, loss: dict, source: dataset.Source):
+  """Returns the network of a section, and its loss."""
+  network = build.build(
+    model_table.MODELS,
+    model,
+    name='config.model',
+    num_classes=source.num_classes,
+  )
+  return network, build.call(
+    classification.make_loss,
+    loss,
+    name='config.loss',
+    network=network,
+    augment=source.augment,
   )
 
 

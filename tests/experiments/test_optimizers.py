@@ -1,7 +1,9 @@
 """Schedules and optimizers against formulas; mistakes in their sections."""
 
+import functools
 import math
 
+import jax
 import numpy as np
 import optax
 import pytest
@@ -11,6 +13,7 @@ from experiments import optimizers
 from tests import oracles
 from tests.experiments import small
 
+make = functools.partial(build.build, optimizers.OPTIMIZERS, sets_move=False)
 SCHEDULES = {
   'constant': (
     {'warmup_steps': 4},
@@ -48,8 +51,7 @@ def test_ham_follows_the_step_of_the_optimizer(name, a, b):
     'clip_norm': 1.0,
   }  # fmt: skip
   plain, tx = (
-    build.build(optimizers.OPTIMIZERS, section | {'ham_a': x, 'ham_b': y})
-    for x, y in ((0.0, 0.0), (a, b))
+    make(section | {'ham_a': x, 'ham_b': y}) for x, y in ((0.0, 0.0), (a, b))
   )
   params = oracles.normal({'l': {'w': (5, 4), 'b': (4,)}}, 0)
   plain_state, state = plain.init(params), tx.init(params)
@@ -71,4 +73,15 @@ def test_ham_follows_the_step_of_the_optimizer(name, a, b):
 def test_a_negative_strength_of_ham_is_refused(key):
   section = small.image()['optimizer'] | {key: -1.0}
   with pytest.raises(ValueError, match=rf'{key} in \[0, inf\), got -1'):
-    build.build(optimizers.OPTIMIZERS, section)
+    make(section)
+
+
+def test_adam_counts_by_entry_only_if_the_sets_move():
+  section = small.language('')['optimizer']
+  params = oracles.normal({'l': {'w': (5, 4)}}, 0)
+  plain, counted = (
+    make(section, sets_move=sets_move).init(params)
+    for sets_move in (False, True)
+  )
+  sizes = [sum(x.size for x in jax.tree.leaves(x)) for x in (plain, counted)]
+  assert sizes[1] - sizes[0] == 20

@@ -1,7 +1,6 @@
 """Adam with a count for each entry, warm-up and scale of what enters."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest

@@ -14,6 +14,7 @@ from experiments.models import transformer_xl
 from experiments.tasks import language
 from experiments.tasks import scoring
 from experiments.tasks import table
+import sparsity
 from tests import oracles
 from tests.experiments import small
 import topkast
@@ -52,7 +53,7 @@ def test_training_equals_a_loop_written_by_hand(path, run):
   model = transformer_xl.transformer_xl(**small.language(path)['model'])
   theta = model.init(jax.random.fold_in(jax.random.key(3), 0))
   tx = topkast.topkast(
-    optax.chain(optax.clip_by_global_norm(0.25), optax.adam(1e-3)),
+    optax.chain(optax.clip_by_global_norm(0.25), sparsity.adam(1e-3)),
     forward_density=0.2,
     backward_density=0.4,
     refresh_every=3,
