@@ -59,8 +59,7 @@ def fill(
     return pd.DataFrame(columns=names), []
   results = pd.concat(found, ignore_index=True)
   results = _leave_out(table, results, runs, notes)
-  results = results.reset_index(drop=True)
-  _check_once(table, results, runs)
+  results = _once(table, results, runs, notes).reset_index(drop=True)
 
   def cost(network: pd.Series) -> dict[str, float]:
     run, level = runs[network.run], network.level
@@ -183,29 +182,37 @@ def _is_in(keys: list[str], frame: pd.DataFrame, other: pd.DataFrame):
   return pd.MultiIndex.from_frame(frame[keys]).isin(index)
 
 
-def _check_once(table: table_lib.Table, results: pd.DataFrame, runs) -> None:
-  keys = [*table.headings, 'column']
-  twice = results[results.duplicated([*keys, 'seed'], keep=False)]
-  if twice.empty:
-    return
-  one = twice.iloc[0]
-  same = (twice[[*keys, 'seed']] == one[[*keys, 'seed']]).all(axis=1)
-  first, second = (runs[i] for i in twice[same].run.iloc[:2])
-  raise ValueError(
-    f'table {table.name}, {" ".join(one[[*table.headings]])}, {one.column}: '
-    f'expected one network of seed {one.seed}, got those of {first.path} and '
-    f'{second.path}; move one of the folders away'
-  )
+def _once(table: table_lib.Table, results: pd.DataFrame, runs, notes):
+  """Returns the results with each seed once; sweeps may share a network.
+
+  Raises ValueError for two results of one seed that differ.
+  """
+  keys = [*table.headings, 'column', 'seed']
+  for _, own in results[results.duplicated(keys, keep=False)].groupby(keys):
+    one, other = own.iloc[0], own.iloc[1]
+    first, second = (runs[i] for i in (one.run, other.run))
+    if own.value.nunique(dropna=False) > 1 or own.status.nunique() > 1:
+      labels = ' '.join(one[[*table.headings]])
+      raise ValueError(
+        f'table {table.name}, {labels}, {one.column}: expected one network of '
+        f'seed {one.seed}, got those of {first.path} and {second.path}; move '
+        'one of the folders away'
+      )
+    notes[f'left out {second.path}: the same network as {first.path}'] = None
+  return results.drop_duplicates(keys)
 
 
 def _leave_out(table: table_lib.Table, results: pd.DataFrame, runs, notes):
   """Returns the results without runs whose config is another than most have."""
   place, across = f'table {table.name}', (*FREE, *table.across)
-  for labels, own in results.groupby([*table.headings], sort=False):
-    ignored = (*across, *_DENSITIES)
-    row = f'{place}, row {" ".join(labels)}'
-    others = _differing(row, runs, own.run, ignored, notes)
-    results = results[~results.run.isin(others)]
+  headings = [*table.headings]
+  for keys, free in (
+    ([*headings, 'column'], FREE), (headings, (*across, *_DENSITIES)),
+  ):  # fmt: skip
+    for labels, own in results.groupby(keys, sort=False):
+      row = f'{place}, row {" ".join(filter(None, labels))}'
+      others = _differing(row, runs, own.run, free, notes)
+      results = results[~results.run.isin(others)]
   ignored = (*across, *_ROWS, *table.varies)
   others = _differing(place, runs, results.run, ignored, notes)
   return results[~results.run.isin(others)]

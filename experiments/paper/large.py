@@ -3,12 +3,14 @@
 Their rows are variants of `configs/methods.py`.
 """
 
+from experiments.paper import image
 from experiments.paper import table as table_lib
 
 Row, Column, Table = table_lib.Row, table_lib.Column, table_lib.Table
 EXAMPLES = 32_000 * 4_096  # seen in training by the ImageNet recipe
 _DATA = table_lib.DATA
 _TWICE, _HAM = {'backward_ratio': 2.0}, {'ham': 1}
+_STEPS = {'num_steps': 1_500}  # of the small text
 # (label, variant of the config, facts)
 _DENSE, *_LARGE = (
   (label, variant, {'method': method, 'alpha': alpha, **more})
@@ -61,7 +63,7 @@ def imagenet() -> Table:
     tuple(rows),
     _columns('accuracy', 0.2, 0.1, 0.05, 0.02, 0.01),
     tuple(
-      table_lib.launch(file, f'imagenet/{k}', f'--sweep=imagenet_{k} {_DATA}')
+      table_lib.launch(file, f'imagenet/{k}', f'--sweep=imagenet_{k}', _DATA)
       for k in ('dense_to_sparse', 'sparse_to_sparse', 'extended')
     ),
     against=({'alpha': 1.0}, {'method': 'rigl', 'alpha': 1.0}, {'ham': 0}),
@@ -87,33 +89,43 @@ def photographs() -> Table:
       for dtype in ('float32', 'bfloat16')
       for label, metric in {**losses, 'afterwards': 'loss'}.items()
     ),
-    (table_lib.launch(f'{name}_resnet50.py', name, f'--sweep={name} {_DATA}'),),
-    across=('model.compute_dtype',), has_plots=False,
+    (table_lib.launch(f'{name}_resnet50.py', name, f'--sweep={name}', _DATA),),
+    across=('model.compute_dtype',), plots='',
   )  # fmt: skip
 
 
 def small_text() -> Table:
   """Returns the table of a small model on the text in the repository."""
-  rows = [Row(('dense', ''), {**_DENSE[2], 'density': 1.0})]
-  facts_of = {label: where for label, _, where in _LARGE}
-  plain = 'Top-KAST'
-  for name, a, b in (
-    (plain, 0.2, 0.4), (plain, 0.1, 0.2), (plain, 0.1, 1.0), (plain, 0.05, 0.1),
-    (f'{plain} + Powerprop.', 0.2, 0.4), (f'{plain} + HAM', 0.2, 0.4),
+  where, shape = {'method': 'dense', 'density': 1.0}, {'d_model': 224}
+  rows = [
+    Row(('dense', ''), where | shape | _STEPS),
+    Row(('dense, equal parameters', '20%'), where | _STEPS | {'d_model': 112}),
+    Row(('dense, equal FLOPs', '20%'), where | shape | {'num_steps': 600}),
+  ]
+  plain, powered, ham = (facts for _, facts in image.VARIANTS)
+  for label, method, facts in (
+    ('Top-KAST', 'topkast', plain),
+    ('Top-KAST + Powerprop.', 'topkast', powered),
+    ('Top-KAST + HAM', 'topkast', ham), ('gradual', 'gradual', plain),
+    ('AC/DC', 'acdc', plain), ('AC/DC + HAM', 'acdc', ham),
+    ('RigL', 'rigl', plain), ('static', 'static', plain),
   ):  # fmt: skip
-    facts = {'density': a, 'backward_density': b}
-    facts['backward_ratio'] = round(b / a, 6)
-    label = f'{100 * a:g}% / {100 * b:g}%'
-    rows.append(Row((name, label), facts_of[name] | facts))
-  for name in ('static', 'AC/DC', 'AC/DC + HAM'):
-    rows.append(Row((name, '20%'), {**facts_of[name], 'density': 0.2}))
-  options = "--sweep=text '--config.seeds=(0,1,2)'"
+    for a in (0.2, 0.1, 0.05):
+      density, kept = {'density': a}, f'{100 * a:g}%'
+      if method == 'topkast':
+        density['backward_density'] = 2 * a
+        kept += f' / {200 * a:g}%'
+      own = {'method': method, **shape, **_STEPS, **facts, **density}
+      rows.append(Row((label, kept), own))
+  options = '--sweep=text', '--config.seeds=(0,1,2)'
   return Table(
     'text', 'A small Transformer-XL on the King James text',
-    ('method', 'D / B'), {'data': 'kjv', 'ham': 0}, tuple(rows),
+    ('method', 'D / B'), {'data': 'kjv', **plain}, tuple(rows),
     (Column('bits per character', {}, 'bits_per_character'),),
-    (table_lib.launch('text_transformer_xl.py', 'text', options),),
-    extra=('density', 'inference_share', 'train_share'),
+    (table_lib.launch('text_transformer_xl.py', 'text', *options),),
+    extra=('density', 'inference_share', 'train_flops', 'num_bytes'),
+    # The dense rivals are smaller, or trained for less long.
+    varies=(image.RATE, 'model.', 'train.num_steps', 'optimizer.schedule.'),
   )  # fmt: skip
 
 
@@ -132,7 +144,7 @@ def text(name: str, title: str, metric: str, base: int) -> Table:
     tuple(
       table_lib.launch(
         f'{name}_transformer_xl.py:size={size}', f'{name}_{size}',
-        '--sweep=language --config.data.path=PATH',
+        '--sweep=language', '--config.data.path=PATH',
       )
       for size in widths
     ),

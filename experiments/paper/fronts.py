@@ -1,0 +1,166 @@
+"""Accuracy against the cost of it: weights owned, seconds, bytes, FLOPs."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.paper import lines as lines_lib
+from experiments.paper import render
+from experiments.paper import table as table_lib
+from experiments.paper import tasks
+
+TIMES = 'speed/cost.csv'  # of `benchmarks.cost`, beside the tables
+TOLERANCE = 0.001  # accuracies that count as equal
+_PANELS = {
+  'step_seconds': 'seconds of training',
+  'step_bytes': 'bytes of parameters, state and sets',
+}
+
+
+def add_times(
+  table: table_lib.Table, cells: pd.DataFrame, directory: pathlib.Path
+) -> pd.DataFrame:
+  """Returns the cells with the measured time and bytes of a training.
+
+  Adds step_ms, step_seconds (all steps) and step_bytes to a table of cost, if
+  the record of the benchmark lies in the directory.
+  """
+  path = directory / TIMES
+  if table.plots != 'cost' or not path.exists():
+    return cells
+  record = pd.read_csv(path).pivot(
+    index='case', columns='figure', values='value'
+  )
+  record = record.reindex(columns=['time', 'bytes'])
+  cases = cells[[*table.headings]].agg(
+    lambda labels: ', '.join(filter(None, labels)), axis=1
+  )
+  milliseconds = cases.map(record.time)
+  return cells.assign(
+    step_ms=milliseconds,
+    step_seconds=milliseconds / 1e3 * table.where['num_steps'],
+    step_bytes=cases.map(record.bytes),
+  )
+
+
+def pareto(cells: pd.DataFrame, x: str) -> pd.DataFrame:
+  """Returns the cells that no other beats at as small a cost `x`."""
+  done = cells[cells.status == 'done']
+  sign = -1 if done.metric.isin(render.DESCENDING).any() else 1
+  done = done.assign(worth=sign * done['mean'])
+  done = done.sort_values([x, 'worth'], ascending=[True, False])
+  best = done.worth.cummax().shift(fill_value=-np.inf)
+  return done[done.worth > best]
+
+
+def draw_front(frame: pd.DataFrame, x: str, label: str, **options: Any) -> Any:
+  """Draws means against a cost, and the Pareto front of each panel."""
+  figure = lines_lib.draw(frame, x, label, **options)
+  for axis in figure.axes:
+    own = frame[frame.panel == axis.get_title()]
+    front = pareto(own, x)
+    axis.step(
+      front[x], front['mean'], where='post', color='0.45', lw=4, alpha=0.35,
+      zorder=0, label='Pareto front',
+    )  # fmt: skip
+    axis.set_xscale('log')
+    lines_lib.focus([axis], own, frame.metric.iloc[0])
+  lines_lib.add_legend(figure)
+  return figure
+
+
+def draw_times(cells: pd.DataFrame) -> Any:
+  """Draws the metric against seconds and bytes of training, by width."""
+  if 'step_ms' not in cells:
+    return None
+  done = cells[(cells.status == 'done') & cells.step_ms.notna()]
+  if done.empty:
+    return None
+  factor, _ = render.FORMATS.get(done.metric.iloc[0], render.PERCENT)
+  width = done.iloc[:, [2]].squeeze(axis=1)  # the last heading
+  done = done.assign(
+    line=(done.iloc[:, 0] + ' ' + done.iloc[:, 1]).str.strip(),
+    point=width.str.partition('-')[0],
+    mean=factor * done['mean'],
+    deviation=factor * done.deviation,
+  )
+  parts = [done.assign(panel=p, x=done[name]) for name, p in _PANELS.items()]
+  label = render.LABELS[done.metric.iloc[0]]
+  figure = draw_front(pd.concat(parts), 'x', label, sharey=True)
+  for axis in figure.axes:
+    axis.set(xlabel=axis.get_title(), title='')
+  return figure
+
+
+def packed(cells: pd.DataFrame) -> pd.DataFrame:
+  """Returns a row for each network of a table of packing, in percent.
+
+  Columns: panel (the masks), line (alpha), point (gamma), mean and deviation of
+  the accuracy, owned, x_deviation.
+  """
+  keys, done = ['masks', 'alpha', 'gamma'], cells[cells.status == 'done']
+  columns = [*keys, 'mean', 'deviation']
+  accuracy, owned = (
+    done[done.column == name][columns] for name in (tasks.ACCURACY, tasks.OWNED)
+  )
+  both = accuracy.merge(owned, on=keys, suffixes=('', '_owned'))
+  return pd.DataFrame(
+    {
+      'panel': both.masks,
+      'line': both.alpha,
+      'point': both.gamma,
+      'mean': 100 * both['mean'],
+      'deviation': 100 * both.deviation,
+      'owned': 100 * both.mean_owned,
+      'x_deviation': 100 * both.deviation_owned,
+    }
+  )
+
+
+def draw_owned(cells: pd.DataFrame) -> Any:
+  """Draws accuracy against weights owned: a line an alpha, a point a gamma."""
+  frame = packed(cells)
+  if frame.empty:
+    return None
+  label = f'{render.LABELS["average_accuracy"]}, points: gamma'
+  figure = lines_lib.draw(frame, 'owned', label)
+  for axis in figure.axes:
+    axis.set_xlabel(render.LABELS['owned'])
+  lines_lib.focus(figure.axes, frame, 'accuracy')
+  return figure
+
+
+def at_equal_accuracy(cells: pd.DataFrame) -> pd.DataFrame:
+  """Returns the weights owned by the best alpha at the accuracies of alpha 1.
+
+  Both curves are interpolated between gammas. Columns: masks, accuracy, 'alpha
+  1' (owned), alpha (the best other), owned, share; shares in percent, but for
+  `share`. Accuracies that no other alpha reaches are left out.
+  """
+  rows = []
+  for masks, own in packed(cells).groupby('panel', sort=False):
+    curves = {str(line): curve for line, curve in own.groupby('line')}
+    reference = curves.pop('alpha 1', own.iloc[:0])
+    for accuracy in sorted(reference['mean']):
+      found = {a: _owned_at(curve, accuracy) for a, curve in curves.items()}
+      known = {a: owned for a, owned in found.items() if np.isfinite(owned)}
+      if known:
+        base, best = _owned_at(reference, accuracy), min(known, key=known.get)
+        owned = known[best]
+        rows.append((masks, accuracy, base, best, owned, owned / base))
+  names = ['masks', 'accuracy', 'alpha 1', 'alpha', 'owned', 'share']
+  return pd.DataFrame(rows, columns=names)
+
+
+def _owned_at(curve: pd.DataFrame, accuracy: float) -> float:
+  """Returns the fewest weights for an accuracy; NaN outside of the curve."""
+  curve = curve.sort_values('mean')
+  accuracies = curve['mean'].to_numpy()
+  fewest = np.minimum.accumulate(curve.owned.to_numpy()[::-1])[::-1]
+  tolerance = 100 * TOLERANCE
+  low, high = accuracies[0] - tolerance, accuracies[-1] + tolerance
+  if not low <= accuracy <= high:
+    return np.nan
+  return float(np.interp(accuracy, accuracies, fewest))
