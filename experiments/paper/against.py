@@ -16,7 +16,7 @@ _INTRODUCTION = """\
 ## Against the papers
 
 Each claim is looked up in the tables below. An order may be off, and "no worse"
-may trail, by the larger deviation over seeds of the two.
+may trail, by the larger deviation over seeds of the two, 1 point at most.
 """
 
 

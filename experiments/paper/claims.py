@@ -116,15 +116,15 @@ def _choices() -> list[Claim]:
     for name, text, check in (
       ('refresh', 'refreshing every 100 steps is no worse than every step',
        findings.no_worse(
-         chosen, {'choice': 'refresh every', 'value': '1'}, **accuracy)),
+         chosen, {'choice': 'refresh every', 'setting': '1'}, **accuracy)),
       ('explore', 'exploration helps: B of 20% is better than B = A',
-       findings.ahead(chosen, {'value': '10% = A'}, **accuracy)),
+       findings.ahead(chosen, {'setting': '10% = A'}, **accuracy)),
       ('random', 'exploration at random is worse than by magnitude',
-       findings.ahead(chosen, {'value': '20%, random'}, **accuracy)),
+       findings.ahead(chosen, {'setting': '20%, random'}, **accuracy)),
       ('penalty', 'the exploration penalty helps',
        findings.ahead(chosen, {'choice': 'penalty'}, **accuracy)),
       ('stop', 'refreshing in the first half only costs nothing',
-       findings.no_worse({'value': '50% of steps'}, chosen, **accuracy)),
+       findings.no_worse({'setting': '50% of steps'}, chosen, **accuracy)),
       ('settle', 'the sets settle: changes fall by more than half',
        findings.settles(chosen, 'left A, first tenth', 'left A, last tenth')),
     )

@@ -63,7 +63,7 @@ def no_worse(of: Labels, than: Labels, **where: Any) -> Check:
 
   def check(cells):
     a, b = (best(cells, {**where, **labels}) for labels in (of, than))
-    holds = _sign(a) * (a['mean'] - b['mean']) >= -_larger_deviation(a, b)
+    holds = _sign(a) * (a['mean'] - b['mean']) >= -_slack(a, b)
     return YES if holds else NO, _against(a, b, (*where, *of, *than))
 
   return check
@@ -72,7 +72,8 @@ def no_worse(of: Labels, than: Labels, **where: Any) -> Check:
 def in_order(heading: str, labels: Sequence[str], where: Labels) -> Check:
   """Returns the check that rows are in order, best first.
 
-  Neighbors may be exchanged within the larger of their deviations.
+  Neighbors may be exchanged within the larger of their deviations, 1 point at
+  most.
   """
 
   def check(cells):
@@ -80,7 +81,7 @@ def in_order(heading: str, labels: Sequence[str], where: Labels) -> Check:
     wrong = [
       b[heading]
       for a, b in itertools.pairwise(found)
-      if _sign(a) * (a['mean'] - b['mean']) < -_larger_deviation(a, b)
+      if _sign(a) * (a['mean'] - b['mean']) < -_slack(a, b)
     ]
     verdict = YES if not wrong else PARTLY if len(wrong) == 1 else NO
     return verdict, ', '.join(f'{a[heading]} {_text(a)}' for a in found)
@@ -202,8 +203,8 @@ def _sign(cell: pd.Series) -> int:
   return -1 if cell.metric in render.DESCENDING else 1
 
 
-def _larger_deviation(a: pd.Series, b: pd.Series) -> float:
-  return np.nan_to_num([a.deviation, b.deviation]).max()
+def _slack(a: pd.Series, b: pd.Series) -> float:
+  return min(STEADY, np.nan_to_num([a.deviation, b.deviation]).max())
 
 
 def _text(cell: pd.Series) -> str:

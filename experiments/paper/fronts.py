@@ -1,8 +1,9 @@
-"""Accuracy against the cost of it: weights owned, seconds, bytes, FLOPs."""
+"""Accuracy against its cost: weights owned, time, bytes, FLOPs; and choices."""
 
 import pathlib
 from typing import Any
 
+from matplotlib import pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -65,7 +66,7 @@ def draw_front(frame: pd.DataFrame, x: str, label: str, **options: Any) -> Any:
       front[x], front['mean'], where='post', color='0.45', lw=4, alpha=0.35,
       zorder=0, label='Pareto front',
     )  # fmt: skip
-    axis.set_xscale('log')
+    lines_lib.log_x(axis, x)
     lines_lib.focus([axis], own, frame.metric.iloc[0])
   lines_lib.add_legend(figure)
   return figure
@@ -164,3 +165,35 @@ def _owned_at(curve: pd.DataFrame, accuracy: float) -> float:
   if not low <= accuracy <= high:
     return np.nan
   return float(np.interp(accuracy, accuracies, fewest))
+
+
+def draw_choices(table: table_lib.Table, cells: pd.DataFrame) -> Any:
+  """Draws a dot with its deviation for each row, and the first as a band."""
+  column = cells[cells.column == table.columns[0].label]
+  factor, _ = render.FORMATS.get(column.metric.iloc[0], render.PERCENT)
+  known = column[column.status == 'done']
+  known = known.assign(
+    mean=factor * known['mean'], deviation=factor * known.deviation
+  )
+  if known.empty:
+    return None
+  figure, axis = plt.subplots(figsize=(6.4, 0.8 + 0.3 * len(known)))
+  names = known[[*table.headings]].agg(': '.join, axis=1)
+  kinds, places = known[table.headings[0]], -np.arange(len(known))
+  base, spread = known['mean'].iloc[0], known.deviation.fillna(0).iloc[0]
+  axis.axvspan(base - spread, base + spread, color='0.85', zorder=0)
+  for i, kind in enumerate(kinds.unique()):
+    own = known[kinds == kind]
+    axis.errorbar(
+      own['mean'], places[kinds == kind], xerr=own.deviation.fillna(0),
+      color=f'C{i}', ls='', marker='o', elinewidth=1.2,
+    )  # fmt: skip
+  useful = known['mean'][known['mean'] >= known['mean'].max() / 2]
+  spread = known.deviation.fillna(0)[useful.index]
+  margin = 0.1 * (useful.max() - useful.min()) + 0.1
+  axis.set_xlim(
+    (useful - spread).min() - margin, (useful + spread).max() + margin
+  )
+  axis.set_yticks(places, names)
+  axis.set_xlabel(render.LABELS[column.metric.iloc[0]])
+  return figure

@@ -190,7 +190,7 @@ def _ablations() -> Table:
   )  # fmt: skip
   return Table(
     'fashion_topkast', "Top-KAST's choices on Fashion-MNIST, LeNet-300-100",
-    ('choice', 'value'),
+    ('choice', 'setting'),
     {
       'data': 'fashion_mnist', **_LENET, 'num_steps': 10_000, 'share': None,
       'method': 'topkast', 'density': 0.1, 'powerprop': 0, 'ham': 0,

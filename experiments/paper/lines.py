@@ -15,6 +15,7 @@ import matplotlib
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
+from matplotlib import ticker
 import numpy as np
 import pandas as pd
 
@@ -76,22 +77,24 @@ def means(rows: pd.DataFrame, x: str, y: str, scale: float = 1) -> pd.DataFrame:
 
 def draw(
   frame: pd.DataFrame, x: str, label: str = '', num_columns: int = 3,
-  num_log: int | None = 0, dodge: float = 1.0, **options: Any,
+  num_log: int | None = 0, dodge: float = 1.0,
+  order: Iterable[str] = (), **options: Any,
 ) -> Any:  # fmt: skip
   """Returns a figure of means and deviations, or None without rows.
 
   Each panel has an axis, and each line a color; long lines have a band, others
   bars. The first `num_log` axes (None: all) have a logarithmic y; `dodge` is
-  the factor between the x of neighboring lines; `options` are those of
-  `plt.subplots`. Optional columns: `point`, a text at each point, and
-  `x_deviation`.
+  the factor between the x of neighboring lines; `order` has the lines whose
+  colors come first; `options` are those of `plt.subplots`. Optional columns:
+  `point`, a text at each point, and `x_deviation`.
   """
   if frame.empty:
     return None
   panels = list(frame.groupby('panel', sort=False))
   options = {'sharey': len(panels) > 1, **options}
   figure, axes = grid(len(panels), num_columns, (4.2, 3.6), **options)
-  index = {line: i for i, line in enumerate(frame.line.unique())}
+  names = dict.fromkeys([*order, *frame.line])
+  index = {line: i for i, line in enumerate(names)}
   for axis, (panel, of_panel) in zip(axes, panels, strict=True):
     lines = list(of_panel.groupby('line', sort=False))
     for i, (line, own) in enumerate(lines):
@@ -204,24 +207,36 @@ def add_legend(figure) -> None:
   """Writes one legend for all axes, beside them."""
   for legend in figure.legends:
     legend.remove()
-  handles = {}
+  handles: dict[str, Any] = {}
   for axis in figure.axes:
     found, labels = axis.get_legend_handles_labels()
-    handles = dict(zip(labels, found, strict=True)) | handles
+    handles |= {
+      label: handle
+      for label, handle in zip(labels, found, strict=True)
+      if label not in handles
+    }
   where = 'outside right upper'
   figure.legend(handles.values(), handles, loc=where, fontsize=7)
 
 
-def log_percent(figure, lowest: float) -> Any:
+def log_percent(figure, shown: pd.Series) -> Any:
   """Returns a figure with logarithmic x, ticks in percent, densest first."""
-  ticks = [k for k in (1, 2, 5, 10, 20, 50, 100) if k >= 0.8 * lowest]
+  low, high = shown.min() / 1.2, shown.max() * 1.2
+  ticks = [k for k in (1, 2, 5, 10, 20, 50, 100) if low <= k <= high]
   for axis in figure.axes:
-    axis.set(xscale='log', xlabel='weights remaining [%]')
+    axis.set(xscale='log', xlabel='weights remaining [%]', xlim=(high, low))
     axis.set_xticks(ticks, [f'{tick:g}' for tick in ticks])
     axis.minorticks_off()
-    axis.set_xlim(*sorted(axis.get_xlim(), reverse=True))
   add_legend(figure)
   return figure
+
+
+def log_x(axis, label: str) -> None:
+  """Makes x logarithmic with ticks at 1, 2 and 5."""
+  axis.set(xscale='log', xlabel=label)
+  axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+  axis.xaxis.set_major_formatter(ticker.EngFormatter())
+  axis.minorticks_off()
 
 
 def log_y(axes: Iterable[Any]) -> None:

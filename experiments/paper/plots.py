@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import itertools
 import pathlib
 from typing import Any
 
@@ -48,15 +49,17 @@ def of_table(
     ),
   }
   if table.plots == 'choices':
-    return plots | {'choices': lambda: draw_choices(table, cells)}
+    return plots | {'choices': lambda: fronts.draw_choices(table, cells)}
   if table.lines == 'columns':
     pruned = lines_lib.levels_of(lines)
     plots['overlap'] = lambda: draw_overlap(pruned)
   if 'num_bytes' in table.extra:
     plots['bytes'] = lambda: draw_cost(cells, 'num_bytes', 'bytes of weights')
+  is_level = np.array([x.get('share') is not None for x in cells['where']])
+  levels = cells[is_level] if is_level.any() else cells
   return plots | {
     'density': lambda: draw_density(
-      _known(cells, 'density'), _label(cells), cells.metric.iloc[0]
+      _known(levels, 'density'), _label(cells), cells.metric.iloc[0]
     ),
     'flops': lambda: draw_cost(cells, 'train_flops', 'FLOPs of training'),
     'histograms': lambda: draw_histograms(lines),
@@ -121,21 +124,28 @@ def draw_density(frame: pd.DataFrame, label: str, metric: str = '') -> Any:
     return None
   single = frame.groupby(['panel', 'line']).density.transform('size') == 1
   across = frame[single & (frame.density == 100)]
-  curves = frame.drop(across.index)
+  curves, panels = frame.drop(across.index), list(frame.panel.unique())
+  curves = curves.sort_values(
+    'panel', kind='stable', key=lambda x: x.map(panels.index)
+  )
   dodge = 1.02 if curves.density.nunique() < lines_lib.MAX_BARS else 1.0
-  figure = lines_lib.draw(curves, 'density', label, dodge=dodge)
+  figure = lines_lib.draw(
+    curves, 'density', label, dodge=dodge, order=frame.line
+  )
   if figure is None:
     return None
   for axis in figure.axes:
     here = across[across.panel == axis.get_title()]
-    for line, level in zip(here.line, here['mean'], strict=True):
-      axis.axhline(level, color='0.45', ls=':', label=line)
+    for line, level, style in zip(
+      here.line, here['mean'], itertools.cycle((':', '-.', '--')), strict=False
+    ):
+      axis.axhline(level, color='0.45', ls=style, label=line)
     if not metric:
       x = np.sort(frame.density.unique())
       axis.plot(x, x, color='0.5', ls=':', label='by chance')
   if metric:
     lines_lib.focus(figure.axes, frame, metric)
-  return lines_lib.log_percent(figure, frame.density.min())
+  return lines_lib.log_percent(figure, curves.density)
 
 
 def draw_overlap(pruned: pd.DataFrame) -> Any:
@@ -152,34 +162,6 @@ def draw_cost(cells: pd.DataFrame, cost: str, label: str) -> Any:
   figure = fronts.draw_front(known, cost, _label(cells), sharex=True)
   for axis in figure.axes:
     axis.set_xlabel(label)
-  return figure
-
-
-def draw_choices(table: table_lib.Table, cells: pd.DataFrame) -> Any:
-  """Draws a dot with its deviation for each row, and the first as a band."""
-  column = cells[cells.column == table.columns[0].label]
-  known = _known(column, 'density')
-  if known.empty:
-    return None
-  figure, axis = plt.subplots(figsize=(6.4, 0.8 + 0.3 * len(known)))
-  names = known[[*table.headings]].agg(': '.join, axis=1)
-  kinds, places = known[table.headings[0]], -np.arange(len(known))
-  base, spread = known['mean'].iloc[0], known.deviation.fillna(0).iloc[0]
-  axis.axvspan(base - spread, base + spread, color='0.85', zorder=0)
-  for i, kind in enumerate(kinds.unique()):
-    own = known[kinds == kind]
-    axis.errorbar(
-      own['mean'], places[kinds == kind], xerr=own.deviation.fillna(0),
-      color=f'C{i}', ls='', marker='o', elinewidth=1.2,
-    )  # fmt: skip
-  useful = known['mean'][known['mean'] >= known['mean'].max() / 2]
-  spread = known.deviation.fillna(0)[useful.index]
-  margin = 0.1 * (useful.max() - useful.min()) + 0.1
-  axis.set_xlim(
-    (useful - spread).min() - margin, (useful + spread).max() + margin
-  )
-  axis.set_yticks(places, names)
-  axis.set_xlabel(_label(column))
   return figure
 
 
@@ -247,13 +229,16 @@ def draw_histograms(lines: Sequence[lines_lib.Line]) -> Any:
 def _lines(table, cells: pd.DataFrame, results, runs) -> list[lines_lib.Line]:
   """Returns the runs of a table as trained: a panel a column, a line a row.
 
-  Of one row, as in pruning curves, the columns are lines of one panel.
+  In a table with panels, the rows of the first. Of one row, as in pruning
+  curves, the columns are lines of one panel.
   """
   keys = [*table.headings, 'column']
+  if table.panel is not None:
+    cells = cells[cells.panel == cells.panel.iloc[0]]
   # Columns of several metrics show the same runs.
   columns = {str(c.where): c.label for c in reversed(table.columns)}.values()
   trained = [where.get('share') is None for where in cells['where']]
-  trained = cells.column.isin(columns) & trained
+  trained = cells.column.isin(columns) & np.array(trained)
   found = results.dropna(subset='run').merge(cells.loc[trained, keys], on=keys)
   lines = []
   for row in found.to_dict('records'):

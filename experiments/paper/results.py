@@ -127,10 +127,7 @@ def _section(
   tested = render.tests(table, cells, results)
   parts.append(_published(table))
   for title, content in (
-    (
-      'Each cell',
-      render.to_markdown(render.details(table, cells), num_labels + 1),
-    ),
+    ('Each cell', render.to_markdown(details, num_labels + 1)),
     ('Paired tests', render.to_markdown(tested, 2) if len(tested) else ''),
   ):
     if content:
