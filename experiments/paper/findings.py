@@ -152,32 +152,35 @@ def owns_less(masks: str, share: float) -> Check:
 
   def check(cells):
     found = fronts.at_equal_accuracy(cells)
-    found = found[found.masks == masks]
-    if found.empty:
-      raise LookupError(masks)
-    holds = found.share <= share
-    verdict = YES if holds.all() else PARTLY if holds.any() else NO
-    texts = (
-      f'{100 * x.share:.0f}% at {x.accuracy:.2f} ({x.alpha})'
-      for x in found.itertuples()
-    )
-    return verdict, ', '.join(texts)
+    return _at_most(found[found.masks == masks], share)
 
   return check
 
 
-def on_front(cost: str, heading: str, label: str) -> Check:
-  """Returns the check that a Pareto front has a cell with a label."""
+def costs_less(cost: str, heading: str, reference: str) -> Check:
+  """Returns the check of a cost at equal accuracy, against a reference."""
 
   def check(cells):
-    if cost not in cells or cells[cost].notna().sum() < 2:
+    if cost not in cells:
       raise LookupError(cost)
-    front = fronts.pareto(cells[cells[cost].notna()], cost)
-    names = [_name(cell) for _, cell in front.iterrows()]
-    is_own = front[heading] == label
-    return YES if is_own.any() else NO, f'the front: {"; ".join(names)}'
+    known = cells[(cells.status == 'done') & cells[cost].notna()]
+    curves = known.assign(line=known[heading], mean=100 * known['mean'])
+    return _at_most(fronts.cheapest(curves, cost, reference), 1.0)
 
   return check
+
+
+def _at_most(found: pd.DataFrame, share: float) -> Finding:
+  """Returns the finding that shares of `fronts.cheapest` are at most one."""
+  if found.empty:
+    raise LookupError
+  holds = found.share <= share
+  texts = (
+    f'{100 * one.share:.0f}% at {one.accuracy:.2f} ({one.line})'
+    for one in found.itertuples()
+  )
+  verdict = YES if holds.all() else PARTLY if holds.any() else NO
+  return verdict, ', '.join(texts)
 
 
 def each(*checks: Check) -> Check:

@@ -67,7 +67,7 @@ def draw_front(frame: pd.DataFrame, x: str, label: str, **options: Any) -> Any:
       zorder=0, label='Pareto front',
     )  # fmt: skip
     lines_lib.log_x(axis, x)
-    lines_lib.focus([axis], own, frame.metric.iloc[0])
+  lines_lib.focus(figure.axes, frame, frame.metric.iloc[0])
   lines_lib.add_legend(figure)
   return figure
 
@@ -136,35 +136,46 @@ def draw_owned(cells: pd.DataFrame) -> Any:
 def at_equal_accuracy(cells: pd.DataFrame) -> pd.DataFrame:
   """Returns the weights owned by the best alpha at the accuracies of alpha 1.
 
-  Both curves are interpolated between gammas. Columns: masks, accuracy, 'alpha
-  1' (owned), alpha (the best other), owned, share; shares in percent, but for
-  `share`. Accuracies that no other alpha reaches are left out.
+  Columns: masks, and those of `cheapest`; all in percent but for `share`.
   """
-  rows = []
-  for masks, own in packed(cells).groupby('panel', sort=False):
-    curves = {str(line): curve for line, curve in own.groupby('line')}
-    reference = curves.pop('alpha 1', own.iloc[:0])
-    for accuracy in sorted(reference['mean']):
-      found = {a: _owned_at(curve, accuracy) for a, curve in curves.items()}
-      known = {a: owned for a, owned in found.items() if np.isfinite(owned)}
-      if known:
-        base, best = _owned_at(reference, accuracy), min(known, key=known.get)
-        owned = known[best]
-        rows.append((masks, accuracy, base, best, owned, owned / base))
-  names = ['masks', 'accuracy', 'alpha 1', 'alpha', 'owned', 'share']
+  parts = [
+    cheapest(own, 'owned', 'alpha 1').assign(masks=masks)
+    for masks, own in packed(cells).groupby('panel', sort=False)
+  ]
+  empty = cheapest(packed(cells.iloc[:0]), 'owned', '').assign(masks='')
+  return pd.concat([*parts, empty]) if parts else empty
+
+
+def cheapest(curves: pd.DataFrame, x: str, reference: str) -> pd.DataFrame:
+  """Returns the least cost of other lines at the accuracies of a reference.
+
+  Curves are interpolated between their points; accuracies that no other line
+  reaches, within `TOLERANCE`, are left out. Columns: accuracy, base (cost of
+  the reference), line (the cheapest other), cost, share (of base).
+  """
+  lines = {str(line): own for line, own in curves.groupby('line')}
+  base, rows = lines.pop(reference, curves.iloc[:0]), []
+  for accuracy in sorted(base['mean']):
+    costs = {line: _cost_at(own, x, accuracy) for line, own in lines.items()}
+    known = {line: cost for line, cost in costs.items() if np.isfinite(cost)}
+    if known:
+      least, line = _cost_at(base, x, accuracy), min(known, key=known.get)
+      cost = known[line]
+      rows.append((accuracy, least, line, cost, cost / least))
+  names = ['accuracy', 'base', 'line', 'cost', 'share']
   return pd.DataFrame(rows, columns=names)
 
 
-def _owned_at(curve: pd.DataFrame, accuracy: float) -> float:
-  """Returns the fewest weights for an accuracy; NaN outside of the curve."""
+def _cost_at(curve: pd.DataFrame, x: str, accuracy: float) -> float:
+  """Returns the least cost of an accuracy (in percent); NaN off the curve."""
   curve = curve.sort_values('mean')
   accuracies = curve['mean'].to_numpy()
-  fewest = np.minimum.accumulate(curve.owned.to_numpy()[::-1])[::-1]
+  least = np.minimum.accumulate(curve[x].to_numpy()[::-1])[::-1]
   tolerance = 100 * TOLERANCE
   low, high = accuracies[0] - tolerance, accuracies[-1] + tolerance
   if not low <= accuracy <= high:
     return np.nan
-  return float(np.interp(accuracy, accuracies, fewest))
+  return float(np.interp(accuracy, accuracies, least))
 
 
 def draw_choices(table: table_lib.Table, cells: pd.DataFrame) -> Any:

@@ -220,7 +220,7 @@ def _cost() -> Table:
       label = f'{100 * a:g}% / {200 * a:g}%'
       rows.append(Row(('Top-KAST', label, hidden), facts))
   sweep = table_lib.launch(
-    f'mnist_topkast.py:{_FASHION}', 'fashion_cost', '--sweep=cost', _DATA
+    'fashion_cost.py', 'fashion_cost', '--sweep=cost', _DATA
   )
   return Table(
     'fashion_cost', 'Accuracy against the cost of training on Fashion-MNIST',

@@ -140,15 +140,16 @@ def _at_equal_accuracy(cells: pd.DataFrame) -> str:
   found = fronts.at_equal_accuracy(cells)
   if found.empty:
     return ''
-  shown = found.assign(
-    accuracy=found.accuracy.map('{:.2f}'.format),
-    owned=found.owned.map('{:.1f}'.format),
-    share=found.share.map('{:.2f}'.format),
-    **{'alpha 1': found['alpha 1'].map('{:.1f}'.format)},
-  )
-  names = ['masks', 'average accuracy [%]', 'alpha 1 owns [%]']
-  names += ['best other', 'owns [%]', 'share of alpha 1']
-  text = render.to_markdown(shown.set_axis(names, axis=1), 1)
+  names = {
+    'masks': 'masks', 'accuracy': 'average accuracy [%]',
+    'base': 'alpha 1 owns [%]', 'line': 'best other', 'cost': 'owns [%]',
+    'share': 'share of alpha 1',
+  }  # fmt: skip
+  forms = dict.fromkeys(('base', 'cost'), '{:.1f}')
+  forms |= dict.fromkeys(('accuracy', 'share'), '{:.2f}')
+  texts = {name: found[name].map(form.format) for name, form in forms.items()}
+  shown = found.assign(**texts)[[*names]].rename(columns=names)
+  text = render.to_markdown(shown, 1)
   return (
     'Weights owned at the accuracies of alpha 1, interpolated between gammas:'
     f'\n\n{text}\n'
