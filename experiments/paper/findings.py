@@ -164,8 +164,13 @@ def costs_less(cost: str, heading: str, reference: str) -> Check:
     if cost not in cells:
       raise LookupError(cost)
     known = cells[(cells.status == 'done') & cells[cost].notna()]
-    curves = known.assign(line=known[heading], mean=100 * known['mean'])
-    return _at_most(fronts.cheapest(curves, cost, reference), 1.0)
+    if known.empty:
+      raise LookupError(cost)
+    factor, _ = render.FORMATS.get(known.metric.iloc[0], render.PERCENT)
+    worth = _sign(known.iloc[0]) * factor * known['mean']
+    curves = known.assign(line=known[heading], mean=worth)
+    tolerance = fronts.TOLERANCE * (factor / 100)
+    return _at_most(fronts.cheapest(curves, cost, reference, tolerance), 1.0)
 
   return check
 
@@ -176,7 +181,7 @@ def _at_most(found: pd.DataFrame, share: float) -> Finding:
     raise LookupError
   holds = found.share <= share
   texts = (
-    f'{100 * one.share:.0f}% at {one.accuracy:.2f} ({one.line})'
+    f'{100 * one.share:.0f}% at {abs(one.accuracy):.2f} ({one.line})'
     for one in found.itertuples()
   )
   verdict = YES if holds.all() else PARTLY if holds.any() else NO

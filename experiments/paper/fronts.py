@@ -13,7 +13,7 @@ from experiments.paper import table as table_lib
 from experiments.paper import tasks
 
 TIMES = 'speed/cost.csv'  # of `benchmarks.cost`, beside the tables
-TOLERANCE = 0.001  # accuracies that count as equal
+TOLERANCE = 0.1  # points of accuracy that count as equal
 _PANELS = {
   'step_seconds': 'seconds of training',
   'step_bytes': 'bytes of parameters, state and sets',
@@ -146,32 +146,40 @@ def at_equal_accuracy(cells: pd.DataFrame) -> pd.DataFrame:
   return pd.concat([*parts, empty]) if parts else empty
 
 
-def cheapest(curves: pd.DataFrame, x: str, reference: str) -> pd.DataFrame:
+def cheapest(
+  curves: pd.DataFrame, x: str, reference: str, tolerance: float = TOLERANCE
+) -> pd.DataFrame:
   """Returns the least cost of other lines at the accuracies of a reference.
 
   Curves are interpolated between their points; accuracies that no other line
-  reaches, within `TOLERANCE`, are left out. Columns: accuracy, base (cost of
+  reaches, within the tolerance, are left out. Columns: accuracy, base (cost of
   the reference), line (the cheapest other), cost, share (of base).
   """
   lines = {str(line): own for line, own in curves.groupby('line')}
   base, rows = lines.pop(reference, curves.iloc[:0]), []
   for accuracy in sorted(base['mean']):
-    costs = {line: _cost_at(own, x, accuracy) for line, own in lines.items()}
+    costs = {
+      line: _cost_at(own, x, accuracy, tolerance) for line, own in lines.items()
+    }
     known = {line: cost for line, cost in costs.items() if np.isfinite(cost)}
     if known:
-      least, line = _cost_at(base, x, accuracy), min(known, key=known.get)
+      least, line = (
+        _cost_at(base, x, accuracy, tolerance),
+        min(known, key=known.get),
+      )
       cost = known[line]
       rows.append((accuracy, least, line, cost, cost / least))
   names = ['accuracy', 'base', 'line', 'cost', 'share']
   return pd.DataFrame(rows, columns=names)
 
 
-def _cost_at(curve: pd.DataFrame, x: str, accuracy: float) -> float:
-  """Returns the least cost of an accuracy (in percent); NaN off the curve."""
+def _cost_at(
+  curve: pd.DataFrame, x: str, accuracy: float, tolerance: float
+) -> float:
+  """Returns the least cost of an accuracy; NaN off the curve."""
   curve = curve.sort_values('mean')
   accuracies = curve['mean'].to_numpy()
   least = np.minimum.accumulate(curve[x].to_numpy()[::-1])[::-1]
-  tolerance = 100 * TOLERANCE
   low, high = accuracies[0] - tolerance, accuracies[-1] + tolerance
   if not low <= accuracy <= high:
     return np.nan

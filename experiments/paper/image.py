@@ -7,6 +7,7 @@ from experiments.paper import table as table_lib
 Row, Column, Table = table_lib.Row, table_lib.Column, table_lib.Table
 SHARES = tuple(float(p) for p in np.geomspace(0.01, 1, 20))  # pruning levels
 RATE = 'optimizer.learning_rate'  # each method has its own
+COSTS = 'train_flops', 'step_ms', 'step_seconds', 'step_bytes'
 
 # Weights of each layer of LeNet-300-100, and the factor on the share it keeps.
 _LENET_SIZES, _FACTORS = np.array([784 * 300, 300 * 100, 1000]), [1, 1, 2]
@@ -164,6 +165,7 @@ def _lenet5(data: str, title: str, variant: str = '', *options: str):
         f'mnist_methods.py{variant}', f'{short}_{sweep}', f'--sweep={sweep}',
         *options,
       ),
+      names=(_METHODS, _METHODS, ('gradual', *_WITH_HAM)),
     )  # fmt: skip
 
 
@@ -180,7 +182,7 @@ def _ablations() -> Table:
     ('B', '10% = A', {'backward_density': 0.1}),
     ('B', '20%, random', {'exploration': 'random'}),
     ('B', '100%', {'backward_density': 1.0}),
-    ('penalty', '0', {'penalty': 0.0}),
+    *(('penalty', f'{x:g}', {'penalty': x}) for x in (0.0, 1e-5, 1e-3)),
     ('last refresh', '10% of steps', {'stop_refresh_at': 1_000}),
     ('last refresh', '50% of steps', {'stop_refresh_at': 5_000}),
   ]
@@ -193,15 +195,16 @@ def _ablations() -> Table:
     ('choice', 'setting'),
     {
       'data': 'fashion_mnist', **_LENET, 'num_steps': 10_000, 'share': None,
-      'method': 'topkast', 'density': 0.1, 'powerprop': 0, 'ham': 0,
+      'method': 'topkast', 'density': 0.1, 'alpha': 1.0,
     },
     tuple(Row((a, b), {**base, **facts}) for a, b, facts in rows),
     (
       Column('accuracy', {}, 'accuracy'),
+      Column('with Powerprop.', {'alpha': 2.0}, 'accuracy'),
       Column('left A, first tenth', {}, 'first_change'),
       Column('left A, last tenth', {}, 'last_change'),
     ),
-    (sweep,), against=(base,), plots='choices',
+    (sweep,), against=(base,), across=(RATE,), varies=(RATE,), plots='choices',
   )  # fmt: skip
 
 
@@ -231,5 +234,5 @@ def _cost() -> Table:
     },
     tuple(rows), (Column('accuracy', {}, 'accuracy'),), (sweep,),
     varies=(RATE, 'model.hidden'), plots='cost',
-    extra=('train_flops', 'step_ms', 'step_seconds', 'step_bytes'),
+    extra=COSTS,
   )  # fmt: skip

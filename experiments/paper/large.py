@@ -10,7 +10,7 @@ Row, Column, Table = table_lib.Row, table_lib.Column, table_lib.Table
 EXAMPLES = 32_000 * 4_096  # seen in training by the ImageNet recipe
 _DATA = table_lib.DATA
 _TWICE, _HAM = {'backward_ratio': 2.0}, {'ham': 1}
-_STEPS = {'num_steps': 1_500}  # of the small text
+_SMALL, _SEEDS = 'text_transformer_xl.py', '--config.seeds=(0,1,2)'
 # (label, variant of the config, facts)
 _DENSE, *_LARGE = (
   (label, variant, {'method': method, 'alpha': alpha, **more})
@@ -96,36 +96,64 @@ def photographs() -> Table:
 
 def small_text() -> Table:
   """Returns the table of a small model on the text in the repository."""
-  where, shape = {'method': 'dense', 'density': 1.0}, {'d_model': 224}
-  rows = [
-    Row(('dense', ''), where | shape | _STEPS),
-    Row(('dense, equal parameters', '20%'), where | _STEPS | {'d_model': 112}),
-    Row(('dense, equal FLOPs', '20%'), where | shape | {'num_steps': 600}),
-  ]
   plain, powered, ham = (facts for _, facts in image.VARIANTS)
-  for label, method, facts in (
-    ('Top-KAST', 'topkast', plain),
-    ('Top-KAST + Powerprop.', 'topkast', powered),
-    ('Top-KAST + HAM', 'topkast', ham), ('gradual', 'gradual', plain),
-    ('AC/DC', 'acdc', plain), ('AC/DC + HAM', 'acdc', ham),
-    ('RigL', 'rigl', plain), ('static', 'static', plain),
+  whole = {'d_model': 224, 'num_steps': 1_500}
+  rows = [Row(('dense', ''), {'method': 'dense', **whole})]
+  for kept, width, num_steps in (
+    ('20%', 100, 522), ('10%', 70, 344), ('5%', 50, 256),
   ):  # fmt: skip
-    for a in (0.2, 0.1, 0.05):
-      density, kept = {'density': a}, f'{100 * a:g}%'
-      if method == 'topkast':
-        density['backward_density'] = 2 * a
-        kept += f' / {200 * a:g}%'
-      own = {'method': method, **shape, **_STEPS, **facts, **density}
+    for equal, facts in (
+      ('parameters', {'d_model': width}), ('FLOPs', {'num_steps': num_steps}),
+    ):  # fmt: skip
+      facts = {'method': 'dense', **whole, **facts}
+      rows.append(Row((f'dense, equal {equal}', kept), facts))
+  twice = ((0.2, 0.4), (0.1, 0.2), (0.05, 0.1))
+  single = tuple((a, None) for a, _ in twice)
+  for label, method, facts, densities in (
+    ('Top-KAST', 'topkast', plain, (*twice, (0.1, 1.0))),
+    ('Top-KAST + Powerprop.', 'topkast', powered, twice),
+    ('Top-KAST + HAM', 'topkast', ham, twice[:1]),
+    ('gradual', 'gradual', plain, single),
+    ('RigL', 'rigl', plain, single),
+    ('static', 'static', plain, single),
+    ('AC/DC', 'acdc', plain, single[:1]),
+    ('AC/DC + HAM', 'acdc', ham, single[:1]),
+  ):
+    for a, b in densities:
+      own, kept = {'density': a}, f'{100 * a:g}%'
+      if b:
+        own['backward_density'], kept = b, f'{kept} / {100 * b:g}%'
+      own |= {'method': method, **whole, **facts}
       rows.append(Row((label, kept), own))
-  options = '--sweep=text', '--config.seeds=(0,1,2)'
   return Table(
     'text', 'A small Transformer-XL on the King James text',
     ('method', 'D / B'), {'data': 'kjv', **plain}, tuple(rows),
     (Column('bits per character', {}, 'bits_per_character'),),
-    (table_lib.launch('text_transformer_xl.py', 'text', *options),),
+    (table_lib.launch(_SMALL, 'text', '--sweep=text', _SEEDS),),
     extra=('density', 'inference_share', 'train_flops', 'num_bytes'),
     # The dense rivals are smaller, or trained for less long.
     varies=(image.RATE, 'model.', 'train.num_steps', 'optimizer.schedule.'),
+  )  # fmt: skip
+
+
+def text_cost() -> Table:
+  """Returns dense models of three widths against compact Top-KAST."""
+  rows = [
+    Row(('dense', '', f'{width}'), {'method': 'dense', 'd_model': width})
+    for width in (70, 122, 224)
+  ]
+  for a in (0.2, 0.1, 0.05):
+    facts = {'method': 'topkast', 'density': a, 'backward_density': 2 * a}
+    facts |= {'storage': 'compact', 'refresh_every': 10, 'd_model': 224}
+    label = f'{100 * a:g}% / {200 * a:g}%'
+    rows.append(Row(('Top-KAST', label, '224'), facts))
+  where = {'data': 'kjv', 'num_steps': 1_500, 'powerprop': 0, 'ham': 0}
+  return Table(
+    'text_cost', 'The cost of training a small Transformer-XL',
+    ('method', 'D / B', 'width'), where, tuple(rows),
+    (Column('bits per character', {}, 'bits_per_character'),),
+    (table_lib.launch(_SMALL, 'text_cost', '--sweep=cost_text', _SEEDS),),
+    varies=(image.RATE, 'model.'), plots='cost', extra=image.COSTS,
   )  # fmt: skip
 
 

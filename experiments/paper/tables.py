@@ -21,6 +21,7 @@ TABLES: dict[str, table_lib.Table] = {
     large.imagenet(),
     large.photographs(),
     large.small_text(),
+    large.text_cost(),
     large.text(
       'enwik8', 'enwik8, bits per character', 'bits_per_character', 512
     ),
@@ -28,7 +29,7 @@ TABLES: dict[str, table_lib.Table] = {
     tasks.packing('permuted_packing', _TEN, _PERMUTED),
     tasks.strategies(
       'permuted_mnist', 'Permuted MNIST, 10 tasks', _TEN, _PERMUTED,
-      gamma=0.99, scope='layer',
+      gamma=0.98, scope='layer',
     ),
     tasks.strategies(
       'permuted_mnist_100', 'Permuted MNIST, 100 tasks',
