@@ -16,7 +16,8 @@ _INTRODUCTION = """\
 ## Against the papers
 
 Each claim is looked up in the tables below. An order may be off, and "no worse"
-may trail, by the larger deviation over seeds of the two, 1 point at most.
+may trail, by the larger deviation over seeds of the two, 1 point at most;
+"undecided" is a difference within its standard error.
 """
 
 
@@ -58,7 +59,7 @@ def to_markdown(
 def fill(
   text: str, cells: Mapping[str, pd.DataFrame], directory: pathlib.Path
 ) -> str:
-  """Returns a page with the finding after each `<!-- NAME -->`, to line's end.
+  """Returns a page with a finding after each `<!-- NAME -->`, to line's end.
 
   Raises ValueError for the name of no claim.
   """
@@ -71,6 +72,9 @@ def fill(
         f'expected a claim, one of {", ".join(known)}; got {name}'
       )
     verdict, figures = finding(known[name], cells, directory)
-    return f'<!-- {name} -->{known[name].text}: {verdict}; {figures}.'
+    text = known[name].text
+    return (
+      f'<!-- {name} -->{text[0].upper()}{text[1:]}. *{verdict}*: {figures}.'
+    )
 
   return re.sub(r'<!-- (\w+) -->.*', replace, text)

@@ -62,7 +62,7 @@ def _methods(data: str, title: str) -> list[Claim]:
   ] + [
     Claim(
       f'{short}_powerprop', POWERPROP,
-      f'{title}, LeNet-5: gradual pruning at 2% is better with it', short,
+      f'{title}, LeNet-5: Powerpropagation improves gradual pruning at 2%', short,
       findings.ahead(
         {'variant': 'Powerprop.'}, {'variant': 'plain'}, where=gradual
       ), file,
@@ -96,7 +96,7 @@ def _residual() -> list[Claim]:
     ),
     Claim(
       'resnet_powerprop', POWERPROP,
-      'WideResNet: gradual pruning and Top-KAST at 10% are better with it',
+      'WideResNet: Powerpropagation improves gradual pruning and Top-KAST at 10%',
       table, findings.each(*(
         findings.ahead(
           {'variant': 'Powerprop.'}, {'variant': 'plain'}, method=method,
@@ -119,19 +119,19 @@ def _choices() -> list[Claim]:
   return [
     Claim(name, TOPKAST, text, 'fashion_topkast', check, 'tune_topkast')
     for name, text, check in (
-      ('refresh', 'refreshing every 100 steps is no worse than every step',
+      ('refresh', 'Top-KAST: refreshing every 100 steps is no worse than every step',
        findings.no_worse(
          chosen, {'choice': 'refresh every', 'setting': '1'}, **accuracy)),
-      ('explore', 'exploration helps: B of 20% is better than B = A',
+      ('explore', 'Top-KAST: exploration helps: B of 20% is better than B = A',
        findings.ahead(chosen, {'setting': '10% = A'}, **accuracy)),
-      ('random', 'exploration at random is worse than by magnitude',
+      ('random', 'Top-KAST: exploration at random is worse than by magnitude',
        findings.ahead(chosen, {'setting': '20%, random'}, **accuracy)),
-      ('penalty', 'the exploration penalty helps',
+      ('penalty', 'Top-KAST: the exploration penalty helps',
        findings.ahead(
          chosen, {'choice': 'penalty', 'setting': '0'}, **accuracy)),
-      ('stop', 'refreshing in the first half only costs nothing',
+      ('stop', 'Top-KAST: refreshing in the first half only costs nothing',
        findings.no_worse({'setting': '50% of steps'}, chosen, **accuracy)),
-      ('settle', 'the sets settle: changes fall by more than half',
+      ('settle', 'Top-KAST: the sets settle: changes fall by more than half',
        findings.settles(chosen, 'left A, first tenth', 'left A, last tenth')),
     )
   ]  # fmt: skip
@@ -156,7 +156,7 @@ def _packing() -> list[Claim]:
       findings.none_below({'column': 'lowest task'}, 0.8), 'tune_packing',
     ),
     Claim(
-      'strategies', POWERPROP, 'ten tasks: EfficientPackNet with it is more '
+      'strategies', POWERPROP, 'ten tasks: EfficientPackNet with alpha above 1 is more '
       'accurate than PackNet and EWC', 'permuted_mnist',
       findings.each(*(
         findings.ahead(
@@ -210,7 +210,7 @@ def _language() -> list[Claim]:
       )), file,
     ),
     Claim(
-      'text_powerprop', POWERPROP, 'language: Top-KAST is better with it',
+      'text_powerprop', POWERPROP, 'language: Powerpropagation improves Top-KAST',
       'text', findings.each(*(
         findings.ahead(
           {'method': 'Top-KAST + Powerprop.'}, {'method': 'Top-KAST'},
@@ -241,10 +241,10 @@ def _cost() -> list[Claim]:
 CLAIMS = (
   _pruning('pruning_dense', 'as trained, the best alpha above 1 is within 0.2 '
            'points of alpha 1', 'as trained', -0.002),
-  _pruning('pruning_11', 'with 11.3% of the weights it is ahead by at least 2 '
-           'points', '11.33', 0.02),
-  _pruning('pruning_7', 'with 7.0% of the weights it is ahead by at least 15 '
-           'points', '6.98', 0.15),
+  _pruning('pruning_11', 'with 11.3% of the weights the best alpha above 1 is '
+           'at least 2 points ahead', '11.33', 0.02),
+  _pruning('pruning_7', 'with 7.0% of the weights the best alpha above 1 is at '
+           'least 15 points ahead', '6.98', 0.15),
   *_methods('mnist', 'MNIST'),
   *_methods('fashion', 'Fashion-MNIST'),
   *_residual(),
@@ -255,7 +255,7 @@ CLAIMS = (
 )  # fmt: skip
 # (source, claim, why it is not tested)
 UNTESTED = (
-  (POWERPROP, 'CIFAR-10 and ImageNet: sparse networks are better with it',
+  (POWERPROP, 'CIFAR-10 and ImageNet: Powerpropagation improves sparse networks',
    'needs the data and, for ImageNet, accelerators; commands below'),
   (TOPKAST, 'ImageNet: always sparse at little loss of accuracy',
    'needs the data and accelerators; commands and published figures below'),
