@@ -62,7 +62,8 @@ def _methods(data: str, title: str) -> list[Claim]:
   ] + [
     Claim(
       f'{short}_powerprop', POWERPROP,
-      f'{title}, LeNet-5: Powerpropagation improves gradual pruning at 2%', short,
+      f'{title}, LeNet-5: Powerpropagation improves gradual pruning at 2%',
+      short,
       findings.ahead(
         {'variant': 'Powerprop.'}, {'variant': 'plain'}, where=gradual
       ), file,
@@ -96,7 +97,8 @@ def _residual() -> list[Claim]:
     ),
     Claim(
       'resnet_powerprop', POWERPROP,
-      'WideResNet: Powerpropagation improves gradual pruning and Top-KAST at 10%',
+      'WideResNet: Powerpropagation improves gradual pruning and Top-KAST at '
+      '10%',
       table, findings.each(*(
         findings.ahead(
           {'variant': 'Powerprop.'}, {'variant': 'plain'}, method=method,
@@ -119,7 +121,8 @@ def _choices() -> list[Claim]:
   return [
     Claim(name, TOPKAST, text, 'fashion_topkast', check, 'tune_topkast')
     for name, text, check in (
-      ('refresh', 'Top-KAST: refreshing every 100 steps is no worse than every step',
+      ('refresh',
+       'Top-KAST: refreshing every 100 steps is no worse than every step',
        findings.no_worse(
          chosen, {'choice': 'refresh every', 'setting': '1'}, **accuracy)),
       ('explore', 'Top-KAST: exploration helps: B of 20% is better than B = A',
@@ -156,8 +159,8 @@ def _packing() -> list[Claim]:
       findings.none_below({'column': 'lowest task'}, 0.8), 'tune_packing',
     ),
     Claim(
-      'strategies', POWERPROP, 'ten tasks: EfficientPackNet with alpha above 1 is more '
-      'accurate than PackNet and EWC', 'permuted_mnist',
+      'strategies', POWERPROP, 'ten tasks: EfficientPackNet with alpha above 1 '
+      'is more accurate than PackNet and EWC', 'permuted_mnist',
       findings.each(*(
         findings.ahead(
           {'strategy': 'efficient_packnet', 'alpha': ('2', '3', '4')},
@@ -210,8 +213,8 @@ def _language() -> list[Claim]:
       )), file,
     ),
     Claim(
-      'text_powerprop', POWERPROP, 'language: Powerpropagation improves Top-KAST',
-      'text', findings.each(*(
+      'text_powerprop', POWERPROP,
+      'language: Powerpropagation improves Top-KAST', 'text', findings.each(*(
         findings.ahead(
           {'method': 'Top-KAST + Powerprop.'}, {'method': 'Top-KAST'},
           where={**bits, 'D / B': kept},
@@ -255,7 +258,8 @@ CLAIMS = (
 )  # fmt: skip
 # (source, claim, why it is not tested)
 UNTESTED = (
-  (POWERPROP, 'CIFAR-10 and ImageNet: Powerpropagation improves sparse networks',
+  (POWERPROP,
+   'CIFAR-10 and ImageNet: Powerpropagation improves sparse networks',
    'needs the data and, for ImageNet, accelerators; commands below'),
   (TOPKAST, 'ImageNet: always sparse at little loss of accuracy',
    'needs the data and accelerators; commands and published figures below'),
