@@ -28,7 +28,7 @@ def test_its_sweeps_fill_the_whole_table(name):
     words = shlex.split(command)[2:]
     given = dict(word.split('=', 1) for word in words)
     config, out = given['--config'], given['--workdir']
-    sweep = given.get('--sweep', '')
+    sweep = given.get('--sweep')
     shared = [word for word in words if word.startswith('--config.')]
     workdirs.add(out)
     runs = plan_lib.make(config, shared, sweep).runs
