@@ -6,6 +6,7 @@ import re
 
 import pandas as pd
 
+from experiments import build
 from experiments.paper import claims
 from experiments.paper import findings
 from experiments.paper import render
@@ -68,9 +69,8 @@ def fill(
   def replace(found: re.Match) -> str:
     name = found.group(1)
     if name not in known:
-      raise ValueError(
-        f'expected a claim, one of {", ".join(known)}; got {name}'
-      )
+      hint = build.did_you_mean(name, known)
+      raise ValueError(f'expected the name of a claim, got {name!r}{hint}')
     verdict, figures = finding(known[name], cells, directory)
     text = known[name].text
     return (

@@ -53,12 +53,11 @@ def ahead(of: Labels, than: Labels, by: float = 0.0, **where: Any) -> Check:
 
   def check(cells):
     a, b = (best(cells, {**where, **labels}) for labels in (of, than))
-    gain = _sign(a) * (a['mean'] - b['mean'])
+    gain = _gain(a, b)
     figures = _against(a, b, (*where, *of, *than))
     error = np.sqrt(sum(x.deviation**2 / x.num for x in (a, b)))
     if not by and abs(gain) <= error:  # NaN with one seed
       return OPEN, figures
-    # Rounded, so that 0.02 is not 0.0199999.
     return YES if round(gain - by, 6) >= 0 else NO, figures
 
   return check
@@ -70,7 +69,7 @@ def no_worse(of: Labels, than: Labels, **where: Any) -> Check:
 
   def check(cells):
     a, b = (best(cells, {**where, **labels}) for labels in (of, than))
-    holds = _sign(a) * (a['mean'] - b['mean']) >= -_slack(a, b)
+    holds = _gain(a, b) >= -_slack(a, b)
     return YES if holds else NO, _against(a, b, (*where, *of, *than))
 
   return check
@@ -88,7 +87,7 @@ def in_order(heading: str, labels: Sequence[str], where: Labels) -> Check:
     wrong = [
       b[heading]
       for a, b in itertools.pairwise(found)
-      if _sign(a) * (a['mean'] - b['mean']) < -_slack(a, b)
+      if _gain(a, b) < -_slack(a, b)
     ]
     verdict = YES if not wrong else PARTLY if len(wrong) == 1 else NO
     return verdict, ', '.join(f'{a[heading]} {_text(a)}' for a in found)
@@ -216,6 +215,11 @@ def each(*checks: Check) -> Check:
 
 def _sign(cell: pd.Series) -> int:
   return -1 if cell.metric in render.DESCENDING else 1
+
+
+def _gain(a: pd.Series, b: pd.Series) -> float:
+  """Returns how far one cell is ahead, rounded: 0.02 is not 0.0199999."""
+  return round(_sign(a) * (a['mean'] - b['mean']), 6)
 
 
 def _slack(a: pd.Series, b: pd.Series) -> float:

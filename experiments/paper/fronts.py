@@ -25,8 +25,8 @@ def add_times(
 ) -> pd.DataFrame:
   """Returns the cells with the measured time and bytes of a training.
 
-  Adds step_ms, step_seconds (all steps) and step_bytes to a table of cost, if
-  the record of the benchmark lies in the directory.
+  Adds step_ms, step_seconds (all steps) and step_bytes (on device and host) to
+  a table of cost, if the record of the benchmark lies in the directory.
   """
   path = directory / TIMES
   if table.plots != 'cost' or not path.exists():
@@ -34,7 +34,7 @@ def add_times(
   record = pd.read_csv(path).pivot(
     index='case', columns='figure', values='value'
   )
-  record = record.reindex(columns=['time', 'bytes'])
+  record = record.reindex(columns=['time', 'bytes', 'host'])
   cases = cells[[*table.headings]].agg(
     lambda labels: ', '.join(filter(None, labels)), axis=1
   )
@@ -42,7 +42,7 @@ def add_times(
   return cells.assign(
     step_ms=milliseconds,
     step_seconds=milliseconds / 1e3 * table.where['num_steps'],
-    step_bytes=cases.map(record.bytes),
+    step_bytes=cases.map(record.bytes + record.host.fillna(0)),
   )
 
 
