@@ -52,10 +52,12 @@ def fill(
   cells = table_lib.cells(table)
   for cell in cells.to_dict('records') if len(own) else ():
     networks = runs_lib.select(own, cell['where']).sort_values('seed')
+    if networks.empty:
+      continue
     same = {name: cell[name] for name in (*keys, 'metric')}
     value = networks.get(cell['metric'], np.nan)
     found.append(networks[_NETWORK].assign(value=value, **same))
-  if not any(map(len, found)):
+  if not found:
     return pd.DataFrame(columns=names), []
   results = pd.concat(found, ignore_index=True)
   results = _leave_out(table, results, runs, notes)
@@ -205,11 +207,18 @@ def _once(table: table_lib.Table, results: pd.DataFrame, runs, notes):
 def _leave_out(table: table_lib.Table, results: pd.DataFrame, runs, notes):
   """Returns the results without runs whose config is another than most have."""
   place, across = f'table {table.name}', (*FREE, *table.across)
-  headings = [*table.headings]
+  headings, indices = [*table.headings], results.run.unique()
+  flat = runs_lib.flatten([runs[i].config for i in indices])
+  texts = runs_lib.to_texts(flat).set_axis(indices)
   for keys, free in (
     ([*headings, 'column'], FREE), (headings, (*across, *_DENSITIES)),
   ):  # fmt: skip
+    # One text a run, which tells equal configs quickly.
+    is_free = [key.startswith(free) for key in texts]
+    whole = texts.loc[:, np.logical_not(is_free)].sum(axis=1)
     for labels, own in results.groupby(keys, sort=False):
+      if whole[own.run.unique()].nunique() == 1:
+        continue
       row = f'{place}, row {" ".join(filter(None, labels))}'
       others = _differing(row, runs, own.run, free, notes)
       results = results[~results.run.isin(others)]

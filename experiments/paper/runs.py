@@ -124,8 +124,12 @@ def select(frame: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
 def differing(configs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
   """Returns the keys in which configs differ, dotted, with all values."""
   flat = flatten(configs)
-  texts = flat.map(lambda x: repr(float(x) if _is_number(x) else x))
-  return flat.loc[:, texts.nunique() > 1]
+  return flat.loc[:, to_texts(flat).nunique() > 1]
+
+
+def to_texts(flat: pd.DataFrame) -> pd.DataFrame:
+  """Returns the values as texts, equal numbers alike."""
+  return flat.map(lambda x: repr(float(x) if _is_number(x) else x))
 
 
 def flatten(configs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
