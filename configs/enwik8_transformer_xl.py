@@ -10,7 +10,10 @@ milestones; further keys are those of `language.KEYS`.
 
 Sizes and recipe are those of https://github.com/kimiyoung/transformer-xl, which
 reports, dense, 1.06 (base) and 0.99 (large) bits per character; products are in
-bfloat16 here. Which layers Top-KAST left dense and its schedule are unknown to
+bfloat16 here. Differs from that code: the warm-up of W steps (large only)
+begins at 1/W of the learning rate, and the cosine counts from its end; the
+released PyTorch code counts the cosine from step 0 and makes the first step at
+the full rate. Which layers Top-KAST left dense and its schedule are unknown to
 us. Hardware: GPUs or TPUs (the batch of 22 of the base size divides among 1, 2,
 11 or 22: --config.train.num_devices); not trained by us.
 """

@@ -5,8 +5,11 @@
 
 Reads the run folders below `--runs` and writes, for each table with a run (or
 each `--table`), the result of each seed as NAME.csv and the plots NAME_KIND.png
-into `--out`. Beside the folder, OUT.md shows all tables in it; a text NAME.md
-in the folder is a remark for that page, by hand.
+into `--out`. Beside the folder, OUT.md shows all tables in it and the claims
+that they support or not; a text NAME.md in the folder is a remark for that
+page, by hand. In training.md beside it, the text after each `<!-- CLAIM -->` is
+brought up to date. Times of tables of cost are those of `python -m
+benchmarks.cost --record=OUT/speed`.
 Cells without runs are those of the CSV files in `--stored`; without `--runs`
 all are.
 """
@@ -20,12 +23,15 @@ import pandas as pd
 
 from experiments import rundir
 from experiments.paper import fill
+from experiments.paper import fronts
 from experiments.paper import plots
 from experiments.paper import render
+from experiments.paper import results as results_lib
 from experiments.paper import runs as runs_lib
 from experiments.paper import tables as tables_lib
 
 USER_ERROR = 2  # exit code
+GUIDE = 'training.md'  # beside the page; has findings too
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -61,8 +67,11 @@ def main(arguments: Sequence[str]) -> int:
       _write(table, results, runs, out)
       num_written += 1
   if num_written:
-    page = render.page(out).encode()
+    page = results_lib.page(out).encode()
     rundir.write_bytes(out.with_name(f'{out.name}.md'), page)
+    if (guide := out.with_name(GUIDE)).exists():
+      text = results_lib.guide(guide.read_text(), out)
+      rundir.write_bytes(guide, text.encode())
   elif not code:
     _report(f'expected runs of a table, one of {", ".join(tables_lib.TABLES)}')
   return code
@@ -70,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _write(table, results: pd.DataFrame, runs, out: pathlib.Path):
   """Prints a table and writes its results and plots."""
-  cells = fill.summarize(table, results)
+  cells = fronts.add_times(table, fill.summarize(table, results), out)
   text = render.to_markdown(render.wide(table, cells), len(table.headings))
   print(f'{table.title}\n\n{text}\n')
   out.mkdir(parents=True, exist_ok=True)

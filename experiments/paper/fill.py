@@ -52,15 +52,16 @@ def fill(
   cells = table_lib.cells(table)
   for cell in cells.to_dict('records') if len(own) else ():
     networks = runs_lib.select(own, cell['where']).sort_values('seed')
+    if networks.empty:
+      continue
     same = {name: cell[name] for name in (*keys, 'metric')}
     value = networks.get(cell['metric'], np.nan)
     found.append(networks[_NETWORK].assign(value=value, **same))
-  if not any(map(len, found)):
+  if not found:
     return pd.DataFrame(columns=names), []
   results = pd.concat(found, ignore_index=True)
   results = _leave_out(table, results, runs, notes)
-  results = results.reset_index(drop=True)
-  _check_once(table, results, runs)
+  results = _once(table, results, runs, notes).reset_index(drop=True)
 
   def cost(network: pd.Series) -> dict[str, float]:
     run, level = runs[network.run], network.level
@@ -183,29 +184,44 @@ def _is_in(keys: list[str], frame: pd.DataFrame, other: pd.DataFrame):
   return pd.MultiIndex.from_frame(frame[keys]).isin(index)
 
 
-def _check_once(table: table_lib.Table, results: pd.DataFrame, runs) -> None:
-  keys = [*table.headings, 'column']
-  twice = results[results.duplicated([*keys, 'seed'], keep=False)]
-  if twice.empty:
-    return
-  one = twice.iloc[0]
-  same = (twice[[*keys, 'seed']] == one[[*keys, 'seed']]).all(axis=1)
-  first, second = (runs[i] for i in twice[same].run.iloc[:2])
-  raise ValueError(
-    f'table {table.name}, {" ".join(one[[*table.headings]])}, {one.column}: '
-    f'expected one network of seed {one.seed}, got those of {first.path} and '
-    f'{second.path}; move one of the folders away'
-  )
+def _once(table: table_lib.Table, results: pd.DataFrame, runs, notes):
+  """Returns the results with each seed once; sweeps may share a network.
+
+  Raises ValueError for two results of one seed that differ.
+  """
+  keys = [*table.headings, 'column', 'seed']
+  for _, own in results[results.duplicated(keys, keep=False)].groupby(keys):
+    one, other = own.iloc[0], own.iloc[1]
+    first, second = (runs[i] for i in (one.run, other.run))
+    if own.value.nunique(dropna=False) > 1 or own.status.nunique() > 1:
+      labels = ' '.join(one[[*table.headings]])
+      raise ValueError(
+        f'table {table.name}, {labels}, {one.column}: expected one network of '
+        f'seed {one.seed}, got those of {first.path} and {second.path}; move '
+        'one of the folders away'
+      )
+    notes[f'left out {second.path}: the same network as {first.path}'] = None
+  return results.drop_duplicates(keys)
 
 
 def _leave_out(table: table_lib.Table, results: pd.DataFrame, runs, notes):
   """Returns the results without runs whose config is another than most have."""
   place, across = f'table {table.name}', (*FREE, *table.across)
-  for labels, own in results.groupby([*table.headings], sort=False):
-    ignored = (*across, *_DENSITIES)
-    row = f'{place}, row {" ".join(labels)}'
-    others = _differing(row, runs, own.run, ignored, notes)
-    results = results[~results.run.isin(others)]
+  headings, indices = [*table.headings], results.run.unique()
+  flat = runs_lib.flatten([runs[i].config for i in indices])
+  texts = runs_lib.to_texts(flat).set_axis(indices)
+  for keys, free in (
+    ([*headings, 'column'], FREE), (headings, (*across, *_DENSITIES)),
+  ):  # fmt: skip
+    # One text a run, which tells equal configs quickly.
+    is_free = [key.startswith(free) for key in texts]
+    whole = texts.loc[:, np.logical_not(is_free)].sum(axis=1)
+    for labels, own in results.groupby(keys, sort=False):
+      if whole[own.run.unique()].nunique() == 1:
+        continue
+      row = f'{place}, row {" ".join(filter(None, labels))}'
+      others = _differing(row, runs, own.run, free, notes)
+      results = results[~results.run.isin(others)]
   ignored = (*across, *_ROWS, *table.varies)
   others = _differing(place, runs, results.run, ignored, notes)
   return results[~results.run.isin(others)]

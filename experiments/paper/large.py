@@ -3,12 +3,14 @@
 Their rows are variants of `configs/methods.py`.
 """
 
+from experiments.paper import image
 from experiments.paper import table as table_lib
 
 Row, Column, Table = table_lib.Row, table_lib.Column, table_lib.Table
 EXAMPLES = 32_000 * 4_096  # seen in training by the ImageNet recipe
 _DATA = table_lib.DATA
 _TWICE, _HAM = {'backward_ratio': 2.0}, {'ham': 1}
+_SMALL, _SEEDS = 'text_transformer_xl.py', '--config.seeds=(0,1,2)'
 # (label, variant of the config, facts)
 _DENSE, *_LARGE = (
   (label, variant, {'method': method, 'alpha': alpha, **more})
@@ -61,7 +63,7 @@ def imagenet() -> Table:
     tuple(rows),
     _columns('accuracy', 0.2, 0.1, 0.05, 0.02, 0.01),
     tuple(
-      table_lib.launch(file, f'imagenet/{k}', f'--sweep=imagenet_{k} {_DATA}')
+      table_lib.launch(file, f'imagenet/{k}', f'--sweep=imagenet_{k}', _DATA)
       for k in ('dense_to_sparse', 'sparse_to_sparse', 'extended')
     ),
     against=({'alpha': 1.0}, {'method': 'rigl', 'alpha': 1.0}, {'ham': 0}),
@@ -87,33 +89,71 @@ def photographs() -> Table:
       for dtype in ('float32', 'bfloat16')
       for label, metric in {**losses, 'afterwards': 'loss'}.items()
     ),
-    (table_lib.launch(f'{name}_resnet50.py', name, f'--sweep={name} {_DATA}'),),
-    across=('model.compute_dtype',), has_plots=False,
+    (table_lib.launch(f'{name}_resnet50.py', name, f'--sweep={name}', _DATA),),
+    across=('model.compute_dtype',), plots='',
   )  # fmt: skip
 
 
 def small_text() -> Table:
   """Returns the table of a small model on the text in the repository."""
-  rows = [Row(('dense', ''), {**_DENSE[2], 'density': 1.0})]
-  facts_of = {label: where for label, _, where in _LARGE}
-  plain = 'Top-KAST'
-  for name, a, b in (
-    (plain, 0.2, 0.4), (plain, 0.1, 0.2), (plain, 0.1, 1.0), (plain, 0.05, 0.1),
-    (f'{plain} + Powerprop.', 0.2, 0.4), (f'{plain} + HAM', 0.2, 0.4),
+  plain, powered, ham = (facts for _, facts in image.VARIANTS)
+  whole = {'d_model': 224, 'num_steps': 1_500}
+  rows = [Row(('dense', ''), {'method': 'dense', **whole})]
+  for kept, width, num_steps in (
+    ('20%', 100, 522), ('10%', 70, 344), ('5%', 50, 256),
   ):  # fmt: skip
-    facts = {'density': a, 'backward_density': b}
-    facts['backward_ratio'] = round(b / a, 6)
-    label = f'{100 * a:g}% / {100 * b:g}%'
-    rows.append(Row((name, label), facts_of[name] | facts))
-  for name in ('static', 'AC/DC', 'AC/DC + HAM'):
-    rows.append(Row((name, '20%'), {**facts_of[name], 'density': 0.2}))
-  options = "--sweep=text '--config.seeds=(0,1,2)'"
+    for equal, facts in (
+      ('parameters', {'d_model': width}), ('FLOPs', {'num_steps': num_steps}),
+    ):  # fmt: skip
+      facts = {'method': 'dense', **whole, **facts}
+      rows.append(Row((f'dense, equal {equal}', kept), facts))
+  twice = ((0.2, 0.4), (0.1, 0.2), (0.05, 0.1))
+  single = tuple((a, None) for a, _ in twice)
+  for label, method, facts, densities in (
+    ('Top-KAST', 'topkast', plain, (*twice, (0.1, 1.0))),
+    ('Top-KAST + Powerprop.', 'topkast', powered, twice),
+    ('Top-KAST + HAM', 'topkast', ham, twice[:1]),
+    ('gradual', 'gradual', plain, single),
+    ('RigL', 'rigl', plain, single),
+    ('static', 'static', plain, single),
+    ('AC/DC', 'acdc', plain, single[:1]),
+    ('AC/DC + HAM', 'acdc', ham, single[:1]),
+  ):
+    for a, b in densities:
+      own, kept = {'density': a}, f'{100 * a:g}%'
+      if b:
+        own['backward_density'], kept = b, f'{kept} / {100 * b:g}%'
+      own |= {'method': method, **whole, **facts}
+      rows.append(Row((label, kept), own))
   return Table(
     'text', 'A small Transformer-XL on the King James text',
-    ('method', 'D / B'), {'data': 'kjv', 'ham': 0}, tuple(rows),
+    ('method', 'D / B'), {'data': 'kjv', **plain}, tuple(rows),
     (Column('bits per character', {}, 'bits_per_character'),),
-    (table_lib.launch('text_transformer_xl.py', 'text', options),),
-    extra=('density', 'inference_share', 'train_share'),
+    (table_lib.launch(_SMALL, 'text', '--sweep=text', _SEEDS),),
+    extra=('density', 'inference_share', 'train_flops', 'num_bytes'),
+    # The dense rivals are smaller, or trained for less long.
+    varies=(image.RATE, 'model.', 'train.num_steps', 'optimizer.schedule.'),
+  )  # fmt: skip
+
+
+def text_cost() -> Table:
+  """Returns dense models of three widths against compact Top-KAST."""
+  rows = [
+    Row(('dense', '', f'{width}'), {'method': 'dense', 'd_model': width})
+    for width in (70, 122, 224)
+  ]
+  for a in (0.2, 0.1, 0.05):
+    facts = {'method': 'topkast', 'density': a, 'backward_density': 2 * a}
+    facts |= {'storage': 'compact', 'refresh_every': 10, 'd_model': 224}
+    label = f'{100 * a:g}% / {200 * a:g}%'
+    rows.append(Row(('Top-KAST', label, '224'), facts))
+  where = {'data': 'kjv', 'num_steps': 1_500, 'powerprop': 0, 'ham': 0}
+  return Table(
+    'text_cost', 'The cost of training a small Transformer-XL',
+    ('method', 'D / B', 'width'), where, tuple(rows),
+    (Column('bits per character', {}, 'bits_per_character'),),
+    (table_lib.launch(_SMALL, 'text_cost', '--sweep=cost_text', _SEEDS),),
+    varies=(image.RATE, 'model.'), plots='cost', extra=image.COSTS,
   )  # fmt: skip
 
 
@@ -132,7 +172,7 @@ def text(name: str, title: str, metric: str, base: int) -> Table:
     tuple(
       table_lib.launch(
         f'{name}_transformer_xl.py:size={size}', f'{name}_{size}',
-        '--sweep=language --config.data.path=PATH',
+        '--sweep=language', '--config.data.path=PATH',
       )
       for size in widths
     ),

@@ -15,8 +15,11 @@ import matplotlib
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
+from matplotlib import ticker
+import numpy as np
 import pandas as pd
 
+from experiments.paper import render
 from experiments.paper import runs as runs_lib
 
 STYLE = {
@@ -29,7 +32,7 @@ _SVG = {
   'svg.fonttype': 'none',
 }  # fmt: skip
 MARKERS, DASHES = 'os^vDP*X', ('-', '--', ':', '-.')
-MAX_BARS = 30  # points of a line with a marker and an error bar
+MAX_BARS = 12  # points of a line with an error bar each
 
 
 class Line(NamedTuple):
@@ -74,33 +77,105 @@ def means(rows: pd.DataFrame, x: str, y: str, scale: float = 1) -> pd.DataFrame:
 
 def draw(
   frame: pd.DataFrame, x: str, label: str = '', num_columns: int = 3,
-  num_log: int | None = 0, **options: Any,
+  num_log: int | None = 0, dodge: float = 1.0,
+  order: Iterable[str] = (), **options: Any,
 ) -> Any:  # fmt: skip
   """Returns a figure of means and deviations, or None without rows.
 
-  Each panel has an axis, and each line a color. The first `num_log` axes (None:
-  all) have a logarithmic y; `options` are those of `plt.subplots`.
+  Each panel has an axis, and each line a color; long lines have a band, others
+  bars. The first `num_log` axes (None: all) have a logarithmic y; `dodge` is
+  the factor between the x of neighboring lines; `order` has the lines whose
+  colors come first; `options` are those of `plt.subplots`. Optional columns:
+  `point`, a text at each point, and `x_deviation`.
   """
   if frame.empty:
     return None
   panels = list(frame.groupby('panel', sort=False))
   options = {'sharey': len(panels) > 1, **options}
   figure, axes = grid(len(panels), num_columns, (4.2, 3.6), **options)
-  index = {line: i for i, line in enumerate(frame.line.unique())}
+  names = dict.fromkeys([*order, *frame.line])
+  index = {line: i for i, line in enumerate(names)}
   for axis, (panel, of_panel) in zip(axes, panels, strict=True):
-    for line, own in of_panel.groupby('line', sort=False):
-      i, own = index[line], own.sort_values(x)
-      every = -(-len(own) // MAX_BARS)
-      axis.errorbar(
-        own[x], own['mean'], own.deviation.fillna(0), color=f'C{i % 10}',
-        ls=DASHES[i // 10 % 4], lw=1.3, marker=MARKERS[i % 8], ms=4,
-        markevery=every, errorevery=every, elinewidth=1, label=line,
-      )  # fmt: skip
+    lines = list(of_panel.groupby('line', sort=False))
+    for i, (line, own) in enumerate(lines):
+      place = dodge ** (i - (len(lines) - 1) / 2)
+      own = own.sort_values(x).assign(**{x: place * own[x]})
+      _draw_line(axis, own, x, line, index[line])
     axis.set(title=panel, xlabel=x)
   axes[0].set_ylabel(label)
   log_y(axes[:num_log])
   add_legend(figure)
   return figure
+
+
+def _draw_line(axis, own: pd.DataFrame, x: str, line: str, i: int) -> None:
+  """Draws one line in the `i`th color."""
+  deviation, color = own.deviation.fillna(0), f'C{i % 10}'
+  style = {
+    'color': color, 'ls': DASHES[i // 10 % 4], 'marker': MARKERS[i % 8],
+    'lw': 1.3, 'ms': 4, 'label': line,
+  }  # fmt: skip
+  if len(own) > MAX_BARS:
+    axis.plot(own[x], own['mean'], markevery=-(-len(own) // 30), **style)
+    low, high = own['mean'] - deviation, own['mean'] + deviation
+    axis.fill_between(own[x], low, high, color=color, alpha=0.15, lw=0)
+    return
+  xerr = own['x_deviation'].fillna(0) if 'x_deviation' in own else None
+  axis.errorbar(own[x], own['mean'], deviation, xerr, elinewidth=1, **style)
+  for place in own.itertuples() if 'point' in own else ():
+    axis.annotate(
+      place.point, (getattr(place, x), place.mean), (3, -8), fontsize=6,
+      color=color, textcoords='offset points', annotation_clip=True,
+    )  # fmt: skip
+
+
+def focus(axes: Iterable[Any], frame: pd.DataFrame, metric: str) -> None:
+  """Limits y to the useful means of a frame: within a factor 2 of the best.
+
+  The rest, such as networks at chance, is off the scale. Accuracies (in
+  percent) that cover more than a factor 4 of errors are on a logarithmic scale
+  of the error.
+  """
+  means = frame['mean'].dropna()
+  if means.empty:
+    return
+  is_cost = metric in render.DESCENDING
+  best = means.min() if is_cost else means.max()
+  useful = means[means <= 2 * best] if is_cost else means[means >= best / 2]
+  low, high = useful.min(), useful.max()
+  margin = max(0.08 * (high - low), 1e-3 * abs(best))
+  is_log = metric.endswith('accuracy') and 100 - low > 4 * (100 - high) > 0
+  for axis in axes:
+    if is_log:
+      axis.set_yscale('function', functions=(_to_scale, _from_scale))
+      low_limit, high_limit = 100 - 1.15 * (100 - low), 100 - (100 - high) / 1.2
+      axis.set_ylim(low_limit, high_limit)
+      axis.set_yticks(_ticks(low_limit, high_limit))
+      axis.yaxis.set_major_formatter('{x:g}')
+    else:
+      axis.set_ylim(low - margin, high + margin)
+
+
+def _to_scale(accuracy):
+  return -np.log10(np.maximum(100 - np.asarray(accuracy, float), 1e-2))
+
+
+def _from_scale(value):
+  return 100 - 10 ** -np.asarray(value, float)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+  """Returns round accuracies, about evenly spaced on the scale of errors."""
+  errors = np.outer([1, 2, 5], 10.0 ** np.arange(-2, 2)).ravel()
+  errors = np.append(errors, [3, 4, 6, 8, 15, 30, 40, 60, 70, 80])
+  least = (_to_scale(high) - _to_scale(low)) / 9
+  found: list[float] = []
+  for accuracy in sorted(100 - errors, reverse=True):
+    scale = _to_scale(accuracy)
+    apart = not found or _to_scale(found[-1]) - scale >= least
+    if low <= accuracy <= high and apart:
+      found.append(accuracy)
+  return found
 
 
 def to_uri(draw: Callable[[], Any]) -> str:
@@ -132,24 +207,36 @@ def add_legend(figure) -> None:
   """Writes one legend for all axes, beside them."""
   for legend in figure.legends:
     legend.remove()
-  handles = {}
+  handles: dict[str, Any] = {}
   for axis in figure.axes:
     found, labels = axis.get_legend_handles_labels()
-    handles = dict(zip(labels, found, strict=True)) | handles
+    handles |= {
+      label: handle
+      for label, handle in zip(labels, found, strict=True)
+      if label not in handles
+    }
   where = 'outside right upper'
   figure.legend(handles.values(), handles, loc=where, fontsize=7)
 
 
-def log_percent(figure, lowest: float) -> Any:
+def log_percent(figure, shown: pd.Series) -> Any:
   """Returns a figure with logarithmic x, ticks in percent, densest first."""
-  ticks = [k for k in (1, 2, 5, 10, 20, 50, 100) if k >= 0.8 * lowest]
+  low, high = shown.min() / 1.2, shown.max() * 1.2
+  ticks = [k for k in (1, 2, 5, 10, 20, 50, 100) if low <= k <= high]
   for axis in figure.axes:
-    axis.set(xscale='log', xlabel='weights remaining [%]')
+    axis.set(xscale='log', xlabel='weights remaining [%]', xlim=(high, low))
     axis.set_xticks(ticks, [f'{tick:g}' for tick in ticks])
     axis.minorticks_off()
-    axis.set_xlim(*sorted(axis.get_xlim(), reverse=True))
   add_legend(figure)
   return figure
+
+
+def log_x(axis, label: str) -> None:
+  """Makes x logarithmic with ticks at 1, 2 and 5."""
+  axis.set(xscale='log', xlabel=label)
+  axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+  axis.xaxis.set_major_formatter(ticker.EngFormatter())
+  axis.minorticks_off()
 
 
 def log_y(axes: Iterable[Any]) -> None:

@@ -28,6 +28,7 @@ from experiments.paper import fill
 from experiments.paper import lines as lines_lib
 from experiments.paper import plots
 from experiments.paper import render
+from experiments.paper import results as results_lib
 from experiments.paper import runs as runs_lib
 from experiments.paper import table as table_lib
 from experiments.paper import tables as tables_lib
@@ -208,7 +209,7 @@ def _tables(
     drawn = plots.of_table(table, cells, results, runs)
     images = [
       (kind, lines_lib.to_uri(drawn[kind]), caption)
-      for kind, caption in render.PLOTS.items()
+      for kind, caption in results_lib.PLOTS.items()
       if kind in drawn
     ]
     texts = render.wide(table, cells)

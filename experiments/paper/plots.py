@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import itertools
 import pathlib
 from typing import Any
 
@@ -10,13 +11,13 @@ from matplotlib import pyplot as plt
 import numpy as np
 import pandas as pd
 
+from experiments.paper import fronts
 from experiments.paper import lines as lines_lib
 from experiments.paper import render
 from experiments.paper import runs as runs_lib
 from experiments.paper import table as table_lib
 
 MAX_HISTOGRAMS = 24
-DESCENDING = ('bits_per_character', 'loss', 'perplexity')  # lower is better
 
 # By kind.
 Plots = Mapping[str, Callable[[], Any]]
@@ -28,26 +29,39 @@ def of_table(
 ) -> Plots:  # fmt: skip
   """Returns the plots of a table by kind; most need more than stored results.
 
-  `cells` are `fill.summarize` of the results and runs of `fill.fill`.
+  `cells` are `fill.summarize` of the results and runs of `fill.fill`, with
+  `fronts.add_times`.
   """
-  if not table.has_plots:
+  if not table.plots:
     return {}
+  if table.plots == 'owned':
+    return {'owned': lambda: fronts.draw_owned(cells)}
+  if table.plots == 'cost':
+    return {'cost': lambda: fronts.draw_times(cells)}
   lines = _lines(table, cells, results, runs)
-  plots = {
-    'density': lambda: draw_density(_known(cells, 'density'), _label(cells)),
-    'flops': lambda: draw_flops(cells),
-  }
-  if any('strategy' in line.run.config for line in lines):
-    return plots | {'tasks': lambda: draw_tasks(lines)}
-  if table.lines == 'columns':
-    pruned = lines_lib.levels_of(lines)
-    plots['overlap'] = lambda: draw_overlap(pruned)
+  if table.plots == 'tasks':
+    return {'tasks': lambda: draw_tasks(lines)}
   train = lines_lib.rows_of(lines, 'train')
-  return plots | {
+  plots = {
     'training': lambda: draw_steps(train, 'loss', 'training loss [nats]'),
     'masks': lambda: draw_steps(
       train, 'mask_change', 'left the forward set [%]', 100
     ),
+  }
+  if table.plots == 'choices':
+    return plots | {'choices': lambda: fronts.draw_choices(table, cells)}
+  if table.lines == 'columns':
+    pruned = lines_lib.levels_of(lines)
+    plots['overlap'] = lambda: draw_overlap(pruned)
+  if 'num_bytes' in table.extra:
+    plots['bytes'] = lambda: draw_cost(cells, 'num_bytes', 'bytes of weights')
+  is_level = np.array([x.get('share') is not None for x in cells['where']])
+  levels = cells[is_level] if is_level.any() else cells
+  return plots | {
+    'density': lambda: draw_density(
+      _known(levels, 'density'), _label(cells), cells.metric.iloc[0]
+    ),
+    'flops': lambda: draw_cost(cells, 'train_flops', 'FLOPs of training'),
     'histograms': lambda: draw_histograms(lines),
   }
 
@@ -95,61 +109,60 @@ def draw_progress(lines: Sequence[lines_lib.Line]) -> Any:
       parts.append(found.assign(panel=title))
   if not parts:
     return None
-  return lines_lib.draw(pd.concat(parts), 'step', num_log=1, sharey=False)
+  frame = pd.concat(parts)
+  figure = lines_lib.draw(frame, 'step', num_log=1, sharey=False)
+  _focus_on_accuracy(figure, frame)
+  return figure
 
 
-def draw_density(
-  frame: pd.DataFrame, label: str, by_chance: bool = False
-) -> Any:
-  """Draws means and deviations against density; dense networks are levels."""
+def draw_density(frame: pd.DataFrame, label: str, metric: str = '') -> Any:
+  """Draws means and deviations against density; dense networks are levels.
+
+  `metric` limits y to its useful values; without, the density is drawn too.
+  """
   if frame.empty:
     return None
   single = frame.groupby(['panel', 'line']).density.transform('size') == 1
   across = frame[single & (frame.density == 100)]
-  figure = lines_lib.draw(frame.drop(across.index), 'density', label)
+  curves, panels = frame.drop(across.index), list(frame.panel.unique())
+  curves = curves.sort_values(
+    'panel', kind='stable', key=lambda x: x.map(panels.index)
+  )
+  dodge = 1.02 if curves.density.nunique() < lines_lib.MAX_BARS else 1.0
+  figure = lines_lib.draw(
+    curves, 'density', label, dodge=dodge, order=frame.line
+  )
   if figure is None:
     return None
   for axis in figure.axes:
     here = across[across.panel == axis.get_title()]
-    for line, level in zip(here.line, here['mean'], strict=True):
-      axis.axhline(level, color='0.45', ls=':', label=line)
-    if by_chance:
+    for line, level, style in zip(
+      here.line, here['mean'], itertools.cycle((':', '-.', '--')), strict=False
+    ):
+      axis.axhline(level, color='0.45', ls=style, label=line)
+    if not metric:
       x = np.sort(frame.density.unique())
       axis.plot(x, x, color='0.5', ls=':', label='by chance')
-  return lines_lib.log_percent(figure, frame.density.min())
+  if metric:
+    lines_lib.focus(figure.axes, frame, metric)
+  return lines_lib.log_percent(figure, curves.density)
 
 
 def draw_overlap(pruned: pd.DataFrame) -> Any:
   """Draws the overlap of masks before and after training."""
   label = 'masks before and after training, overlap [%]'
-  return draw_density(lines_lib.of_levels(pruned, 'overlap'), label, True)
+  return draw_density(lines_lib.of_levels(pruned, 'overlap'), label)
 
 
-def draw_flops(cells: pd.DataFrame) -> Any:
-  """Draws the metric against training FLOPs; None if all cost the same."""
-  known = _known(cells, 'train_flops')
-  if known.train_flops.nunique() < 2:
+def draw_cost(cells: pd.DataFrame, cost: str, label: str) -> Any:
+  """Draws the metric against a cost; None if all cost the same."""
+  known = _known(cells, cost)
+  if known[cost].nunique() < 2:
     return None
-  figure = lines_lib.draw(known, 'train_flops', _label(cells), sharex=True)
+  figure = fronts.draw_front(known, cost, _label(cells), sharex=True)
   for axis in figure.axes:
-    front = pareto(known[known.panel == axis.get_title()])
-    axis.step(
-      front.train_flops, front['mean'], where='post', color='0.45', lw=4,
-      alpha=0.35, zorder=0, label='Pareto front',
-    )  # fmt: skip
-    axis.set(xlabel='FLOPs of training', xscale='log')
-  lines_lib.add_legend(figure)
+    axis.set_xlabel(label)
   return figure
-
-
-def pareto(cells: pd.DataFrame) -> pd.DataFrame:
-  """Returns the cells that no other beats at as few FLOPs of training."""
-  done = cells[cells.status == 'done']
-  sign = -1 if done.metric.isin(DESCENDING).any() else 1
-  done = done.assign(worth=sign * done['mean'])
-  done = done.sort_values(['train_flops', 'worth'], ascending=[True, False])
-  best = done.worth.cummax().shift(fill_value=-np.inf)
-  return done[done.worth > best]
 
 
 def draw_tasks(lines: Sequence[lines_lib.Line]) -> Any:
@@ -182,7 +195,9 @@ def draw_tasks(lines: Sequence[lines_lib.Line]) -> Any:
   if not parts:
     return None
   found = lines_lib.means(pd.concat(parts).dropna(), 'task', 'value', 100)
-  return lines_lib.draw(found, 'task', num_columns=4, sharey=False)
+  figure = lines_lib.draw(found, 'task', num_columns=3, sharey=False)
+  _focus_on_accuracy(figure, found)
+  return figure
 
 
 def draw_histograms(lines: Sequence[lines_lib.Line]) -> Any:
@@ -214,10 +229,16 @@ def draw_histograms(lines: Sequence[lines_lib.Line]) -> Any:
 def _lines(table, cells: pd.DataFrame, results, runs) -> list[lines_lib.Line]:
   """Returns the runs of a table as trained: a panel a column, a line a row.
 
-  Of one row, as in pruning curves, the columns are lines of one panel.
+  In a table with panels, the rows of the first. Of one row, as in pruning
+  curves, the columns are lines of one panel.
   """
   keys = [*table.headings, 'column']
+  if table.panel is not None:
+    cells = cells[cells.panel == cells.panel.iloc[0]]
+  # Columns of several metrics show the same runs.
+  columns = {str(c.where): c.label for c in reversed(table.columns)}.values()
   trained = [where.get('share') is None for where in cells['where']]
+  trained = cells.column.isin(columns) & np.array(trained)
   found = results.dropna(subset='run').merge(cells.loc[trained, keys], on=keys)
   lines = []
   for row in found.to_dict('records'):
@@ -228,6 +249,8 @@ def _lines(table, cells: pd.DataFrame, results, runs) -> list[lines_lib.Line]:
     lines.append(line)
   if len({line.line for line in lines}) == 1:
     lines = [lines_lib.Line('', line.panel, line.run) for line in lines]
+  elif len(columns) == 1:
+    lines = [line._replace(panel='') for line in lines]
   return lines
 
 
@@ -240,6 +263,13 @@ def _known(cells: pd.DataFrame, cost: str) -> pd.DataFrame:
   sizes = known[known.status == 'done'].groupby(['panel', 'line']).size()
   is_single = cells.column.nunique() > 1 and not (sizes > 1).any()
   return known.iloc[:0] if is_single else known
+
+
+def _focus_on_accuracy(figure, frame: pd.DataFrame) -> None:
+  for axis in figure.axes:
+    title = axis.get_title()
+    if 'accuracy' in title:
+      lines_lib.focus([axis], frame[frame.panel == title], 'accuracy')
 
 
 def _label(cells: pd.DataFrame) -> str:

@@ -124,8 +124,12 @@ def select(frame: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
 def differing(configs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
   """Returns the keys in which configs differ, dotted, with all values."""
   flat = flatten(configs)
-  texts = flat.map(lambda x: repr(float(x) if _is_number(x) else x))
-  return flat.loc[:, texts.nunique() > 1]
+  return flat.loc[:, to_texts(flat).nunique() > 1]
+
+
+def to_texts(flat: pd.DataFrame) -> pd.DataFrame:
+  """Returns the values as texts, equal numbers alike."""
+  return flat.map(lambda x: repr(float(x) if _is_number(x) else x))
 
 
 def flatten(configs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -164,9 +168,9 @@ def accuracy_matrix(run: Run) -> np.ndarray:
 def task_measures(run: Run) -> dict[str, float]:
   """Returns the continual learning of a network; NaN where rows are missing.
 
-  Keys: 'average_accuracy' (over all tasks, at the end), 'learning_accuracy'
-  (of each task just after training on it), 'forgetting' (the best earlier
-  accuracy less that at the end, over all tasks but the last),
+  Keys: 'average_accuracy' and 'lowest_accuracy' (over all tasks, at the end),
+  'learning_accuracy' (of each task just after training on it), 'forgetting'
+  (the best earlier accuracy less that at the end, over all tasks but the last),
   'forward_transfer' (the accuracy just before training less the untrained
   network's), and 'owned' and 'reused' where weights are.
 
@@ -194,6 +198,7 @@ def task_measures(run: Run) -> dict[str, float]:
   return {
     'average_accuracy': float(last.mean()),
     'learning_accuracy': float(new.mean()),
+    'lowest_accuracy': float(last.min()),
     'forgetting': _mean((best - last)[:-1]) if is_whole else np.nan,
     'forward_transfer': _mean(np.diag(matrix, 1) - untrained[1:]),
     **usage,
@@ -204,8 +209,14 @@ def _levels(run: Run) -> dict[float | None, dict[str, float]]:
   """Returns the metrics of a network as trained (None) and at each level."""
   if run.config['experiment'] == 'continual_learning':
     return {None: task_measures(run)}
-  losses = [float(x['loss']) for x in of_split(run, 'train') if 'loss' in x]
+  train = of_split(run, 'train')
+  losses = [float(x['loss']) for x in train if 'loss' in x]
   ends = {'first_loss': losses[0], 'last_loss': losses[-1]} if losses else {}
+  changes = [float(x['mask_change']) for x in train if 'mask_change' in x]
+  if changes:
+    tenth = -(-len(changes) // 10)
+    ends['first_change'] = float(np.mean(changes[:tenth]))
+    ends['last_change'] = float(np.mean(changes[-tenth:]))
   found = {None: of_split(run, 'test')[0]}
   found |= {row['share']: row for row in of_split(run, 'pruned')}
   levels = {}

@@ -8,6 +8,7 @@ the pruning level; None stands for the network as trained.
 import collections
 from collections.abc import Mapping
 import itertools
+import shlex
 from typing import Any
 from typing import NamedTuple
 
@@ -48,15 +49,19 @@ class Table(NamedTuple):
   varies: tuple[str, ...] = ()
   across: tuple[str, ...] = ()  # and those within one row
   lines: str = 'rows'  # one plot line per 'rows' or 'columns'
-  panel: int | None = None  # index of the row label that selects the panel
+  panel: int | None = None  # index of the row label that is the panel
   extra: tuple[str, ...] = ()  # further columns, `render.COSTS`
-  has_plots: bool = True
+  plots: str = 'density'  # their kind, `plots.KINDS`; '' for none
 
 
-def launch(config: str, out: str, options: str) -> str:
+def launch(config: str, out: str, *options: str) -> str:
   """Returns a command of launch.py."""
-  config = f'--config=configs/{config} {options}'
-  return f'python launch.py {config} --workdir=runs/paper/{out}'
+  words = [
+    f'--config=configs/{config}',
+    *options,
+    f'--workdir=runs/paper/{out}',
+  ]
+  return shlex.join(['python', 'launch.py', *words])
 
 
 def cells(table: Table) -> pd.DataFrame:
@@ -80,8 +85,13 @@ def cells(table: Table) -> pd.DataFrame:
 
 
 _TEXTS = (
-  'experiment', 'data', 'model', 'compute_dtype', 'method', 'distribution',
-  'strategy',
+  'experiment', 'data', 'model', 'hidden', 'compute_dtype', 'method',
+  'distribution', 'scope', 'storage', 'exploration', 'strategy',
+)  # fmt: skip
+# Keys of methods and strategies that are facts as they are.
+_KEYS = (
+  'backward_density', 'distribution', 'scope', 'storage', 'exploration',
+  'refresh_every', 'stop_refresh_at', 'penalty', 'gamma',
 )  # fmt: skip
 
 
@@ -89,17 +99,20 @@ def facts(config: Mapping[str, Any]) -> Facts:
   """Returns the facts of a config: flat values by which tables choose.
 
   `density` is the forward density, `examples` the number of steps times the
-  batch size, `ham` 1 with HAM. Facts that a config does not have are absent.
+  batch size, `powerprop` 1 with an alpha other than 1, `ham` 1 with HAM, and
+  `hidden` as in '300-100'. Facts that a config does not have are absent.
 
   Raises:
     TypeError: If a fact has a type of no config; other errors of a mapping too.
   """
   sections = collections.defaultdict(dict, config)
   method, model, train = (sections[k] for k in ('method', 'model', 'train'))
-  tasks = sections['tasks']
+  tasks, strategy = sections['tasks'], sections['strategy']
+  alpha = float(config['powerprop']['alpha'])
   found = {
     'experiment': config['experiment'],
-    'alpha': float(config['powerprop']['alpha']),
+    'alpha': alpha,
+    'powerprop': int(alpha != 1),
     'seed': int(config['seed']),
     'data': (sections['data'] or tasks).get('name'),
     'num_tasks': tasks.get('num_tasks'),
@@ -108,12 +121,13 @@ def facts(config: Mapping[str, Any]) -> Facts:
     'compute_dtype': model.get('compute_dtype'),
     'method': method.get('name'),
     'density': method.get('density', method.get('forward_density')),
-    'backward_density': method.get('backward_density'),
-    'distribution': method.get('distribution'),
-    'strategy': sections['strategy'].get('name'),
+    'strategy': strategy.get('name'),
     'ham': int(any(sections['optimizer'].get(x) for x in ('ham_a', 'ham_b'))),
     'num_steps': train.get('num_steps'),
   }
+  found |= {key: method.get(key, strategy.get(key)) for key in _KEYS}
+  if 'hidden' in model:
+    found['hidden'] = '-'.join(map(str, model['hidden']))
   if method.get('name') == 'dense':
     found['density'] = 1.0
   if 'backward_density' in method and 'forward_density' in method:
@@ -137,5 +151,5 @@ def _place(table: Table, row: Row, column: Column) -> dict[str, str]:
   elif len(table.columns) == 1:
     labels = labels[:1]
   elif table.panel is not None:
-    panel = f'{table.headings[table.panel]} {labels.pop(table.panel)}'
+    panel = labels.pop(table.panel)
   return {'panel': panel, 'line': ' '.join(filter(None, labels))}

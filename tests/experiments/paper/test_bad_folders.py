@@ -22,7 +22,9 @@ def write_runs(folder, kind):
     if kind == 'image':
       folders.write_image(path, folders.powerprop(2.0, seed), 0.9)
     else:
-      config = folders.tasks('ewc', seed, tasks__num_tasks=10)
+      config = folders.tasks(
+        'ewc', seed, tasks__num_tasks=10, train__num_steps=8_000
+      )
       folders.write_tasks(path, config, [[0.9] * 10] * 10)
 
 

@@ -73,6 +73,7 @@ def test_measures_of_a_matrix():
   assert found == pytest.approx(
     {
       'average_accuracy': (0.7 + 0.5 + 0.9) / 3,
+      'lowest_accuracy': 0.5,
       'learning_accuracy': (0.9 + 0.8 + 0.9) / 3,
       'forgetting': (0.2 + 0.3) / 2,
       'forward_transfer': (0.1 + 0.15) / 2,
@@ -80,4 +81,5 @@ def test_measures_of_a_matrix():
   )
   joint = measures_of([[None, None], [0.8, 0.9]])
   assert joint.pop('average_accuracy') == pytest.approx(0.85)
+  assert joint.pop('lowest_accuracy') == 0.8
   assert np.isnan(list(joint.values())).all()

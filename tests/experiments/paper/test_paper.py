@@ -9,7 +9,7 @@ import pytest
 from experiments import rundir
 from experiments.paper import __main__ as paper
 from experiments.paper import fill
-from experiments.paper import render
+from experiments.paper import results
 from experiments.paper import tables
 from tests.experiments.paper import folders
 
@@ -64,7 +64,7 @@ def test_the_command_writes_every_form_and_plot(written):
   page = written.with_name('tables.md').read_text()
   for kind in kinds:
     assert f'(tables/mnist_methods_{kind}.png)' in page
-  assert 'Diverged: rigl 1, 10%, seed 1: the loss is nan by step 2' in page
+  assert 'Diverged: rigl plain, 10%, seed 1: the loss is nan by step 2' in page
   assert 'imagenet_resnet50.py --sweep=imagenet_extended ' in page
   assert '| 87.00 ± 0.00 | diverged | 70.00 ' in ' '.join(page.split())
 
@@ -86,7 +86,7 @@ def test_stored_results_fill_the_cells_without_runs(written, tmp_path):
 
 def test_pruning_and_tasks_have_their_own_plots(tmp_path, capsys):
   folders.write_image(tmp_path / 'runs/a', folders.powerprop(1.0), 0.9)
-  config = folders.tasks('ewc', tasks__num_tasks=10)
+  config = folders.tasks('ewc', tasks__num_tasks=10, train__num_steps=8_000)
   matrix = np.full((10, 10), 0.5).tolist()
   folders.write_tasks(tmp_path / 'runs/tasks', config, matrix)
   out = tmp_path / 'out'
@@ -100,8 +100,8 @@ def test_pruning_and_tasks_have_their_own_plots(tmp_path, capsys):
 
 def test_folders_left_out_and_refused_tables_leave_the_others(tmp_path, capsys):
   folders.write_image(tmp_path / 'runs/a', folders.methods('rigl'), 0.9)
-  for seed, num_steps in enumerate((3, 4)):
-    config = folders.powerprop(1.0, seed, train__num_steps=num_steps)
+  for seed, size in enumerate((3, 4)):
+    config = folders.powerprop(1.0, seed, train__batch_size=size)
     folders.write_image(tmp_path / f'runs/p{seed}', config, 0.5)
   rundir.create(tmp_path / 'runs/half', folders.methods('set'))
   out = tmp_path / 'out'
@@ -110,7 +110,7 @@ def test_folders_left_out_and_refused_tables_leave_the_others(tmp_path, capsys):
   assert 'left out' in error
   assert 'half' in error
   assert 'table mnist_pruning' in error
-  assert 'train.num_steps: 3 in' in error
+  assert 'train.batch_size: 3 in' in error
   assert [path.stem for path in out.glob('*.csv')] == ['mnist_methods']
 
 
@@ -133,7 +133,7 @@ def test_a_wrong_command_is_one_line(
 def test_the_page_of_results_is_that_of_the_stored_files():
   directory = REPOSITORY / 'docs/results'
   page = directory.with_name('results.md').read_text()
-  assert page == render.page(directory)
+  assert page == results.page(directory)
   shown = {word for word in page.split('(') if word.startswith('results/')}
   shown = {word.partition(')')[0].partition('/')[2] for word in shown}
   assert shown == {path.name for path in directory.glob('*.png')}
