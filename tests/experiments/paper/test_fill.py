@@ -57,7 +57,7 @@ def test_a_cell_has_mean_deviation_and_interval_of_its_seeds(tmp_path):
   assert cells.status.value_counts().to_dict() == {'done': 2, 'empty': 113}
   report = flops.report(folders.methods('rigl,density=0.1'))
   assert cell.inference_flops == report.sparse_flops
-  assert cell.train_share == report.train_share < 0.35
+  assert cell.train_share == report.train_share < 0.2
   assert cell.num_bytes == report.sparse_bytes
 
 
