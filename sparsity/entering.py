@@ -1,9 +1,9 @@
-"""Optimizers that know how long each entry has been active.
+"""Optimizers that count the updates of each entry since it became active.
 
-An entry that enters the active sets has fresh moments, but shares Adam's number
-of steps with all others, so nothing corrects their bias: its first update is
-3.16 times the learning rate. Here each entry has a count of its own, one byte,
-in the optimizer's state, and is updated as by a fresh Adam.
+An entry that enters the active sets has fresh moments. With one step count for
+all entries, as in `optax.adam`, their bias is not corrected, and the entry's
+first update is 3.16 times the learning rate. A count for each entry, one byte
+in the optimizer's state, makes it that of a fresh Adam.
 """
 
 from typing import Any
@@ -134,7 +134,7 @@ def adamw(
 
 
 def links(
-  warmup_entering: int, explore_scale: float
+  warmup_entering: int | None, explore_scale: float | None
 ) -> list[optax.GradientTransformation]:
   """Returns the links of `sparsity.sparsify` after the optimizer, if any.
 
@@ -142,18 +142,27 @@ def links(
     ValueError: If `warmup_entering` is outside [0, 255] or `explore_scale`
       outside [0, 1].
   """
-  if not 0 <= warmup_entering <= LAST:
-    raise ValueError(
-      f'expected warmup_entering in [0, {LAST}], got {warmup_entering}'
-    )
-  if not 0 <= explore_scale <= 1:
-    raise ValueError(f'expected explore_scale in [0, 1], got {explore_scale}')
+  # By default None, not numbers, which optax.inject_hyperparams would trace.
+  warmup_entering = 0 if warmup_entering is None else warmup_entering
+  explore_scale = 1.0 if explore_scale is None else explore_scale
+  _check_range('warmup_entering', warmup_entering, LAST)
+  _check_range('explore_scale', explore_scale, 1)
   found = []
   if warmup_entering:
     found.append(_warm_up(warmup_entering))
   if explore_scale < 1:
     found.append(_explore(explore_scale))
   return found
+
+
+def _check_range(name: str, value: float, highest: int):
+  if isinstance(value, jax.Array):
+    raise ValueError(
+      f'expected {name} as a number of Python, got an array; within '
+      'optax.inject_hyperparams name it in static_args'
+    )
+  if not 0 <= value <= highest:
+    raise ValueError(f'expected {name} in [0, {highest}], got {value}')
 
 
 def _warm_up(num_updates: int) -> optax.GradientTransformation:

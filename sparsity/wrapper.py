@@ -31,8 +31,8 @@ def sparsify(
   make_counts: Callable[[Any], counts_lib.Counts],
   *,
   is_due: schedules.Event,
-  warmup_entering: int = 0,
-  explore_scale: float = 1.0,
+  warmup_entering: int | None = None,
+  explore_scale: float | None = None,
   seed: int = 0,
 ) -> SparseTransformation:
   """Returns `inner` restricted to the active sets of `rule`.
@@ -45,9 +45,11 @@ def sparsify(
   jit makes the updates NaN. `optax.MultiSteps`, `apply_if_finite`, `masked`
   and `partition` work on either side.
 
-  While an entry is outside B its optimizer state is as `inner.init` makes it,
-  so it starts afresh on return. Statistics not kept per entry (Adafactor's rows
-  and columns) are left alone. `inner.init` gets parameters masked to B.
+  While an entry is outside B its optimizer state is as `inner.init` makes it.
+  A step count that all entries share goes on; `sparsity.adam` has one for each
+  entry, so that those that return are updated as by a fresh Adam. Statistics
+  not kept per entry (Adafactor's rows and columns) are left alone. `inner.init`
+  gets parameters masked to B.
 
   A link of `inner` finds the sets in `sparsity.restriction()`.
 
@@ -56,8 +58,8 @@ def sparsify(
     make_counts: maps parameters to the number of active entries by layer.
     is_due: event after whose updates the sets are refreshed.
     warmup_entering: updates over which those of an entry that becomes active
-      rise to their full size, at the start too; at most 255.
-    explore_scale: factor on the updates of B without A, in [0, 1].
+      rise to their full size, at the start too; at most 255; None: 0.
+    explore_scale: factor on the updates of B without A, in [0, 1]; None: 1.
 
   Returns:
     A transformation whose state is a `SparseState`; its update needs `params`.

@@ -181,10 +181,16 @@ def test_evaluation_reports_on_trained_stages_and_the_newest_state(tmp_path):
   scope='module', params=[('topkast', 'masked'), ('rigl', 'compact')]
 )
 def whole(request, tmp_path_factory):
-  """A config, and a run of it without interruption."""
+  """A config, and a run of it without interruption.
+
+  Adam and the warm-up count the updates of each entry.
+  """
   config = small.image(
-    *request.param, train={'num_micro': 2, 'on_not_finite': 'skip'}
+    *request.param,
+    method={'warmup_entering': 3},
+    train={'num_micro': 2, 'on_not_finite': 'skip'},
   )
+  config['optimizer'] = small.language('')['optimizer']
   return config, small.train(config, tmp_path_factory.mktemp('whole'))
 
 
@@ -202,6 +208,10 @@ def test_a_resumed_network_equals_an_uninterrupted_one_bit_for_bit(
   found = small.train(config, tmp_path)
   assert found.outcome.status == 'done'
   oracles.assert_same(found.state, expected.state)
+  leaves = jax.tree.leaves(found.state)
+  ages = [x for x in leaves if x.dtype == np.uint8 and x.ndim == 2]
+  assert len(ages) == 4
+  assert all(len(np.unique(x)) > 2 for x in ages[::2])
   for x in jax.tree.leaves(found.state.host_params):
     assert isinstance(x, np.ndarray)
   assert found.rows == expected.rows

@@ -90,7 +90,7 @@ AROUND = {
 
 @pytest.mark.parametrize(
   ('name', 'jit'),
-  [('accumulated', True), ('if finite', True), ('injected', False)],
+  [('accumulated', True), ('if finite', True), ('injected', True)],
 )
 def test_ordinary_training_in_bfloat16_is_not_stale(name, jit, monkeypatch):
   params, target = jax.tree.map(
