@@ -17,6 +17,7 @@ import pathlib
 import shlex
 import signal
 import sys
+import warnings
 
 from absl import app
 from absl import flags
@@ -88,6 +89,8 @@ def main(arguments: Sequence[str]) -> int:
       print(*dryrun.dry_run(plan.runs[0].config), sep='\n')
       return 0
     multihost.start(_placement())
+    if not multihost.is_first():  # which warns for all
+      warnings.simplefilter('ignore')
     multihost.together(run_lib.check, plan, workdir)
     if FLAGS.eval_only:
       return _evaluate(plan, workdir)

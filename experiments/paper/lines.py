@@ -143,7 +143,7 @@ def focus(axes: Iterable[Any], frame: pd.DataFrame, metric: str) -> None:
   best = means.min() if is_cost else means.max()
   useful = means[means <= 2 * best] if is_cost else means[means >= best / 2]
   low, high = useful.min(), useful.max()
-  margin = max(0.08 * (high - low), 1e-3 * abs(best))
+  margin = max(0.08 * (high - low), 1e-3 * abs(best), 1e-6)
   is_log = metric.endswith('accuracy') and 100 - low > 4 * (100 - high) > 0
   for axis in axes:
     if is_log:
