@@ -22,7 +22,7 @@ from configs import mnist_dense
 from configs import sections
 
 # Learning rate of each alpha.
-RATES = {1.0: 0.5, 2.0: 1.2, 3.0: 0.5, 4.0: 0.3, 5.0: 0.3}
+RATES = {1.0: 0.5, 2.0: 1.2, 3.0: 0.5, 4.0: 0.3, 5.0: 0.2}
 
 
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
