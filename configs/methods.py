@@ -98,7 +98,7 @@ def section(
       prune_every=refresh_every,
     ),
     'acdc': dict(shared, scope='layer', grow_at=grow_at, **_phases(num_steps)),
-    'snip': dict(drawn, scope='layer'),
+    'snip': dict(shared, init='dense', scope='layer'),
     'topkast': dict(
       forward_density=density,
       backward_density=backward_density,
