@@ -24,7 +24,8 @@ from configs import arguments
 from configs import methods
 from configs import sections
 
-# Learning rate and `ham_a` of a method alone, with Powerpropagation, with HAM.
+# First guesses of learning rate and `ham_a`, of a method alone, with
+# Powerpropagation, with HAM.
 UNTUNED = {'plain': (0.1, 0.0), 'powerprop': (0.1, 0.0), 'ham': (0.1, 200.0)}
 TUNED = {
   ('dense', 'plain'): (0.1, 0.0),

@@ -58,9 +58,10 @@ class Rule(NamedTuple):
   init: Callable[[Masks, counts_lib.Counts, jax.Array], ActiveSets]
   refresh: Callable[[Refresh, counts_lib.Counts], ActiveSets]
   # Maps a layer's parameters and gradients to the initial values of entries
-  # that enter B; None keeps their values.
+  # that enter B; None keeps their values. With it A = B, and unless
+  # scope='global' each layer is refreshed by itself.
   grow: Callable[[jax.Array, jax.Array], jax.Array] | None = None
-  # If False, an update that refreshes is not a step of the optimizer.
+  # If False, an update that refreshes is not a step; requires `grow`.
   steps: bool = True
   # Effect of a refresh: 'nothing', 'entries' (count unchanged), 'numbers'.
   changes: str = 'entries'

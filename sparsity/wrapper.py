@@ -63,7 +63,16 @@ def sparsify(
 
   Returns:
     A transformation whose state is a `SparseState`; its update needs `params`.
+
+  Raises:
+    ValueError: If the rule has `steps=False` without `grow`, or
+      `warmup_entering` or `explore_scale` is out of range.
   """
+  if not (rule.steps or rule.grow):
+    raise ValueError(
+      'expected a rule with steps=False to have grow, got None: give a '
+      'function that returns the initial values of entries'
+    )
   links = entering.links(warmup_entering, explore_scale)
   inner = optax.chain(inner, *links) if links else inner
   inner = optax.GradientTransformationExtraArgs(

@@ -45,8 +45,9 @@ _TUNING = """\
 ## Tuning
 
 Every row of a table has its own learning rate and, for random masks, its own
-initialization. Each method had the same number of tries; the best accuracy (or
-loss) in validation chose. All tries:
+initialization. Within a file each row had the same number of tries; the best
+accuracy (or loss) in validation chose. Rates without a file here are first
+guesses. All tries:
 """
 
 

@@ -64,3 +64,12 @@ def test_rigl_needs_as_little_memory_as_topkast(inner):
     for make in (MOVING['rigl'], TOPKAST)
   )
   assert found <= expected + 4 * SHAPE[0] * SHAPE[1] / 2
+
+
+def test_a_refresh_that_is_no_step_needs_values_of_what_enters():
+  rule = sparsity.Rule(lambda *_: None, lambda *_: None, steps=False)
+  with pytest.raises(ValueError, match='steps=False to have grow'):
+    sparsity.sparsify(
+      optax.sgd(0.1), rule, sparsity.make_counts(forward_density=0.5),
+      is_due=sparsity.every(2),
+    )  # fmt: skip
