@@ -34,25 +34,25 @@ def patch_conv(
 ) -> jax.Array:
   """Returns a convolution of stride 1, as one product with all patches.
 
-  Same function and parameters as `Conv2D`. Inside a loop of steps, XLA's CPU
-  compiler runs convolutions on one thread and without its fast kernels; small
-  networks train several times faster this way, at the memory of one patch per
-  pixel.
+  Same function and parameters as `Conv2D`, with examples as the last axis:
+  [C, H, W, B] to [channels, H, W, B]. Inside a loop of steps, XLA's CPU
+  compiler runs convolutions on one thread and without its fast kernels. Small
+  networks train several times faster this way, as whole rows of pixels are
+  copied, at the memory of one patch per pixel.
   """
   with hk.name_scope(name):
-    w = hk.get_parameter(
-      'w', (kernel, kernel, x.shape[-1], channels), init=w_init
-    )
+    w = hk.get_parameter('w', (kernel, kernel, x.shape[0], channels), init=w_init)
     b = hk.get_parameter('b', (channels,), init=jnp.zeros)
   if padding == 'SAME':
     sides = ((kernel - 1) // 2, kernel // 2)
     x = jnp.pad(x, ((0, 0), sides, sides, (0, 0)))
   h, width = (side - kernel + 1 for side in x.shape[1:3])
-  patches = [
+  patches = jnp.stack([
     x[:, i : i + h, j : j + width] for i in range(kernel) for j in range(kernel)
-  ]
-  y = sparsity.matmul(jnp.concatenate(patches, -1), w.reshape(-1, channels))
-  return y + jnp.broadcast_to(b, y.shape)
+  ])
+  rows = w.reshape(-1, channels)  # [kernel * kernel * C, channels]
+  y = sparsity.matmul(patches.reshape(rows.shape[0], -1).T, rows).T
+  return y.reshape(channels, h, width, -1) + b[:, None, None, None]
 
 
 def transform(
@@ -147,13 +147,13 @@ def batch_norm(
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-  """Returns 2x2 max pooling, [B, H / 2, W / 2, C]; H and W are even.
+  """Returns 2x2 max pooling, [C, H / 2, W / 2, B]; H and W are even.
 
   Unlike that of `hk.max_pool`, its gradient is no scatter; equal pixels share
   the gradient.
   """
-  b, h, w, c = x.shape
-  return jnp.max(x.reshape(b, h // 2, 2, w // 2, 2, c), (2, 4))
+  c, h, w, b = x.shape
+  return jnp.max(x.reshape(c, h // 2, 2, w // 2, 2, b), (2, 4))
 
 
 def fan_in(scale: float) -> hk.initializers.Initializer:

@@ -60,13 +60,14 @@ def lenet5(*, num_classes: int) -> hk.TransformedWithState:
 
   def forward(images: jax.Array, is_training: bool) -> jax.Array:
     del is_training
-    x = images
+    x = jnp.moveaxis(images, (0, 3), (3, 0))  # [C, H, W, B]
     for i, (channels, padding) in enumerate(((6, 'SAME'), (16, 'VALID'))):
       x = layers.patch_conv(
         x, channels, 5, padding=padding, w_init=init, name=f'conv_{i + 1}'
       )
       x = layers.max_pool(jax.nn.relu(x))
-    x = jnp.reshape(x, (x.shape[0], -1))  # [B, 400] of 28 x 28 pixels
+    x = jnp.moveaxis(x, (0, 3), (3, 0)).reshape(images.shape[0], -1)
+    # [B, 400] of 28 x 28 pixels
     for i, width in enumerate((120, 84)):
       x = layers.Linear(width, w_init=init, name=f'linear_{i + 1}')(x)
       x = jax.nn.relu(x)

@@ -139,10 +139,9 @@ def make_task(
   methods.check_exclude(method, params)
   methods.check_phases(method, training.num_steps)
   masked, state = _state_shapes(objective, init, training, state_spec)
-  _check_model(objective, state, batch)
-  is_cpu = mesh.devices.flat[0].platform == 'cpu'
-  if is_cpu and any(x.ndim == 4 for x in jax.tree.leaves(params)):
-    in_loop = False
+  jaxpr = _trace(objective, state, batch)
+  if mesh.devices.flat[0].platform == 'cpu':
+    in_loop = in_loop and 'conv_general_dilated' not in str(jaxpr)
   if exports is None:
     exports = (export_last(method, training.num_steps),)
   return Task(
@@ -183,25 +182,26 @@ def _state_shapes(
   return place(masked), storage_lib.shapes(storage, masked, place)
 
 
-def _check_model(
-  objective: step_lib.Objective, state: State, batch: Any
-) -> None:
-  """Raises ValueError if a sparse layer does not fit the storage; names it."""
-  _, storage = objective.method.make(0)
-  if not storage.is_compact:
-    return
+def _trace(objective: step_lib.Objective, state: State, batch: Any) -> Any:
+  """Returns the jaxpr of a step's gradients.
+
+  Raises ValueError if a sparse layer does not fit the storage; names it.
+  """
   weights = jax.eval_shape(
     functools.partial(methods.forward_weights, objective.method),
     storage_lib.on_device(state),
   )
   key = jax.eval_shape(lambda: jax.random.key(0))
   compute = functools.partial(step_lib.compute_gradients, objective)
-  try:
-    sparsity.compact.check_model(compute, weights, state.net_state, batch, key)
-  except ValueError as error:
-    raise ValueError(
-      f"config.method.storage: 'compact' cannot serve this model: {error}"
-    ) from error
+  args = (weights, state.net_state, batch, key)
+  if objective.method.make(0)[1].is_compact:
+    try:
+      sparsity.compact.check_model(compute, *args)
+    except ValueError as error:
+      raise ValueError(
+        f"config.method.storage: 'compact' cannot serve this model: {error}"
+      ) from error
+  return jax.make_jaxpr(compute)(*args)
 
 
 def _make_begin(

@@ -194,6 +194,11 @@ def test_a_convolution_of_patches_is_the_convolution():
   def conv(x, channels, kernel, **options):
     return layers.Conv2D(channels, kernel, **options)(x)
 
+  def of_patches(x, *args, **options):
+    last = jnp.moveaxis(x, (0, 3), (3, 0))
+    y = layers.patch_conv(last, *args, **options)
+    return jnp.moveaxis(y, (0, 3), (3, 0))
+
   def network(conv, padding):
     options = {'padding': padding, 'w_init': layers.fan_in(1.0)}
     return hk.without_apply_rng(
@@ -202,9 +207,7 @@ def test_a_convolution_of_patches_is_the_convolution():
 
   images = jax.random.normal(KEY, (2, 8, 7, 3))
   for padding in ('SAME', 'VALID'):
-    expected, found = (
-      network(each, padding) for each in (conv, layers.patch_conv)
-    )
+    expected, found = (network(each, padding) for each in (conv, of_patches))
     params = expected.init(KEY, images)
     jax.tree.map(np.testing.assert_array_equal, params, found.init(KEY, images))
     one, other = (each.apply(params, images) for each in (expected, found))

@@ -155,7 +155,11 @@ def test_data_that_do_not_fit_are_refused():
 def test_gradients_of_convolutions_on_a_cpu_are_not_compiled_into_a_loop():
   config = small.image('dense', prune={'output_layer': None})
   is_compiled = []
-  for model in (config['model'], {'name': 'lenet5'}):
+  residual = {
+    'name': 'wide_resnet', 'depth': 10, 'width': 1, 'dropout': 0.0,
+    'compute_dtype': 'float32',
+  }  # fmt: skip
+  for model in (config['model'], {'name': 'lenet5'}, residual):
     task = table.make_task(config | {'model': model})
     is_compiled.append(hasattr(task.steps.advance, 'lower'))
-  assert is_compiled == [True, False]
+  assert is_compiled == [True, True, False]
