@@ -143,7 +143,7 @@ def make_steps(
 
 
 def add_all(trees: list[Any]) -> Any:
-  """Returns the elementwise sum of trees of numbers; of several, on the host."""
+  """Returns the elementwise sum of trees; of several, on the host."""
   if len(trees) == 1:
     return trees[0]  # of a step that may still be running
   return jax.tree.map(lambda *xs: np.sum(xs, 0), *jax.device_get(trees))

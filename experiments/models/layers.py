@@ -41,15 +41,20 @@ def patch_conv(
   copied, at the memory of one patch per pixel.
   """
   with hk.name_scope(name):
-    w = hk.get_parameter('w', (kernel, kernel, x.shape[0], channels), init=w_init)
+    shape = (kernel, kernel, x.shape[0], channels)
+    w = hk.get_parameter('w', shape, init=w_init)
     b = hk.get_parameter('b', (channels,), init=jnp.zeros)
   if padding == 'SAME':
     sides = ((kernel - 1) // 2, kernel // 2)
     x = jnp.pad(x, ((0, 0), sides, sides, (0, 0)))
   h, width = (side - kernel + 1 for side in x.shape[1:3])
-  patches = jnp.stack([
-    x[:, i : i + h, j : j + width] for i in range(kernel) for j in range(kernel)
-  ])
+  patches = jnp.stack(
+    [
+      x[:, i : i + h, j : j + width]
+      for i in range(kernel)
+      for j in range(kernel)
+    ]
+  )
   rows = w.reshape(-1, channels)  # [kernel * kernel * C, channels]
   y = sparsity.matmul(patches.reshape(rows.shape[0], -1).T, rows).T
   return y.reshape(channels, h, width, -1) + b[:, None, None, None]
