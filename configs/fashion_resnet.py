@@ -10,11 +10,11 @@ distribution, alpha of Powerpropagation, `ham=1` for HAM, and num_steps, which
 scales all milestones. Learning rate and HAM's strength are those of `TUNED`;
 the sweep `tune_residual` tries others at 10%.
 
-Batch normalization, label smoothing, weight decay, a learning rate with warm-up
-and no first convolution among the sparse layers are as in
+Batch normalization, label smoothing, weight decay, a learning rate with
+warm-up, and a first convolution of stride 2 that stays dense are as in
 `configs/imagenet_resnet50.py`; sizes, the cosine and 3,000 steps of 64 images
 (3.5 epochs, without augmentation) are this project's choice. Two seeds. The
-network has 173,840 weights; a run takes 10 minutes of one core of a CPU.
+network has 173,840 weights; a run takes 3 minutes of one core of a CPU.
 """
 
 import ml_collections
@@ -65,8 +65,9 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     name='fashion_mnist', data_dir=config_dict.placeholder(str)
   )
   config.model = dict(
-    name='wide_resnet', depth=16, width=1, dropout=0.0, compute_dtype='float32'
-  )
+    name='wide_resnet', depth=16, width=1, stem_stride=2, dropout=0.0,
+    compute_dtype='float32',
+  )  # fmt: skip
   config.powerprop = dict(alphas=(given['alpha'],), optimizer_in='theta')
   config.method = methods.section(
     name,

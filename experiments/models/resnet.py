@@ -138,13 +138,15 @@ def wide_resnet(
   dropout: float,
   num_classes: int,
   compute_dtype: str,
+  stem_stride: int = 1,
 ) -> hk.TransformedWithState:
   """Returns WRN-depth-width: normalization and ReLU precede convolutions.
 
   WRN-22-2 with 10 classes has 1,076,912 weights, 2,720 scales and offsets and
   10 biases. Weights: variance scaling (1, fan-in, truncated normal). A depth of
   6n + 4 has n blocks in each of three stages of 16, 32 and 64 times `width`
-  channels, with dropout between the convolutions of a block.
+  channels, with dropout between the convolutions of a block. The first
+  convolution has a stride of 1 in the literature; 2 quarters the FLOPs.
 
   Shapes:
     images: float32 [B, H, W, C], 32 pixels in the literature; logits: float32
@@ -159,11 +161,11 @@ def wide_resnet(
     raise ValueError(
       f'expected depth = 6n + 4 with n >= 1, such as 22, got {depth}'
     )
-  build.check_range(1, math.inf, width=width)
+  build.check_range(1, math.inf, width=width, stem_stride=stem_stride)
   build.check_range(0, 1, dropout=dropout)
 
   def forward(images, is_training):
-    x = layers.conv(images, 16, 3, name='stem_conv')
+    x = layers.conv(images, 16, 3, stride=stem_stride, name='stem_conv')
     for i, base in enumerate((16, 32, 64)):
       with hk.name_scope(f'stage_{i + 1}'):
         for j in range(num_blocks):

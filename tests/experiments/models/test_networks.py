@@ -212,3 +212,14 @@ def test_a_convolution_of_patches_is_the_convolution():
     jax.tree.map(np.testing.assert_array_equal, params, found.init(KEY, images))
     one, other = (each.apply(params, images) for each in (expected, found))
     np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_stem_with_a_stride_quarters_the_work():
+  def flops(stem_stride):
+    network = make_wide(num_classes=10, depth=10, stem_stride=stem_stride)
+    params, state = shapes_of(network, (32, 32, 3))
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    logits = jax.jit(lambda p, s, x: network.apply(p, s, None, x, False)[0])
+    return logits.lower(params, state, images).cost_analysis()['flops']
+
+  assert 3.5 < flops(1) / flops(2) < 4.5
