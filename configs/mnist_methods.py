@@ -10,7 +10,7 @@ seeds of 1,000 steps; the recipe is this project's choice.
 
 Learning rate, initialization and HAM's strength are those of `TUNED`, the best
 on the validation split in as many tries for each method at 5%, found by the
-sweep `tune_methods`; those with HAM are first guesses.
+sweep `tune_methods`.
 """
 
 import ml_collections
@@ -28,25 +28,25 @@ TUNED = {
   ('dense', 'ham'): (0.05, None, 10.0),
   ('static', 'plain'): (0.1, 'neuron', 0.0),
   ('static', 'powerprop'): (0.05, 'neuron', 0.0),
-  ('static', 'ham'): (0.05, 'neuron', 10.0),
+  ('static', 'ham'): (0.1, 'neuron', 5.0),
   ('set', 'plain'): (0.2, 'dense', 0.0),
   ('set', 'powerprop'): (0.05, 'neuron', 0.0),
   ('rigl', 'plain'): (0.1, 'neuron', 0.0),
   ('rigl', 'powerprop'): (0.05, 'neuron', 0.0),
-  ('rigl', 'ham'): (0.05, 'neuron', 10.0),
+  ('rigl', 'ham'): (0.05, 'neuron', 5.0),
   ('magnitude', 'plain'): (0.1, None, 0.0),
   ('magnitude', 'powerprop'): (0.05, None, 0.0),
   ('gradual', 'plain'): (0.05, None, 0.0),
   ('gradual', 'powerprop'): (0.1, None, 0.0),
-  ('gradual', 'ham'): (0.05, None, 10.0),
+  ('gradual', 'ham'): (0.1, None, 5.0),
   ('acdc', 'plain'): (0.02, None, 0.0),
   ('acdc', 'powerprop'): (0.05, None, 0.0),
-  ('acdc', 'ham'): (0.05, None, 10.0),
+  ('acdc', 'ham'): (0.1, None, 5.0),
   ('snip', 'plain'): (0.05, 'dense', 0.0),
   ('snip', 'powerprop'): (0.05, 'dense', 0.0),
   ('topkast', 'plain'): (0.15, None, 0.0),
   ('topkast', 'powerprop'): (0.05, None, 0.0),
-  ('topkast', 'ham'): (0.05, None, 10.0),
+  ('topkast', 'ham'): (0.1, None, 5.0),
 }
 
 
