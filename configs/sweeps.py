@@ -43,18 +43,24 @@ def tune_pruning(add):
 def tune_methods(add):
   """mnist_methods.py: six tries of each method, 5%."""
   for name in ('dense', *METHODS):
-    drawn = name in ('static', 'set', 'rigl', 'snip')
     for alpha in (1, 2):
       variant = _small(name, 0.05, alpha=alpha)
-      for rate in (0.05, 0.1, 0.2) if drawn else TRIES:
-        for init in ('dense', 'neuron') if drawn else (None,):
-          more = {'method.init': init} if drawn else {}
-          add({**variant, 'optimizer.learning_rate': rate, **more})
+      for rate in TRIES:
+        add({**variant, 'optimizer.learning_rate': rate})
   for name in _names(mnist_methods.TUNED, 'ham'):
     for ham, rate in HAM_TRIES:
       variant = _small(name, 0.05, ham=1)
       own = {'optimizer.ham_a': ham, 'optimizer.learning_rate': rate}
       add({**variant, **own})
+
+
+def tune_init(add):
+  """mnist_methods.py: initializations of random sets at learning rates, 2%."""
+  for name in ('static', 'set', 'rigl', 'snip'):
+    for init in ('dense', 'layer', 'neuron'):
+      for rate in (0.05, 0.1, 0.2):
+        own = {'method.init': init, 'optimizer.learning_rate': rate}
+        add({**_small(name, 0.02), **own})
 
 
 def densities(add):
@@ -92,13 +98,13 @@ def methods(add):
 
 
 def methods_long(add):
-  """mnist_methods.py: the same in 10,000 steps."""
-  _methods(add, num_steps=10_000)
+  """mnist_methods.py: the same at 5%, in 10,000 steps."""
+  _methods(add, (0.05,), num_steps=10_000)
 
 
-def _methods(add, **keys):
+def _methods(add, densities=(*DENSITIES, 0.02), **keys):
   for name, kind in mnist_methods.TUNED:
-    for density in (0.2, 0.1, 0.05, 0.02) if name != 'dense' else (None,):
+    for density in densities if name != 'dense' else (None,):
       add(_small(name, density, **KINDS[kind], **keys))
 
 
@@ -225,15 +231,15 @@ def text(add):
 
 
 def tune_text(add):
-  """text_transformer_xl.py: learning rates of each row of the table."""
-  for variant in _text_rows():
+  """text_transformer_xl.py: learning rates of each method, 10%."""
+  for variant in _text_rows((0.1,)):
     for rate in (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2):
       add({**variant, 'optimizer.learning_rate': rate})
 
 
-def _text_rows():
+def _text_rows(densities=DENSITIES):
   yield {'config': ':dense'}
-  for density in (0.1, 0.2, 0.05):
+  for density in densities:
     yield {'config': f':dense,params={density}'}
     for name in TEXT:
       yield _variant(name, density)
@@ -241,8 +247,8 @@ def _text_rows():
 
 def packing(add):
   """permuted_mnist.py: accuracy against weights owned, over gamma."""
-  for scope in ('layer', 'global'):
-    for alpha in (1.0, 2.0, 3.0):
+  for scope, alphas in (('layer', (1.0, 2.0, 3.0)), ('global', (1.0, 2.0))):
+    for alpha in alphas:
       for gamma in (0.95, 0.97, 0.98, 0.99, 0.995):
         # In the section: some are the config's own.
         own = {'strategy.gamma': gamma, 'strategy.scope': scope}
@@ -259,22 +265,21 @@ def tune_packing(add):
 
 def strategies(add):
   """permuted_mnist.py, split_mnist.py, cifar_tasks.py: against forgetting."""
-  _strategies(add, '')
+  for alpha in (1.0, 2.0, 3.0, 4.0):
+    add({'config': f':strategy=efficient_packnet,alpha={alpha}'})
+  for alpha in (1.0, 2.0):
+    add({'config': f':strategy=packnet,alpha={alpha}'})
+  for name in ('ewc', 'l2', 'fine_tuning', 'joint', 'alone'):
+    add({'config': f':strategy={name}'})
 
 
 def hundred_tasks(add):
-  """permuted_mnist.py: the same with a hundred tasks."""
-  _strategies(add, 'hundred,')
-
-
-def _strategies(add, variant):
-  for alpha in (1.0, 2.0, 3.0, 4.0):
-    name = 'efficient_packnet'
-    add({'config': f':{variant}strategy={name},alpha={alpha}'})
+  """permuted_mnist.py: a hundred tasks, with the best of `strategies`."""
   for alpha in (1.0, 2.0):
-    add({'config': f':{variant}strategy=packnet,alpha={alpha}'})
-  for name in ('ewc', 'l2', 'fine_tuning', 'joint', 'alone'):
-    add({'config': f':{variant}strategy={name}'})
+    for name in ('efficient_packnet', 'packnet'):
+      add({'config': f':hundred,strategy={name},alpha={alpha}'})
+  for name in ('ewc', 'alone'):
+    add({'config': f':hundred,strategy={name}'})
 
 
 def _names(tuned, kind):

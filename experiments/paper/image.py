@@ -155,7 +155,9 @@ def _methods(
 def _lenet5(data: str, title: str, variant: str = '', *options: str):
   """Returns the tables of every method in 1,000 and in 10,000 steps."""
   short = data.partition('_')[0]
-  for suffix, num_steps in (('', 1_000), ('_long', 10_000)):
+  for suffix, num_steps, densities in (
+    ('', 1_000, _DENSITIES), ('_long', 10_000, (0.05,)),
+  ):  # fmt: skip
     sweep = f'methods{suffix}'
     yield _methods(
       f'{short}_{sweep}',
@@ -166,6 +168,7 @@ def _lenet5(data: str, title: str, variant: str = '', *options: str):
         *options,
       ),
       names=(_METHODS, _METHODS, ('gradual', *_WITH_HAM)),
+      densities=densities,
     )  # fmt: skip
 
 

@@ -10,6 +10,10 @@ _STRATEGIES = {
   'alone': (1.0,), 'efficient_packnet': (1.0, 2.0, 3.0, 4.0), 'ewc': (1.0,),
   'fine_tuning': (1.0,), 'joint': (1.0,), 'l2': (1.0,), 'packnet': (1.0, 2.0),
 }  # fmt: skip
+BEST = {
+  'alone': (1.0,), 'efficient_packnet': (1.0, 2.0), 'ewc': (1.0,),
+  'packnet': (1.0, 2.0),
+}  # fmt: skip
 _MEASURES = {
   ACCURACY: 'average_accuracy', 'lowest task': 'lowest_accuracy',
   'when learned': 'learning_accuracy', 'forgetting': 'forgetting',
@@ -25,13 +29,13 @@ def _columns(*names: str) -> tuple[Column, ...]:
 
 def strategies(
   name: str, title: str, where, config: str, sweep: str = 'strategies',
-  options: tuple[str, ...] = (), **facts,
+  options: tuple[str, ...] = (), alphas=_STRATEGIES, **facts,
 ) -> Table:  # fmt: skip
   """Returns the table of strategies; `facts` are those of EfficientPackNet."""
   rows = []
-  for strategy, alphas in _STRATEGIES.items():
+  for strategy, own_alphas in alphas.items():
     own = facts if strategy == 'efficient_packnet' else {}
-    for alpha in alphas:
+    for alpha in own_alphas:
       labels = strategy, f'{alpha:g}'
       rows.append(Row(labels, {'strategy': strategy, 'alpha': alpha, **own}))
   return Table(
@@ -45,14 +49,16 @@ def strategies(
 
 def packing(name: str, where, config: str) -> Table:
   """Returns accuracy and weights owned of EfficientPackNet, by gamma."""
-  scopes = {'a mask per layer': 'layer', 'one mask': 'global'}
+  scopes = {
+    'a mask per layer': ('layer', (1, 2, 3)), 'one mask': ('global', (1, 2)),
+  }  # fmt: skip
   rows = (
     Row(
       (label, f'alpha {alpha}', f'{gamma:g}'),
       {'scope': scope, 'alpha': float(alpha), 'gamma': gamma},
     )
-    for label, scope in scopes.items()
-    for alpha in (1, 2, 3)
+    for label, (scope, alphas) in scopes.items()
+    for alpha in alphas
     for gamma in GAMMAS
   )
   return Table(

@@ -139,9 +139,9 @@ def make_task(
   methods.check_exclude(method, params)
   methods.check_phases(method, training.num_steps)
   masked, state = _state_shapes(objective, init, training, state_spec)
-  jaxpr = _trace(objective, state, batch)
+  _check_model(objective, state, batch)
   if mesh.devices.flat[0].platform == 'cpu':
-    in_loop = in_loop and 'conv_general_dilated' not in str(jaxpr)
+    in_loop = in_loop and not _has_convolutions(objective, state, batch)
   if exports is None:
     exports = (export_last(method, training.num_steps),)
   return Task(
@@ -182,26 +182,40 @@ def _state_shapes(
   return place(masked), storage_lib.shapes(storage, masked, place)
 
 
-def _trace(objective: step_lib.Objective, state: State, batch: Any) -> Any:
-  """Returns the jaxpr of a step's gradients.
+def _check_model(
+  objective: step_lib.Objective, state: State, batch: Any
+) -> None:
+  """Raises ValueError if a sparse layer does not fit the storage; names it."""
+  if not objective.method.make(0)[1].is_compact:
+    return
+  try:
+    sparsity.compact.check_model(*_gradients(objective, state, batch))
+  except ValueError as error:
+    raise ValueError(
+      f"config.method.storage: 'compact' cannot serve this model: {error}"
+    ) from error
 
-  Raises ValueError if a sparse layer does not fit the storage; names it.
-  """
+
+def _has_convolutions(
+  objective: step_lib.Objective, state: State, batch: Any
+) -> bool:
+  if all(x.ndim < 4 for x in jax.tree.leaves(state.params)):
+    return False
+  compute, *args = _gradients(objective, state, batch)
+  return 'conv_general_dilated' in str(jax.make_jaxpr(compute)(*args))
+
+
+def _gradients(
+  objective: step_lib.Objective, state: State, batch: Any
+) -> tuple[Any, ...]:
+  """Returns the gradients' function and the shapes of its arguments."""
   weights = jax.eval_shape(
     functools.partial(methods.forward_weights, objective.method),
     storage_lib.on_device(state),
   )
   key = jax.eval_shape(lambda: jax.random.key(0))
   compute = functools.partial(step_lib.compute_gradients, objective)
-  args = (weights, state.net_state, batch, key)
-  if objective.method.make(0)[1].is_compact:
-    try:
-      sparsity.compact.check_model(compute, *args)
-    except ValueError as error:
-      raise ValueError(
-        f"config.method.storage: 'compact' cannot serve this model: {error}"
-      ) from error
-  return jax.make_jaxpr(compute)(*args)
+  return compute, weights, state.net_state, batch, key
 
 
 def _make_begin(
