@@ -20,6 +20,7 @@ def sgd(
   schedule: dict[str, Any],
   momentum: float = 0.9,
   weight_decay: float = 0.0,
+  clip_norm: float | None = None,
   ham_a: float = 0.0,
 ) -> dict[str, Any]:
   """Returns the section `optimizer`: SGD, by default with Nesterov momentum.
@@ -33,7 +34,7 @@ def sgd(
     momentum=momentum,
     nesterov=momentum > 0,
     weight_decay=weight_decay,
-    clip_norm=config_dict.placeholder(float),  # None: no clipping
+    clip_norm=clip_norm or config_dict.placeholder(float),  # None: no clipping
     **ham(ham_a),
   )
 
