@@ -143,3 +143,30 @@ def _strategy(
     'alone': dict(),
   }
   return dict(sections[name], name=name)
+
+
+def packing(add):
+  """Accuracy against weights owned, over gamma."""
+  for scope, alphas in (('layer', (1.0, 2.0, 3.0)), ('global', (1.0, 2.0))):
+    for alpha in alphas:
+      for gamma in (0.95, 0.97, 0.98, 0.99, 0.995):
+        # In the section: some are the config's own.
+        own = {'strategy.gamma': gamma, 'strategy.scope': scope}
+        add({'config': f':alpha={alpha:g}', **own})
+
+
+def tune_packing(add):
+  """Learning rates of each alpha, on five tasks."""
+  for alpha in (1.0, 2.0, 3.0):
+    for rate in (0.1, 0.2, 0.3, 0.5, 0.8, 1.2):
+      keys = f':alpha={alpha:g},rate={rate}'
+      add({'config': keys, 'tasks.num_tasks': 5})
+
+
+def hundred_tasks(add):
+  """A hundred tasks, with the best of the sweep `strategies`."""
+  for alpha in (1.0, 2.0):
+    for name in ('efficient_packnet', 'packnet'):
+      add({'config': f':hundred,strategy={name},alpha={alpha}'})
+  for name in ('ewc', 'alone'):
+    add({'config': f':hundred,strategy={name}'})

@@ -245,24 +245,6 @@ def _text_rows(densities=DENSITIES):
       yield _variant(name, density)
 
 
-def packing(add):
-  """permuted_mnist.py: accuracy against weights owned, over gamma."""
-  for scope, alphas in (('layer', (1.0, 2.0, 3.0)), ('global', (1.0, 2.0))):
-    for alpha in alphas:
-      for gamma in (0.95, 0.97, 0.98, 0.99, 0.995):
-        # In the section: some are the config's own.
-        own = {'strategy.gamma': gamma, 'strategy.scope': scope}
-        add({'config': f':alpha={alpha:g}', **own})
-
-
-def tune_packing(add):
-  """permuted_mnist.py: learning rates of each alpha, on five tasks."""
-  for alpha in (1.0, 2.0, 3.0):
-    for rate in RATES:
-      keys = f':alpha={alpha:g},rate={rate}'
-      add({'config': keys, 'tasks.num_tasks': 5})
-
-
 def strategies(add):
   """permuted_mnist.py, split_mnist.py, cifar_tasks.py: against forgetting."""
   for alpha in (1.0, 2.0, 3.0, 4.0):
@@ -271,15 +253,6 @@ def strategies(add):
     add({'config': f':strategy=packnet,alpha={alpha}'})
   for name in ('ewc', 'l2', 'fine_tuning', 'joint', 'alone'):
     add({'config': f':strategy={name}'})
-
-
-def hundred_tasks(add):
-  """permuted_mnist.py: a hundred tasks, with the best of `strategies`."""
-  for alpha in (1.0, 2.0):
-    for name in ('efficient_packnet', 'packnet'):
-      add({'config': f':hundred,strategy={name},alpha={alpha}'})
-  for name in ('ewc', 'alone'):
-    add({'config': f':hundred,strategy={name}'})
 
 
 def _names(tuned, kind):

@@ -1,5 +1,6 @@
 """Points of sweeps: found, named, and written as flags."""
 
+import inspect
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ from hypothesis import strategies
 import numpy as np
 import pytest
 
+from configs import permuted_mnist
 from configs import sweeps
 from experiments.sweep import plan
 from experiments.sweep import points
@@ -18,9 +20,11 @@ import launch
 ROOT = pathlib.Path(launch.__file__).parent
 DENSE = f'{ROOT}/configs/mnist_dense.py:quick'
 SWEEPS = [
-  name
-  for name, function in vars(sweeps).items()
-  if callable(function) and not name.startswith('_')
+  (module, name)
+  for module in (sweeps, permuted_mnist)
+  for name, function in vars(module).items()
+  if inspect.isfunction(function)
+  and list(inspect.signature(function).parameters) == ['add']
 ]
 
 
@@ -108,9 +112,10 @@ def test_overrides_that_are_not_flat_are_refused(overrides):
     points.collect(lambda add: None)
 
 
-@pytest.mark.parametrize('name', SWEEPS)
-def test_every_sweep_fits_the_configs_it_is_for(name):
-  first_line = getattr(sweeps, name).__doc__.partition(':')[0]
-  for file in re.findall(r'\w+\.py', first_line) or ['mnist_dense.py']:
+@pytest.mark.parametrize(('module', 'name'), SWEEPS)
+def test_every_sweep_fits_the_configs_it_is_for(module, name):
+  first_line = getattr(module, name).__doc__.partition(':')[0]
+  own = pathlib.Path(module.__file__).name
+  for file in re.findall(r'\w+\.py', first_line) or [own]:
     runs = plan.make(f'{ROOT}/configs/{file}', (), name).runs
     assert len(runs) > 1
