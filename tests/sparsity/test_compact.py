@@ -15,6 +15,7 @@ import sparsity
 from sparsity import kernels
 from sparsity.compact import entries
 from sparsity.kernels import host
+from sparsity.kernels import native
 from tests import oracles
 from tests.sparsity import trainers
 import topkast
@@ -187,6 +188,81 @@ def test_a_step_has_no_array_of_the_dense_weights_size(name, large):
   assert largest < WIDTH * WIDTH // 2
   # Temporaries of less than one dense weight.
   assert compiled.memory_analysis().temp_size_in_bytes < 4 * WIDTH * WIDTH
+
+
+@functools.cache
+def perceptron(depth, dtype):
+  """Returns a training step of a perceptron, and its arguments."""
+
+  def forward(x):
+    for _ in range(depth):
+      x = jax.nn.relu(sparsity.modules.Linear(256)(x.astype(dtype)))
+    return x.astype(jnp.float32)
+
+  net = hk.without_apply_rng(hk.transform(forward))
+  batch = jax.random.normal(jax.random.key(0), (16, 256))
+  tx = topkast.topkast(
+    optax.sgd(1.0), forward_density=0.1, backward_density=0.2
+  )
+  training = sparsity.compact.compact(tx)
+  params = net.init(jax.random.key(1), batch.astype(dtype))
+  params = jax.tree.map(lambda x: x.astype(jnp.float32), params)
+
+  def gradients(weights, batch):
+    loss = lambda w, x: jnp.mean(jnp.square(net.apply(w, x) - x))
+    return sparsity.grad(loss)(weights, batch)
+
+  def step(params, state, batch):
+    weights = sparsity.forward_weights(params, state)
+    updates, state = training.update(gradients(weights, batch), state, params)
+    return optax.apply_updates(params, updates), state
+
+  *carry, _ = training.init(params)
+  return step, gradients, (*carry, batch)
+
+
+def test_one_layer_at_a_time_is_written_out():
+  sizes = {}
+  for depth in (1, 4):
+    step, _, arguments = perceptron(depth, 'float32')
+    with kernels.use('xla'):
+      compiled = jax.jit(step, donate_argnums=(0, 1)).lower(*arguments)
+    sizes[depth] = compiled.compile().memory_analysis().temp_size_in_bytes
+  dense = 4 * 256 * 256
+  assert dense <= sizes[1] < 2.2 * dense  # in tiles and as a matrix
+  # The gradients of three more layers take less than one dense weight.
+  assert sizes[4] - sizes[1] < dense
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_one_exported_program_serves_every_platform(dtype):
+  _, gradients, (params, state, batch) = perceptron(2, dtype)
+  weights = sparsity.forward_weights(params, state)
+  allowed = jax.export.DisabledSafetyCheck.custom_call
+  exported = jax.export.export(
+    jax.jit(gradients),
+    platforms=('cpu', 'cuda', 'tpu'),
+    disabled_checks=[allowed(f'sparsity_{name}') for name in native.TARGETS],
+  )(weights, batch)
+  text = exported.mlir_module()
+  # Two products forward, one to the inputs, two to the weights.
+  short = {'float32': 'f32', 'bfloat16': 'bf16'}[dtype]
+  products = re.findall(r'dot_general.*: \(tensor<\d+x\d+x(\w+)>', text)
+  assert set(products) == {short}
+  if not native.problem():
+    assert len(re.findall(r'custom_call @sparsity_', text)) == 5
+  masked = sparsity.compact.unpack(weights)
+  dense = jax.jit(gradients)(masked, batch)
+  found = exported.call(weights, batch)
+  tolerance = {'float32': 1e-5, 'bfloat16': 2e-2}[dtype]
+  for path, entry in state.entries.items():
+    layer = path.split('/')[0]
+    at = entries.places(entry.structure, entry.shape)
+    expected = entries.take(dense[layer]['w'], at)
+    actual = found[layer]['w'].reshape(-1)
+    assert actual.dtype == jnp.float32
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
 
 
 def test_memory_follows_the_density_and_dense_parameters_lie_on_the_host(large):
