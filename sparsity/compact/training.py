@@ -283,7 +283,11 @@ def _like(old: Any, new: Any) -> Any:
   def place(old, new):
     if is_traced((old, new)):
       return new
-    new = jnp.array(new, old.dtype)
-    return jax.device_put(new, old.sharding) if old.committed else new
+    if not old.committed:
+      return jnp.array(new, old.dtype)
+    new = np.array(new, old.dtype)
+    return jax.make_array_from_callback(
+      new.shape, old.sharding, new.__getitem__
+    )
 
   return jax.tree.map(place, old, new)

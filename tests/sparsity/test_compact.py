@@ -209,7 +209,9 @@ def perceptron(depth, dtype):
   params = jax.tree.map(lambda x: x.astype(jnp.float32), params)
 
   def gradients(weights, batch):
-    loss = lambda w, x: jnp.mean(jnp.square(net.apply(w, x) - x))
+    def loss(weights, batch):
+      return jnp.mean(jnp.square(net.apply(weights, batch) - batch))
+
     return sparsity.grad(loss)(weights, batch)
 
   def step(params, state, batch):
