@@ -13,6 +13,7 @@ begins after the deadline. Columns: `benchmarks.rows`.
 
 import argparse
 from collections.abc import Callable
+import functools
 from typing import Any
 from typing import NamedTuple
 
@@ -109,7 +110,8 @@ def make_method(name: str, params: Any, densities, dense=()) -> Method:
   """Returns dense, masked or compact training with Adam."""
   adam = optax.adam(1e-3)
   if name == 'dense':
-    return Method(params, adam.init(params), lambda p, _: p, adam.update)
+    state = jax.jit(adam.init)(params)
+    return Method(params, state, lambda params, _: params, adam.update)
   tx = topkast.topkast(
     adam,
     forward_density=densities[0],
@@ -119,7 +121,7 @@ def make_method(name: str, params: Any, densities, dense=()) -> Method:
   )
   weights = sparsity.forward_weights
   if name == 'masked':
-    return Method(params, tx.init(params), weights, tx.update)
+    return Method(params, jax.jit(tx.init)(params), weights, tx.update)
   training = sparsity.compact.compact(tx)
   params, state, _ = training.init(params)
   return Method(params, state, weights, training.update)
@@ -204,8 +206,10 @@ def time_mask(table: rows.Table, size: int) -> None:
 def time_network(table: rows.Table, case: str, make: Callable[[], Any]) -> None:
   """Adds the training steps of a network: (params, loss, batch, dense)."""
 
+  made = functools.cache(make)
+
   def program(name):
-    params, loss, batch, dense = make()
+    params, loss, batch, dense = made()
     method = make_method(name, params, PAIRS[0], dense)
     return rows.Program(
       make_step(method, loss), batch, (method.params, method.state)

@@ -14,8 +14,10 @@ import pytest
 import sparsity
 from sparsity import kernels
 from sparsity.compact import entries
+from sparsity.compact import refreshing
 from sparsity.kernels import host
 from sparsity.kernels import native
+from sparsity.kernels.structure import is_traced
 from tests import oracles
 from tests.sparsity import trainers
 import topkast
@@ -86,6 +88,60 @@ def test_several_devices_equal_one():
   assert_close(found, expected)
 
 
+@pytest.mark.parametrize('name', ['topkast', 'powerprop', 'rigl'])
+def test_a_device_rearranges_its_entries_as_the_host_does(name, monkeypatch):
+  t = trainers.trainer(name)
+  start = t.training.init(trainers.make_params())
+  expected = t.train(start, 0, 16)
+  monkeypatch.setattr(refreshing, 'is_remote', lambda tree: True)
+  found = t.train(start, 0, 16)
+  sets = [sparsity.active_sets(x[1], x[0]) for x in (start, found)]
+  assert sparsity.overlap(sets[0].backward, sets[1].backward) < 1
+  oracles.assert_same(found, expected)
+
+
+def test_few_bytes_pass_between_host_and_device_at_a_refresh(monkeypatch):
+  _, params, training = make_large()
+  rows, state, host_params = training.init(params)
+  rows = jax.tree.map(lambda x: x + 0.01 * jnp.sin(1e3 * x), rows)
+  passed = []
+
+  def record(function):
+    def call(*args):
+      result = function(*args)
+      leaves = jax.tree.leaves(result)
+      passed.append(sum(x.nbytes for x in leaves if x.strides != (0,)))
+      assert {type(x) for x in leaves} == {np.ndarray}
+      return result
+
+    return call
+
+  def on_host(tree):
+    assert not any(isinstance(x, jax.Array) for x in jax.tree.leaves(tree))
+    return tree
+
+  monkeypatch.setattr(refreshing, 'is_remote', lambda tree: True)
+  for name in ('fetch', 'send'):
+    function = getattr(refreshing, name)
+    monkeypatch.setattr(refreshing, name, record(function))
+  # Nothing else comes from the device.
+  monkeypatch.setattr(
+    entries, 'to_numpy', lambda x: x if is_traced(x) else on_host(x)
+  )
+  new_rows, new, _ = training.refresh(rows, state, host_params)
+  monkeypatch.undo()
+  sets = [
+    sparsity.active_sets(x, y) for x, y in ((state, rows), (new, new_rows))
+  ]
+  changed = sum(
+    int(jnp.sum(a != b))
+    for a, b in zip(*map(jax.tree.leaves, sets), strict=True)
+  )
+  num_backward = sum(x.num_backward for x in state.entries.values())
+  assert 0 < changed < num_backward / 10
+  assert sum(passed) <= 3 * 4 * num_backward + 16 * changed
+
+
 SHAPE = (301, 243)  # large enough for several threads
 COUNTS = (14_000, 36_000)
 
@@ -138,9 +194,9 @@ def test_a_refresh_on_the_host_equals_one_under_jit(on_host):
 WIDTH = 192
 
 
-@pytest.fixture(scope='module')
-def large():
-  """A network, its parameters, and compact training with Adam."""
+@functools.cache
+def make_large():
+  """Returns a network, its parameters, and compact training with Adam."""
 
   def forward(x):
     x = jax.nn.relu(sparsity.modules.Linear(WIDTH)(x))
@@ -159,10 +215,10 @@ def large():
 
 
 @pytest.mark.parametrize('name', ['native', 'xla'])
-def test_a_step_has_no_array_of_the_dense_weights_size(name, large):
+def test_a_step_has_no_array_of_the_dense_weights_size(name):
   if name == 'native' and not host.is_available():
     pytest.skip('native kernels are not built')
-  net, params, training = large
+  net, params, training = make_large()
   rows, state, _ = training.init(params)
 
   def loss(weights, batch):
@@ -267,8 +323,8 @@ def test_one_exported_program_serves_every_platform(dtype):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
 
 
-def test_memory_follows_the_density_and_dense_parameters_lie_on_the_host(large):
-  _, params, training = large
+def test_memory_follows_the_density_and_dense_parameters_lie_on_the_host():
+  _, params, training = make_large()
   rows, state, host_params = training.init(params)
   num_bytes = sparsity.compact.num_bytes
   # Parameters and gradients once, Adam's moments twice: 4 arrays.
