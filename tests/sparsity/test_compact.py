@@ -103,7 +103,7 @@ def test_a_device_rearranges_its_entries_as_the_host_does(name, monkeypatch):
 def test_few_bytes_pass_between_host_and_device_at_a_refresh(monkeypatch):
   _, params, training = make_large()
   rows, state, host_params = training.init(params)
-  rows = jax.tree.map(lambda x: x + 0.01 * jnp.sin(1e3 * x), rows)
+  rows = jax.tree.map(lambda x: x + 0.003 * jnp.sin(1e3 * x), rows)
   passed = []
 
   def record(function):
@@ -139,7 +139,7 @@ def test_few_bytes_pass_between_host_and_device_at_a_refresh(monkeypatch):
   )
   num_backward = sum(x.num_backward for x in state.entries.values())
   assert 0 < changed < num_backward / 10
-  assert sum(passed) <= 3 * 4 * num_backward + 16 * changed
+  assert sum(passed) <= 3 * 4 * num_backward + 12 * changed
 
 
 SHAPE = (301, 243)  # large enough for several threads
