@@ -17,7 +17,6 @@ from sparsity.kernels.structure import BLOCK
 from sparsity.kernels.structure import Structure
 from sparsity.kernels.structure import matrix_shape
 from sparsity.kernels.structure import num_strips
-from sparsity.kernels.structure import outputs_of
 from sparsity.kernels.structure import strip_size
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
@@ -79,7 +78,7 @@ def weight_gradient(x, dy, active, shape, window, precision=None):
   if not isinstance(active, Structure):
     return gradient
   at = active.columns * np.int32(shape[3])
-  at = at + outputs_of(active, matrix_shape(shape))
+  at = at + _outputs(active, shape)
   return (
     gradient.reshape(-1)
     .at[at]
@@ -119,25 +118,46 @@ def _write_out(values, active, shape):
   """Returns the weight [kh, kw, in, out], zero outside A."""
   if not isinstance(active, Structure):
     return jnp.where(active, values, 0)
-  # The transposed entries ascend in an array of tiles, [rows, columns] each.
-  matrix = matrix_shape(shape)
-  rows = min(BLOCK, matrix[0])
-  columns = min(strip_size(matrix, active.t_columns.shape[0]), matrix[1])
-  grid = num_strips(matrix[0], rows), num_strips(matrix[1], columns)
-  inputs, outputs = active.columns[active.t_entries], active.t_columns
-  (tile_row, row), (tile_column, column) = (
-    (lax.div(index, np.int32(size)), lax.rem(index, np.int32(size)))
-    for index, size in ((inputs, rows), (outputs, columns))
-  )
-  tile = tile_row * np.int32(grid[1]) + tile_column
-  at = (tile * np.int32(rows) + row) * np.int32(columns) + column
-  tiles = jnp.zeros(grid[0] * grid[1] * rows * columns, values.dtype)
-  tiles = tiles.at[at].set(
-    values[active.t_entries],
+  # Entries ascend in an array of cells, in tiles of BLOCK outputs and a strip.
+  num_inputs, num_outputs = matrix_shape(shape)
+  size = active.t_columns.shape[0]
+  strip = strip_size((num_inputs, num_outputs), size)
+  strips, width = num_strips(num_inputs, strip), min(strip, num_inputs)
+  column = lax.rem(active.columns[:size], np.int32(strip))
+  at = _cells(active)[:size] * np.int32(width) + column
+  cells = jnp.zeros(num_outputs * strips * width, values.dtype)
+  cells = cells.at[at].set(
+    values[:size],
     indices_are_sorted=True,
     unique_indices=True,
     mode='promise_in_bounds',
   )
-  weight = tiles.reshape(*grid, rows, columns).swapaxes(1, 2)
-  weight = weight.reshape(grid[0] * rows, grid[1] * columns)
-  return weight[: matrix[0], : matrix[1]].reshape(shape)
+  rest = num_outputs % BLOCK  # outputs of the last block
+  full = (num_outputs - rest) * strips * width
+  rows = [
+    part.reshape(-1, strips, outputs, width).swapaxes(1, 2)
+    for part, outputs in ((cells[:full], BLOCK), (cells[full:], rest))
+    if part.size
+  ]
+  rows = [part.reshape(-1, strips * width) for part in rows]
+  return jnp.concatenate(rows)[:, :num_inputs].T.reshape(shape)
+
+
+def _cells(active):
+  """Returns int32 [k_B], the cell of each entry."""
+  starts = jnp.zeros(active.columns.shape, np.int32)
+  starts = starts.at[active.cells[1:-1]].add(
+    1, indices_are_sorted=True, mode='drop'
+  )
+  return jnp.cumsum(starts, dtype=np.int32)
+
+
+def _outputs(active, shape):
+  """Returns int32 [k_B], the output of each entry."""
+  num_inputs, num_outputs = matrix_shape(shape)
+  strip = strip_size((num_inputs, num_outputs), active.t_columns.shape[0])
+  strips = np.int32(num_strips(num_inputs, strip))
+  cell = lax.rem(_cells(active), np.int32(num_outputs) * strips)
+  first = lax.div(cell, BLOCK * strips) * BLOCK
+  block = jnp.minimum(np.int32(num_outputs) - first, BLOCK)
+  return first + lax.rem(cell - first * strips, block)
