@@ -158,7 +158,8 @@ def _choose(method, dense, gradients, entries, count, *, tree, shapes):
 def _arrange(old, known, masks, dense) -> Arranged:
   """Returns a layer with the entries of two masks, on the host or traced."""
   counts = old.num_forward, old.num_backward
-  new = packing.make_entries(old.name, *masks, counts).structure
+  forward, backward = masks
+  new = packing.make_entries(old.name, forward, backward, counts).structure
   origin = entries_lib.origins(known.structure, new, matrix_shape(old.shape))
   at = entries_lib.places(new, old.shape)
   return Arranged(new, origin, entries_lib.take(dense, at))
@@ -185,17 +186,21 @@ def _pad(x, fill):
 @functools.partial(jax.jit, static_argnames='shape')
 def _follow(old, flips, values, *, shape) -> Arranged:
   """Returns a layer whose masks are flipped at indices [F] of A and of B."""
-  masks = [
-    mask.reshape(-1).at[at].set(~mask.reshape(-1)[at], mode='drop')
-    for mask, at in zip(entries_lib.masks(old, shape), flips, strict=True)
-  ]
   matrix = matrix_shape(shape)
+  forward, backward = (
+    _flip(jnp.asarray(mask).reshape(-1), at).reshape(matrix)
+    for mask, at in zip(entries_lib.masks(old, shape), flips, strict=True)
+  )
   counts = old.t_columns.size, old.columns.size
-  new = kernels.from_masks(*(mask.reshape(matrix) for mask in masks), counts)
-  dense = jnp.zeros(masks[1].size, values.dtype)
+  new = kernels.from_masks(forward, backward, counts)
+  dense = jnp.zeros(backward.size, values.dtype)
   dense = dense.at[flips[1]].set(values, mode='drop')
   origin = entries_lib.origins(old, new, matrix)
   return Arranged(new, origin, dense[entries_lib.places(new, shape)])
+
+
+def _flip(mask, at):
+  return mask.at[at].set(~mask[at], mode='drop')
 
 
 def _move_all(method, params, inner, arranged):
