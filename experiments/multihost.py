@@ -213,13 +213,16 @@ def _gather_text(text: str) -> list[str]:
 
 
 def _checksums(tree: Any) -> tuple[list[str], np.ndarray]:
-  """Returns the names of replicated arrays, and their CRC-32 [D, L]."""
+  """Returns the names of replicated and host arrays, and CRC-32s [D, L]."""
   names, checksums = [], []
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-    if isinstance(leaf, jax.Array) and leaf.is_fully_replicated and leaf.size:
+    copies = [leaf] * jax.local_device_count()  # an array of the host
+    if isinstance(leaf, jax.Array):
+      if not leaf.is_fully_replicated or not leaf.size:
+        continue
       if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
-      names.append(jax.tree_util.keystr(path))
-      copies = [np.asarray(x.data).tobytes() for x in leaf.addressable_shards]
-      checksums.append([zlib.crc32(copy) for copy in copies])
+      copies = [shard.data for shard in leaf.addressable_shards]
+    names.append(jax.tree_util.keystr(path))
+    checksums.append([zlib.crc32(np.asarray(x).tobytes()) for x in copies])
   return names, np.array(checksums, np.uint32).T

@@ -12,11 +12,12 @@ from typing import Any
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments import mesh as mesh_lib
 import sparsity
+from sparsity.kernels.structure import to_numpy
 
 Optimizer = optax.GradientTransformationExtraArgs
 
@@ -69,7 +70,7 @@ def compact(tx: Optimizer, num_devices: int) -> tuple[Optimizer, Storage]:
 
   def pack(state):
     params, opt_state, host_params = training.pack(
-      state.params, state.opt_state
+      *to_numpy((state.params, state.opt_state))
     )
     params, opt_state = _place((params, opt_state), state.step)
     return state._replace(
@@ -77,9 +78,8 @@ def compact(tx: Optimizer, num_devices: int) -> tuple[Optimizer, Storage]:
     )
 
   def unpack(state):
-    host_params = jax.tree.map(np.asarray, state.host_params)
     params, opt_state = training.unpack(
-      state.params, state.opt_state, host_params
+      *to_numpy((state.params, state.opt_state, state.host_params))
     )
     params, opt_state = _place((params, opt_state), state.step)
     return state._replace(params=params, opt_state=opt_state, host_params=None)
@@ -175,11 +175,6 @@ def check(name: str, storage: str, options: dict[str, Any]) -> None:
     )
   if storage == 'masked':
     return
-  if jax.process_count() > 1:
-    raise ValueError(
-      "config.method.storage: expected 'masked' with several processes, got "
-      "'compact', which refreshes on one host; start one process"
-    )
   if (scope := options.get('scope', 'layer')) != 'layer':
     raise ValueError(
       "config.method.scope: expected 'layer' with storage='compact', where the "
@@ -191,4 +186,4 @@ def _place(tree: Any, like: Any) -> Any:
   """Returns arrays on the devices of another array."""
   if isinstance(like, jax.core.Tracer):
     return tree
-  return jax.device_put(jax.tree.map(jnp.asarray, tree), like.sharding)
+  return mesh_lib.to_devices(to_numpy(tree), like.sharding)

@@ -25,9 +25,9 @@ def server(tmp_path_factory):
     yield
 
 
-def in_processes(workdir, num):
+def in_processes(workdir, num, *flags):
   """Trains in several processes; the first alone prints."""
-  started = killing.start_several(workdir, num, [SHORT])
+  started = killing.start_several(workdir, num, [SHORT, *flags])
   ended = [killing.finish(one) for one in started]
   assert [one.code for one in ended] == [0] * num, ended
   assert not any(lines(one) for one in ended[1:])
@@ -50,7 +50,7 @@ def assert_close(a, b):
   """Checks that two runs agree to rounding, and their masks bit for bit."""
   one, other = (test_faults.last_state(folder) for folder in (a, b))
   assert one.keys() == other.keys()
-  assert sum(x.dtype == bool for x in one.values()) >= 2
+  assert sum(x.dtype == bool or 'columns' in k for k, x in one.items()) >= 2
   for path, x in one.items():
     if np.issubdtype(x.dtype, np.floating):
       np.testing.assert_allclose(x, other[path], rtol=1e-4, atol=1e-6)
@@ -62,9 +62,13 @@ def assert_close(a, b):
   np.testing.assert_allclose(*losses, rtol=1e-4)
 
 
-def test_two_processes_equal_one_with_two_devices(tmp_path, two):
+@pytest.mark.parametrize('storage', ['masked', 'compact'])
+def test_two_processes_equal_one_with_two_devices(storage, tmp_path, two):
   assert rundir.read_status(two)['status'] == 'done'
   flags = [SHORT, '--config.train.num_devices=2']
+  if storage == 'compact':
+    flags.append('--config.method.storage=compact')
+    two = in_processes(tmp_path / 'run2', 2, flags[-1])
   two_devices = {'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}
   plan = killing.Plan(environment=two_devices)
   ended = killing.run(tmp_path / 'run', flags, plan)
@@ -114,11 +118,13 @@ def compare(place, differs_in):
   sharding = mesh_lib.replicated(mesh_lib.make_mesh(None))
   copy = jax.device_put(mask, jax.local_devices()[0])
   mask = jax.make_array_from_single_device_arrays((1000,), sharding, [copy])
-  try:
-    multihost.check_same({'params': np.ones(3), 'mask': mask})
-    print('the same')
-  except multihost.LostError as error:
-    print(error)
+  on_host = np.ones(3) + (index == differs_in)
+  for tree in ({'same': np.ones(3), 'mask': mask}, {'host': on_host}):
+    try:
+      multihost.check_same(tree)
+      print('the same')
+    except multihost.LostError as error:
+      print(error)
   print(multihost.largest(7 * index), multihost.total(index + 1.0))
   for message in ('bad', ''):
     try:
@@ -137,6 +143,7 @@ def test_processes_find_a_mask_that_differs_and_share_errors():
   places = killing.placements(2)
   started = [killing.call(compare, place, 1) for place in places]
   for index, one in enumerate(started):
-    first, *rest = lines(killing.finish(one))
+    first, second, *rest = lines(killing.finish(one))
     assert "['mask'] of process(es) [1] differs from that of" in first
+    assert "['host'] of process(es) [1] differs from that of" in second
     assert rest == ['7 3.0', 'refused: process 0 of 2: bad', str(index)]

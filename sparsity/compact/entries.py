@@ -28,14 +28,16 @@ def places(structure: kernels.Structure, shape: tuple[int, ...]) -> Array:
 def in_forward(structure: kernels.Structure) -> Array:
   """Returns bool [k_B]: True at the entries of B that are in A."""
   num_backward, num_forward = structure.columns.size, structure.t_columns.size
-  return jnp.arange(num_backward, dtype=jnp.int32) < num_forward
+  library = jnp if is_traced(structure) else np
+  return library.arange(num_backward, dtype=np.int32) < num_forward
 
 
 def masks(
   structure: kernels.Structure, shape: tuple[int, ...]
 ) -> tuple[Array, Array]:
   """Returns the masks of A and B in the weight's shape."""
-  at, empty = places(structure, shape), np.zeros(shape, bool)
+  library = jnp if is_traced(structure) else np  # no large constants
+  at, empty = places(structure, shape), library.zeros(shape, bool)
   forward = put(empty, at, in_forward(structure))
   return forward, put(empty, at, np.ones(at.shape, bool))
 
@@ -82,7 +84,8 @@ def origins(
     return host.origins(old, new, shape[0])
   before, after = (places(s, shape) for s in (old, new))
   index = np.arange(before.size, dtype=np.int32)
-  return take(put(np.full(shape, -1, np.int32), before, index), after)
+  library = jnp if is_traced((old, new)) else np
+  return take(put(library.full(shape, -1, np.int32), before, index), after)
 
 
 def move(x: Array, origin: Array, fresh: Array) -> Array:

@@ -32,7 +32,7 @@ def matmul(
 
   Args:
     x: float32 or bfloat16 if w is masked or compact.
-    precision: as in `jnp.dot`; compact products are always float32.
+    precision: as in `jnp.dot`; native kernels compute in float32.
     dtype: of the product, by default that of x and w together. The gradient of
       w keeps the dtype of w: float32 weights get float32 gradients, whose
       ranking has few ties, of products in bfloat16.
@@ -60,7 +60,8 @@ def matmul(
       f'{x.shape} and {w.shape}'
     )
   pixels = x.reshape(math.prod(x.shape[:-1]), 1, 1, x.shape[-1])
-  y = _conv(pixels, *_parts(w), ((1, 1, *w.shape), kernels.PIXEL), dtype)
+  weight = (1, 1, *w.shape), kernels.PIXEL
+  y = _conv(pixels, *_parts(w), weight, dtype, precision)
   return y.reshape(*x.shape[:-1], w.shape[1])
 
 
@@ -87,7 +88,7 @@ def conv(
     padding: 'SAME', 'VALID' or ((top, bottom), (left, right)).
     dilation: of the kernel; 1 if compact, as `feature_group_count`.
     dimension_numbers: the default if compact.
-    precision: as in `jnp.dot`; compact products are always float32.
+    precision: as in `jnp.dot`; native kernels compute in float32.
     dtype: as in `matmul`.
 
   Raises:
@@ -102,7 +103,7 @@ def conv(
     )
     if not unsupported:
       window = kernels.make_window(x.shape[1:3], w.shape[:2], strides, padding)
-      return _conv(x, *_parts(w), (w.shape, window), dtype)
+      return _conv(x, *_parts(w), (w.shape, window), dtype, precision)
   if weights_lib.is_compact(w):
     name, given, needed = unsupported[0]
     raise ValueError(
@@ -168,21 +169,26 @@ def _product(multiply, x, w, dtype, weight_gradient=None):
   return mixed(x, w)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _conv(x, values, active, weight, dtype):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _conv(x, values, active, weight, dtype, precision):
   x, values = (array.astype(dtype or array.dtype) for array in (x, values))
-  return kernels.conv(x, values, active, *weight)
+  return kernels.conv(x, values, active, *weight, precision=precision)
 
 
-def _conv_fwd(x, values, active, weight, dtype):
-  return _conv(x, values, active, weight, dtype), (x, values, active)
+def _conv_fwd(x, values, active, weight, dtype, precision):
+  y = _conv(x, values, active, weight, dtype, precision)
+  return y, (x, values, active)
 
 
-def _conv_bwd(weight, dtype, saved, dy):
+def _conv_bwd(weight, dtype, precision, saved, dy):
   x, values, active = saved
   given = values.astype(dtype or values.dtype)
-  dx = kernels.conv_dx(dy, given, active, *weight, x.shape[1:3])
-  dvalues = kernels.conv_dw(x, dy, active, *weight)
+  dx = kernels.conv_dx(
+    dy, given, active, *weight, x.shape[1:3], precision=precision
+  )
+  dvalues = kernels.conv_dw(
+    x.astype(dtype or x.dtype), dy, active, *weight, precision=precision
+  )
   return dx.astype(x.dtype), dvalues.astype(values.dtype), None
 
 

@@ -20,13 +20,10 @@ from sparsity import select
 from sparsity import state as state_lib
 from sparsity.compact import conversion
 from sparsity.compact import entries as entries_lib
-from sparsity.compact import packing
+from sparsity.compact import refreshing
 from sparsity.compact import weights as weights_lib
 from sparsity.compact.conversion import CompactState
 from sparsity.compact.conversion import HostParams
-from sparsity.kernels.structure import is_traced
-from sparsity.kernels.structure import matrix_shape
-from sparsity.kernels.structure import on_cpu
 
 
 class CompactTraining(NamedTuple):
@@ -98,7 +95,7 @@ def compact(tx: state_lib.SparseTransformation) -> CompactTraining:
     init=functools.partial(conversion.init, method),
     update=functools.partial(_update, method),
     is_due=lambda count: bool(method.is_due(np.int32(count))),
-    refresh=_make_refresh(method),
+    refresh=refreshing.make_refresh(method),
     pack=functools.partial(conversion.from_masked, method),
     unpack=functools.partial(conversion.to_masked, method),
     needs_gradients=not method.rule.steps,
@@ -179,111 +176,3 @@ def _update(method, gradients, state, params=None, **extra):
     )
   count = optax.safe_increment(state.count)
   return updates, CompactState(count, state.entries, inner)
-
-
-def _make_refresh(method):
-  """Returns the refresh function: write back, choose sets, move the state."""
-  choose = on_cpu(
-    jax.jit(
-      functools.partial(_choose, method), static_argnames=('tree', 'shapes')
-    )
-  )
-
-  def refresh(params, state, host_params, gradients=None):
-    if method.rule.changes == 'nothing':
-      return params, state, host_params
-    if method.rule.steps == (gradients is not None):
-      raise ValueError(
-        'expected dense gradients if the method grows entries by them, else '
-        f'None, got {"None" if gradients is None else "gradients"}'
-      )
-    count, entries = state.count, state.entries
-    if not method.rule.steps:
-      count = optax.safe_increment(count)
-    rows = select.pick(params, entries)
-    dense = {
-      path: entries_lib.write_back(
-        x, entries[path].structure, rows[path].reshape(-1)
-      )
-      for path, x in host_params.items()
-    }
-    shapes = conversion.dense_shapes(params, entries)
-    leaves, tree = jax.tree.flatten(shapes)
-    chosen, grown = choose(
-      dense,
-      select.pick(gradients or {}, entries),
-      entries,
-      count,
-      tree=tree,
-      shapes=tuple(leaves),
-    )
-    dense = grown or dense
-    new, origins = {}, {}
-    for path, old in entries.items():
-      new[path] = packing.make_entries(
-        path,
-        chosen.forward[path],
-        chosen.backward[path],
-        (old.num_forward, old.num_backward),
-      )
-      origins[path] = entries_lib.origins(
-        old.structure, new[path].structure, matrix_shape(old.shape)
-      )
-      at = entries_lib.places(new[path].structure, old.shape)
-      fresh = entries_lib.take(dense[path], at)
-      rows[path] = _move(rows[path], origins[path], fresh)
-    params = select.put(params, rows)
-    inner = _move_state(method, state.inner, params, origins)
-    state = CompactState(count, _like(entries, new), inner)
-    return params, state, conversion.to_host(method, dense)
-
-  return refresh
-
-
-def _choose(method, dense, gradients, entries, count, *, tree, shapes):
-  """Returns the next sets, and the dense parameters if entries grow."""
-  rule = method.rule
-  counts = method.make_counts(jax.tree.unflatten(tree, shapes))
-  sets = conversion.to_sets(entries)
-  now = state_lib.Refresh(dense, gradients, sets, count, method.make_key(count))
-  chosen = rule.refresh(now, counts)
-  if not rule.grow:
-    return chosen, None
-  grown = {
-    path: jnp.where(
-      chosen.backward[path] & ~sets.backward[path],
-      rule.grow(x, gradients.get(path, jnp.zeros_like(x))).astype(x.dtype),
-      x,
-    )
-    for path, x in dense.items()
-  }
-  return chosen, grown
-
-
-def _move(x, origin, fresh):
-  """Returns the row [1, ..., 1, k_B] of the new entries."""
-  moved = entries_lib.move(x.reshape(-1), origin, fresh.reshape(-1))
-  return _like(x, moved.reshape(x.shape))
-
-
-def _move_state(method, state, params, origins):
-  """Returns the optimizer state of the new entries."""
-
-  def move(path, before, fresh):
-    if before.shape != fresh.shape or before.size != origins[path].size:
-      return before  # not kept per entry
-    return _move(before, origins[path], fresh)
-
-  return conversion.map_sparse(method, move, state, params, origins)
-
-
-def _like(old: Any, new: Any) -> Any:
-  """Returns copies of `new` with the dtypes and devices of `old`."""
-
-  def place(old, new):
-    if is_traced((old, new)):
-      return new
-    new = jnp.array(new, old.dtype)
-    return jax.device_put(new, old.sharding) if old.committed else new
-
-  return jax.tree.map(place, old, new)

@@ -8,6 +8,7 @@ Arguments of all products:
     or a boolean mask of the weight.
   shape: (kh, kw, in, out) of the weight, channels in and out.
   window: from `make_window`.
+  precision: of `xla`, as in `jnp.dot`; `native` computes in float32.
 
 Shapes: values: [k_B] in the order of the structure, or the dense weight.
 """
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 import contextlib
 import contextvars
 import os
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -93,7 +95,13 @@ def describe() -> str:
 
 
 def conv(
-  x: jax.Array, values: jax.Array, active: Active, shape: Shape, window: Window
+  x: jax.Array,
+  values: jax.Array,
+  active: Active,
+  shape: Shape,
+  window: Window,
+  *,
+  precision: Any = None,
 ) -> jax.Array:
   """Returns the convolution of x with the weight on A and zero elsewhere.
 
@@ -118,7 +126,9 @@ def conv(
   _check_weight(active, shape, values)
   _check_image('x', x, shape[2])
   result = (x.shape[0], *window.output_size(*x.shape[1:3]), shape[3])
-  return _dispatch('forward', (x, values, active), (shape, window), result)
+  return _dispatch(
+    'forward', (x, values, active), (shape, window), result, precision
+  )
 
 
 def conv_dx(
@@ -128,6 +138,8 @@ def conv_dx(
   shape: Shape,
   window: Window,
   image_size: tuple[int, int],
+  *,
+  precision: Any = None,
 ) -> jax.Array:
   """Returns the gradient of `conv` with respect to x.
 
@@ -141,11 +153,18 @@ def conv_dx(
     (dy, values, active),
     (shape, window, image_size),
     (dy.shape[0], *image_size, shape[2]),
+    precision,
   )
 
 
 def conv_dw(
-  x: jax.Array, dy: jax.Array, active: Active, shape: Shape, window: Window
+  x: jax.Array,
+  dy: jax.Array,
+  active: Active,
+  shape: Shape,
+  window: Window,
+  *,
+  precision: Any = None,
 ) -> jax.Array:
   """Returns the gradient of `conv` with respect to every entry of B, float32.
 
@@ -165,27 +184,54 @@ def conv_dw(
     (x, dy, active),
     (shape, window),
     active.columns.shape if isinstance(active, Structure) else shape,
+    precision,
     is_dense=not isinstance(active, Structure),
     dtype=jnp.float32,
   )
 
 
-def _dispatch(product, arrays, options, shape, is_dense=False, dtype=None):
+def _dispatch(
+  product, arrays, options, shape, precision, is_dense=False, dtype=None
+):
   """Calls a product of the implementation in use; returns [*shape]."""
   dtype = dtype or jnp.result_type(*arrays[:2])
   if 0 in (*arrays[0].shape, *arrays[1].shape, *shape):
     return jnp.zeros(shape, dtype)  # nothing to sum
 
-  def call(module):
+  def call(module, **keywords):
     function = getattr(module, product)
-    return lambda *arrays: function(*arrays, *options).astype(dtype)
+    return lambda *arrays: function(*arrays, *options, **keywords).astype(dtype)
 
-  if is_dense or implementation() == 'xla':
-    return call(xla)(*arrays)
+  dense = call(xla, precision=precision)
+  if is_dense:
+    return dense(*arrays)
+  on_cpu, is_pixel = dense, options[1].size == arrays[0].shape[1:3] == (1, 1)
+  if implementation() == 'native':
+    on_cpu = call(native)
+  elif is_pixel and isinstance(arrays[2], Structure):
+    on_cpu = _isolated(dense)
   # A program may be lowered here for another platform.
-  return jax.lax.platform_dependent(
-    *arrays, cpu=call(native), default=call(xla)
-  )
+  return jax.lax.platform_dependent(*arrays, cpu=on_cpu, default=dense)
+
+
+def _isolated(product):
+  """Returns a product whose temporaries XLA's CPU compiler frees at once.
+
+  That compiler drops optimization barriers, but shares nothing with the branch
+  of a condition. There gradients of convolutions are many times as slow:
+  https://github.com/jax-ml/jax/issues/12868.
+  """
+
+  def call(*arrays):
+    shape = jax.eval_shape(product, *arrays)
+    return jax.lax.cond(
+      arrays[2].cells[0] == 0,  # always
+      product,
+      lambda *_: jnp.zeros(shape.shape, shape.dtype),
+      *arrays,
+    )
+
+  return call
 
 
 def _check_weight(active, shape, values=None):

@@ -14,7 +14,10 @@ import pytest
 import sparsity
 from sparsity import kernels
 from sparsity.compact import entries
+from sparsity.compact import refreshing
 from sparsity.kernels import host
+from sparsity.kernels import native
+from sparsity.kernels.structure import is_traced
 from tests import oracles
 from tests.sparsity import trainers
 import topkast
@@ -85,6 +88,60 @@ def test_several_devices_equal_one():
   assert_close(found, expected)
 
 
+@pytest.mark.parametrize('name', ['topkast', 'powerprop', 'rigl'])
+def test_a_device_rearranges_its_entries_as_the_host_does(name, monkeypatch):
+  t = trainers.trainer(name)
+  start = t.training.init(trainers.make_params())
+  expected = t.train(start, 0, 16)
+  monkeypatch.setattr(refreshing, 'is_remote', lambda tree: True)
+  found = t.train(start, 0, 16)
+  sets = [sparsity.active_sets(x[1], x[0]) for x in (start, found)]
+  assert sparsity.overlap(sets[0].backward, sets[1].backward) < 1
+  oracles.assert_same(found, expected)
+
+
+def test_few_bytes_pass_between_host_and_device_at_a_refresh(monkeypatch):
+  _, params, training = make_large()
+  rows, state, host_params = training.init(params)
+  rows = jax.tree.map(lambda x: x + 0.003 * jnp.sin(1e3 * x), rows)
+  passed = []
+
+  def record(function):
+    def call(*args):
+      result = function(*args)
+      leaves = jax.tree.leaves(result)
+      passed.append(sum(x.nbytes for x in leaves if x.strides != (0,)))
+      assert {type(x) for x in leaves} == {np.ndarray}
+      return result
+
+    return call
+
+  def on_host(tree):
+    assert not any(isinstance(x, jax.Array) for x in jax.tree.leaves(tree))
+    return tree
+
+  monkeypatch.setattr(refreshing, 'is_remote', lambda tree: True)
+  for name in ('fetch', 'send'):
+    function = getattr(refreshing, name)
+    monkeypatch.setattr(refreshing, name, record(function))
+  # Nothing else comes from the device.
+  monkeypatch.setattr(
+    entries, 'to_numpy', lambda x: x if is_traced(x) else on_host(x)
+  )
+  new_rows, new, _ = training.refresh(rows, state, host_params)
+  monkeypatch.undo()
+  sets = [
+    sparsity.active_sets(x, y) for x, y in ((state, rows), (new, new_rows))
+  ]
+  changed = sum(
+    int(jnp.sum(a != b))
+    for a, b in zip(*map(jax.tree.leaves, sets), strict=True)
+  )
+  num_backward = sum(x.num_backward for x in state.entries.values())
+  assert 0 < changed < num_backward / 10
+  assert sum(passed) <= 3 * 4 * num_backward + 12 * changed
+
+
 SHAPE = (301, 243)  # large enough for several threads
 COUNTS = (14_000, 36_000)
 
@@ -137,9 +194,9 @@ def test_a_refresh_on_the_host_equals_one_under_jit(on_host):
 WIDTH = 192
 
 
-@pytest.fixture(scope='module')
-def large():
-  """A network, its parameters, and compact training with Adam."""
+@functools.cache
+def make_large():
+  """Returns a network, its parameters, and compact training with Adam."""
 
   def forward(x):
     x = jax.nn.relu(sparsity.modules.Linear(WIDTH)(x))
@@ -158,10 +215,10 @@ def large():
 
 
 @pytest.mark.parametrize('name', ['native', 'xla'])
-def test_a_step_has_no_array_of_the_dense_weights_size(name, large):
+def test_a_step_has_no_array_of_the_dense_weights_size(name):
   if name == 'native' and not host.is_available():
     pytest.skip('native kernels are not built')
-  net, params, training = large
+  net, params, training = make_large()
   rows, state, _ = training.init(params)
 
   def loss(weights, batch):
@@ -189,8 +246,85 @@ def test_a_step_has_no_array_of_the_dense_weights_size(name, large):
   assert compiled.memory_analysis().temp_size_in_bytes < 4 * WIDTH * WIDTH
 
 
-def test_memory_follows_the_density_and_dense_parameters_lie_on_the_host(large):
-  _, params, training = large
+@functools.cache
+def perceptron(depth, dtype):
+  """Returns a training step of a perceptron, and its arguments."""
+
+  def forward(x):
+    for _ in range(depth):
+      x = jax.nn.relu(sparsity.modules.Linear(256)(x.astype(dtype)))
+    return x.astype(jnp.float32)
+
+  net = hk.without_apply_rng(hk.transform(forward))
+  batch = jax.random.normal(jax.random.key(0), (16, 256))
+  tx = topkast.topkast(
+    optax.sgd(1.0), forward_density=0.1, backward_density=0.2
+  )
+  training = sparsity.compact.compact(tx)
+  params = net.init(jax.random.key(1), batch.astype(dtype))
+  params = jax.tree.map(lambda x: x.astype(jnp.float32), params)
+
+  def gradients(weights, batch):
+    def loss(weights, batch):
+      return jnp.mean(jnp.square(net.apply(weights, batch) - batch))
+
+    return sparsity.grad(loss)(weights, batch)
+
+  def step(params, state, batch):
+    weights = sparsity.forward_weights(params, state)
+    updates, state = training.update(gradients(weights, batch), state, params)
+    return optax.apply_updates(params, updates), state
+
+  *carry, _ = training.init(params)
+  return step, gradients, (*carry, batch)
+
+
+def test_one_layer_at_a_time_is_written_out():
+  sizes = {}
+  for depth in (1, 4):
+    step, _, arguments = perceptron(depth, 'float32')
+    with kernels.use('xla'):
+      compiled = jax.jit(step, donate_argnums=(0, 1)).lower(*arguments)
+    sizes[depth] = compiled.compile().memory_analysis().temp_size_in_bytes
+  dense = 4 * 256 * 256
+  assert dense <= sizes[1] < 2.2 * dense  # in tiles and as a matrix
+  # The gradients of three more layers take less than one dense weight.
+  assert sizes[4] - sizes[1] < dense
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_one_exported_program_serves_every_platform(dtype):
+  _, gradients, (params, state, batch) = perceptron(2, dtype)
+  weights = sparsity.forward_weights(params, state)
+  allowed = jax.export.DisabledSafetyCheck.custom_call
+  exported = jax.export.export(
+    jax.jit(gradients),
+    platforms=('cpu', 'cuda', 'tpu'),
+    disabled_checks=[allowed(f'sparsity_{name}') for name in native.TARGETS],
+  )(weights, batch)
+  text = exported.mlir_module()
+  # Two products forward, one to the inputs, two to the weights.
+  short = {'float32': 'f32', 'bfloat16': 'bf16'}[dtype]
+  products = re.findall(r'dot_general.*: \(tensor<\d+x\d+x(\w+)>', text)
+  assert set(products) == {short}
+  if not native.problem():
+    assert len(re.findall(r'custom_call @sparsity_', text)) == 5
+  masked = sparsity.compact.unpack(weights)
+  dense = jax.jit(gradients)(masked, batch)
+  found = exported.call(weights, batch)
+  tolerance = {'float32': 1e-5, 'bfloat16': 2e-2}[dtype]
+  for path, entry in state.entries.items():
+    layer = path.split('/')[0]
+    at = entries.places(entry.structure, entry.shape)
+    expected = entries.take(dense[layer]['w'], at)
+    actual = found[layer]['w'].reshape(-1)
+    assert actual.dtype == jnp.float32
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
+
+
+def test_memory_follows_the_density_and_dense_parameters_lie_on_the_host():
+  _, params, training = make_large()
   rows, state, host_params = training.init(params)
   num_bytes = sparsity.compact.num_bytes
   # Parameters and gradients once, Adam's moments twice: 4 arrays.
