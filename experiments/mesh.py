@@ -4,6 +4,10 @@ Under `jit` the compiler inserts the reductions over devices: gradients and
 batch-norm statistics are those of the whole batch.
 """
 
+from collections.abc import Iterator
+from collections.abc import Sequence
+import contextlib
+import contextvars
 from typing import Any
 
 import jax
@@ -14,14 +18,34 @@ import numpy as np
 
 DATA = 'data'
 
+_devices: contextvars.ContextVar[tuple[Any, ...] | None] = (
+  contextvars.ContextVar('devices', default=None)
+)
+
+
+@contextlib.contextmanager
+def on(devices: Sequence[Any]) -> Iterator[None]:
+  """Makes meshes of other devices than JAX's own, such as a topology's."""
+  token = _devices.set(tuple(devices))
+  try:
+    yield
+  finally:
+    _devices.reset(token)
+
+
+def all_devices() -> tuple[Any, ...]:
+  """Returns the devices that meshes are made of, sorted by process."""
+  devices = _devices.get() or jax.devices()
+  # The share of a batch that a process reads is contiguous.
+  return tuple(sorted(devices, key=lambda x: (x.process_index, x.id)))
+
 
 def make_mesh(num_devices: int | None) -> Mesh:
   """Returns a mesh with the single axis `data`; None takes all devices.
 
   Several processes take all, because each feeds its own devices.
   """
-  # Sorted by process: the share of a batch that a process reads is contiguous.
-  devices = sorted(jax.devices(), key=lambda x: (x.process_index, x.id))
+  devices = all_devices()
   if num_devices is not None:
     if not 1 <= num_devices <= len(devices):
       raise ValueError(
@@ -73,6 +97,21 @@ def from_shares(tree: Any, sharding: NamedSharding) -> Any:
     return jax.device_put(tree, sharding)
   make = jax.make_array_from_process_local_data
   return jax.tree.map(lambda x: make(sharding, np.asarray(x)), tree)
+
+
+def divided(tree: Any, mesh: Mesh) -> Any:
+  """Returns shapes and dtypes, each divided along its largest divisible axis.
+
+  Arrays without an axis that divides among the devices are replicated.
+  """
+
+  def place(x):
+    axes = [axis for axis, n in enumerate(x.shape) if n and n % mesh.size == 0]
+    axis = max(axes, key=lambda axis: x.shape[axis], default=None)
+    sharding = replicated(mesh) if axis is None else over_data(mesh, axis)
+    return with_sharding(x, sharding)
+
+  return jax.tree.map(place, tree)
 
 
 def with_sharding(tree: Any, sharding: NamedSharding) -> Any:

@@ -59,12 +59,17 @@ class TransformerXL(NamedTuple):
   predict: Callable[..., tuple[jax.Array, Memory]]
 
 
+REMAT = ('none', 'attention', 'blocks')
+
+
 class _Net(NamedTuple):
   vocabulary: adaptive.Vocabulary
   settings: transformer_layer.Settings
   clamp_len: int | None
   same_length: bool
   dtype: jnp.dtype
+  remat: str
+  mesh: jax.sharding.Mesh | None
 
 
 def transformer_xl(
@@ -83,6 +88,8 @@ def transformer_xl(
   compute_dtype: str,
   clamp_len: int | None = None,
   same_length: bool = False,
+  remat: str = REMAT[0],
+  mesh: jax.sharding.Mesh | None = None,
 ) -> TransformerXL:
   """Returns the model; the memory length is that of the memory given.
 
@@ -102,6 +109,9 @@ def transformer_xl(
     same_length: each token attends to equally many, the memory's length.
     compute_dtype: 'float32' or 'bfloat16'; parameters, normalization, softmax
       and loss are float32.
+    remat: what the backward pass computes again in place of keeping it:
+      'attention', or 'blocks', that is whole layers.
+    mesh: devices among which the tails of the softmax are divided.
 
   Reference:
     Dai et al., 2019, "Transformer-XL: Attentive language models beyond a
@@ -115,7 +125,9 @@ def transformer_xl(
   )
   layers.check_dtype(compute_dtype)
   dtype = jnp.dtype(compute_dtype)
-  net = _Net(vocabulary, settings, clamp_len, same_length, dtype)
+  net = _Net(
+    vocabulary, settings, clamp_len, same_length, dtype, remat, mesh
+  )
   _check(net, num_layers)
 
   def empty(batch_size: int, memory_len: int) -> Memory:
@@ -180,17 +192,30 @@ def _hidden(net: _Net, tokens, memory, is_training):
       hidden.append(_push(before, x))
       before = jax.lax.stop_gradient(before)
       with hk.name_scope(f'layer_{i}'):
-        with hk.name_scope('attention'):
-          x = transformer_layer.attend(
-            settings, x, before, positions, biases, mask, is_training
-          )
-        with hk.name_scope('feed_forward'):
-          x = transformer_layer.feed_forward(settings, x, is_training)
+        x = _layer(net, is_training, x, before, positions, biases, mask)
   x = layers.drop(x, settings.dropout, is_training)
   length = jnp.minimum(memory.length + num_queries, memory_len)
   with hk.name_scope('softmax'):
-    softmax = adaptive.Softmax(net.vocabulary, tables)
+    softmax = adaptive.Softmax(net.vocabulary, tables, net.mesh)
   return x, Memory(tuple(hidden), length), softmax
+
+
+def _layer(net: _Net, is_training: bool, *inputs) -> jax.Array:
+  """Returns a layer's output [B, T, D] of the inputs of attention."""
+
+  def attention(*inputs):
+    with hk.name_scope('attention'):
+      return transformer_layer.attend(net.settings, *inputs, is_training)
+
+  def block(*inputs):
+    attend = hk.remat(attention) if net.remat == 'attention' else attention
+    x = attend(*inputs)
+    with hk.name_scope('feed_forward'):
+      return transformer_layer.feed_forward(net.settings, x, is_training)
+
+  # Not where parameters are made: their shapes depend on no memory.
+  is_saving = is_training and net.remat == 'blocks'
+  return (hk.remat(block) if is_saving else block)(*inputs)
 
 
 def _push(memory: jax.Array, x: jax.Array) -> jax.Array:
@@ -213,6 +238,8 @@ def _check(net: _Net, num_layers: int) -> None:
     )
   for name in ('dropout', 'attention_dropout'):
     build.check_range(0, 1, **{name: sizes[name]})
+  if net.remat not in REMAT:
+    raise ValueError(f'expected remat out of {REMAT}, got {net.remat!r}')
   if net.clamp_len is not None:
     build.check_range(1, math.inf, clamp_len=net.clamp_len)
   adaptive.check(net.vocabulary)

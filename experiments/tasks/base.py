@@ -39,6 +39,8 @@ class Training:
   checkpoint_every: int
   keep_checkpoints: int
   on_not_finite: str
+  prng: str = methods.PRNGS[0]
+  shard_params: bool = False  # divide parameters and state over the devices
   mesh: jax.sharding.Mesh
 
 
@@ -262,11 +264,14 @@ def make_training(kind: type[T], section: dict) -> T:
         f'config.train.{name}: expected a multiple of '
         f'log_every={training.log_every}, got {getattr(training, name)}'
       )
-  if training.on_not_finite not in step_lib.ON_NOT_FINITE:
-    raise ValueError(
-      'config.train.on_not_finite: expected one of '
-      f'{step_lib.ON_NOT_FINITE}, got {training.on_not_finite!r}'
-    )
+  for name, known in (
+    ('on_not_finite', step_lib.ON_NOT_FINITE),
+    ('prng', methods.PRNGS),
+  ):
+    if (value := getattr(training, name)) not in known:
+      raise ValueError(
+        f'config.train.{name}: expected one of {known}, got {value!r}'
+      )
   mesh = mesh_lib.make_mesh(training.num_devices)
   mesh_lib.check_batch_size(training.batch_size, mesh, training.num_micro)
   return dataclasses.replace(training, mesh=mesh)

@@ -166,6 +166,7 @@ def _make_stage(method, begin, training, levels, feed) -> base.Stage:
     num_steps=training.num_steps,
     labels={},
     begin=begin,
+    key=functools.partial(methods.training_key, prng=training.prng),
     batches=lambda *chunk: feed().batches(*chunk),
     evaluate=evaluate,
     report=report,
