@@ -59,9 +59,6 @@ class TransformerXL(NamedTuple):
   predict: Callable[..., tuple[jax.Array, Memory]]
 
 
-REMAT = ('none', 'attention', 'blocks')
-
-
 class _Net(NamedTuple):
   vocabulary: adaptive.Vocabulary
   settings: transformer_layer.Settings
@@ -88,7 +85,7 @@ def transformer_xl(
   compute_dtype: str,
   clamp_len: int | None = None,
   same_length: bool = False,
-  remat: str = REMAT[0],
+  remat: str = 'none',
   mesh: jax.sharding.Mesh | None = None,
 ) -> TransformerXL:
   """Returns the model; the memory length is that of the memory given.
@@ -109,8 +106,8 @@ def transformer_xl(
     same_length: each token attends to equally many, the memory's length.
     compute_dtype: 'float32' or 'bfloat16'; parameters, normalization, softmax
       and loss are float32.
-    remat: what the backward pass computes again in place of keeping it:
-      'attention', or 'blocks', that is whole layers.
+    remat: activations that the backward pass computes again instead of
+      keeping them: 'none', 'attention', or 'blocks' for whole layers.
     mesh: devices among which the tails of the softmax are divided.
 
   Reference:
@@ -202,20 +199,18 @@ def _hidden(net: _Net, tokens, memory, is_training):
 
 def _layer(net: _Net, is_training: bool, *inputs) -> jax.Array:
   """Returns a layer's output [B, T, D] of the inputs of attention."""
+  remat = net.remat if is_training else 'none'
 
   def attention(*inputs):
     with hk.name_scope('attention'):
       return transformer_layer.attend(net.settings, *inputs, is_training)
 
   def block(*inputs):
-    attend = hk.remat(attention) if net.remat == 'attention' else attention
-    x = attend(*inputs)
+    x = layers.remat(attention, remat == 'attention')(*inputs)
     with hk.name_scope('feed_forward'):
       return transformer_layer.feed_forward(net.settings, x, is_training)
 
-  # Not where parameters are made: their shapes depend on no memory.
-  is_saving = is_training and net.remat == 'blocks'
-  return (hk.remat(block) if is_saving else block)(*inputs)
+  return layers.remat(block, remat == 'blocks')(*inputs)
 
 
 def _push(memory: jax.Array, x: jax.Array) -> jax.Array:
@@ -238,8 +233,7 @@ def _check(net: _Net, num_layers: int) -> None:
     )
   for name in ('dropout', 'attention_dropout'):
     build.check_range(0, 1, **{name: sizes[name]})
-  if net.remat not in REMAT:
-    raise ValueError(f'expected remat out of {REMAT}, got {net.remat!r}')
+  layers.check_remat(net.remat)
   if net.clamp_len is not None:
     build.check_range(1, math.inf, clamp_len=net.clamp_len)
   adaptive.check(net.vocabulary)

@@ -174,6 +174,23 @@ def test_layers_multiply_in_bfloat16():
   assert all('bf16' in line.split('=')[0] for line in lines)
 
 
+def test_the_activations_of_blocks_may_be_computed_again():
+  def run(remat):
+    network = make_resnet50(num_classes=2, remat=remat)
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    params, state = jax.eval_shape(
+      lambda x: network.init(KEY, x, True), images
+    )
+    jaxpr = jax.make_jaxpr(
+      jax.grad(lambda p, s, x: network.apply(p, s, None, x, True)[0].sum())
+    )(params, state, images)
+    return str(jaxpr)
+
+  texts = {remat: run(remat) for remat in ('none', 'blocks')}
+  counts = [text.count('conv_general_dilated[') for text in texts.values()]
+  assert counts == [158, 158 + 52]  # all but the stem
+
+
 def test_a_convolution_is_padded_alike_for_even_and_odd_sizes():
   def forward(x, is_training):
     del is_training
