@@ -9,8 +9,9 @@ cluster with --executor. --list shows them, --watch follows them live.
 
 --dry_run checks the config and lowers its training step for CPU, GPU and TPU,
 without data or device; with --topology=v5e:2x2 it compiles the step for these
-TPUs and tells whether it fits their memory. --eval_only evaluates trained networks. With
---distributed or --coordinator several processes train each run together.
+TPUs and tells whether it fits their memory. --eval_only evaluates trained
+networks. With --distributed or --coordinator several processes train each run
+together.
 """
 
 from collections.abc import Sequence

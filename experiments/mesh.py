@@ -99,19 +99,35 @@ def from_shares(tree: Any, sharding: NamedSharding) -> Any:
   return jax.tree.map(lambda x: make(sharding, np.asarray(x)), tree)
 
 
-def divided(tree: Any, mesh: Mesh) -> Any:
-  """Returns shapes and dtypes, each divided along its largest divisible axis.
+def divide(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
+  """Returns the sharding of an array along its largest divisible axis.
 
-  Arrays without an axis that divides among the devices are replicated.
+  An array without an axis that divides among the devices is replicated.
   """
+  axes = [axis for axis, size in enumerate(shape) if size % mesh.size == 0]
+  if not axes:
+    return replicated(mesh)
+  return over_data(mesh, max(axes, key=lambda axis: shape[axis]))
 
-  def place(x):
-    axes = [axis for axis, n in enumerate(x.shape) if n and n % mesh.size == 0]
-    axis = max(axes, key=lambda axis: x.shape[axis], default=None)
-    sharding = replicated(mesh) if axis is None else over_data(mesh, axis)
-    return with_sharding(x, sharding)
 
-  return jax.tree.map(place, tree)
+def divided(tree: Any, mesh: Mesh) -> Any:
+  """Returns the shapes and dtypes of a tree, each divided by `divide`."""
+  return jax.tree.map(lambda x: with_sharding(x, divide(mesh, x.shape)), tree)
+
+
+def gather(tree: Any, mesh: Mesh) -> Any:
+  """Returns divided arrays whole on every device; gradients are divided."""
+
+  def part(x):
+    return jax.lax.with_sharding_constraint(x, divide(mesh, x.shape))
+
+  @jax.custom_vjp
+  def whole(x):
+    # Divided first, so that masks are applied before and not gathered, too.
+    return jax.lax.with_sharding_constraint(part(x), replicated(mesh))
+
+  whole.defvjp(lambda x: (whole(x), None), lambda _, g: (part(g),))
+  return jax.tree.map(whole, tree)
 
 
 def with_sharding(tree: Any, sharding: NamedSharding) -> Any:

@@ -19,7 +19,6 @@ from experiments import mesh as mesh_lib
 from experiments import step as step_lib
 from experiments import storage as storage_lib
 from experiments.tasks import base
-from sparsity import compact
 
 GIB = 2**30
 # Memory of a chip in GiB, by generation; the compiler keeps a little of it.
@@ -33,6 +32,7 @@ _KNOWN = (
 _OFFLINE = {
   'TPU_SKIP_MDS_QUERY': '1', 'TPU_ACCELERATOR_TYPE': 'v5litepod-4',
   'TPU_WORKER_HOSTNAMES': 'localhost', 'TPU_STDERR_LOG_LEVEL': '3',
+  'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
 }  # fmt: skip
 _TOO_LARGE = re.compile(r'([\d.]+)([KMG])\)? (?:exceeds|of) .*?([\d.]+)G')
 
@@ -139,13 +139,12 @@ def lines(task: base.Task, name: str) -> list[str]:
 
 
 def _advice(task: base.Task) -> str:
-  """Returns the changes that take less memory, the simplest first."""
+  """Returns the changes of a config that take less memory."""
   training = task.training
-  state = compact.num_bytes(storage_lib.on_device(task.state).params)
-  options = []
-  if (training.batch_size // training.mesh.size) % (2 * training.num_micro) == 0:
-    options.append(f'--config.train.num_micro={2 * training.num_micro}')
-  options.append('a larger topology')
-  options.append("--config.model.remat=blocks, where the model has it")
-  del state
+  options = ['a larger topology', '--config.model.remat=blocks']
+  num_micro = 2 * training.num_micro
+  if training.batch_size % (num_micro * training.mesh.size) == 0:
+    options.insert(0, f'--config.train.num_micro={num_micro}')
+  if training.mesh.size > 1 and not training.shard_params:
+    options.append('--config.train.shard_params=True')
   return ', '.join(options)

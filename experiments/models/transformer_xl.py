@@ -122,9 +122,7 @@ def transformer_xl(
   )
   layers.check_dtype(compute_dtype)
   dtype = jnp.dtype(compute_dtype)
-  net = _Net(
-    vocabulary, settings, clamp_len, same_length, dtype, remat, mesh
-  )
+  net = _Net(vocabulary, settings, clamp_len, same_length, dtype, remat, mesh)
   _check(net, num_layers)
 
   def empty(batch_size: int, memory_len: int) -> Memory:

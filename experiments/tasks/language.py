@@ -142,7 +142,10 @@ def _init(model, training: Training, key):
 def _make_stage(
   method, begin, training, corpus: Callable[[], text.Corpus], loss
 ) -> base.Stage:
-  forward_weights = jax.jit(functools.partial(methods.forward_weights, method))
+  forward_weights = jax.jit(
+    functools.partial(methods.forward_weights, method),
+    out_shardings=mesh_lib.replicated(training.mesh),
+  )
 
   def metrics_of(nats):
     return scoring.metrics(nats, corpus().vocabulary.unit)

@@ -178,9 +178,7 @@ def test_the_activations_of_blocks_may_be_computed_again():
   def run(remat):
     network = make_resnet50(num_classes=2, remat=remat)
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    params, state = jax.eval_shape(
-      lambda x: network.init(KEY, x, True), images
-    )
+    params, state = jax.eval_shape(lambda x: network.init(KEY, x, True), images)
     jaxpr = jax.make_jaxpr(
       jax.grad(lambda p, s, x: network.apply(p, s, None, x, True)[0].sum())
     )(params, state, images)
