@@ -141,7 +141,7 @@ def lines(task: base.Task, name: str) -> list[str]:
 def _advice(task: base.Task) -> str:
   """Returns the changes of a config that take less memory."""
   training = task.training
-  options = ['a larger topology', '--config.model.remat=blocks']
+  options = ['a larger topology', 'remat in config.model']
   num_micro = 2 * training.num_micro
   if training.batch_size % (num_micro * training.mesh.size) == 0:
     options.insert(0, f'--config.train.num_micro={num_micro}')
