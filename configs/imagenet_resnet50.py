@@ -86,7 +86,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   config.loss = dict(label_smoothing=0.1)
   config.train = sections.train(
     batch_size=batch_size,
-    eval_batch_size=1_000,
+    eval_batch_size=1_024,
     num_devices=config_dict.placeholder(int),  # None: all
     num_steps=num_steps,
     eval_every=2_500,

@@ -71,12 +71,14 @@ def over_data(mesh: Mesh, axis: int = 0) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA))
 
 
-def check_batch_size(batch_size: int, mesh: Mesh, num_micro: int = 1) -> None:
+def check_batch_size(
+  batch_size: int, mesh: Mesh, num_micro: int = 1, name: str = 'batch_size'
+) -> None:
   """Raises a ValueError unless a batch divides evenly."""
   parts = mesh.size * num_micro
   if batch_size % parts:
     raise ValueError(
-      f'expected batch_size as a multiple of {parts} ({mesh.size} device(s) '
+      f'expected {name} as a multiple of {parts} ({mesh.size} device(s) '
       f'times {num_micro} micro-batch(es)), got {batch_size}'
     )
 

@@ -93,7 +93,9 @@ def _evaluated(model: dict, evaluation: dict, training: Training):
   sizes = ('batch_size', 'segment_len', 'memory_len')
   build.check_least(name, 1, **{key: getattr(shape, key) for key in sizes})
   build.check_least(name, 2, num_tokens=shape.num_tokens)
-  mesh_lib.check_batch_size(shape.batch_size, training.mesh)
+  mesh_lib.check_batch_size(
+    shape.batch_size, training.mesh, name='evaluation.batch_size'
+  )
   evaluated = build.call(
     transformer_xl.transformer_xl,
     model,
