@@ -24,6 +24,7 @@ B: batch; T: current segment; M: memory; K = M + T; D: d_model; V: words.
 """
 
 from collections.abc import Callable
+import functools
 import math
 from typing import NamedTuple
 
@@ -64,7 +65,7 @@ class _Net(NamedTuple):
   settings: transformer_layer.Settings
   clamp_len: int | None
   same_length: bool
-  dtype: jnp.dtype
+  dtype: str
   remat: str
   mesh: jax.sharding.Mesh | None
 
@@ -120,9 +121,9 @@ def transformer_xl(
   settings = transformer_layer.Settings(
     num_heads, d_head, d_inner, dropout, attention_dropout
   )
-  layers.check_dtype(compute_dtype)
-  dtype = jnp.dtype(compute_dtype)
-  net = _Net(vocabulary, settings, clamp_len, same_length, dtype, remat, mesh)
+  net = _Net(
+    vocabulary, settings, clamp_len, same_length, compute_dtype, remat, mesh
+  )
   _check(net, num_layers)
 
   def empty(batch_size: int, memory_len: int) -> Memory:
@@ -130,13 +131,7 @@ def transformer_xl(
     hidden = tuple(jnp.zeros(shape, compute_dtype) for _ in range(num_layers))
     return Memory(hidden, jnp.zeros(batch_size, jnp.int32))
 
-  @hk.transform
-  def applied(tokens, targets, memory, is_training):
-    with hk.name_scope('transformer_xl'):
-      x, memory, softmax = _hidden(net, tokens, memory, is_training)
-    x = jnp.reshape(x, (-1, d_model))  # [B * T, D]
-    nll = softmax.nll(x, jnp.asarray(targets).reshape(-1))
-    return jnp.reshape(nll, targets.shape), memory
+  applied = hk.transform(functools.partial(_nll, net))
 
   @hk.without_apply_rng
   @hk.transform
@@ -157,6 +152,15 @@ def transformer_xl(
     ),
     predict=predicted.apply,
   )
+
+
+def _nll(net: _Net, tokens, targets, memory, is_training):
+  """Returns -log p of each target, [B, T], and the memory after them."""
+  with hk.name_scope('transformer_xl'):
+    x, memory, softmax = _hidden(net, tokens, memory, is_training)
+  x = jnp.reshape(x, (-1, x.shape[-1]))  # [B * T, D]
+  nll = softmax.nll(x, jnp.asarray(targets).reshape(-1))
+  return jnp.reshape(nll, targets.shape), memory
 
 
 def _hidden(net: _Net, tokens, memory, is_training):
@@ -231,6 +235,7 @@ def _check(net: _Net, num_layers: int) -> None:
     )
   for name in ('dropout', 'attention_dropout'):
     build.check_range(0, 1, **{name: sizes[name]})
+  layers.check_dtype(net.dtype)
   layers.check_remat(net.remat)
   if net.clamp_len is not None:
     build.check_range(1, math.inf, clamp_len=net.clamp_len)
