@@ -117,7 +117,7 @@ def fill(cell: tuple[str, str, str], more: bool) -> None:
     key = dict(zip(KEYS, (*cell, topology), strict=True))
     row = pd.DataFrame([key | measure(config, topology)], columns=COLUMNS)
     print(row.to_string(index=False, header=False), flush=True)
-    parts = [part for part in (frame, row) if len(part)]
+    parts = [part for part in (read(), row) if len(part)]
     pd.concat(parts).to_csv(FILE, index=False, lineterminator='\n')
 
 
@@ -130,11 +130,12 @@ def render(frame: pd.DataFrame) -> str:
   table = frame[[*KEYS, 'batch', 'parameters', *SIZES, 'flops', 'fits']]
   table = table.assign(
     parameters=(table.parameters / 1e6).map('{:.1f}M'.format),
-    flops=table.flops.map('{:.2g}'.format).replace('nan', ''),
+    flops=table.flops.map('{:.3g}'.format),
     fits=table.fits.map({True: 'yes', False: 'no'}),
-  )
+    **{name: table[name].map('{:.3f}'.format) for name in SIZES},
+  ).replace('nan', '')
   versions = ', '.join(sorted(set(frame.jax)))
-  text = table.to_markdown(index=False, floatfmt='.3f', missingval='')
+  text = table.to_markdown(index=False, disable_numparse=True)
   return f'\nJAX {versions}.\n\n{text}\n'
 
 
