@@ -13,6 +13,7 @@ choose the rows whose names contain a text.
 import argparse
 from collections.abc import Iterator
 from collections.abc import Sequence
+import math
 import pathlib
 import sys
 import time
@@ -97,6 +98,11 @@ def measure(config: dict[str, Any], topology: str) -> dict[str, Any]:
   return row
 
 
+def chips(topology: str) -> int:
+  """Returns the number of chips of a topology's name."""
+  return math.prod(map(int, topology.partition(':')[2].split('x')))
+
+
 def read() -> pd.DataFrame:
   """Returns the rows found so far."""
   return pd.read_csv(FILE) if FILE.exists() else pd.DataFrame(columns=COLUMNS)
@@ -110,8 +116,8 @@ def fill(cell: tuple[str, str, str], more: bool) -> None:
     own = frame[(frame[KEYS[:3]] == list(cell)).all(axis=1)]
     if own.fits.any() and not more:
       return
-    chips = len(topology_lib.devices(topology))
-    if topology in set(own.topology) or config['train']['batch_size'] % chips:
+    batch_size = config['train']['batch_size']
+    if topology in set(own.topology) or batch_size % chips(topology):
       continue
     more = False
     key = dict(zip(KEYS, (*cell, topology), strict=True))
