@@ -8,8 +8,10 @@ below DIR. They train one after another, --jobs=N at a time, or as jobs of a
 cluster with --executor. --list shows them, --watch follows them live.
 
 --dry_run checks the config and lowers its training step for CPU, GPU and TPU,
-without data or device; --eval_only evaluates trained networks. With
---distributed or --coordinator several processes train each run together.
+without data or device; with --topology=v5e:2x2 it compiles the step for these
+TPUs and tells whether it fits their memory. --eval_only evaluates trained
+networks. With --distributed or --coordinator several processes train each run
+together.
 """
 
 from collections.abc import Sequence
@@ -42,6 +44,9 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string('config', None, 'Config: FILE or FILE:VARIANT.')
 flags.DEFINE_string('workdir', None, 'Folder of the run, or of its runs.')
 flags.DEFINE_bool('dry_run', False, 'Check and lower; needs no data.')
+flags.DEFINE_string(
+  'topology', None, 'TPUs, such as v5e:2x2, that --dry_run compiles for.'
+)
 flags.DEFINE_bool('eval_only', False, 'Evaluate trained networks.')
 flags.DEFINE_string(
   'sweep', None, 'Function of FILE or of sweeps.py beside it.'
@@ -86,7 +91,10 @@ def main(arguments: Sequence[str]) -> int:
     if FLAGS.executor or has_children or (FLAGS.dry_run and FLAGS.sweep):
       return _train_apart(plan, workdir, cluster)
     if FLAGS.dry_run:
-      print(*dryrun.dry_run(plan.runs[0].config), sep='\n')
+      if FLAGS.topology:
+        run_lib.use_cpu(plan)
+      lines = dryrun.dry_run(plan.runs[0].config, FLAGS.topology)
+      print(*lines, sep='\n')
       return 0
     multihost.start(_placement())
     if not multihost.is_first():  # which warns for all
@@ -127,6 +135,8 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     raise ValueError('expected --workdir=DIR, the folder of the run, got none')
   if (cluster or FLAGS.cluster) and FLAGS.executor != 'slurm':
     raise ValueError('expected --executor=slurm beside --cluster')
+  if FLAGS.topology and (FLAGS.sweep or not FLAGS.dry_run):
+    raise ValueError('expected --topology with --dry_run of one run')
   if FLAGS.eval_only and FLAGS.sweep:
     raise ValueError('expected no --eval_only with --sweep; evaluate one run')
   if _placement() and (FLAGS.executor or FLAGS.jobs):

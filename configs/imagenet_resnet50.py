@@ -61,7 +61,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     on_bad_record='stop',
     num_workers=16,
   )
-  config.model = dict(name='resnet50', compute_dtype='bfloat16')
+  config.model = dict(name='resnet50', compute_dtype='bfloat16', remat='none')
   config.powerprop = dict(alphas=(alpha,), optimizer_in='theta')
   config.method = methods.section(
     name,
@@ -86,11 +86,12 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   config.loss = dict(label_smoothing=0.1)
   config.train = sections.train(
     batch_size=batch_size,
-    eval_batch_size=1_000,
+    eval_batch_size=1_024,
     num_devices=config_dict.placeholder(int),  # None: all
     num_steps=num_steps,
     eval_every=2_500,
     checkpoint_every=1_000,
+    **sections.ACCELERATOR,
   )
   config.prune = sections.prune(lowest=0.05)
   return config

@@ -42,8 +42,10 @@ def published(
     )
   size = dict(sizes[given['size']])
   size['num_steps'] = given['num_steps'] or size['num_steps']
-  model['compute_dtype'] = 'bfloat16'
-  return make(variant, given, size, data=data, refresh_every=100, **model)
+  model |= {'compute_dtype': 'bfloat16', 'remat': 'none'}
+  config = make(variant, given, size, data=data, refresh_every=100, **model)
+  config.train.update(sections.ACCELERATOR)
+  return config
 
 
 def make(

@@ -58,6 +58,10 @@ def train(
   return section | more
 
 
+# Choices of the section `train` that matter on accelerators only.
+ACCELERATOR = {'prng': 'threefry2x32', 'shard_params': False}
+
+
 def prune(*, num_levels: int = 0, lowest: float = 0.01) -> dict[str, Any]:
   """Returns the section `prune`: one-shot pruning after training."""
   return dict(

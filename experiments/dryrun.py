@@ -1,4 +1,4 @@
-"""A dry run: a config's sizes, and its step lowered for every platform."""
+"""A dry run: a config's sizes, and its step lowered or compiled."""
 
 from collections.abc import Mapping
 import math
@@ -11,16 +11,27 @@ from experiments import flops
 from experiments import initial
 from experiments import step as step_lib
 from experiments import storage as storage_lib
+from experiments import topology as topology_lib
+from experiments.tasks import base
 from sparsity import compact
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 
 
-def dry_run(config: Mapping[str, Any]) -> list[str]:
-  """Returns lines about the network of a run, without data or device."""
+def dry_run(
+  config: Mapping[str, Any], topology: str | None = None
+) -> list[str]:
+  """Returns lines about the network of a run, without data or device.
+
+  The training step is lowered for every platform or, given a topology of TPUs,
+  compiled for it.
+  """
+  if topology is not None:
+    task = topology_lib.make_task(config, topology)
+    return [*_sizes(task), *topology_lib.lines(task, topology)]
   task = initial.make_task(config)
   state = storage_lib.on_device(task.state)
-  key = jax.eval_shape(lambda: jax.random.key(0))
+  key = jax.eval_shape(lambda: task.stages[0].key(0))
   exported = jax.export.export(
     jax.jit(
       lambda *args: step_lib.train_step(
@@ -31,6 +42,16 @@ def dry_run(config: Mapping[str, Any]) -> list[str]:
     # The kernels' custom calls have no stability guarantee; nothing is stored.
     disabled_checks=[jax.export.DisabledSafetyCheck.custom_call('ALL')],
   )(state, jax.ShapeDtypeStruct((), np.uint32), key, task.batch)
+  platforms = ', '.join(exported.platforms)
+  lines = [*_sizes(task), f'  the training step lowers for {platforms}']
+  if task.example is not None:
+    lines += [f'  {line}' for line in flops.totals(flops.report(config))]
+  return lines
+
+
+def _sizes(task: base.Task) -> list[str]:
+  """Returns the title of a task, and the sizes on all devices together."""
+  state = storage_lib.on_device(task.state)
   lines = [
     task.title,
     f'  parameters    {_num_entries(task.params):>16,}',
@@ -40,10 +61,6 @@ def dry_run(config: Mapping[str, Any]) -> list[str]:
   if task.state.host_params is not None:
     num_bytes = compact.num_bytes(task.state.host_params)
     lines.append(f'  on the host   {num_bytes:>16,} bytes')
-  platforms = ', '.join(exported.platforms)
-  lines.append(f'  the training step lowers for {platforms}')
-  if task.example is not None:
-    lines += [f'  {line}' for line in flops.totals(flops.report(config))]
   return lines
 
 

@@ -27,6 +27,7 @@ import topkast
 SPACES = ('theta', 'phi')
 # Initial weights as drawn for a dense layer, or by the fan-in that is left.
 INITS = ('dense', 'layer', 'neuron')
+PRNGS = ('threefry2x32', 'rbg')  # generators of random numbers in training
 MOVING = ('acdc', 'gradual', 'rigl', 'set', 'topkast')  # entries enter
 
 Optimizer = optax.GradientTransformation
@@ -235,9 +236,13 @@ def init_key(seed: Any) -> jax.Array:
   return jax.random.fold_in(jax.random.key(seed), 0)
 
 
-def training_key(seed: Any) -> jax.Array:
-  """Returns the key of the training; each step folds in its number."""
-  return jax.random.fold_in(jax.random.key(seed), 1)
+def training_key(seed: Any, prng: str = PRNGS[0]) -> jax.Array:
+  """Returns the key of the training; each step folds in its number.
+
+  With 'rbg' the hardware of a TPU draws the numbers, a few instructions in
+  place of hundreds. They depend on platform, compiler and number of devices.
+  """
+  return jax.random.fold_in(jax.random.key(seed, impl=prng), 1)
 
 
 def forward_weights(method: Method, state: storage_lib.TrainState) -> Any:

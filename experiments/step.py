@@ -108,7 +108,7 @@ def compile_steps(
     compiled if in_loop else one_by_one,
     jit(measure, out_shardings=(shardings, replicated, replicated)),
     jax.jit(functools.partial(summarize, objective), out_shardings=replicated),
-    jax.jit(masks, out_shardings=replicated),
+    jax.jit(masks),
   )
 
 

@@ -65,7 +65,8 @@ class _Session(NamedTuple):
   def save(self, step: int, state: base.State, keep_always: bool) -> None:
     """Saves a checkpoint; the rows up to its step are already written."""
     seconds = time.perf_counter() - self.started
-    metadata = {'step': step, 'seconds': seconds}
+    prng = self.task.training.prng
+    metadata = {'step': step, 'seconds': seconds, 'prng': prng}
     self.checkpoints.save(step, state, metadata, keep_always)
     if multihost.is_first():
       rundir.write_status(
@@ -94,6 +95,12 @@ def train(
   if checkpoints.latest() is not None:
     state, metadata = checkpoints.restore(task.state)
     step, seconds = metadata['step'], metadata['seconds']
+    saved, prng = metadata.get('prng', base.Training.prng), task.training.prng
+    if saved != prng:
+      raise rundir.FolderError(
+        f'config.train.prng: expected {saved!r}, with which the checkpoints in '
+        f'{workdir} were made, got {prng!r}'
+      )
   _, storage = task.objective.method.make(seed)
   writer = contextlib.nullcontext()
   if multihost.is_first():

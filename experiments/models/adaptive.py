@@ -6,16 +6,18 @@ per word and one per tail, and the tails, each with its own softmax.
 N: tokens; V: words; D: d_model; E: width of an embedding.
 """
 
-from collections.abc import Callable
 import functools
 import itertools
+from typing import Any
 from typing import NamedTuple
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 import optax
 
+from experiments import mesh as mesh_lib
 from experiments.models import transformer_layer
 
 NUM_BLOCKS = 16  # of the tokens of a tail
@@ -102,8 +104,8 @@ def embed(
     for (first, last), table, projection in zip(
       vocabulary.bounds, *tables, strict=True
     ):
-      inside = (first <= tokens) & (tokens < last)
       rows = jnp.take(table, tokens - first, axis=0, mode='clip')
+      inside = _is_inside((first, last), tokens)
       x = jnp.where(inside[..., None], rows @ projection, x)
   return x * vocabulary.d_model**0.5
 
@@ -118,31 +120,50 @@ class Softmax:
     modeling". https://arxiv.org/abs/1809.10853
   """
 
-  def __init__(self, vocabulary: Vocabulary, tables: tuple[list, list]):
+  def __init__(
+    self,
+    vocabulary: Vocabulary,
+    tables: tuple[list, list],
+    mesh: jax.sharding.Mesh | None = None,
+  ):
+    """The tokens of `nll` are divided among the devices of a mesh."""
     self._bounds = vocabulary.bounds
-    self._scores = _get_scores(vocabulary, *tables)
+    self._parts = _get_parts(vocabulary, *tables)
+    self._mesh = mesh
 
   def nll(self, x: jax.Array, targets: jax.Array) -> jax.Array:
     """Returns -log p(target), float32 [N], of x [N, D] and targets [N]."""
     head_targets, tails = targets, []
-    for i, (first, last) in enumerate(self._bounds[1:], 1):
-      inside = (first <= targets) & (targets < last)
+    for i, bounds in enumerate(self._bounds[1:], 1):
+      inside = _is_inside(bounds, targets)
       head_targets = jnp.where(inside, self._column(i), head_targets)
-      tails.append((self._scores[i], targets - first, inside))
+      tails.append((bounds, self._parts[i]))
     nll = optax.softmax_cross_entropy_with_integer_labels(
-      self._scores[0](x), head_targets
+      _logits(self._parts[0], x), head_targets
     )
-    for tail in tails:
-      nll += _nll_of_some(x, *tail)
+    for bounds, part in tails:
+      of_some = functools.partial(_nll_of_some, bounds)
+      if self._mesh is not None and self._mesh.size > 1:
+        split, whole = PartitionSpec(mesh_lib.DATA), PartitionSpec()
+        of_some = jax.shard_map(
+          of_some,
+          mesh=self._mesh,
+          in_specs=(whole, split, split),
+          out_specs=split,
+          # Gradients are summed once, outside: blocks that only some devices
+          # compute must not wait for the others.
+          check_vma=False,
+        )
+      nll += of_some(part, x, targets)
     return nll
 
   def log_probs(self, x: jax.Array) -> jax.Array:
     """Returns log p of every word, float32 [N, V]."""
-    head = jax.nn.log_softmax(self._scores[0](x))
+    head = jax.nn.log_softmax(_logits(self._parts[0], x))
     parts = [head[:, : self._bounds[0][1]]]
-    for i, score in enumerate(self._scores[1:], 1):
+    for i, part in enumerate(self._parts[1:], 1):
       column = self._column(i)
-      inside = jax.nn.log_softmax(score(x))
+      inside = jax.nn.log_softmax(_logits(part, x))
       parts.append(head[:, column : column + 1] + inside)
     return jnp.concatenate(parts, axis=-1)
 
@@ -152,10 +173,10 @@ class Softmax:
     return shortlist[1] + len(tails) - i
 
 
-def _get_scores(
+def _get_parts(
   vocabulary: Vocabulary, tables: list, projections: list
-) -> list[Callable[[jax.Array], jax.Array]]:
-  """Returns a function per cluster: x [N, D] to logits [N, ...]."""
+) -> list[tuple[Any, list]]:
+  """Returns for each cluster a projection or None, and tables with biases."""
   biases = [
     hk.get_parameter(f'bias_{i}', [num_words], jnp.float32, jnp.zeros)
     for i, (num_words, _) in enumerate(vocabulary.tables)
@@ -180,10 +201,7 @@ def _get_scores(
     )
     bias = hk.get_parameter('cluster_bias', shape[:1], jnp.float32, jnp.zeros)
     parts[0].append((table, bias))
-  return [
-    functools.partial(_logits, projection, words)
-    for projection, words in zip(projections, parts, strict=True)
-  ]
+  return list(zip(projections, parts, strict=True))
 
 
 def _get_projection(i: int, width: int, d_model: int) -> jax.Array:
@@ -192,8 +210,9 @@ def _get_projection(i: int, width: int, d_model: int) -> jax.Array:
   )
 
 
-def _logits(projection: jax.Array | None, words, x: jax.Array) -> jax.Array:
+def _logits(part: tuple[Any, list], x: jax.Array) -> jax.Array:
   """Returns logits, float32 [N, ...]; products are in the dtype of x."""
+  projection, words = part
   if projection is not None:
     x = x @ projection.astype(x.dtype).T
   logits = [
@@ -204,8 +223,13 @@ def _logits(projection: jax.Array | None, words, x: jax.Array) -> jax.Array:
   return jnp.concatenate(logits, axis=-1) if len(logits) > 1 else logits[0]
 
 
-def _nll_of_some(x, score, targets, inside) -> jax.Array:
-  """Returns -log p(target) where `inside`, else 0; float32 [N].
+def _is_inside(bounds: tuple[int, int], tokens: jax.Array) -> jax.Array:
+  first, last = bounds
+  return (first <= tokens) & (tokens < last)
+
+
+def _nll_of_some(bounds, part, x, targets) -> jax.Array:
+  """Returns -log p(target) of targets in a tail, 0 of others; float32 [N].
 
   Tokens inside are sorted to the front and computed in blocks; blocks without
   any are skipped. So time grows with the number of tokens inside, and only one
@@ -213,6 +237,7 @@ def _nll_of_some(x, score, targets, inside) -> jax.Array:
   """
   num_tokens = x.shape[0]
   size = -(-num_tokens // NUM_BLOCKS)
+  inside = _is_inside(bounds, targets)
   order = jnp.argsort(~inside, stable=True)
   padding = size * NUM_BLOCKS - num_tokens
 
@@ -221,19 +246,21 @@ def _nll_of_some(x, score, targets, inside) -> jax.Array:
     values = jnp.pad(values[order], widths)
     return jnp.reshape(values, (NUM_BLOCKS, size, *values.shape[1:]))
 
-  @jax.checkpoint
-  def compute(x, targets):
-    logits = score(x)
-    targets = jnp.clip(targets, 0, logits.shape[-1] - 1)
-    return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+  def compute(x, targets, inside):
+    logits = _logits(part, x)
+    targets = jnp.clip(targets - bounds[0], 0, logits.shape[-1] - 1)
+    nll = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    return jnp.where(inside, nll, 0.0)
 
+  def skip(x, targets, inside):
+    del x, targets
+    return jnp.where(inside, 1.0, 0.0)  # all False
+
+  # Outside of the `cond`, whose branches would keep the tables for each block.
+  @jax.checkpoint
   def body(_, block):
-    x, targets, inside = block
-    nll = jax.lax.cond(
-      jnp.any(inside), compute, lambda x, _: jnp.zeros(size), x, targets
-    )
-    return None, jnp.where(inside, nll, 0.0)
+    return None, jax.lax.cond(jnp.any(block[2]), compute, skip, *block)
 
   _, nll = jax.lax.scan(body, None, jax.tree.map(split, (x, targets, inside)))
   nll = jnp.reshape(nll, -1)[:num_tokens]
-  return jnp.zeros(num_tokens).at[order].set(nll)
+  return jnp.zeros_like(nll).at[order].set(nll)

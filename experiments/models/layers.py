@@ -9,6 +9,7 @@ Axes: B examples, H and W pixels, C channels.
 from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
+from typing import Any
 
 import haiku as hk
 import jax
@@ -18,6 +19,7 @@ import jmp
 import sparsity
 
 COMPUTE_DTYPES = ('float32', 'bfloat16')
+REMAT = ('none', 'attention', 'blocks')
 
 Linear = sparsity.modules.Linear
 Conv2D = sparsity.modules.Conv2D
@@ -106,6 +108,17 @@ def check_dtype(compute_dtype: str) -> None:
     raise ValueError(
       f'expected compute_dtype out of {COMPUTE_DTYPES}, got {compute_dtype!r}'
     )
+
+
+def remat(function: Callable[..., Any], is_on: bool) -> Callable[..., Any]:
+  """Returns a function whose activations are computed again if `is_on`."""
+  return hk.remat(function) if is_on else function
+
+
+def check_remat(remat: str, known: tuple[str, ...] = REMAT) -> None:
+  """Raises ValueError unless a model knows a value of `remat`."""
+  if remat not in known:
+    raise ValueError(f'expected remat out of {known}, got {remat!r}')
 
 
 def conv(

@@ -8,6 +8,7 @@ Axes: B examples, H and W pixels, C channels.
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import functools
 import math
 
 import haiku as hk
@@ -23,13 +24,14 @@ Block = Callable[[jax.Array, bool, int, int], jax.Array]
 
 
 def resnet50(
-  *, num_classes: int, compute_dtype: str
+  *, num_classes: int, compute_dtype: str, remat: str = 'none'
 ) -> hk.TransformedWithState:
   """Returns ResNet-50 v1.5: a block's stride is in its 3x3 convolution.
 
   25,502,912 weights, 53,120 scales and offsets and 1,000 biases for 1,000
   classes. Convolutions: variance scaling (1, fan-in, truncated normal); last
-  layer: normal with deviation 0.01.
+  layer: normal with deviation 0.01. With remat='blocks' the backward pass
+  computes the activations of a block again instead of keeping them.
 
   Shapes:
     images: float32 [B, H, W, C], 224 pixels and 3 channels in the literature;
@@ -41,8 +43,14 @@ def resnet50(
     Goyal et al., 2017, "Accurate, large minibatch SGD: training ImageNet in 1
     hour". https://arxiv.org/abs/1706.02677 (v1.5, the zero scales)
   """
+  layers.check_remat(remat, ('none', 'blocks'))
   return _resnet(
-    _bottleneck, (3, 4, 6, 3), 64, 'imagenet', num_classes, compute_dtype
+    functools.partial(_rematerialized, remat == 'blocks'),
+    (3, 4, 6, 3),
+    64,
+    'imagenet',
+    num_classes,
+    compute_dtype,
   )
 
 
@@ -97,6 +105,15 @@ def _resnet(
     )(x)
 
   return layers.transform(forward, compute_dtype=compute_dtype)
+
+
+def _rematerialized(is_on, x, is_training, channels, stride):
+  """Bottleneck whose activations are computed again if `is_on`."""
+
+  def block(x):
+    return _bottleneck(x, is_training, channels, stride)
+
+  return layers.remat(block, is_on and is_training)(x)
 
 
 def _bottleneck(x, is_training, channels, stride):

@@ -4,6 +4,7 @@ B: batch; T: queries, the current segment; M: memory; K = M + T: keys, oldest
 first; D: d_model; H: heads; C: d_head.
 """
 
+import functools
 from typing import NamedTuple
 
 import haiku as hk
@@ -65,16 +66,40 @@ def attend(
   scores = jnp.einsum(
     'bthc,bkhc->bhtk', q + u, k, preferred_element_type=jnp.float32
   )
-  scores += relative_shift(
-    jnp.einsum('bthc,khc->bhtk', q + w, r, preferred_element_type=jnp.float32)
-  )
+  by_distance = jnp.einsum('bthc,khc->bhtk', q + w, r)
+  scores += relative_shift(by_distance)  # copies, so in the compute dtype
   scores = jnp.where(mask, scores * settings.d_head**-0.5, MASKED)
-  weights = jax.nn.softmax(scores)  # float32 [B, H, T, K]
+  weights = softmax(scores, dtype)  # [B, H, T, K]
   weights = layers.drop(weights, settings.attention_dropout, is_training)
-  values = jnp.einsum('bhtk,bkhc->bthc', weights.astype(dtype), v)
+  values = jnp.einsum('bhtk,bkhc->bthc', weights, v)
   values = jnp.reshape(values, (*values.shape[:2], -1))  # [B, T, H * C]
   y = _linear(x.shape[-1], 'output')(values)
   return _norm(x + layers.drop(y, settings.dropout, is_training))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def softmax(scores: jax.Array, dtype: jnp.dtype) -> jax.Array:
+  """Returns the softmax of float32 scores [..., K] in a dtype.
+
+  This result is all that the backward pass keeps, in half the memory of scores
+  if the dtype is bfloat16.
+  """
+  return jax.nn.softmax(scores).astype(dtype)
+
+
+def _softmax_forward(scores, dtype):
+  weights = softmax(scores, dtype)
+  return weights, weights
+
+
+def _softmax_backward(dtype, weights, gradient):
+  del dtype
+  weights, gradient = (x.astype(jnp.float32) for x in (weights, gradient))
+  mean = jnp.sum(weights * gradient, -1, keepdims=True)
+  return (weights * (gradient - mean),)
+
+
+softmax.defvjp(_softmax_forward, _softmax_backward)
 
 
 def feed_forward(

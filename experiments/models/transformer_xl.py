@@ -24,6 +24,7 @@ B: batch; T: current segment; M: memory; K = M + T; D: d_model; V: words.
 """
 
 from collections.abc import Callable
+import functools
 import math
 from typing import NamedTuple
 
@@ -64,7 +65,9 @@ class _Net(NamedTuple):
   settings: transformer_layer.Settings
   clamp_len: int | None
   same_length: bool
-  dtype: jnp.dtype
+  dtype: str
+  remat: str
+  mesh: jax.sharding.Mesh | None
 
 
 def transformer_xl(
@@ -83,6 +86,8 @@ def transformer_xl(
   compute_dtype: str,
   clamp_len: int | None = None,
   same_length: bool = False,
+  remat: str = 'none',
+  mesh: jax.sharding.Mesh | None = None,
 ) -> TransformerXL:
   """Returns the model; the memory length is that of the memory given.
 
@@ -102,6 +107,9 @@ def transformer_xl(
     same_length: each token attends to equally many, the memory's length.
     compute_dtype: 'float32' or 'bfloat16'; parameters, normalization, softmax
       and loss are float32.
+    remat: activations that the backward pass computes again instead of
+      keeping them: 'none', 'attention', or 'blocks' for whole layers.
+    mesh: devices among which the tails of the softmax are divided.
 
   Reference:
     Dai et al., 2019, "Transformer-XL: Attentive language models beyond a
@@ -113,9 +121,9 @@ def transformer_xl(
   settings = transformer_layer.Settings(
     num_heads, d_head, d_inner, dropout, attention_dropout
   )
-  layers.check_dtype(compute_dtype)
-  dtype = jnp.dtype(compute_dtype)
-  net = _Net(vocabulary, settings, clamp_len, same_length, dtype)
+  net = _Net(
+    vocabulary, settings, clamp_len, same_length, compute_dtype, remat, mesh
+  )
   _check(net, num_layers)
 
   def empty(batch_size: int, memory_len: int) -> Memory:
@@ -123,13 +131,7 @@ def transformer_xl(
     hidden = tuple(jnp.zeros(shape, compute_dtype) for _ in range(num_layers))
     return Memory(hidden, jnp.zeros(batch_size, jnp.int32))
 
-  @hk.transform
-  def applied(tokens, targets, memory, is_training):
-    with hk.name_scope('transformer_xl'):
-      x, memory, softmax = _hidden(net, tokens, memory, is_training)
-    x = jnp.reshape(x, (-1, d_model))  # [B * T, D]
-    nll = softmax.nll(x, jnp.asarray(targets).reshape(-1))
-    return jnp.reshape(nll, targets.shape), memory
+  applied = hk.transform(functools.partial(_nll, net))
 
   @hk.without_apply_rng
   @hk.transform
@@ -150,6 +152,15 @@ def transformer_xl(
     ),
     predict=predicted.apply,
   )
+
+
+def _nll(net: _Net, tokens, targets, memory, is_training):
+  """Returns -log p of each target, [B, T], and the memory after them."""
+  with hk.name_scope('transformer_xl'):
+    x, memory, softmax = _hidden(net, tokens, memory, is_training)
+  x = jnp.reshape(x, (-1, x.shape[-1]))  # [B * T, D]
+  nll = softmax.nll(x, jnp.asarray(targets).reshape(-1))
+  return jnp.reshape(nll, targets.shape), memory
 
 
 def _hidden(net: _Net, tokens, memory, is_training):
@@ -180,17 +191,28 @@ def _hidden(net: _Net, tokens, memory, is_training):
       hidden.append(_push(before, x))
       before = jax.lax.stop_gradient(before)
       with hk.name_scope(f'layer_{i}'):
-        with hk.name_scope('attention'):
-          x = transformer_layer.attend(
-            settings, x, before, positions, biases, mask, is_training
-          )
-        with hk.name_scope('feed_forward'):
-          x = transformer_layer.feed_forward(settings, x, is_training)
+        x = _layer(net, is_training, x, before, positions, biases, mask)
   x = layers.drop(x, settings.dropout, is_training)
   length = jnp.minimum(memory.length + num_queries, memory_len)
   with hk.name_scope('softmax'):
-    softmax = adaptive.Softmax(net.vocabulary, tables)
+    softmax = adaptive.Softmax(net.vocabulary, tables, net.mesh)
   return x, Memory(tuple(hidden), length), softmax
+
+
+def _layer(net: _Net, is_training: bool, *inputs) -> jax.Array:
+  """Returns a layer's output [B, T, D] of the inputs of attention."""
+  remat = net.remat if is_training else 'none'
+
+  def attention(*inputs):
+    with hk.name_scope('attention'):
+      return transformer_layer.attend(net.settings, *inputs, is_training)
+
+  def block(*inputs):
+    x = layers.remat(attention, remat == 'attention')(*inputs)
+    with hk.name_scope('feed_forward'):
+      return transformer_layer.feed_forward(net.settings, x, is_training)
+
+  return layers.remat(block, remat == 'blocks')(*inputs)
 
 
 def _push(memory: jax.Array, x: jax.Array) -> jax.Array:
@@ -213,6 +235,8 @@ def _check(net: _Net, num_layers: int) -> None:
     )
   for name in ('dropout', 'attention_dropout'):
     build.check_range(0, 1, **{name: sizes[name]})
+  layers.check_dtype(net.dtype)
+  layers.check_remat(net.remat)
   if net.clamp_len is not None:
     build.check_range(1, math.inf, clamp_len=net.clamp_len)
   adaptive.check(net.vocabulary)

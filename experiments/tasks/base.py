@@ -39,6 +39,8 @@ class Training:
   checkpoint_every: int
   keep_checkpoints: int
   on_not_finite: str
+  prng: str = methods.PRNGS[0]
+  shard_params: bool = False  # divide parameters and state over the devices
   mesh: jax.sharding.Mesh
 
 
@@ -133,6 +135,8 @@ def make_task(
     exports: None: one, at the end of the run.
   """
   mesh = training.mesh
+  if training.shard_params:
+    loss = _gathering(loss, mesh)
   is_skipping = training.on_not_finite == 'skip'
   objective = step_lib.Objective(loss, method, training.num_micro, is_skipping)
   params, _ = jax.eval_shape(init, jax.random.key(0))
@@ -160,6 +164,11 @@ def make_task(
   )
 
 
+def _gathering(loss, mesh):
+  """Returns a loss of weights that are divided among the devices."""
+  return lambda weights, *args: loss(mesh_lib.gather(weights, mesh), *args)
+
+
 def _state_shapes(
   objective: step_lib.Objective, init, training: Training, spec: Any
 ) -> tuple[State, State]:
@@ -174,11 +183,19 @@ def _state_shapes(
   )
 
   def place(state):
-    placed = mesh_lib.with_sharding(state, replicated)
+    if training.shard_params:
+      placed = mesh_lib.divided(state, mesh)
+    else:
+      placed = mesh_lib.with_sharding(state, replicated)
     net_state = mesh_lib.with_sharding(state.net_state, spec or replicated)
     return placed._replace(net_state=net_state)
 
   _, storage = method.make(0, scores)
+  if training.shard_params and storage.is_compact:
+    raise ValueError(
+      "config.train.shard_params: expected False with storage 'compact'; take "
+      "'masked'"
+    )
   return place(masked), storage_lib.shapes(storage, masked, place)
 
 
@@ -276,11 +293,14 @@ def make_training(kind: type[T], section: dict) -> T:
         f'config.train.{name}: expected a multiple of '
         f'log_every={training.log_every}, got {getattr(training, name)}'
       )
-  if training.on_not_finite not in step_lib.ON_NOT_FINITE:
-    raise ValueError(
-      'config.train.on_not_finite: expected one of '
-      f'{step_lib.ON_NOT_FINITE}, got {training.on_not_finite!r}'
-    )
+  for name, known in (
+    ('on_not_finite', step_lib.ON_NOT_FINITE),
+    ('prng', methods.PRNGS),
+  ):
+    if (value := getattr(training, name)) not in known:
+      raise ValueError(
+        f'config.train.{name}: expected one of {known}, got {value!r}'
+      )
   mesh = mesh_lib.make_mesh(training.num_devices)
   mesh_lib.check_batch_size(training.batch_size, mesh, training.num_micro)
   return dataclasses.replace(training, mesh=mesh)

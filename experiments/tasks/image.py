@@ -39,7 +39,9 @@ def image_classification(
   """Returns the task of a config."""
   source = build.build(data_table.SOURCES, data, name='config.data')
   training = base.make_training(classification.Training, train)
-  mesh_lib.check_batch_size(training.eval_batch_size, training.mesh)
+  mesh_lib.check_batch_size(
+    training.eval_batch_size, training.mesh, name='train.eval_batch_size'
+  )
   network, loss_fn = _make_network(model, loss, source)
   full = {'compute_dtype': 'float32'} if 'compute_dtype' in model else {}
   _, full_loss = _make_network({**model, **full}, loss, source)
@@ -166,6 +168,7 @@ def _make_stage(method, begin, training, levels, feed) -> base.Stage:
     num_steps=training.num_steps,
     labels={},
     begin=begin,
+    key=functools.partial(methods.training_key, prng=training.prng),
     batches=lambda *chunk: feed().batches(*chunk),
     evaluate=evaluate,
     report=report,

@@ -52,8 +52,8 @@ def language_modelling(
   """Returns the task of a config."""
   corpus = functools.cache(build.build(_TEXTS, data, name='config.data'))
   training = base.make_training(Training, train)
-  trained = build.call(
-    transformer_xl.transformer_xl, model, name='config.model'
+  make_model = functools.partial(
+    build.call, transformer_xl.transformer_xl, model, name='config.model'
   )
   evaluated, evaluate_shape = _evaluated(model, evaluation, training)
   made = methods.make_method(method, powerprop, optimizer, training.mesh.size)
@@ -68,17 +68,17 @@ def language_modelling(
   return base.make_task(
     title=f'Transformer-XL on {data["name"]}, '
     f'segments of {training.segment_len}',
-    loss=_make_loss(trained),
+    loss=_make_loss(make_model(mesh=training.mesh)),
     method=made,
     training=training,
-    init=functools.partial(_init, trained, training),
+    init=functools.partial(_init, make_model(), training),
     state_spec=mesh_lib.over_data(training.mesh, 1),
     batch=_batch_shapes(training),
     batch_at=lambda inputs, i: jax.tree.map(lambda x: x[i], inputs),
     make_stages=lambda begin: (
       _make_stage(made, begin, training, corpus, loss),
     ),
-    example=_example(trained, training),
+    example=_example(make_model(), training),
     check_data=lambda: _check_data(corpus(), model['vocab_size'], training),
     check_folder=lambda workdir: _check_vocabulary(workdir, corpus()),
     write_folder=lambda workdir: _write_vocabulary(workdir, corpus()),
@@ -93,13 +93,16 @@ def _evaluated(model: dict, evaluation: dict, training: Training):
   sizes = ('batch_size', 'segment_len', 'memory_len')
   build.check_least(name, 1, **{key: getattr(shape, key) for key in sizes})
   build.check_least(name, 2, num_tokens=shape.num_tokens)
-  mesh_lib.check_batch_size(shape.batch_size, training.mesh)
+  mesh_lib.check_batch_size(
+    shape.batch_size, training.mesh, name='evaluation.batch_size'
+  )
   evaluated = build.call(
     transformer_xl.transformer_xl,
     model,
     name='config.model',
     clamp_len=shape.clamp_len,
     same_length=True,
+    mesh=training.mesh,
   )
   return evaluated, shape
 
@@ -141,7 +144,10 @@ def _init(model, training: Training, key):
 def _make_stage(
   method, begin, training, corpus: Callable[[], text.Corpus], loss
 ) -> base.Stage:
-  forward_weights = jax.jit(functools.partial(methods.forward_weights, method))
+  forward_weights = jax.jit(
+    functools.partial(methods.forward_weights, method),
+    out_shardings=mesh_lib.replicated(training.mesh),
+  )
 
   def metrics_of(nats):
     return scoring.metrics(nats, corpus().vocabulary.unit)
@@ -175,6 +181,7 @@ def _make_stage(
     num_steps=training.num_steps,
     labels={},
     begin=begin,
+    key=functools.partial(methods.training_key, prng=training.prng),
     batches=batches,
     evaluate=evaluate,
     report=report,

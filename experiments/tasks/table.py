@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from experiments import build
+from experiments import mesh as mesh_lib
 from experiments.tasks import base
 from experiments.tasks import image
 from experiments.tasks import language
@@ -31,9 +32,11 @@ def make_task(config: Mapping[str, Any]) -> base.Task:
     raise ValueError(f'config.seed: expected 0 to 2^32 - 1, got {seed!r}')
   apart = ('seed', 'init_from')  # see `experiments.initial`
   rest = {name: x for name, x in config.items() if name not in apart}
-  return _make_task(json.dumps(rest, sort_keys=True))
+  devices = mesh_lib.all_devices()
+  return _make_task(json.dumps(rest, sort_keys=True), devices)
 
 
 @functools.lru_cache(maxsize=2)
-def _make_task(config: str) -> base.Task:
+def _make_task(config: str, devices: tuple[Any, ...]) -> base.Task:
+  del devices  # in the key of the cache
   return build.build(TASKS, json.loads(config), key='experiment')

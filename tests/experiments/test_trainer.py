@@ -228,3 +228,16 @@ def test_a_layer_that_pruning_empties_is_named(tmp_path):
   pruned = {'scope': 'global', 'density': 0.002, 'at': 5}
   with pytest.warns(UserWarning, match='no active entry in linear_0/w'):
     small.train(small.image('magnitude', method=pruned), tmp_path)
+
+
+def test_the_generator_of_random_numbers_is_of_the_config_and_checkpoint(
+  tmp_path,
+):
+  config = small.image('dense', train={'prng': 'rbg', 'num_steps': 10})
+  config['prune']['output_layer'] = None
+  task = table.make_task(config)
+  assert str(jax.random.key_impl(task.stages[0].key(3))) == 'rbg'
+  small.train(config, tmp_path)
+  other = small.update(config, {'train': {'prng': 'threefry2x32'}})
+  with pytest.raises(rundir.FolderError, match=r"prng: expected 'rbg', with"):
+    trainer.train(table.make_task(other), 3, tmp_path, lambda *_: None)

@@ -131,7 +131,8 @@ class Learner:
     ]
 
   def _key(self, phase: Phase, seed: Any) -> jax.Array:
-    key = jax.random.fold_in(jax.random.key(seed), _TRAINING)
+    key = jax.random.key(seed, impl=self.feed.training.prng)
+    key = jax.random.fold_in(key, _TRAINING)
     number = phase.task * len(self.strategy.num_steps) + phase.number
     return jax.random.fold_in(key, number)
 

@@ -57,6 +57,10 @@ def continual_learning(
       f'{jax.process_count()}; start it without --distributed'
     )
   training = base.make_training(classification.Training, train)
+  if training.shard_params:
+    raise ValueError(
+      'config.train.shard_params: expected False with continual learning'
+    )
   stream = build.build(TASKS, tasks, name='config.tasks')
   network = heads_lib.make_heads(
     lambda num_classes: build.build(

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import mesh as mesh_lib
 from experiments.models import adaptive
 from tests import oracles
 
@@ -32,7 +33,7 @@ VOCABULARIES = {
 }
 
 
-def functions(vocabulary):
+def functions(vocabulary, mesh=None):
   """Returns random parameters, and nll, log_probs and embed of them."""
 
   def run(method):
@@ -40,7 +41,7 @@ def functions(vocabulary):
       with hk.name_scope('embedding'):
         tables = adaptive.get_tables(vocabulary)
       with hk.name_scope('softmax'):
-        softmax = adaptive.Softmax(vocabulary, tables)
+        softmax = adaptive.Softmax(vocabulary, tables, mesh)
       return method(tables, softmax, *args)
 
     return hk.without_apply_rng(hk.transform(forward))
@@ -49,7 +50,7 @@ def functions(vocabulary):
   log_probs = run(lambda _, softmax, x: softmax.log_probs(x))
   embed = run(lambda tables, _, x: adaptive.embed(vocabulary, tables, x))
   shapes = jax.eval_shape(
-    nll.init, jax.random.key(0), jnp.zeros((1, D)), jnp.zeros(1, jnp.int32)
+    nll.init, jax.random.key(0), jnp.zeros((4, D)), jnp.zeros(4, jnp.int32)
   )
   applies = (jax.jit(f.apply) for f in (nll, log_probs, embed))
   return oracles.normal(shapes, 1), *applies
@@ -131,6 +132,34 @@ def test_targets_may_be_few_or_all_in_one_cluster():
     np.testing.assert_allclose(found, -full[rows, targets], atol=2e-5)
   one = nll(params, x[:1], targets[:1])  # fewer than blocks
   np.testing.assert_allclose(one, found[:1], atol=2e-5)
+
+
+def test_devices_divide_the_tails_and_agree_with_one():
+  vocabulary, mesh = VOCABULARIES['divided'], mesh_lib.make_mesh(4)
+  generator, over_data = np.random.default_rng(5), mesh_lib.over_data(mesh)
+  x = generator.normal(size=(128, D)).astype(np.float32)
+  # All tokens of one device are in a tail, none of another.
+  targets = np.sort(generator.integers(0, V, 128))
+  x, targets = jax.device_put((x, targets), over_data)
+
+  def gradient(mesh):
+    params, nll, _, _ = functions(vocabulary, mesh)
+    params = jax.device_put(params, mesh_lib.replicated(mesh_lib.make_mesh(4)))
+    compute = jax.jit(
+      jax.value_and_grad(
+        lambda params, x: jnp.mean(nll(params, x, targets)), (0, 1)
+      )
+    )
+    compiled = compute.lower(params, x).compile()
+    return compiled.as_text(), compiled(params, x)
+
+  _, expected = gradient(None)
+  text, found = gradient(mesh)
+  oracles.assert_close(found, expected, atol=1e-6)
+  assert 'all-gather' not in text
+  sorts = [line for line in text.splitlines() if ' sort(' in line]
+  assert sorts
+  assert all('= (pred[32]' in line for line in sorts)
 
 
 def test_embeddings_are_rows_of_tables_projected_and_scaled(case):

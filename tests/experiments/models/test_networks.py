@@ -174,6 +174,17 @@ def test_layers_multiply_in_bfloat16():
   assert all('bf16' in line.split('=')[0] for line in lines)
 
 
+def test_the_activations_of_blocks_may_be_computed_again():
+  network = make_resnet50(num_classes=2, remat='blocks')
+  params, state = shapes_of(network, (32, 32, 3))
+  images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+  jaxpr = jax.make_jaxpr(
+    jax.grad(lambda p, s, x: network.apply(p, s, None, x, True)[0].sum())
+  )(params, state, images)
+  products = 3 * 53 - 1  # no gradient of the images
+  assert str(jaxpr).count('conv_general_dilated[') == products + 52  # no stem
+
+
 def test_a_convolution_is_padded_alike_for_even_and_odd_sizes():
   def forward(x, is_training):
     del is_training

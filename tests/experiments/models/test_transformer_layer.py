@@ -1,8 +1,10 @@
 import haiku as hk
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.models import layers
 from experiments.models import transformer_layer as layer_lib
 
 B, T, M, D, H, C = 2, 3, 4, 6, 2, 5
@@ -78,3 +80,42 @@ def test_attention_equals_the_formula_of_the_paper(same_length):
   y -= y.mean(-1, keepdims=True)
   expected = 1 + y / np.sqrt(np.square(y).mean(-1, keepdims=True) + 1e-5)
   np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_the_backward_pass_keeps_probabilities_in_the_compute_dtype():
+  keys, positions, biases, weights = arrays()
+  params = {name: {'w': w} for name, w in weights.items()}
+  params['layer_norm'] = {'scale': jnp.ones(D), 'offset': jnp.ones(D)}
+  mask = layer_lib.visible(jnp.full(B, M), T, M, False)
+  settings = layer_lib.Settings(H, C, 1, 0.0, 0.0)
+
+  @hk.transform
+  def attend(x, memory, positions):
+    with layers.precision(x.dtype):
+      return layer_lib.attend(
+        settings, x, memory, positions, biases, mask, True
+      )
+
+  def run(dtype):
+    x, memory, by_distance = (
+      jnp.asarray(a, dtype) for a in (keys[:, M:], keys[:, :M], positions)
+    )
+    y, backward = jax.vjp(
+      lambda p, x: attend.apply(p, None, x, memory, by_distance), params, x
+    )
+    kept = [x for x in jax.tree.leaves(backward) if x.shape == (B, H, T, K)]
+    kept = [x for x in kept if jnp.any(x)]  # XLA keeps no constant zeros
+    return kept, *(jnp.float32(x) for x in (y, backward(y)[1]))
+
+  kept, *found = run('bfloat16')
+  kinds = {str(x.dtype) for x in kept} - {'bool'}  # of the mask
+  assert kinds == {'bfloat16'}
+  for x, expected in zip(found, run('float32')[1:], strict=True):
+    np.testing.assert_allclose(x, expected, atol=0.3)
+
+
+def test_the_gradient_of_softmax_is_that_of_jax():
+  scores, g = np.random.default_rng(0).normal(size=(2, 3, 7))
+  _, backward = jax.vjp(lambda x: layer_lib.softmax(x, 'float32'), scores)
+  _, expected = jax.vjp(jax.nn.softmax, scores)
+  np.testing.assert_allclose(backward(g)[0], expected(g)[0], atol=1e-7)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.models import layers
 from tests import oracles
 from tests.experiments import small
 
@@ -141,12 +142,41 @@ def test_bfloat16_keeps_parameters_and_losses_in_float32():
   assert 0 < np.abs(found - expected).max() < 0.3
 
 
+def saved_bytes(model, params):
+  """Returns gradients, and bytes that the forward pass keeps for them."""
+  inputs, targets = draw(T)
+
+  def loss(params):
+    nll, _ = model.apply(
+      params, model.memory(B, T), jax.random.key(0), inputs, targets, True
+    )
+    return nll.mean()
+
+  _, backward = jax.vjp(loss, params)
+  kept = sum(x.nbytes for x in jax.tree.leaves(backward))
+  return kept, backward(jnp.ones([]))
+
+
+def test_activations_may_be_computed_again_instead_of_kept():
+  rates = {'dropout': 0.2, 'attention_dropout': 0.2}
+  models = {remat: make(**rates, remat=remat) for remat in layers.REMAT}
+  found = {
+    remat: saved_bytes(model, params)
+    for remat, (model, params, _) in models.items()
+  }
+  kept, gradients = zip(*found.values(), strict=True)
+  assert kept[0] > kept[1] > kept[2]
+  for gradient in gradients[1:]:
+    oracles.assert_close(gradient, gradients[0], atol=1e-6)
+
+
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
     ({'d_model': 7}, 'even d_model'),
     ({'dropout': 1.0}, r'dropout in \[0, 1\), got 1.0'),
     ({'compute_dtype': 'float16'}, r"compute_dtype.*got 'float16'"),
+    ({'remat': 'all'}, "remat.*got 'all'"),
     ({'cutoffs': (300,)}, 'cutoffs that rise'),
     ({'cutoffs': (5,), 'div_val': 9}, 'leaves each cluster a width'),
     ({'cutoffs': (5,)}, '2 flags in tie_projections'),
