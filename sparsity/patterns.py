@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 
 from sparsity import paths as paths_lib
 from sparsity import threshold
@@ -241,7 +242,7 @@ def _first_in_groups(scores, n, m, given):
   left = n
   if given is not None:
     given = given.reshape(shape)
-    keys = jnp.where(given, -2, keys)  # below NaN
+    keys = jnp.where(given, np.iinfo(keys.dtype).min, keys)  # below NaN
     left = n - given.sum(-2, keepdims=True, dtype=jnp.int32)
   index = lax.broadcasted_iota(jnp.int32, shape, len(shape) - 2)
   rank = jnp.zeros(shape, jnp.int32)  # within the group

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
 import functools
+import itertools
 from typing import Any
 import zlib
 
@@ -44,7 +45,7 @@ def topk_mask(
     TypeError: If `k` is not an integer, or the scores have another dtype.
   """
   leaf = threshold.Scores(jnp.asarray(scores), exclude)
-  return _search([leaf], [k], magnitude)[0][0]
+  return _search([[leaf]], [[k]], magnitude)[0][0][0]
 
 
 def topk_masks(
@@ -99,16 +100,19 @@ def nested_topk_masks(
     groups = [[leaf] for leaf in leaves]
     group_ks: Any = zip(*(_layer_ks(k, structure) for k in ks), strict=True)
   elif scope == 'global':
-    groups = [leaves] if leaves else []
-    group_ks = [ks] if leaves else []
+    groups, group_ks = [leaves], [ks]
   else:
     raise ValueError(f"expected scope 'layer' or 'global', got {scope!r}")
-  kept: list[list[jax.Array]] = [[] for _ in ks]
-  for group, own_ks in zip(groups, group_ks, strict=True):
-    found = _search(list(map(threshold.Scores, group)), own_ks, magnitude)
-    for masks, more in zip(kept, found, strict=True):
-      masks.extend(more)
-  return tuple(jax.tree.unflatten(structure, masks) for masks in kept)
+  if not leaves:
+    return (scores,) * len(ks)
+  found = _search(
+    [list(map(threshold.Scores, group)) for group in groups],
+    list(group_ks),
+    magnitude,
+  )
+  return tuple(
+    jax.tree.unflatten(structure, itertools.chain(*masks)) for masks in found
+  )
 
 
 def random_mask(
@@ -133,7 +137,7 @@ def random_mask(
   like = jnp.zeros(shape, bool) if exclude is None else exclude
   words = jax.random.bits(key, (2,), jnp.uint32)
   leaf = threshold.Scores(like, exclude, words)
-  return _search([leaf], [k], magnitude=False)[0][0]
+  return _search([[leaf]], [[k]], magnitude=False)[0][0][0]
 
 
 def random_scores(key: jax.Array, shape: Sequence[int]) -> jax.Array:
@@ -215,15 +219,22 @@ def on_auto_axes(fn: Callable[..., Any], like: Any) -> Callable[..., Any]:
 
 
 def _search(
-  group: list[threshold.Scores], ks: Sequence[Any], magnitude: bool
-) -> list[list[jax.Array]]:
-  """Returns for each k the masks of the arrays in `group`."""
-  like = [scores.values for scores in group]
-  for k in ks:
-    _check_k(k, sum(x.size for x in like))
-  stacked = jnp.stack([jnp.asarray(k, jnp.int32) for k in ks])
+  groups: list[list[threshold.Scores]],
+  ks: Sequence[Sequence[Any]],
+  magnitude: bool,
+) -> list[list[list[jax.Array]]]:
+  """Returns for each k the masks of the arrays of each group, by group.
+
+  `ks` has those of each group.
+  """
+  like = [[scores.values for scores in group] for group in groups]
+  for own, group in zip(ks, like, strict=True):
+    for k in own:
+      _check_k(k, sum(x.size for x in group))
+  stacked = jnp.stack([jnp.asarray(k, jnp.int32) for own in ks for k in own])
+  stacked = stacked.reshape(len(groups), -1)
   choose = functools.partial(_jit_topk, magnitude=magnitude)
-  return on_auto_axes(choose, [like] * len(ks))(group, stacked)
+  return on_auto_axes(choose, [like] * stacked.shape[1])(groups, stacked)
 
 
 def _layer_ks(k: Any, structure: Any) -> list[Any]:
@@ -247,15 +258,18 @@ def _check_k(k: int | jax.Array, size: int) -> None:
 
 # One program, also outside jit, and the same one for every k.
 @functools.partial(jax.jit, static_argnames='magnitude')
-def _jit_topk(group, ks, magnitude):
-  """Returns for each k of `ks` [N] the masks of the arrays in `group`."""
-  cuts = threshold.find(group, ks, magnitude)
+def _jit_topk(groups, ks, magnitude):
+  """Returns for each k of `ks` [G, N] the masks of the arrays in `groups`."""
+  cuts = threshold.find(groups, ks, magnitude)
   return [
     [
-      threshold.keep(scores, cut, offset, magnitude)
-      for scores, offset in zip(group, search.offsets(group), strict=True)
+      [
+        threshold.keep(scores, cut, offset, magnitude)
+        for scores, offset in zip(group, search.offsets(group), strict=True)
+      ]
+      for cut, group in zip(own, groups, strict=True)
     ]
-    for cut in cuts
+    for own in zip(*cuts, strict=True)
   ]
 
 
