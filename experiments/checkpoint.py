@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from experiments import multihost
 from experiments import rundir
 
-FORMAT = 2  # version of the files; raise it when `save` changes
+FORMAT = 3  # version of the files; raise it when a state's form changes
 
 _ITEM = 'default'  # subfolder of the arrays
 _DELETED = 'deleted-'  # prefix of a checkpoint during its deletion
@@ -171,12 +171,14 @@ class Checkpoints:
     if path.is_symlink() or not path.is_dir():
       raise ValueError('it is a link or a file, not a folder')
     description = ocp.metadata.get_step_metadata(path).custom_metadata
-    if description['format'] != FORMAT:
-      raise ValueError(
-        f'expected format {FORMAT}, got {description["format"]}; another '
-        'version of this program saved it'
-      )
     text = description['contents']
+    if description['format'] != FORMAT:
+      version = json.loads(text).get('version', 'unknown')
+      raise ValueError(
+        f'expected format {FORMAT} of version {rundir.VERSION}, got '
+        f'{description["format"]} of version {version}; go on with that '
+        'version, or start again in another folder'
+      )
     if zlib.crc32(text.encode()) != description['crc32']:
       raise ValueError('the description of its contents is altered')
     contents = json.loads(text)

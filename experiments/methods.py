@@ -151,7 +151,7 @@ def _constructor(library: Callable, **extra: type) -> Callable[..., Method]:
     return Method(
       make,
       sparsity.forward_weights,
-      _density,
+      density,
       _masks,
       exclude,
       needs_scores,
@@ -250,13 +250,12 @@ def _masks(params, opt_state):
   return sparsity.active_sets(opt_state, params).forward
 
 
-def _density(params, opt_state):
+def density(params: Any, opt_state: Any) -> jax.Array:
   """Returns the density of the forward set, masked or compact."""
+  weights = sparsity.select.selected_paths(params, sparsity.is_weight)
   if not isinstance(opt_state, sparsity.compact.CompactState):
     forward = sparsity.active_sets(opt_state).forward
-    weights = sparsity.select.selected_paths(forward, sparsity.is_weight)
-    return sparsity.density(weights)
-  weights = sparsity.select.selected_paths(params, sparsity.is_weight)
+    return sparsity.density(sparsity.select.pick(forward, weights), weights)
   counts = {path: (x.size, x.size) for path, x in weights.items()}
   counts |= {
     path: (entries.num_forward, math.prod(entries.shape))
