@@ -117,6 +117,18 @@ def tune_residual(add):
       add({**variant, 'optimizer.learning_rate': rate})
 
 
+def patterns(add):
+  """mnist_topkast.py: patterns of Top-KAST; for text_transformer_xl.py, too.
+
+  At 20/40% and 10/20%: --config=configs/mnist_topkast.py:data=fashion_mnist or
+  --config=configs/text_transformer_xl.py:topkast.
+  """
+  for density in (0.2, 0.1):
+    keys = f'density={density},backward_density={2 * density}'
+    for name in method_sections.PATTERNS:
+      add({'config': f':{keys},pattern={name}'})
+
+
 def cost(add):
   """fashion_cost.py: dense and compact networks of several widths."""
   for hidden in (75, 150, 300, 600, 1200):

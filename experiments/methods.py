@@ -130,6 +130,8 @@ def _constructor(library: Callable, **extra: type) -> Callable[..., Method]:
       raise ValueError(
         f'config.method.init: expected one of {INITS}, got {init!r}'
       )
+    if 'pattern' in options:
+      options['pattern'] = make_pattern(options['pattern'])
     if 'penalty' in extra:
       penalty, kind = options.pop('penalty'), options.pop('penalty_kind')
       if penalty:
@@ -168,12 +170,30 @@ def _constructor(library: Callable, **extra: type) -> Callable[..., Method]:
   types |= {'optimize': Optimize, 'num_devices': int}
   construct.__name__ = library.__name__
   construct.__signature__ = inspect.Signature(
-    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind)
+    inspect.Parameter(
+      name,
+      inspect.Parameter.KEYWORD_ONLY,
+      annotation=kind,
+      default=_DEFAULTS.get(name, inspect.Parameter.empty),
+    )
     for name, kind in types.items()
   )
   return construct
 
 
+def make_pattern(section: dict) -> sparsity.patterns.Pattern:
+  """Returns the pattern that a section `config.method.pattern` describes."""
+  return build.build(PATTERNS, section, name='config.method.pattern')
+
+
+PATTERNS = {
+  'block': sparsity.patterns.block,
+  'fan_in': sparsity.patterns.fan_in,
+  'n_of_m': sparsity.patterns.n_of_m,
+  'unstructured': sparsity.patterns.unstructured,
+}
+# Keys that a section may leave out.
+_DEFAULTS = {'pattern': {'name': 'unstructured'}, 'otherwise': 'error'}
 # Arguments that no section has: the program's, and the library's defaults.
 _GIVEN = ('inner', 'layout', 'pattern', 'scores', 'seed', 'select')
 # Types of the config where the library's annotation admits more.
@@ -188,7 +208,9 @@ METHODS = {
   'set': _constructor(sparsity.set_, init=str),
   'snip': _constructor(sparsity.snip, init=str),
   'static': _constructor(sparsity.static, init=str),
-  'topkast': _constructor(topkast.topkast, penalty=float, penalty_kind=str),
+  'topkast': _constructor(
+    topkast.topkast, penalty=float, penalty_kind=str, pattern=dict
+  ),
 }
 
 

@@ -228,10 +228,7 @@ def _search(
   ks: Sequence[Sequence[Any]],
   magnitude: bool,
 ) -> list[list[list[jax.Array]]]:
-  """Returns for each k the masks of the arrays of each group, by group.
-
-  `ks` has those of each group.
-  """
+  """Returns for each k, `ks` by group, the masks of the arrays by group."""
   like = [[scores.values for scores in group] for group in groups]
   for own, group in zip(ks, like, strict=True):
     for k in own:
@@ -287,8 +284,7 @@ def _sizes(masks: Any, params: Any | None) -> list[int]:
     return [mask.size if mask.ndim else x.size for mask, x in pairs]
   if any(not mask.ndim for mask in leaves):
     raise ValueError(
-      'expected params with masks of dense leaves, a single True each, got '
-      'None: give the parameters, whose sizes count'
+      'expected params with a single True in place of a mask, got None'
     )
   return [mask.size for mask in leaves]
 

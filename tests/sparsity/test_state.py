@@ -120,5 +120,5 @@ def test_a_dense_leaf_has_a_single_true_and_a_step_has_no_mask_of_it(make):
       for tree in (state.sets.forward, params))
   )  # fmt: skip
   assert found == pytest.approx(total / 39)
-  with pytest.raises(ValueError, match='expected params with masks'):
+  with pytest.raises(ValueError, match='expected params with a single'):
     sparsity.density(state.sets.forward)
