@@ -82,10 +82,6 @@ def section(
       weights from zero; they start at 1e-4 in theta instead.
     pattern: of Top-KAST, one of `PATTERNS`.
   """
-  if pattern not in PATTERNS:
-    raise ValueError(
-      f'expected pattern, one of {", ".join(PATTERNS)}, got {pattern!r}'
-    )
   if backward_density is None:
     backward_density = min(1.0, 2 * density)
   shared = dict(
@@ -132,9 +128,18 @@ def section(
       penalty_kind='l2',
     ),
   }
-  if PATTERNS[pattern]:
-    sections['topkast'] |= dict(pattern=PATTERNS[pattern], otherwise='error')
+  sections['topkast'] |= _pattern(pattern)
   return dict(name=name, storage='masked', **sections[name])
+
+
+def _pattern(name: str) -> dict[str, Any]:
+  """Returns the keys of a pattern of Top-KAST."""
+  if name not in PATTERNS:
+    raise ValueError(
+      f'expected pattern, one of {", ".join(PATTERNS)}, got {name!r}'
+    )
+  keys = PATTERNS[name]
+  return dict(pattern=keys, otherwise='error') if keys else {}
 
 
 def _phases(num_steps: int) -> dict[str, int]:

@@ -173,11 +173,9 @@ class Checkpoints:
     description = ocp.metadata.get_step_metadata(path).custom_metadata
     text = description['contents']
     if description['format'] != FORMAT:
-      version = json.loads(text).get('version', 'unknown')
       raise ValueError(
-        f'expected format {FORMAT} of version {rundir.VERSION}, got '
-        f'{description["format"]} of version {version}; go on with that '
-        'version, or start again in another folder'
+        f'expected format {FORMAT}, got {description["format"]} of version '
+        f'{json.loads(text).get("version", "0.2.0")}; go on with that version'
       )
     if zlib.crc32(text.encode()) != description['crc32']:
       raise ValueError('the description of its contents is altered')

@@ -86,11 +86,7 @@ def make_counts(
     dense = (dense,)
   for expression in dense:
     select_lib.matching(expression)  # raises for bad ones
-  _check_scope(scope, dense, pattern)
-  if otherwise not in OTHERWISE:
-    raise ValueError(
-      f'expected otherwise out of {OTHERWISE}, got {otherwise!r}'
-    )
+  _check_scope(scope, dense, pattern, otherwise)
   if layout not in (None, *paths_lib.LAYOUTS):
     raise ValueError(
       f'expected layout out of {paths_lib.LAYOUTS} or None, got {layout!r}'
@@ -106,9 +102,7 @@ def make_counts(
   def counts(params) -> Counts:
     shapes = _in_out_shapes(params, select, layout)
     if otherwise == 'dense':
-      shapes = {
-        path: shape for path, shape in shapes.items() if pattern.fits(shape)
-      }
+      shapes = {path: x for path, x in shapes.items() if pattern.fits(x)}
     if not shapes:  # a tree without leaves, such as Optax's placeholder
       return Counts({}, {}, {}, scope, {})
     sizes = {path: math.prod(shape) for path, shape in shapes.items()}
@@ -169,7 +163,11 @@ def _check_densities(forward_density, backward_density):
     )
 
 
-def _check_scope(scope, dense, pattern):
+def _check_scope(scope, dense, pattern, otherwise):
+  if otherwise not in OTHERWISE:
+    raise ValueError(
+      f'expected otherwise out of {OTHERWISE}, got {otherwise!r}'
+    )
   if scope not in SCOPES:
     raise ValueError(f'expected scope out of {SCOPES}, got {scope!r}')
   if scope == 'global' and dense:

@@ -149,7 +149,7 @@ DAMAGES = [
   ),
   (
     functools.partial(edit_description, '"format": 3', '"format": 1'),
-    'expected format 3 of version',
+    'expected format 3, got 1 of version',
   ),
   (functools.partial(exchange, 'default'), 'checksum of its arrays differs'),
   (functools.partial(exchange, ''), 'was saved at step 1'),
