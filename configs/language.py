@@ -56,6 +56,7 @@ def make(
   data: dict[str, Any],
   refresh_every: int,
   learning_rate: float = 2.5e-4,
+  pattern: str = 'single',
   **model: Any,
 ) -> ml_collections.ConfigDict:
   """Returns a config, with `model` added to that of the size.
@@ -82,6 +83,7 @@ def make(
     backward_density=given['backward_density'],
     num_steps=num_steps,
     refresh_every=refresh_every,
+    pattern=pattern,
   )
   config.optimizer = dict(
     OPTIMIZER,

@@ -21,6 +21,16 @@ LARGE = (
   'powerprop_magnitude', 'powerprop_topkast',
 )  # fmt: skip
 
+# Patterns of Top-KAST; other methods train single entries.
+PATTERNS = {
+  'single': None,
+  'fan_in': dict(name='fan_in'),
+  '2_of_4': dict(name='n_of_m', n=2, m=4),
+  **{
+    f'block_{side}': dict(name='block', rows=side, columns=side)
+    for side in (4, 16, 64, 128)
+  },
+}
 START, END = 10_000 / 32_000, 25_000 / 32_000
 
 
@@ -33,7 +43,8 @@ def choose(variant: str, alpha: float) -> tuple[str, float]:
 
 def unused(variant: str) -> list[str]:
   """Returns the keys of configs that a variant of `NAMES` does not use."""
-  keys = [] if variant.endswith('topkast') else ['backward_density']
+  is_topkast = variant.endswith('topkast')
+  keys = [] if is_topkast else ['backward_density', 'pattern']
   return keys + (['density', 'distribution'] if variant == 'dense' else [])
 
 
@@ -58,6 +69,7 @@ def section(
   exclude: tuple[str, ...] = (),
   backward_density: float | None = None,
   alpha: float = 1.0,
+  pattern: str = 'single',
 ) -> dict[str, Any]:
   """Returns the section `config.method`; `name` is one of `NAMES`.
 
@@ -68,6 +80,7 @@ def section(
     backward_density: of Top-KAST; None: twice the forward density, at most 1.
     alpha: of Powerpropagation, under which SET, RigL and AC/DC cannot grow
       weights from zero; they start at 1e-4 in theta instead.
+    pattern: of Top-KAST, one of `PATTERNS`.
   """
   if backward_density is None:
     backward_density = min(1.0, 2 * density)
@@ -115,7 +128,18 @@ def section(
       penalty_kind='l2',
     ),
   }
+  sections['topkast'] |= _pattern(pattern)
   return dict(name=name, storage='masked', **sections[name])
+
+
+def _pattern(name: str) -> dict[str, Any]:
+  """Returns the keys of a pattern of Top-KAST."""
+  if name not in PATTERNS:
+    raise ValueError(
+      f'expected pattern, one of {", ".join(PATTERNS)}, got {name!r}'
+    )
+  keys = PATTERNS[name]
+  return dict(pattern=keys, otherwise='error') if keys else {}
 
 
 def _phases(num_steps: int) -> dict[str, int]:

@@ -4,7 +4,8 @@
 
 With and without Powerpropagation (alpha 2 and 1), each at its own learning
 rate after a warm-up, otherwise trained as `configs/mnist_dense.py`. `:quick`
-trains 600 steps of each network; `num_steps`, `distribution` and
+trains 600 steps of each network; `num_steps`, `distribution`, `density`,
+`backward_density`, `pattern`, one of `methods.PATTERNS`, and
 `data=fashion_mnist` may follow, the last with --config.data.data_dir=DATA.
 Other densities, and training that stores active weights only:
 
@@ -36,6 +37,9 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     data='mnist',
     distribution='erdos_renyi_kernel',
     num_steps=0,  # 0: those of the variant
+    density=0.1,
+    backward_density=0.2,
+    pattern='single',
   )
   config = mnist_dense.get_config(f'{variant},data={given["data"]}')
   if given['num_steps']:
@@ -48,9 +52,11 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   )
   config.method = methods.section(
     'topkast',
-    density=0.1,
+    density=given['density'],
+    backward_density=given['backward_density'],
     num_steps=config.train.num_steps,
     refresh_every=100,
     distribution=given['distribution'],
+    pattern=given['pattern'],
   )
   return config

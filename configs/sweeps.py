@@ -5,9 +5,8 @@
 
 A sweep calls `add` with flat overrides; ':VARIANT' under 'config' chooses a
 variant of the config's file. Each docstring names the configs it is for. A run
-is trained for all seeds of its config; `tune_` sweeps take one,
---config.seeds=(0,). Densities, strengths and alphas without a source are this
-project's choice.
+is trained for all seeds of its config; `tune_` sweeps take --config.seeds=(0,).
+Densities, strengths and alphas without a source are this project's choice.
 """
 
 from configs import fashion_resnet
@@ -49,9 +48,8 @@ def tune_methods(add):
         add({**variant, 'optimizer.learning_rate': rate})
   for name in _names(mnist_methods.TUNED, 'ham'):
     for ham, rate in HAM_TRIES:
-      variant = _small(name, 0.05, ham=1)
       own = {'optimizer.ham_a': ham, 'optimizer.learning_rate': rate}
-      add({**variant, **own})
+      add({**_small(name, 0.05, ham=1), **own})
 
 
 def tune_init(add):
@@ -102,25 +100,32 @@ def methods_long(add):
   _methods(add, (0.05,), num_steps=10_000)
 
 
-def _methods(add, densities=(*DENSITIES, 0.02), **keys):
-  for name, kind in mnist_methods.TUNED:
+def _methods(
+  add, densities=(*DENSITIES, 0.02), tuned=mnist_methods.TUNED, **keys
+):
+  for name, kind in tuned:
     for density in densities if name != 'dense' else (None,):
       add(_small(name, density, **KINDS[kind], **keys))
 
 
 def residual(add):
   """fashion_resnet.py: methods at densities, with more."""
-  for name, kind in fashion_resnet.TUNED:
-    for density in DENSITIES if name != 'dense' else (None,):
-      add(_small(name, density, **KINDS[kind]))
+  _methods(add, DENSITIES, fashion_resnet.TUNED)
 
 
 def tune_residual(add):
   """fashion_resnet.py: three learning rates of each method, 10%."""
   for name, kind in fashion_resnet.TUNED:
     for rate in (0.05, 0.1, 0.2):
-      variant = _small(name, 0.1, **KINDS[kind])
-      add({**variant, 'optimizer.learning_rate': rate})
+      add({**_small(name, 0.1, **KINDS[kind]), 'optimizer.learning_rate': rate})
+
+
+def patterns(add):
+  """mnist_topkast.py: Top-KAST; so does text_transformer_xl.py:topkast."""
+  for density in (0.2, 0.1):
+    for name in method_sections.PATTERNS:
+      keys = f':density={density},backward_density={2 * density},pattern={name}'
+      add({'config': keys})
 
 
 def cost(add):
@@ -143,7 +148,7 @@ def cost_text(add):
 
 def cifar10_pruning(add):
   """cifar10_alexnet.py, cifar10_wrn.py: one-shot pruning of dense networks."""
-  for alpha in (1.0, 2.0, 3.0, 4.0, 5.0):
+  for alpha in ALPHAS:
     add({'config': f':dense,alpha={alpha}'})
 
 
@@ -173,11 +178,10 @@ def imagenet_dense_to_sparse(add):
 def imagenet_sparse_to_sparse(add):
   """imagenet_resnet50.py: always sparse, uniform and Erdos-Renyi kernel."""
   for distribution in DISTRIBUTIONS:
-    for name in ('static', 'set', 'rigl', 'topkast', 'powerprop_topkast'):
-      for density in IMAGENET_DENSITIES:
+    for density in IMAGENET_DENSITIES:
+      for name in ('static', 'set', 'rigl', 'topkast', 'powerprop_topkast'):
         add(_variant(name, density, distribution=distribution))
-    for name in ('static', 'rigl', 'topkast'):
-      for density in IMAGENET_DENSITIES:
+      for name in ('static', 'rigl', 'topkast'):
         add(_variant(name, density, distribution=distribution, ham=HAM))
 
 

@@ -6,10 +6,11 @@
 
 METHOD is one of `methods.LARGE`; further keys are those of `language.KEYS`,
 `rate`, the learning rate (0: that of `TUNED`), `num_steps`, which scales all
-milestones, `quick=1` for a tiny model, `path=FILE` for another text, also
-gzipped, such as gcide.dict.dz of Debian's package dict-gcide: its last 5% are
-for testing, the 5% before for validation; and with `dense`, `params=SHARE`: a
-model with this share of the weights of attention and feed-forward.
+milestones, `pattern` of Top-KAST, one of `methods.PATTERNS`, `quick=1` for a
+tiny model, `path=FILE` for another text, also gzipped, such as gcide.dict.dz of
+Debian's package dict-gcide: its last 5% are for testing, the 5% before for
+validation; and with `dense`, `params=SHARE`: a model with this share of the
+weights of attention and feed-forward.
 
 The text comes with this repository, the model has 2.7 million parameters in 4
 layers, the recipe is this project's choice. Top-KAST refreshes its sets at each
@@ -70,6 +71,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     num_steps=1_500,
     rate=0.0,
     params=1.0,
+    pattern='single',
     path='',
     quick=0,
   )
@@ -85,6 +87,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     data=data,
     refresh_every=1 if is_topkast else max(1, num_steps // 60),
     learning_rate=given['rate'] or _rate(variant, given),
+    pattern=given['pattern'],
     vocab_size=256,
   )
   config.train.update(log_every=50, eval_every=750, checkpoint_every=250)

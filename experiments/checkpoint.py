@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from experiments import multihost
 from experiments import rundir
 
-FORMAT = 2  # version of the files; raise it when `save` changes
+FORMAT = 3  # version of the files; raise it when a state's form changes
 
 _ITEM = 'default'  # subfolder of the arrays
 _DELETED = 'deleted-'  # prefix of a checkpoint during its deletion
@@ -171,12 +171,12 @@ class Checkpoints:
     if path.is_symlink() or not path.is_dir():
       raise ValueError('it is a link or a file, not a folder')
     description = ocp.metadata.get_step_metadata(path).custom_metadata
+    text = description['contents']
     if description['format'] != FORMAT:
       raise ValueError(
-        f'expected format {FORMAT}, got {description["format"]}; another '
-        'version of this program saved it'
+        f'expected format {FORMAT}, got {description["format"]} of version '
+        f'{json.loads(text).get("version", "0.2.0")}; go on with that version'
       )
-    text = description['contents']
     if zlib.crc32(text.encode()) != description['crc32']:
       raise ValueError('the description of its contents is altered')
     contents = json.loads(text)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from experiments import methods
 from experiments import rundir
 from experiments.sweep import plan
 from experiments.tasks import pruning
@@ -141,10 +142,13 @@ def densities(
   )
   names = (
     'forward_density', 'backward_density', 'distribution', 'scope', 'dense',
+    'otherwise',
   )  # fmt: skip
   options = {name: section[name] for name in names if name in section}
   if 'density' in section:
     options['forward_density'] = section['density']
+  if 'pattern' in section:
+    options['pattern'] = methods.make_pattern(section['pattern'])
   counts = sparsity.make_counts(select=select, **options)(params)
   return _shares(counts.forward, counts), _shares(counts.backward, counts)
 

@@ -131,6 +131,8 @@ def _constructor(library: Callable, **extra: type) -> Callable[..., Method]:
       raise ValueError(
         f'config.method.init: expected one of {INITS}, got {init!r}'
       )
+    if 'pattern' in options:
+      options['pattern'] = make_pattern(options['pattern'])
     if 'penalty' in extra:
       penalty, kind = options.pop('penalty'), options.pop('penalty_kind')
       if penalty:
@@ -152,7 +154,7 @@ def _constructor(library: Callable, **extra: type) -> Callable[..., Method]:
     return Method(
       make,
       sparsity.forward_weights,
-      _density,
+      density,
       _masks,
       exclude,
       needs_scores,
@@ -169,12 +171,30 @@ def _constructor(library: Callable, **extra: type) -> Callable[..., Method]:
   types |= {'optimize': Optimize, 'num_devices': int}
   construct.__name__ = library.__name__
   construct.__signature__ = inspect.Signature(
-    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind)
+    inspect.Parameter(
+      name,
+      inspect.Parameter.KEYWORD_ONLY,
+      annotation=kind,
+      default=_DEFAULTS.get(name, inspect.Parameter.empty),
+    )
     for name, kind in types.items()
   )
   return construct
 
 
+def make_pattern(section: dict) -> sparsity.patterns.Pattern:
+  """Returns the pattern that a section `config.method.pattern` describes."""
+  return build.build(PATTERNS, section, name='config.method.pattern')
+
+
+PATTERNS = {
+  'block': sparsity.patterns.block,
+  'fan_in': sparsity.patterns.fan_in,
+  'n_of_m': sparsity.patterns.n_of_m,
+  'unstructured': sparsity.patterns.unstructured,
+}
+# Keys that a section may leave out.
+_DEFAULTS = {'pattern': {'name': 'unstructured'}, 'otherwise': 'error'}
 # Arguments that no section has: the program's, and the library's defaults.
 _GIVEN = ('inner', 'layout', 'pattern', 'scores', 'seed', 'select')
 # Types of the config where the library's annotation admits more.
@@ -189,7 +209,9 @@ METHODS = {
   'set': _constructor(sparsity.set_, init=str),
   'snip': _constructor(sparsity.snip, init=str),
   'static': _constructor(sparsity.static, init=str),
-  'topkast': _constructor(topkast.topkast, penalty=float, penalty_kind=str),
+  'topkast': _constructor(
+    topkast.topkast, penalty=float, penalty_kind=str, pattern=dict
+  ),
 }
 
 
@@ -255,13 +277,12 @@ def _masks(params, opt_state):
   return sparsity.active_sets(opt_state, params).forward
 
 
-def _density(params, opt_state):
+def density(params: Any, opt_state: Any) -> jax.Array:
   """Returns the density of the forward set, masked or compact."""
+  weights = sparsity.select.selected_paths(params, sparsity.is_weight)
   if not isinstance(opt_state, sparsity.compact.CompactState):
     forward = sparsity.active_sets(opt_state).forward
-    weights = sparsity.select.selected_paths(forward, sparsity.is_weight)
-    return sparsity.density(weights)
-  weights = sparsity.select.selected_paths(params, sparsity.is_weight)
+    return sparsity.density(sparsity.select.pick(forward, weights), weights)
   counts = {path: (x.size, x.size) for path, x in weights.items()}
   counts |= {
     path: (entries.num_forward, math.prod(entries.shape))

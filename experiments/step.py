@@ -197,13 +197,10 @@ def summarize(
   density = objective.method.density(state.params, state.opt_state)
   metrics = {**metrics, 'loss': loss, 'density': density}
   if before is not None:
-    weights = [
-      select.selected_paths(masks, select.is_weight)
-      for masks in (
-        before, objective.method.masks(state.params, state.opt_state),
-      )
-    ]  # fmt: skip
-    metrics['mask_change'] = 1 - sparsity.overlap(*weights)
+    weights = select.selected_paths(state.params, select.is_weight)
+    now = objective.method.masks(state.params, state.opt_state)
+    old, new = (select.pick(masks, weights) for masks in (before, now))
+    metrics['mask_change'] = 1 - sparsity.overlap(old, new, weights)
   return metrics
 
 

@@ -27,6 +27,7 @@ DISTRIBUTIONS = {
   'erdos_renyi_kernel': distributions.erdos_renyi_kernel,
 }
 SCOPES = ('layer', 'global')
+OTHERWISE = ('error', 'dense')
 
 
 class Counts(NamedTuple):
@@ -48,6 +49,7 @@ def make_counts(
   scope: str = 'layer',
   dense: Sequence[str] = (),
   pattern: patterns.Pattern = patterns.UNSTRUCTURED,
+  otherwise: str = 'error',
   layout: str | None = None,
   select: select_lib.Predicate = select_lib.is_weight,
 ) -> Callable[[Any], Counts]:
@@ -64,6 +66,8 @@ def make_counts(
     dense: regular expressions; layers whose path matches one stay dense and
       count towards the densities.
     pattern: entries kept together; see `sparsity.patterns`.
+    otherwise: for layers that do not fit the pattern: 'error', or 'dense',
+      which leaves them out of the selection.
     layout: order of a layer's axes, for distributions and patterns: 'in_out',
       (..., in, out) as in Haiku and Flax; 'out_in', (out, in, ...) as in
       Equinox and PyTorch; None: 'out_in' for leaves named `weight`, 'in_out'
@@ -72,7 +76,8 @@ def make_counts(
   Raises:
     ValueError: If a density is outside (0, 1], the forward density exceeds
       the backward density, or an option is unknown. From the function returned:
-      if a layer does not fit the pattern, or is denser than the pattern allows.
+      if a layer does not fit the pattern, or its forward set is denser than the
+      pattern allows.
   """
   if backward_density is None:
     backward_density = forward_density
@@ -81,7 +86,7 @@ def make_counts(
     dense = (dense,)
   for expression in dense:
     select_lib.matching(expression)  # raises for bad ones
-  _check_scope(scope, dense, pattern)
+  _check_scope(scope, dense, pattern, otherwise)
   if layout not in (None, *paths_lib.LAYOUTS):
     raise ValueError(
       f'expected layout out of {paths_lib.LAYOUTS} or None, got {layout!r}'
@@ -96,6 +101,8 @@ def make_counts(
 
   def counts(params) -> Counts:
     shapes = _in_out_shapes(params, select, layout)
+    if otherwise == 'dense':
+      shapes = {path: x for path, x in shapes.items() if pattern.fits(x)}
     if not shapes:  # a tree without leaves, such as Optax's placeholder
       return Counts({}, {}, {}, scope, {})
     sizes = {path: math.prod(shape) for path, shape in shapes.items()}
@@ -156,7 +163,11 @@ def _check_densities(forward_density, backward_density):
     )
 
 
-def _check_scope(scope, dense, pattern):
+def _check_scope(scope, dense, pattern, otherwise):
+  if otherwise not in OTHERWISE:
+    raise ValueError(
+      f'expected otherwise out of {OTHERWISE}, got {otherwise!r}'
+    )
   if scope not in SCOPES:
     raise ValueError(f'expected scope out of {SCOPES}, got {scope!r}')
   if scope == 'global' and dense:
@@ -194,8 +205,8 @@ def _check_fit(pattern, shapes: distributions.Shapes):
   ]:
     raise ValueError(
       f'expected layers that fit the pattern {pattern.name}, got '
-      f'{", ".join(misfits)}: exclude them from the selection, or keep them '
-      'dense'
+      f'{", ".join(misfits)}: exclude them from the selection, keep them '
+      "dense, or give otherwise='dense' to a method that takes it"
     )
 
 
@@ -230,7 +241,7 @@ def _in_units(pattern, shapes, given, *counts):
     sizes[path] = pattern.num_units(shapes[path])
     num_all = math.prod(shapes[path])
     density = num_entries / num_all
-    if density > pattern.most:
+    if density > pattern.most and total == given[0]:
       raise ValueError(
         f'expected densities up to {pattern.most:g} for the pattern '
         f'{pattern.name}, got {density:.4g} for {path} {shapes[path]}, its '

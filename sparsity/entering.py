@@ -190,7 +190,7 @@ def _explore(scale: float) -> optax.GradientTransformation:
     within = state_lib.restriction()
     if within is not None:
       updates = jax.tree.map(
-        lambda x, mask: jnp.where(mask, x, scale * x),
+        lambda x, mask: jnp.where(mask, x, scale * x) if mask.ndim else x,
         *(updates, within.sets.forward),
       )
     return updates, state
@@ -209,5 +209,7 @@ def _age(ages: Any) -> Any:
   if within is None:
     return grown
   return jax.tree.map(
-    lambda age, mask: jnp.where(mask, age, 0), grown, within.sets.backward
+    lambda age, mask: jnp.where(mask, age, 0) if mask.ndim else age,
+    grown,
+    within.sets.backward,
   )

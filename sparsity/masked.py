@@ -147,7 +147,7 @@ def masked_weights(
     path: MaskedWeights(values[path], masks[path])
     for path, size in counts.sizes.items()
     if counts.forward[path] <= MAX_DENSITY * size
-    and size >= MIN_SIZE
+    and values[path].size >= MIN_SIZE
     and values[path].ndim in (2, 4)
   }
   return select.put(weights, skipped)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 
 from sparsity import paths as paths_lib
 from sparsity import threshold
@@ -134,6 +135,35 @@ def block(rows: int, columns: int) -> Pattern:
   )
 
 
+def fan_in() -> Pattern:
+  """Returns the pattern of constant fan-in: as many inputs for each output.
+
+  Outputs are the last axis; each keeps its k largest entries of all other axes.
+
+  Example:
+    >>> scores = jnp.array([[1.0, 5.0], [-2.0, 4.0]])
+    >>> topk_masks(fan_in(), {'w': scores}, {'w': 1})['w'].astype(int)
+    Array([[0, 1],
+           [1, 0]], dtype=int32)
+
+  Reference:
+    Lasby et al., 2023, "Dynamic sparse training with structured sparsity".
+    https://arxiv.org/abs/2305.02299
+  """
+
+  @jax.jit
+  def topk(scores, k, given=None):
+    choose = jax.vmap(lambda x, taken: _entries(x, k, taken), -1, -1)
+    return choose(scores, given)
+
+  return Pattern(
+    'constant fan-in',
+    lambda shape: len(shape) >= 2,
+    lambda shape: math.prod(shape[:-1]),
+    topk,
+  )
+
+
 def channels() -> Pattern:
   """Returns the pattern of output channels: the last of two or more axes.
 
@@ -241,7 +271,7 @@ def _first_in_groups(scores, n, m, given):
   left = n
   if given is not None:
     given = given.reshape(shape)
-    keys = jnp.where(given, -2, keys)  # below NaN
+    keys = jnp.where(given, np.iinfo(keys.dtype).min, keys)  # below NaN
     left = n - given.sum(-2, keepdims=True, dtype=jnp.int32)
   index = lax.broadcasted_iota(jnp.int32, shape, len(shape) - 2)
   rank = jnp.zeros(shape, jnp.int32)  # within the group

@@ -1,11 +1,12 @@
-"""Interpolation search for the value at which a count falls below k.
+"""Interpolation search for the values at which counts fall below k.
 
 Each pass counts the ranks at or above a few trial values and keeps the interval
 that holds the answer; the counts at its ends tell where to try next. Random
 32-bit numbers take about ten passes, where bisection would take thirty.
 
 Shapes:
-  N: searches done together. T: trial values for each in one pass.
+  G: groups of scores ranked together, all searched in one loop.
+  N: searches in a group. T: trial values for each in one pass.
 """
 
 from collections.abc import Callable
@@ -27,75 +28,150 @@ LAST = np.iinfo(np.int32).max
 _LEAST_SPLIT = 2**20
 _LEAST_PART = 256
 
-# rank(leaf, offset, n): integers to compare in the n-th search. `offset` is the
-# first flat index of the leaf, one or several arrays of one shape.
-Rank = Callable[[Any, jax.Array, int], jax.Array]
+# rank(leaf, offset, origin): integers to compare. `offset` is the first flat
+# index of the leaf, one or several arrays of one shape; `origin` is [] or None.
+Rank = Callable[[Any, jax.Array, jax.Array | None], jax.Array]
 
 
 class Bracket(NamedTuple):
   """The interval [low, high) of the largest value with at least k scores."""
 
-  low: jax.Array  # [N], int32, or int64 like the ranks
-  high: jax.Array  # [N], likewise
+  low: jax.Array  # [G, N], int32, or int64 if a rank is
+  high: jax.Array  # [G, N], likewise
   # Number of scores at or above `low`; hides a method of tuples.
-  count: jax.Array  # type: ignore[assignment]  # [N], int32
-  above: jax.Array  # [N], int32: number of scores at or above `high`
+  count: jax.Array  # type: ignore[assignment]  # [G, N], int32
+  above: jax.Array  # [G, N], int32: number of scores at or above `high`
 
 
 def search(
   rank: Rank,
-  leaves: Sequence[Any],
+  groups: Sequence[Sequence[Any]],
   ks: jax.Array,
   bracket: Bracket,
-  excess: int | jax.Array = 0,
-) -> Bracket:
-  """Narrows the bracket until the count at `low` is k, or to one value.
+  *,
+  first: jax.Array | None = None,
+  origins: jax.Array | None = None,
+) -> tuple[Bracket, list[jax.Array]]:
+  """Narrows each bracket until the count at `low` is k, or to one value.
 
   A pass that narrows it too little is followed by one with even steps, which
-  bounds the number of passes. `excess` is subtracted from every count.
+  bounds the number of passes. Groups whose brackets are narrow are not read.
+
+  Args:
+    first: [G, N, T], values of the first pass, of searches that share their
+      ranks: each is narrowed by the counts of all.
+    origins: [G, N], of the ranks of each search.
+
+  Returns:
+    The brackets, and their `low` by group, each [N].
   """
-  # More parts make fewer passes with more comparisons; measured.
-  num_parts = 4 if len(ks) == 1 else 3
+  num_parts = _num_parts(ks.shape[1])
+  row = (len(groups), ks.shape[1] if first is None else 1, -1)
 
-  def is_open(carry):
-    bracket, _ = carry
+  def is_open(bracket):
     is_wide = _distance(bracket.low, bracket.high) > 1
-    return jnp.any(is_wide & (bracket.count != ks))
+    return jnp.any(is_wide & (bracket.count != ks), axis=1)
 
-  def make_pass(carry):
-    bracket, is_even = carry
+  def propose(bracket, is_likely):
     width = _distance(bracket.low, bracket.high)
     steps = jnp.where(
-      is_even[:, None],
+      is_likely[..., None],
       _likely_steps(bracket, ks, num_parts),
       _equal_steps(width, num_parts),
     )
-    values = bracket.low[:, None] + steps.astype(bracket.low.dtype)
-    counts = count(rank, leaves, values) - excess
-    bracket = narrow(bracket, ks, values, counts)
-    now = _distance(bracket.low, bracket.high)
-    return bracket, ~is_even | (now <= width // num_parts + 1)
+    return bracket.low[..., None] + steps.astype(bracket.low.dtype)
 
-  start = bracket, jnp.ones(ks.shape, bool)
-  return lax.while_loop(is_open, make_pass, start)[0]
+  def make_pass(carry):
+    (bracket, _), values, is_likely, _ = carry
+    is_read = is_open(bracket)
+    counts = count(rank, groups, values, is_read, origins)
+    new = narrow(bracket, ks, values.reshape(row), counts.reshape(row))
+    width, now = (_distance(x.low, x.high) for x in (bracket, new))
+    is_likely = ~is_likely | (now <= width // num_parts + 1)
+    new = jax.tree.map(
+      lambda x, old: jnp.where(is_read[:, None], x, old), new, bracket
+    )
+    # Slices of a carried array, which XLA fuses with nothing: what reads them
+    # is the same program for all groups of one shape, and is compiled once.
+    found = new, list(bracket.low)
+    return found, propose(new, is_likely), is_likely, jnp.any(is_read)
+
+  is_likely = jnp.ones(ks.shape, bool)
+  values = propose(bracket, is_likely) if first is None else first
+  found = bracket, list(bracket.low)
+  start = found, values, is_likely, jnp.ones([], bool)
+  return lax.while_loop(lambda carry: carry[-1], make_pass, start)[0]
+
+
+def num_trials(num_searches: int) -> int:
+  """Returns T: the values tried by each search of a group in one pass."""
+  return _num_parts(num_searches) - 1
+
+
+def _num_parts(num_searches: int) -> int:
+  # More parts make fewer passes with more comparisons; measured.
+  return 4 if num_searches == 1 else 3
 
 
 def narrow(
   bracket: Bracket, ks: jax.Array, values: jax.Array, counts: jax.Array
 ) -> Bracket:
-  """Returns the bracket narrowed by the counts of values [N, T] (or [1, T])."""
-  is_low = counts >= ks[:, None]
+  """Returns the bracket narrowed by the counts of values [G, N or 1, T]."""
+  is_low = counts >= ks[..., None]
   last = np.iinfo(values.dtype).max
   return Bracket(
-    jnp.maximum(bracket.low, jnp.where(is_low, values, -last).max(1)),
-    jnp.minimum(bracket.high, jnp.where(is_low, last, values).min(1)),
-    jnp.minimum(bracket.count, jnp.where(is_low, counts, LAST).min(1)),
-    jnp.maximum(bracket.above, jnp.where(is_low, 0, counts).max(1)),
+    jnp.maximum(bracket.low, jnp.where(is_low, values, -last).max(-1)),
+    jnp.minimum(bracket.high, jnp.where(is_low, last, values).min(-1)),
+    jnp.minimum(bracket.count, jnp.where(is_low, counts, LAST).min(-1)),
+    jnp.maximum(bracket.above, jnp.where(is_low, 0, counts).max(-1)),
   )
 
 
-def count(rank: Rank, leaves: Sequence[Any], values: jax.Array) -> jax.Array:
-  """Returns [N, T]: the number of n-th ranks that are >= values[n, t]."""
+def count(
+  rank: Rank,
+  groups: Sequence[Sequence[Any]],
+  values: jax.Array,
+  is_read: jax.Array,
+  origins: jax.Array | None = None,
+) -> jax.Array:
+  """Returns [G, N, T]: the number of ranks that are >= values[g, n, t].
+
+  Groups where `is_read`, [G], is False count zero.
+  """
+  is_read = jnp.pad(is_read, (0, 1))
+  counts = jnp.zeros(values.shape, jnp.int32)
+  for g, leaves in enumerate(groups):
+
+    def read(carry, leaves=leaves):
+      g, counts = carry
+      row = count_group(rank, leaves, *_rows((values, origins), g))
+      counts = lax.dynamic_update_index_in_dim(counts, row, g, 0)
+      return jnp.int32(len(groups)), counts
+
+    # A loop of at most one round, as on a CPU a cond runs on one core. Its
+    # index is no constant, so that groups of one shape share their program.
+    counts = lax.while_loop(
+      lambda carry: _rows(is_read, carry[0]), read, (jnp.int32(g), counts)
+    )[1]
+  return counts
+
+
+def _rows(tree: Any, g: jax.Array) -> Any:
+  return jax.tree.map(
+    lambda x: x.at[g].get(
+      mode='promise_in_bounds', wrap_negative_indices=False
+    ),
+    tree,
+  )
+
+
+def count_group(
+  rank: Rank,
+  leaves: Sequence[Any],
+  values: jax.Array,
+  origins: jax.Array | None,
+) -> jax.Array:
+  """Returns the counts [N, T] of one group."""
 
   def add(a, b):
     return tuple(x + y for x, y in zip(a, b, strict=True))
@@ -108,12 +184,14 @@ def count(rank: Rank, leaves: Sequence[Any], values: jax.Array) -> jax.Array:
   # One reduction with many results reads its operands only once.
   counts = zeros = (np.int32(0),) * values.size
   for leaf, offset in zip(leaves, starts, strict=True):
-    is_above = tuple(
-      (rank(leaf, offset, n) >= value).astype(jnp.int32)
-      for n, row in enumerate(values)
-      for value in row
+    is_above = []
+    for n, row in enumerate(values):
+      ranks = rank(leaf, offset, None if origins is None else origins[n])
+      row = row.astype(ranks.dtype)
+      is_above += [(ranks >= value).astype(jnp.int32) for value in row]
+    partial = lax.reduce(
+      tuple(is_above), zeros, add, _inner_axes(is_above[0].shape)
     )
-    partial = lax.reduce(is_above, zeros, add, _inner_axes(is_above[0].shape))
     axes = tuple(range(partial[0].ndim))
     counts = add(counts, lax.reduce(partial, zeros, add, axes))
   return jnp.stack(counts).reshape(values.shape)
@@ -137,26 +215,26 @@ def _inner_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _equal_steps(width, num_parts) -> jax.Array:
-  """Returns [N, T] evenly spaced steps from `low`."""
-  parts = jnp.arange(1, num_parts, dtype=width.dtype)[None]
-  width = width[:, None]
+  """Returns [G, N, T] evenly spaced steps from `low`."""
+  parts = jnp.arange(1, num_parts, dtype=width.dtype)[None, None]
+  width = width[..., None]
   return width // num_parts * parts + jnp.minimum(width % num_parts, parts)
 
 
 def _likely_steps(bracket, ks, num_parts) -> jax.Array:
-  """Returns [N, T] steps from `low` around the value whose count is likely k.
+  """Returns [G, N, T] steps from `low` around the value of likely count k.
 
   Interpolates the logarithm of the count, which is linear for evenly spread
   scores and nearly so in the tails of a distribution. The steps span two
   standard deviations of the count.
   """
-  width = _distance(bracket.low, bracket.high)[:, None]
+  width = _distance(bracket.low, bracket.high)[..., None]
   at_low, above, k = (
-    x.astype(jnp.float32)[:, None] for x in (bracket.count, bracket.above, ks)
+    x.astype(jnp.float32)[..., None] for x in (bracket.count, bracket.above, ks)
   )
   k = jnp.clip(k + 0.5, above, at_low + 1)
   deviation = jnp.sqrt((at_low + 1 - k) * (k - above) / (at_low + 1 - above))
-  sign = jnp.linspace(1, -1, num_parts - 1, dtype=jnp.float32)[None]
+  sign = jnp.linspace(1, -1, num_parts - 1, dtype=jnp.float32)[None, None]
   expected = jnp.clip(k + sign * deviation, above, at_low + 1)
   share = jnp.log((at_low + 1.5) / (expected + 0.5)) / jnp.log(
     (at_low + 1.5) / (above + 0.5)
@@ -164,7 +242,7 @@ def _likely_steps(bracket, ks, num_parts) -> jax.Array:
   share = jnp.minimum(share, np.float32(0.999))
   # A different offset for each keeps the steps distinct.
   steps = (share * width.astype(jnp.float32)).astype(width.dtype)
-  steps += jnp.arange(num_parts - 1, dtype=width.dtype)[None]
+  steps += jnp.arange(num_parts - 1, dtype=width.dtype)[None, None]
   return jnp.clip(steps, 1, jnp.maximum(width, 2) - 1)
 
 

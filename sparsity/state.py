@@ -25,9 +25,13 @@ Masks = dict[str, jax.Array]
 
 
 class ActiveSets(NamedTuple):
-  """Two trees of boolean masks shaped like the parameters."""
+  """Two trees of boolean masks like the parameters.
 
-  forward: Any  # A: used by the network; True everywhere on dense leaves
+  A dense leaf, all of whose entries are active, has a single True, bool [], in
+  place of its mask.
+  """
+
+  forward: Any  # A: used by the network
   backward: Any  # B, a superset of A: reached by gradients and updates
 
 
@@ -116,8 +120,8 @@ def active_sets(state: optax.OptState) -> ActiveSets:
   """Returns the sets in an optimizer state, however deeply nested.
 
   With several sparse transformations, as in `optax.partition`, an entry is
-  active if it is in all of them. Parameters that none of them is given are
-  dense: a single True in place of their mask.
+  active if it is in all of them. Parameters that are dense, or that none of
+  them is given, have a single True in place of their mask.
 
   Raises:
     ValueError: If `state` holds no `SparseState`, or a stale one.
@@ -232,12 +236,14 @@ def forward_weights(params: Any, state: optax.OptState) -> Any:
     )
 
   def apply(mask, tree):
-    if mask.ndim and jax.tree.map(jnp.shape, tree) != mask.shape:
+    if not mask.ndim:
+      return tree
+    if jax.tree.map(jnp.shape, tree) != mask.shape:
       raise ValueError(
         f'expected parameters like the sets of the state, got a mask of shape '
         f'{mask.shape} for {jax.tree.map(jnp.shape, tree)}'
       )
-    return jax.tree.map(lambda x: masked(mask, x), tree)
+    return masked(mask, tree)
 
   return jax.tree.map(apply, masks, params)
 
@@ -245,6 +251,13 @@ def forward_weights(params: Any, state: optax.OptState) -> Any:
 def masked(mask: jax.Array, x: jax.Array) -> jax.Array:
   """Returns `x` where the mask is True, zero elsewhere."""
   return jnp.where(mask, x, jnp.zeros_like(x))
+
+
+def dense_sets(params: Any) -> ActiveSets:
+  """Returns the sets of dense parameters: a single True for each."""
+  return ActiveSets(
+    *(jax.tree.map(lambda _: jnp.ones([], bool), params) for _ in range(2))
+  )
 
 
 def everything(weights: Masks) -> ActiveSets:

@@ -7,7 +7,7 @@ repeat. Nothing is written to memory, and with sharded scores only counts cross
 devices. Ties are cut by the same search over flat indices.
 
 Shapes:
-  N: number of cuts found together.
+  G: groups of arrays ranked together. N: cuts of each.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ import numpy as np
 from sparsity import search
 
 # Typical cuts: a first pass over these saves two or three later ones.
-_LIKELY = 2.0 ** np.array([-12, -8, -6, -4, -2, 0])
+_LIKELY = 2.0 ** np.array([-8, -6, -4, -2])
 
 _BITS: dict[Any, Any] = {
   jnp.dtype(jnp.float64): np.int64,
@@ -65,76 +65,6 @@ def order(
   -0.0 equals 0.0, NaN is below every number, and subnormals are distinct even
   where float comparisons flush them to zero.
   """
-  lowest, infinity = _range(scores.dtype, magnitude)
-  keys = _raw_order(scores, magnitude, offset)
-  size = keys if magnitude else jnp.abs(keys)
-  return jnp.where(size > infinity, lowest, keys)
-
-
-@functools.partial(jax.jit, static_argnames='magnitude')
-def find(
-  leaves: Sequence[Scores], ks: jax.Array, magnitude: bool = False
-) -> list[Cut]:
-  """Returns for each k the cut that keeps exactly k scores over all leaves.
-
-  The leaves are ranked as if flattened and concatenated; ks [N] are clipped.
-  The cuts share every pass over the scores.
-  """
-  leaves = jax.tree.map(lax.stop_gradient, leaves)
-  total = _total_size(leaves)
-  ks = jnp.clip(ks, 0, total)
-  bracket = _find_keys(leaves, ks, magnitude)
-  keys = bracket.low
-
-  def rank(leaf, offset, n):
-    order_of_ties = -_indices(leaf.values.shape, offset)
-    leaf = order(leaf, magnitude, offset)
-    others = jnp.where(leaf > keys[n], 1, -search.LAST)
-    return jnp.where(leaf == keys[n], order_of_ties, others)
-
-  # Without ties at the cut the count is k already, and no pass is made.
-  bracket = bracket._replace(
-    low=jnp.full_like(ks, -total), high=jnp.full_like(ks, 1)
-  )
-  lowest_ranks = search.search(rank, leaves, ks, bracket).low
-  return [Cut(keys[n], -lowest_ranks[n]) for n in range(len(ks))]
-
-
-def keep(
-  scores: Scores, cut: Cut, offset: int = 0, magnitude: bool = False
-) -> jax.Array:
-  """Returns the mask of the scores above a cut; for `search.offsets`."""
-  is_last = _indices(scores.values.shape, offset) > cut.last
-  least = jnp.where(is_last, cut.key + 1, cut.key)
-  return order(scores, magnitude, offset) >= least
-
-
-def _find_keys(leaves, ks, magnitude) -> search.Bracket:
-  """Returns brackets whose `low` has k scores or, with ties, the least more."""
-  dtype = leaves[0].dtype
-  lowest, infinity = _range(dtype, magnitude)
-
-  def rank(leaf, offset, _):
-    return _raw_order(leaf, magnitude, offset)
-
-  # All scores are at or above the lowest key, none above the key of infinity.
-  integer = np.int64 if _BITS[dtype] == np.int64 else np.int32
-  bracket = search.Bracket(
-    jnp.full_like(ks, lowest, integer),
-    jnp.full_like(ks, infinity + 2, integer),
-    jnp.full_like(ks, _total_size(leaves)),
-    jnp.zeros_like(ks),
-  )
-  trials = [1, *(_bits(x, dtype) for x in _LIKELY), infinity + 1]
-  likely = jnp.array([trials], integer)
-  counts = search.count(rank, leaves, likely)
-  num_nan = counts[0, -1]
-  bracket = search.narrow(bracket, ks, likely, counts - num_nan)
-  return search.search(rank, leaves, ks, bracket, num_nan)
-
-
-def _raw_order(scores: Scores, magnitude: bool, offset) -> jax.Array:
-  """Returns `order`, but with NaN beyond the infinity of its sign."""
   integer = _BITS[scores.dtype]
   if scores.key is None:
     bits = lax.bitcast_convert_type(scores.values, integer)
@@ -142,9 +72,85 @@ def _raw_order(scores: Scores, magnitude: bool, offset) -> jax.Array:
     bits = _hash(_indices(scores.values.shape, offset), scores.key)
   if scores.exclude is not None:
     bits = jnp.where(scores.exclude, np.iinfo(integer).max, bits)  # NaN
-  bits = bits if integer == np.int64 else bits.astype(jnp.int32)
   size = bits & np.iinfo(integer).max
-  return size if magnitude else jnp.where(bits < 0, -size, size)
+  lowest, infinity = _range(scores.dtype, magnitude)
+  keys = size if magnitude else jnp.where(bits < 0, -size, size)
+  keys = jnp.where(size > infinity, lowest, keys)
+  return keys if integer == np.int64 else keys.astype(jnp.int32)
+
+
+@functools.partial(jax.jit, static_argnames='magnitude')
+def find(
+  groups: Sequence[Sequence[Scores]], ks: jax.Array, magnitude: bool = False
+) -> list[list[Cut]]:
+  """Returns for each group and k the cut that keeps exactly k of its scores.
+
+  The leaves of a group are ranked as if flattened and concatenated; ks [G, N]
+  are clipped. All cuts come from one search, and those of a group share every
+  pass over its scores.
+  """
+  groups = jax.tree.map(lax.stop_gradient, groups)
+  totals = jnp.array([[_total_size(leaves)] for leaves in groups], jnp.int32)
+  ks = jnp.clip(ks, 0, totals)
+  bracket, keys = _find_keys(groups, ks, totals, magnitude)
+
+  def rank(leaf, offset, key):
+    order_of_ties = -_indices(leaf.values.shape, offset)
+    leaf = order(leaf, magnitude, offset)
+    key = key.astype(leaf.dtype)
+    others = jnp.where(leaf > key, 1, -search.LAST)
+    return jnp.where(leaf == key, order_of_ties, others)
+
+  # Without ties at the cut the count is k already, and no pass is made.
+  _, lowest_ranks = search.search(
+    rank,
+    groups,
+    ks,
+    bracket._replace(
+      low=jnp.broadcast_to(-totals, ks.shape), high=jnp.full_like(ks, 1)
+    ),
+    origins=bracket.low,
+  )
+  return [
+    [Cut(key, -low) for key, low in zip(*pair, strict=True)]
+    for pair in zip(keys, lowest_ranks, strict=True)
+  ]
+
+
+def keep(
+  scores: Scores, cut: Cut, offset: int = 0, magnitude: bool = False
+) -> jax.Array:
+  """Returns the mask of the scores above a cut; for `search.offsets`."""
+  is_last = _indices(scores.values.shape, offset) > cut.last
+  keys = order(scores, magnitude, offset)
+  key = cut.key.astype(keys.dtype)
+  return keys >= jnp.where(is_last, key + 1, key)
+
+
+def _find_keys(groups, ks, totals, magnitude):
+  """Returns the search of keys with k scores or, with ties, the least more."""
+
+  def rank(leaf, offset, _):
+    return order(leaf, magnitude, offset)
+
+  num_trials = search.num_trials(ks.shape[1])
+  trials = _LIKELY[: num_trials * ks.shape[1]]
+  dtypes = [leaves[0].dtype for leaves in groups]
+  # All scores are at or above the lowest key, none above that of infinity; no
+  # score at all is kept at the one after it.
+  ends = [_range(dtype, magnitude) for dtype in dtypes]
+  likely = [[_bits(x, dtype) for x in trials] for dtype in dtypes]
+  has_double = any(_BITS[dtype] == np.int64 for dtype in dtypes)
+  integer = np.int64 if has_double else np.int32
+  low, high = np.array(ends, integer).T
+  bracket = search.Bracket(
+    jnp.broadcast_to(low[:, None], ks.shape),
+    jnp.broadcast_to(high[:, None] + 2, ks.shape),
+    jnp.broadcast_to(totals, ks.shape),
+    jnp.zeros_like(ks),
+  )
+  first = jnp.array(likely, integer).reshape(*ks.shape, num_trials)
+  return search.search(rank, groups, ks, bracket, first=first)
 
 
 def _hash(index: jax.Array, key: jax.Array) -> jax.Array:
@@ -166,9 +172,9 @@ def _hash(index: jax.Array, key: jax.Array) -> jax.Array:
 def _indices(shape: tuple[int, ...], offset: int | jax.Array) -> jax.Array:
   """Returns flat indices, starting from `offset` so that XLA fuses them."""
   index = jnp.full(shape, offset, jnp.int32)
-  for axis, size in enumerate(shape):
-    along = math.prod(shape[axis + 1 :]) * jnp.arange(size, dtype=jnp.int32)
-    index += lax.broadcast_in_dim(along, shape, (axis,))
+  for axis in range(len(shape)):
+    along = lax.broadcasted_iota(jnp.int32, shape, axis)
+    index += math.prod(shape[axis + 1 :]) * along
   return index
 
 

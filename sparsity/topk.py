@@ -8,6 +8,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
 import functools
+import itertools
 from typing import Any
 import zlib
 
@@ -44,7 +45,7 @@ def topk_mask(
     TypeError: If `k` is not an integer, or the scores have another dtype.
   """
   leaf = threshold.Scores(jnp.asarray(scores), exclude)
-  return _search([leaf], [k], magnitude)[0][0]
+  return _search([[leaf]], [[k]], magnitude)[0][0][0]
 
 
 def topk_masks(
@@ -99,16 +100,19 @@ def nested_topk_masks(
     groups = [[leaf] for leaf in leaves]
     group_ks: Any = zip(*(_layer_ks(k, structure) for k in ks), strict=True)
   elif scope == 'global':
-    groups = [leaves] if leaves else []
-    group_ks = [ks] if leaves else []
+    groups, group_ks = [leaves], [ks]
   else:
     raise ValueError(f"expected scope 'layer' or 'global', got {scope!r}")
-  kept: list[list[jax.Array]] = [[] for _ in ks]
-  for group, own_ks in zip(groups, group_ks, strict=True):
-    found = _search(list(map(threshold.Scores, group)), own_ks, magnitude)
-    for masks, more in zip(kept, found, strict=True):
-      masks.extend(more)
-  return tuple(jax.tree.unflatten(structure, masks) for masks in kept)
+  if not leaves:
+    return (scores,) * len(ks)
+  found = _search(
+    [list(map(threshold.Scores, group)) for group in groups],
+    list(group_ks),
+    magnitude,
+  )
+  return tuple(
+    jax.tree.unflatten(structure, itertools.chain(*masks)) for masks in found
+  )
 
 
 def random_mask(
@@ -133,7 +137,7 @@ def random_mask(
   like = jnp.zeros(shape, bool) if exclude is None else exclude
   words = jax.random.bits(key, (2,), jnp.uint32)
   leaf = threshold.Scores(like, exclude, words)
-  return _search([leaf], [k], magnitude=False)[0][0]
+  return _search([[leaf]], [[k]], magnitude=False)[0][0][0]
 
 
 def random_scores(key: jax.Array, shape: Sequence[int]) -> jax.Array:
@@ -154,33 +158,38 @@ def layer_keys(key: jax.Array, paths: Iterable[str]) -> dict[str, jax.Array]:
   }
 
 
-def density(masks: Any) -> jax.Array:
+def density(masks: Any, params: Any | None = None) -> jax.Array:
   """Returns the fraction of entries kept, over a mask or a tree of masks.
 
   Example:
     >>> density({'a': jnp.array([True, False]), 'b': jnp.ones(2, bool)})
     Array(0.75, dtype=float32)
 
+  Args:
+    params: a tree like `masks`, for the sizes of leaves that have a single True
+      in place of a mask.
+
   Raises:
-    ValueError: If there are no entries.
+    ValueError: If there are no entries, or a single True without `params`.
   """
-  size = sum(mask.size for mask in jax.tree.leaves(masks))
-  if not size:
+  sizes = _sizes(masks, params)
+  if not sum(sizes):
     raise ValueError('expected masks with at least one entry, got none')
-  return _num_true(masks) / size
+  return _num_true(masks, sizes) / sum(sizes)
 
 
-def overlap(a: Any, b: Any) -> jax.Array:
+def overlap(a: Any, b: Any, params: Any | None = None) -> jax.Array:
   """Returns the fraction of the entries of `a` that are also in `b`.
 
   For masks or trees of masks. Symmetric for equal counts; 1 if `a` is empty.
+  `params` is that of `density`.
 
   Example:
     >>> overlap(jnp.array([True, True]), jnp.array([True, False]))
     Array(0.5, dtype=float32)
   """
-  num_both = _num_true(jax.tree.map(jnp.logical_and, a, b))
-  num_a = _num_true(a)
+  both, sizes = jax.tree.map(jnp.logical_and, a, b), _sizes(a, params)
+  num_both, num_a = (_num_true(masks, sizes) for masks in (both, a))
   return jnp.where(num_a > 0, num_both / jnp.maximum(num_a, 1), 1.0)
 
 
@@ -215,15 +224,19 @@ def on_auto_axes(fn: Callable[..., Any], like: Any) -> Callable[..., Any]:
 
 
 def _search(
-  group: list[threshold.Scores], ks: Sequence[Any], magnitude: bool
-) -> list[list[jax.Array]]:
-  """Returns for each k the masks of the arrays in `group`."""
-  like = [scores.values for scores in group]
-  for k in ks:
-    _check_k(k, sum(x.size for x in like))
-  stacked = jnp.stack([jnp.asarray(k, jnp.int32) for k in ks])
+  groups: list[list[threshold.Scores]],
+  ks: Sequence[Sequence[Any]],
+  magnitude: bool,
+) -> list[list[list[jax.Array]]]:
+  """Returns for each k, `ks` by group, the masks of the arrays by group."""
+  like = [[scores.values for scores in group] for group in groups]
+  for own, group in zip(ks, like, strict=True):
+    for k in own:
+      _check_k(k, sum(x.size for x in group))
+  stacked = jnp.stack([jnp.asarray(k, jnp.int32) for own in ks for k in own])
+  stacked = stacked.reshape(len(groups), -1)
   choose = functools.partial(_jit_topk, magnitude=magnitude)
-  return on_auto_axes(choose, [like] * len(ks))(group, stacked)
+  return on_auto_axes(choose, [like] * stacked.shape[1])(groups, stacked)
 
 
 def _layer_ks(k: Any, structure: Any) -> list[Any]:
@@ -247,19 +260,41 @@ def _check_k(k: int | jax.Array, size: int) -> None:
 
 # One program, also outside jit, and the same one for every k.
 @functools.partial(jax.jit, static_argnames='magnitude')
-def _jit_topk(group, ks, magnitude):
-  """Returns for each k of `ks` [N] the masks of the arrays in `group`."""
-  cuts = threshold.find(group, ks, magnitude)
+def _jit_topk(groups, ks, magnitude):
+  """Returns for each k of `ks` [G, N] the masks of the arrays in `groups`."""
+  cuts = threshold.find(groups, ks, magnitude)
   return [
     [
-      threshold.keep(scores, cut, offset, magnitude)
-      for scores, offset in zip(group, search.offsets(group), strict=True)
+      [
+        threshold.keep(scores, cut, offset, magnitude)
+        for scores, offset in zip(group, search.offsets(group), strict=True)
+      ]
+      for cut, group in zip(own, groups, strict=True)
     ]
-    for cut in cuts
+    for own in zip(*cuts, strict=True)
   ]
 
 
-def _num_true(masks: Any) -> jax.Array:
+def _sizes(masks: Any, params: Any | None) -> list[int]:
+  """Returns the number of entries of each leaf."""
+  leaves = jax.tree.leaves(masks)
+  if params is not None:
+    own = jax.tree.leaves(params)
+    pairs = zip(leaves, own, strict=True)
+    return [mask.size if mask.ndim else x.size for mask, x in pairs]
+  if any(not mask.ndim for mask in leaves):
+    raise ValueError(
+      'expected params with a single True in place of a mask, got None'
+    )
+  return [mask.size for mask in leaves]
+
+
+def _num_true(masks: Any, sizes: list[int]) -> jax.Array:
   """Returns the number of entries kept; float32, as it may exceed int32."""
-  counts = (jnp.sum(mask, dtype=jnp.int32) for mask in jax.tree.leaves(masks))
-  return sum((count.astype(jnp.float32) for count in counts), jnp.float32(0))
+  pairs = zip(jax.tree.leaves(masks), sizes, strict=True)
+  counts = (
+    jnp.sum(mask, dtype=jnp.int32).astype(jnp.float32) * (size / mask.size)
+    for mask, size in pairs
+    if size
+  )
+  return sum(counts, jnp.float32(0))

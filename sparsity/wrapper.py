@@ -118,7 +118,7 @@ def restrict(method: state_lib.SparseMethod) -> SparseTransformation:
 
   def init(params):
     counts = method.make_counts(params)
-    sets = state_lib.everything(params)
+    sets = state_lib.dense_sets(params)
     layers = select.pick(params, counts.sizes)
     start = params
     counts_lib.warn_of_thin(layers, counts)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 import sparsity
+from sparsity import patterns
 from sparsity import schedules
 from sparsity import topk
 
@@ -25,6 +26,8 @@ def topkast(
   scope: str = 'layer',
   dense: Sequence[str] = (),
   exploration: str = 'topk',
+  pattern: patterns.Pattern = patterns.UNSTRUCTURED,
+  otherwise: str = 'error',
   warmup_entering: int | None = None,
   explore_scale: float | None = None,
   layout: str | None = None,
@@ -64,12 +67,16 @@ def topkast(
     stop_refresh_at: last update that may change the sets; None: no end.
     exploration: choice of B without A: 'topk' as in the paper, or 'random', its
       ablation.
+    pattern: entries kept together in A and in B, which has the units of A; see
+      `sparsity.patterns`. With n_of_m, a B denser than n / m has the best n of
+      each m entries and others.
+    otherwise: as in `sparsity.make_counts`.
     warmup_entering, explore_scale: as in `sparsity.sparsify`.
 
   Raises:
     ValueError: If a density is outside (0, 1], the forward density exceeds
       the backward density, or an option is unknown; from `init`, if no
-      parameter is selected.
+      parameter is selected, or a layer does not fit the pattern.
 
   Reference:
     Jayakumar et al., 2020, "Top-KAST: Top-K always sparse training".
@@ -77,13 +84,15 @@ def topkast(
   """
   return sparsity.sparsify(
     inner,
-    make_rule(exploration),
+    make_rule(exploration, pattern),
     sparsity.make_counts(
       forward_density=forward_density,
       backward_density=backward_density,
       distribution=distribution,
       scope=scope,
       dense=dense,
+      pattern=pattern,
+      otherwise=otherwise,
       layout=layout,
       select=select,
     ),
@@ -106,7 +115,24 @@ def _random_superset(masks, k, key, scope):
   return topk.topk_masks(scores, k, scope)
 
 
-def make_rule(exploration: str) -> sparsity.Rule:
+def _choose_units(pattern, exploration, weights, counts, key):
+  """Returns both sets in units of a pattern."""
+  forward, backward = (
+    patterns.topk_masks(pattern, weights, k, layout=counts.layout)
+    for k in (counts.forward, counts.backward)
+  )
+  if exploration == 'random':
+    more = jax.tree.map(lambda b, a: b - a, counts.backward, counts.forward)
+    drawn = patterns.random_masks(
+      pattern, key, weights, more, forward, counts.layout
+    )
+    backward = jax.tree.map(jnp.logical_or, forward, drawn)
+  return sparsity.ActiveSets(forward, backward)
+
+
+def make_rule(
+  exploration: str, pattern: patterns.Pattern = patterns.UNSTRUCTURED
+) -> sparsity.Rule:
   """Returns the rule that chooses both sets anew at every refresh.
 
   Within a layer |phi| and |theta| rank alike, because x -> x^alpha is monotone;
@@ -119,6 +145,8 @@ def make_rule(exploration: str) -> sparsity.Rule:
 
   def choose(weights, counts, key):
     ks, scope = (counts.forward, counts.backward), counts.scope
+    if pattern is not patterns.UNSTRUCTURED:
+      return _choose_units(pattern, exploration, weights, counts, key)
     if exploration == 'topk':
       return sparsity.ActiveSets(
         *topk.nested_topk_masks(weights, ks, scope, magnitude=True)

@@ -106,10 +106,10 @@ def to_sets(entries: dict[str, weights_lib.Entries]) -> state_lib.ActiveSets:
 
 
 def unpack_sets(params: Any, entries: Any) -> state_lib.ActiveSets:
-  """Returns the masks of A and B, all True for layers that are not sparse."""
-  trues = jax.tree.map(lambda x: jnp.ones(x.shape, bool), params)
+  """Returns the masks of A and B of sparse layers, True for all others."""
   sets = jax.tree.map(jnp.asarray, to_sets(entries))
-  return state_lib.ActiveSets(*(select.put(trues, masks) for masks in sets))
+  dense = state_lib.dense_sets(params)
+  return state_lib.ActiveSets(*map(select.put, dense, sets))
 
 
 def to_host(

@@ -32,7 +32,7 @@ def pack(weights: Any, forward: Any, backward: Any | None = None) -> Any:
 
   Args:
     forward: A, a tree of boolean masks like `weights`, such as
-      `sparsity.active_sets(state).forward`.
+      `sparsity.active_sets(state).forward`; a single True keeps a layer dense.
     backward: B, likewise; None: the same as A.
 
   Raises:
@@ -168,9 +168,7 @@ def compile_inference(
   }
   packed = pack(
     jax.tree.map(lambda x, mask: jnp.where(mask, x, 0), weights, masks),
-    select_lib.put(
-      jax.tree.map(lambda x: np.ones(x.shape, bool), weights), active
-    ),
+    select_lib.put(jax.tree.map(lambda _: np.True_, weights), active),
   )
   # Committed to a CPU device, so that calls run there.
   packed = jax.device_put(packed, jax.local_devices(backend='cpu')[0])
@@ -206,6 +204,8 @@ def make_entries(
 
 def _pack_leaf(name, x, forward, backward):
   forward, backward = np.asarray(forward), np.asarray(backward)
+  if x.ndim and not forward.ndim and forward:
+    return x
   if not forward.shape == backward.shape == tuple(x.shape):
     raise ValueError(
       f'{name}: expected masks of shape {tuple(x.shape)}, got '

@@ -136,10 +136,12 @@ def forward_weights(params: Any, state: optax.OptState) -> Any:
 def active_sets(state: optax.OptState, params: Any | None = None) -> Any:
   """Returns the current sets as masks in the dense weights' shapes.
 
+  Dense leaves have a single True, bool [], in place of a mask.
+
   Args:
     state: of a sparse optimizer, masked or compact.
     params: compact parameters, required with a compact state, which does not
-      hold the shapes of layers that are not sparse.
+      hold the tree of layers that are not sparse.
 
   Raises:
     ValueError: If `state` is not that of one sparse optimizer, or is compact
@@ -162,14 +164,14 @@ def _update(method, gradients, state, params=None, **extra):
       'expected parameters, got None: call update(gradients, state, params)'
     )
   counts = method.make_counts(conversion.dense_shapes(params, state.entries))
-  trues = jax.tree.map(lambda x: jnp.ones(x.shape, bool), params)
   in_forward = {
     path: weights_lib.row(
       entries_lib.in_forward(entries.structure), len(entries.shape)
     )
     for path, entries in state.entries.items()
   }
-  sets = state_lib.ActiveSets(select.put(trues, in_forward), trues)
+  sets = state_lib.dense_sets(params)
+  sets = sets._replace(forward=select.put(sets.forward, in_forward))
   with state_lib.restricted(sets, counts.forward_densities):
     updates, inner = method.inner.update(
       gradients, state.inner, params, **extra

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import flops
 from experiments import methods
 from experiments import step as step_lib
 from experiments import storage as storage_lib
@@ -161,3 +162,16 @@ def test_the_optimizer_acts_on_theta_or_phi(optimizer_in):
 def test_a_mistake_in_a_method_is_refused(name, changes, message):
   with pytest.raises(ValueError, match=message):
     make(name, **changes)
+
+
+def test_a_config_names_a_pattern_and_flops_count_its_units():
+  config = small.image()
+  assert methods.make_pattern({'name': 'fan_in'}).name == 'constant fan-in'
+  plain = flops.report(config)
+  section = {'name': 'block', 'rows': 28, 'columns': 8}
+  config['method'] |= {'pattern': section, 'otherwise': 'error'}
+  blocks = flops.report(config)
+  assert blocks.active_entries != plain.active_entries
+  config['method']['pattern'] = {'name': 'block', 'rows': 4, 'colums': 4}
+  with pytest.raises(ValueError, match=r'method\.pattern: unknown key .colums'):
+    flops.report(config)

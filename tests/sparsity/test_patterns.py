@@ -10,6 +10,7 @@ import pytest
 
 import sparsity
 from sparsity import patterns
+from tests import oracles
 
 SHAPES = [(6, 5), (2, 3, 4, 5), (8, 1)]
 
@@ -207,3 +208,19 @@ def test_a_dense_layer_need_not_fit():
 def test_a_bad_option_is_an_error(make, message):
   with pytest.raises(ValueError, match=message):
     make()
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+def test_each_output_keeps_as_many_of_its_largest_inputs(shape):
+  pattern, scores = (patterns.fan_in,), normal(shape)
+  other = topk(pattern, normal(shape, seed=1), 2)
+  columns = scores.reshape(-1, shape[-1]).T
+  taken = other.reshape(-1, shape[-1]).T
+  for given in (None, other):
+    expected = [
+      oracles.largest(x, 3, among=None if given is None else ~y)
+      for x, y in zip(columns, taken, strict=True)
+    ]
+    found = topk(pattern, scores, 3, given)
+    np.testing.assert_array_equal(found, np.stack(expected, -1).reshape(shape))
+  assert patterns.fan_in().num_units(shape) == columns.shape[1]

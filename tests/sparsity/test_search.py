@@ -46,19 +46,19 @@ def adversarial_cases():
 def counted_passes(monkeypatch):
   """Returns a function from scores and ks to the cuts and number of passes."""
   made = []
-  count = search.count
+  count = search.count_group
 
-  def counted(rank, leaves, values):
+  def counted(*args):
     jax.debug.callback(lambda: made.append(None))
-    return count(rank, leaves, values)
+    return count(*args)
 
-  monkeypatch.setattr(search, 'count', counted)
+  monkeypatch.setattr(search, 'count_group', counted)
   find = jax.jit(functools.partial(threshold.find.__wrapped__, magnitude=True))
 
   def passes(scores, ks):
     made.clear()
-    leaves = [threshold.Scores(scores)]
-    cuts = jax.block_until_ready(find(leaves, jnp.asarray(ks)))
+    groups = [[threshold.Scores(scores)]]
+    [cuts] = jax.block_until_ready(find(groups, jnp.asarray([ks])))
     jax.effects_barrier()
     return cuts, len(made)
 

@@ -7,7 +7,9 @@ import optax
 import pytest
 
 import sparsity
+from tests import oracles
 from tests.sparsity import optimizers
+import topkast
 
 PARAMS = {
   'linear': {'w': jnp.arange(1.0, 25.0).reshape(4, 6), 'b': jnp.ones(6)}
@@ -72,3 +74,51 @@ def test_a_state_without_sets_or_with_two_is_an_error():
   two = optax.chain(*[optimizers.make_method(optax.identity())] * 2)
   with pytest.raises(ValueError, match='with 2'):
     sparsity.sparse_state(two.init(PARAMS))
+
+
+@pytest.mark.parametrize(
+  'make',
+  [
+    lambda inner: topkast.topkast(
+      optax.chain(topkast.exploration_penalty(1e-4), inner),
+      forward_density=0.6,
+      backward_density=0.7,
+      dense=('^first',),
+      explore_scale=0.5,
+    ),
+    lambda inner: sparsity.rigl(
+      inner, density=0.6, refresh_every=1, stop_refresh_at=9, dense=('^first',)
+    ),
+    lambda inner: sparsity.magnitude(
+      inner, density=0.6, at=1, dense=('^first',)
+    ),
+  ],
+  ids=['topkast', 'rigl', 'magnitude'],
+)
+def test_a_dense_leaf_has_a_single_true_and_a_step_has_no_mask_of_it(make):
+  tx = make(optax.sgd(0.1, momentum=0.9))
+  params = oracles.normal({'first': {'w': (3, 5)}, **PARAMS}, seed=0)
+  state = tx.init(params)
+  shapes = jax.tree.map(jnp.shape, state.sets.forward)
+  assert shapes == {'first': {'w': ()}, 'linear': {'w': (4, 6), 'b': ()}}
+  assert sum(x.nbytes for x in jax.tree.leaves(state.sets)) == 2 * (24 + 1 + 1)
+
+  def step(params, state):
+    weights = sparsity.forward_weights(params, state)
+    updates, state = tx.update(weights, state, params)
+    return optax.apply_updates(params, updates), state
+
+  text = jax.jit(step).lower(params, state).as_text()
+  assert '4x6xi1' in text
+  assert not any(f'tensor<{shape}xi1>' in text for shape in ('3x5', '6'))
+  weights = sparsity.forward_weights(params, state)
+  oracles.assert_same(weights['first'], params['first'])
+  total = 15 + int(state.sets.forward['linear']['w'].sum())
+  selected = {'first': 0, 'linear': 0}
+  found = sparsity.density(
+    *({name: tree[name]['w'] for name in selected}
+      for tree in (state.sets.forward, params))
+  )  # fmt: skip
+  assert found == pytest.approx(total / 39)
+  with pytest.raises(ValueError, match='expected params with a single'):
+    sparsity.density(state.sets.forward)

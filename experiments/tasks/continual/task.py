@@ -139,11 +139,7 @@ def _make_method(powerprop: dict, optimizer: dict) -> methods.Method:
   return dense._replace(
     make=lambda seed, scores=None: (tx, storage),
     forward_weights=sparsity.forward_weights,
-    density=lambda params, opt_state: sparsity.density(
-      sparsity.select.selected_paths(
-        sparsity.active_sets(opt_state).forward, sparsity.is_weight
-      )
-    ),
+    density=methods.density,
   )
 
 
