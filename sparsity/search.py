@@ -34,13 +34,13 @@ Rank = Callable[[Any, jax.Array, jax.Array | None], jax.Array]
 
 
 class Bracket(NamedTuple):
-  """The interval [low, high) of the largest value with at least k scores."""
+  """The interval [low, high) of the largest value with k scores above it."""
 
   low: jax.Array  # [G, N], int32, or int64 if a rank is
   high: jax.Array  # [G, N], likewise
-  # Number of scores at or above `low`; hides a method of tuples.
+  # Number of scores above `low`; hides a method of tuples.
   count: jax.Array  # type: ignore[assignment]  # [G, N], int32
-  above: jax.Array  # [G, N], int32: number of scores at or above `high`
+  above: jax.Array  # [G, N], int32: number of scores above `high`
 
 
 def search(
@@ -70,7 +70,7 @@ def search(
 
   def is_open(bracket):
     is_wide = _distance(bracket.low, bracket.high) > 1
-    return jnp.any(is_wide & (bracket.count != ks), axis=1)
+    return is_wide & (bracket.count != ks)
 
   def propose(bracket, is_likely):
     width = _distance(bracket.low, bracket.high)
@@ -83,13 +83,14 @@ def search(
 
   def make_pass(carry):
     (bracket, _), values, is_likely, _ = carry
-    is_read = is_open(bracket)
+    is_searched = is_open(bracket)
+    is_read = jnp.any(is_searched, axis=1)
     counts = count(rank, groups, values, is_read, origins)
     new = narrow(bracket, ks, values.reshape(row), counts.reshape(row))
     width, now = (_distance(x.low, x.high) for x in (bracket, new))
     is_likely = ~is_likely | (now <= width // num_parts + 1)
     new = jax.tree.map(
-      lambda x, old: jnp.where(is_read[:, None], x, old), new, bracket
+      lambda x, old: jnp.where(is_searched, x, old), new, bracket
     )
     # Slices of a carried array, which XLA fuses with nothing: what reads them
     # is the same program for all groups of one shape, and is compiled once.
@@ -118,10 +119,10 @@ def narrow(
 ) -> Bracket:
   """Returns the bracket narrowed by the counts of values [G, N or 1, T]."""
   is_low = counts >= ks[..., None]
-  last = np.iinfo(values.dtype).max
+  ends = np.iinfo(values.dtype)
   return Bracket(
-    jnp.maximum(bracket.low, jnp.where(is_low, values, -last).max(-1)),
-    jnp.minimum(bracket.high, jnp.where(is_low, last, values).min(-1)),
+    jnp.maximum(bracket.low, jnp.where(is_low, values, ends.min).max(-1)),
+    jnp.minimum(bracket.high, jnp.where(is_low, ends.max, values).min(-1)),
     jnp.minimum(bracket.count, jnp.where(is_low, counts, LAST).min(-1)),
     jnp.maximum(bracket.above, jnp.where(is_low, 0, counts).max(-1)),
   )
@@ -134,7 +135,7 @@ def count(
   is_read: jax.Array,
   origins: jax.Array | None = None,
 ) -> jax.Array:
-  """Returns [G, N, T]: the number of ranks that are >= values[g, n, t].
+  """Returns [G, N, T]: the number of ranks that are > values[g, n, t].
 
   Groups where `is_read`, [G], is False count zero.
   """
@@ -188,7 +189,7 @@ def count_group(
     for n, row in enumerate(values):
       ranks = rank(leaf, offset, None if origins is None else origins[n])
       row = row.astype(ranks.dtype)
-      is_above += [(ranks >= value).astype(jnp.int32) for value in row]
+      is_above += [(ranks > value).astype(jnp.int32) for value in row]
     partial = lax.reduce(
       tuple(is_above), zeros, add, _inner_axes(is_above[0].shape)
     )

@@ -65,18 +65,8 @@ def order(
   -0.0 equals 0.0, NaN is below every number, and subnormals are distinct even
   where float comparisons flush them to zero.
   """
-  integer = _BITS[scores.dtype]
-  if scores.key is None:
-    bits = lax.bitcast_convert_type(scores.values, integer)
-  else:
-    bits = _hash(_indices(scores.values.shape, offset), scores.key)
-  if scores.exclude is not None:
-    bits = jnp.where(scores.exclude, np.iinfo(integer).max, bits)  # NaN
-  size = bits & np.iinfo(integer).max
-  lowest, infinity = _range(scores.dtype, magnitude)
-  keys = size if magnitude else jnp.where(bits < 0, -size, size)
-  keys = jnp.where(size > infinity, lowest, keys)
-  return keys if integer == np.int64 else keys.astype(jnp.int32)
+  keys = _raw_order(scores, magnitude, offset)
+  return jnp.maximum(keys, _range(scores.dtype, magnitude)[1])
 
 
 @functools.partial(jax.jit, static_argnames='magnitude')
@@ -97,7 +87,7 @@ def find(
   def rank(leaf, offset, key):
     order_of_ties = -_indices(leaf.values.shape, offset)
     leaf = order(leaf, magnitude, offset)
-    key = key.astype(leaf.dtype)
+    key = key.astype(leaf.dtype) + 1
     others = jnp.where(leaf > key, 1, -search.LAST)
     return jnp.where(leaf == key, order_of_ties, others)
 
@@ -107,12 +97,12 @@ def find(
     groups,
     ks,
     bracket._replace(
-      low=jnp.broadcast_to(-totals, ks.shape), high=jnp.full_like(ks, 1)
+      low=jnp.broadcast_to(-totals - 1, ks.shape), high=jnp.full_like(ks, 1)
     ),
     origins=bracket.low,
   )
   return [
-    [Cut(key, -low) for key, low in zip(*pair, strict=True)]
+    [Cut(key + 1, -low - 1) for key, low in zip(*pair, strict=True)]
     for pair in zip(keys, lowest_ranks, strict=True)
   ]
 
@@ -124,33 +114,55 @@ def keep(
   is_last = _indices(scores.values.shape, offset) > cut.last
   keys = order(scores, magnitude, offset)
   key = cut.key.astype(keys.dtype)
-  return keys >= jnp.where(is_last, key + 1, key)
+  return keys > jnp.where(is_last, key, key - 1)
 
 
 def _find_keys(groups, ks, totals, magnitude):
-  """Returns the search of keys with k scores or, with ties, the least more."""
+  """Returns the search of keys with k scores or, with ties, the least more.
+
+  Its `low` is one less than the key.
+  """
 
   def rank(leaf, offset, _):
-    return order(leaf, magnitude, offset)
+    return _raw_order(leaf, magnitude, offset)
 
   num_trials = search.num_trials(ks.shape[1])
   trials = _LIKELY[: num_trials * ks.shape[1]]
   dtypes = [leaves[0].dtype for leaves in groups]
-  # All scores are at or above the lowest key, none above that of infinity; no
-  # score at all is kept at the one after it.
-  ends = [_range(dtype, magnitude) for dtype in dtypes]
-  likely = [[_bits(x, dtype) for x in trials] for dtype in dtypes]
-  has_double = any(_BITS[dtype] == np.int64 for dtype in dtypes)
-  integer = np.int64 if has_double else np.int32
-  low, high = np.array(ends, integer).T
+  ranges = [_range(dtype, magnitude) for dtype in dtypes]
+  integer = np.result_type(*(highest for highest, _ in ranges))
+  likely = [
+    [highest - (_bits(np.inf, dtype) - _bits(x, dtype)) for x in trials]
+    for dtype, (highest, _) in zip(dtypes, ranges, strict=True)
+  ]
+  high, low = np.array(ranges, integer).T
   bracket = search.Bracket(
-    jnp.broadcast_to(low[:, None], ks.shape),
-    jnp.broadcast_to(high[:, None] + 2, ks.shape),
+    jnp.broadcast_to(low[:, None] - 1, ks.shape),
+    jnp.broadcast_to(high[:, None], ks.shape),
     jnp.broadcast_to(totals, ks.shape),
     jnp.zeros_like(ks),
   )
   first = jnp.array(likely, integer).reshape(*ks.shape, num_trials)
   return search.search(rank, groups, ks, bracket, first=first)
+
+
+def _raw_order(scores: Scores, magnitude: bool, offset) -> jax.Array:
+  """Returns `order`, but with NaN at or below the lowest key.
+
+  Keys end at the largest integer, so that those of NaN overflow to the least.
+  """
+  integer = _BITS[scores.dtype]
+  if scores.key is None:
+    bits = lax.bitcast_convert_type(scores.values, integer)
+  else:
+    bits = _hash(_indices(scores.values.shape, offset), scores.key)
+  if scores.exclude is not None:
+    bits = jnp.where(scores.exclude, np.iinfo(integer).max, bits)  # NaN
+  highest, _ = _range(scores.dtype, magnitude)
+  bits = bits.astype(highest.dtype)
+  size = bits & np.iinfo(integer).max
+  keys = size if magnitude else jnp.where(bits < 0, -size, size)
+  return keys + (highest - _bits(np.inf, scores.dtype))
 
 
 def _hash(index: jax.Array, key: jax.Array) -> jax.Array:
@@ -178,15 +190,17 @@ def _indices(shape: tuple[int, ...], offset: int | jax.Array) -> jax.Array:
   return index
 
 
-def _range(dtype: Any, magnitude: bool) -> tuple[int, int]:
-  """Returns the lowest key (NaN) and the highest (infinity)."""
+def _range(dtype: Any, magnitude: bool) -> tuple[Any, Any]:
+  """Returns the highest key (infinity) and the lowest (NaN)."""
   if dtype not in _BITS:
     raise TypeError(
       'expected scores of float64, float32, bfloat16 or float16, got '
       f'{dtype}: cast them'
     )
-  infinity = _bits(np.inf, dtype)
-  return (-1 if magnitude else -infinity - 1), infinity
+  integer = np.int64 if _BITS[dtype] == np.int64 else np.int32
+  highest, infinity = integer(np.iinfo(integer).max), _bits(np.inf, dtype)
+  zero = highest - integer(infinity)
+  return highest, zero - integer(1 if magnitude else infinity + 1)
 
 
 def _bits(value, dtype) -> int:

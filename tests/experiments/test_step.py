@@ -45,7 +45,8 @@ def test_the_change_of_masks_is_the_share_that_left_them():
     for share in (0.2, 0.9)
   )
   method = METHOD._replace(masks=lambda params, masks: masks)
-  state = first_state()._replace(opt_state=after)
+  params = jax.tree.map(jnp.zeros_like, after)
+  state = first_state()._replace(params=params, opt_state=after)
   summarize = functools.partial(
     step_lib.summarize, make(method=method), state, {'loss': jnp.ones([])}
   )

@@ -104,7 +104,7 @@ def test_methods_and_powers_run_in_strict_modes(strict, method, alpha):
   params, state = train(method, alpha, make_params())
   gradient = jax.grad(lambda p: loss(powerprop.to_weights(p, alpha)))(params)
   assert all(jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(gradient))
-  assert sparsity.overlap(*state.sets) == 1
+  assert sparsity.overlap(*state.sets, params) == 1
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float64'])
