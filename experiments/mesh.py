@@ -4,6 +4,7 @@ Under `jit` the compiler inserts the reductions over devices: gradients and
 batch-norm statistics are those of the whole batch.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
@@ -130,6 +131,11 @@ def gather(tree: Any, mesh: Mesh) -> Any:
 
   whole.defvjp(lambda x: (whole(x), None), lambda _, g: (part(g),))
   return jax.tree.map(whole, tree)
+
+
+def gathering(loss: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+  """Returns a loss of weights that are divided among the devices."""
+  return lambda weights, *args: loss(gather(weights, mesh), *args)
 
 
 def with_sharding(tree: Any, sharding: NamedSharding) -> Any:

@@ -136,7 +136,7 @@ def make_task(
   """
   mesh = training.mesh
   if training.shard_params:
-    loss = _gathering(loss, mesh)
+    loss = mesh_lib.gathering(loss, mesh)
   is_skipping = training.on_not_finite == 'skip'
   objective = step_lib.Objective(loss, method, training.num_micro, is_skipping)
   params, _ = jax.eval_shape(init, jax.random.key(0))
@@ -164,11 +164,6 @@ def make_task(
   )
 
 
-def _gathering(loss, mesh):
-  """Returns a loss of weights that are divided among the devices."""
-  return lambda weights, *args: loss(mesh_lib.gather(weights, mesh), *args)
-
-
 def _state_shapes(
   objective: step_lib.Objective, init, training: Training, spec: Any
 ) -> tuple[State, State]:
@@ -183,10 +178,9 @@ def _state_shapes(
   )
 
   def place(state):
+    placed = mesh_lib.with_sharding(state, replicated)
     if training.shard_params:
       placed = mesh_lib.divided(state, mesh)
-    else:
-      placed = mesh_lib.with_sharding(state, replicated)
     net_state = mesh_lib.with_sharding(state.net_state, spec or replicated)
     return placed._replace(net_state=net_state)
 

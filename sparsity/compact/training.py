@@ -46,6 +46,7 @@ def compact(tx: state_lib.SparseTransformation) -> CompactTraining:
   masked training, with `sparsity.grad`, which takes both kinds of weights:
 
   Example:
+    >>> import jax.numpy as jnp
     >>> import sparsity
     >>> tx = sparsity.set_(optax.sgd(0.1), density=0.25, refresh_every=1)
     >>> training = compact(tx)
