@@ -116,7 +116,7 @@ def residual(add):
 def tune_residual(add):
   """fashion_resnet.py: three learning rates of each method, 10%."""
   for name, kind in fashion_resnet.TUNED:
-    for rate in (0.05, 0.1, 0.2):
+    for rate in (0.1, 0.2, 0.4):
       add({**_small(name, 0.1, **KINDS[kind]), 'optimizer.learning_rate': rate})
 
 
