@@ -17,7 +17,7 @@ DENSITIES = (0.2, 0.1, 0.05)
 ALPHAS = (1.0, 2.0, 3.0, 4.0, 5.0)
 RATES = (0.1, 0.2, 0.3, 0.5, 0.8, 1.2)  # without momentum
 TRIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)  # with momentum
-HAM_TRIES = ((5, 0.05), (5, 0.1), (10, 0.05), (10, 0.1), (20, 0.03), (40, 0.02))
+HAM_TRIES = ((5, 0.05), (5, 0.1), (10, 0.05), (10, 0.1), (10, 0.2), (20, 0.1))
 METHODS = (
   'static', 'set', 'rigl', 'magnitude', 'gradual', 'acdc', 'snip', 'topkast',
 )  # fmt: skip
