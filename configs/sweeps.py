@@ -114,10 +114,13 @@ def residual(add):
 
 
 def tune_residual(add):
-  """fashion_resnet.py: three learning rates of each method, 10%."""
+  """fashion_resnet.py: four learning rates of each method, 10%."""
   for name, kind in fashion_resnet.TUNED:
-    for rate in (0.1, 0.2, 0.4):
-      add({**_small(name, 0.1, **KINDS[kind]), 'optimizer.learning_rate': rate})
+    for strength in (10, HAM) if kind == 'ham' else (None,):
+      own = {'optimizer.ham_a': strength} if strength else {}
+      for rate in (0.1, 0.2, 0.4, 0.8):
+        variant = _small(name, 0.1, **KINDS[kind])
+        add({**variant, **own, 'optimizer.learning_rate': rate})
 
 
 def patterns(add):
