@@ -55,11 +55,9 @@ from sparsity.state import SparseState as SparseState
 from sparsity.state import SparseTransformation as SparseTransformation
 from sparsity.state import restriction as restriction
 from sparsity.state import sparse_state as sparse_state
-from sparsity.topk import density as density
 from sparsity.topk import layer_keys as layer_keys
 from sparsity.topk import nested_topk_masks as nested_topk_masks
 from sparsity.topk import num_kept as num_kept
-from sparsity.topk import overlap as overlap
 from sparsity.topk import random_mask as random_mask
 from sparsity.topk import topk_mask as topk_mask
 from sparsity.topk import topk_masks as topk_masks

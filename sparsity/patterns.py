@@ -203,15 +203,13 @@ def topk_masks(
   Units in the masks `given` are not chosen again. `scope='global'` requires
   `UNSTRUCTURED`. `layout` is that of `sparsity.make_counts`.
   """
-  if scope == 'global':
-    return topk_lib.topk_masks(scores, k, scope, magnitude=True)
+  if pattern is UNSTRUCTURED:  # axes do not matter: no copies
+    return topk_lib.topk_masks(scores, k, scope, magnitude=True, exclude=given)
 
   def mask(path, x):
-    taken = given and given[path]
-    if pattern is UNSTRUCTURED:  # axes do not matter: no copies
-      return pattern.topk(x, k[path], taken)
+    taken = None
     if given:
-      taken = paths_lib.to_in_out(path, taken, layout)
+      taken = paths_lib.to_in_out(path, given[path], layout)
     found = pattern.topk(paths_lib.to_in_out(path, x, layout), k[path], taken)
     return paths_lib.from_in_out(path, found, layout)
 
@@ -232,13 +230,7 @@ def random_masks(
   """
   keys = topk_lib.layer_keys(key, like)
   if pattern is UNSTRUCTURED:
-    taken = given or dict.fromkeys(like)
-    return {
-      path: topk_lib.random_mask(
-        keys[path], x.shape, k[path], exclude=taken[path]
-      )
-      for path, x in like.items()
-    }
+    return topk_lib.random_masks(keys, like, k, exclude=given)
   lottery = {}
   for path, x in like.items():
     shape = paths_lib.in_out_shape(path, x.shape, layout)

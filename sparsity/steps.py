@@ -109,7 +109,7 @@ def _refresh(given: Update) -> tuple[Any, SparseState]:
 def _grow(given: Update) -> tuple[Any, SparseState]:
   """Returns a step and refresh of a rule that gives entering weights values.
 
-  First the optimizer's state, then A, layer by layer, then the updates, which
+  First the optimizer's state, then A, part by part, then the updates, which
   depend on both. The state returned has the old B: see `settle`.
   """
   method, params, due = given.method, given.params, given.is_due
@@ -151,8 +151,10 @@ def _grow(given: Update) -> tuple[Any, SparseState]:
 
   old: Masks = given.pick(given.state.sets.forward)
   after: Masks = {}
-  groups = [[path] for path in old]
-  for paths in [list(old)] if given.counts.scope == 'global' else groups:
+  groups = [list(old)]
+  if given.counts.scope == 'layer':
+    groups = _parts({path: x.size for path, x in old.items()})
+  for paths in groups:
     carry = due, {path: old[path] for path in paths}
     after |= _if_due(functools.partial(choose, paths), carry)[1]
   updates = mask(make_updates(inner, *args), before, given.stale)
@@ -169,6 +171,22 @@ def _grow(given: Update) -> tuple[Any, SparseState]:
   sets = sets._replace(forward=select.put(sets.forward, after))
   state = given.state._replace(sets=sets, inner=inner)
   return select.put(updates, changes), state
+
+
+def _parts(sizes: dict[str, int]) -> list[list[str]]:
+  """Returns the layers in parts of at most half of all entries, or one layer.
+
+  Each part has one search: few take less time to compile, one more memory.
+  """
+  parts: list[list[str]] = []
+  total, limit = 0, sum(sizes.values()) // 2
+  for path, size in sizes.items():
+    if not parts or total + size > limit:
+      parts.append([])
+      total = 0
+    parts[-1].append(path)
+    total += size
+  return parts
 
 
 def settle(given: Update, following: Masks, state: SparseState) -> SparseState:

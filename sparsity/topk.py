@@ -44,8 +44,7 @@ def topk_mask(
     ValueError: If `k` is an integer outside [0, size].
     TypeError: If `k` is not an integer, or the scores have another dtype.
   """
-  leaf = threshold.Scores(jnp.asarray(scores), exclude)
-  return _search([[leaf]], [[k]], magnitude)[0][0][0]
+  return topk_masks(scores, k, magnitude=magnitude, exclude=exclude)
 
 
 def topk_masks(
@@ -54,8 +53,9 @@ def topk_masks(
   scope: str = 'layer',
   *,
   magnitude: bool = False,
+  exclude: Any | None = None,
 ) -> Any:
-  """Returns the masks of the k largest scores of a tree.
+  """Returns the masks of the k largest scores of a tree, from one search.
 
   Example:
     >>> scores = {'a': jnp.array([1.0, 2.0]), 'b': jnp.array([3.0, 4.0])}
@@ -67,11 +67,14 @@ def topk_masks(
   Args:
     k: a tree like `scores`, or one total with `scope='global'`.
     scope: 'layer' ranks each layer by itself, 'global' all layers together.
+    exclude: a tree like `scores`, of masks as in `topk_mask`.
 
   Raises:
     ValueError, TypeError: As in `topk_mask`, or if `k` does not fit the tree.
   """
-  [masks] = nested_topk_masks(scores, [k], scope, magnitude=magnitude)
+  [masks] = nested_topk_masks(
+    scores, [k], scope, magnitude=magnitude, exclude=exclude
+  )
   return masks
 
 
@@ -81,6 +84,7 @@ def nested_topk_masks(
   scope: str = 'layer',
   *,
   magnitude: bool = False,
+  exclude: Any | None = None,
 ) -> tuple[Any, ...]:
   """Returns `topk_masks(scores, k)` for each k, from one shared search.
 
@@ -95,21 +99,19 @@ def nested_topk_masks(
     ValueError, TypeError: As in `topk_masks`.
   """
   leaves, structure = jax.tree.flatten(scores)
-  leaves = [jnp.asarray(leaf) for leaf in leaves]
-  if scope == 'layer':
-    groups = [[leaf] for leaf in leaves]
-    group_ks: Any = zip(*(_layer_ks(k, structure) for k in ks), strict=True)
-  elif scope == 'global':
-    groups, group_ks = [leaves], [ks]
-  else:
+  if scope not in ('layer', 'global'):
     raise ValueError(f"expected scope 'layer' or 'global', got {scope!r}")
   if not leaves:
     return (scores,) * len(ks)
-  found = _search(
-    [list(map(threshold.Scores, group)) for group in groups],
-    list(group_ks),
-    magnitude,
-  )
+  leaves = [
+    threshold.Scores(jnp.asarray(x), taken)
+    for x, taken in zip(leaves, _leaves_like(exclude, structure), strict=True)
+  ]
+  if scope == 'global':
+    found = _search([leaves], [ks], magnitude)
+  else:
+    by_layer = zip(*(_layer_ks(k, structure) for k in ks), strict=True)
+    found = _search([[x] for x in leaves], list(by_layer), magnitude)
   return tuple(
     jax.tree.unflatten(structure, itertools.chain(*masks)) for masks in found
   )
@@ -135,9 +137,32 @@ def random_mask(
     ValueError: If `k` is an integer outside [0, size].
   """
   like = jnp.zeros(shape, bool) if exclude is None else exclude
-  words = jax.random.bits(key, (2,), jnp.uint32)
-  leaf = threshold.Scores(like, exclude, words)
-  return _search([[leaf]], [[k]], magnitude=False)[0][0][0]
+  return random_masks(key, like, k, exclude=exclude)
+
+
+def random_masks(
+  keys: Any, like: Any, k: Any, *, exclude: Any | None = None
+) -> Any:
+  """Returns `random_mask` for each layer of a tree, from one search.
+
+  Args:
+    keys: a tree like `like`, of random keys.
+    like: a tree of arrays, for their shapes.
+    k: a tree like `like`.
+    exclude: a tree like `like`, of masks as in `random_mask`.
+
+  Raises:
+    ValueError: As in `random_mask`, or if `k` does not fit the tree.
+  """
+  leaves, structure = jax.tree.flatten(like)
+  trees = (_leaves_like(tree, structure) for tree in (exclude, keys))
+  layers = [
+    [threshold.Scores(x, taken, jax.random.bits(key, (2,), jnp.uint32))]
+    for x, taken, key in zip(leaves, *trees, strict=True)
+  ]
+  ks = [[k] for k in _layer_ks(k, structure)]
+  [found] = _search(layers, ks, magnitude=False)
+  return jax.tree.unflatten(structure, itertools.chain(*found))
 
 
 def random_scores(key: jax.Array, shape: Sequence[int]) -> jax.Array:
@@ -156,41 +181,6 @@ def layer_keys(key: jax.Array, paths: Iterable[str]) -> dict[str, jax.Array]:
   return {
     path: jax.random.fold_in(key, zlib.crc32(path.encode())) for path in paths
   }
-
-
-def density(masks: Any, params: Any | None = None) -> jax.Array:
-  """Returns the fraction of entries kept, over a mask or a tree of masks.
-
-  Example:
-    >>> density({'a': jnp.array([True, False]), 'b': jnp.ones(2, bool)})
-    Array(0.75, dtype=float32)
-
-  Args:
-    params: a tree like `masks`, for the sizes of leaves that have a single True
-      in place of a mask.
-
-  Raises:
-    ValueError: If there are no entries, or a single True without `params`.
-  """
-  sizes = _sizes(masks, params)
-  if not sum(sizes):
-    raise ValueError('expected masks with at least one entry, got none')
-  return _num_true(masks, sizes) / sum(sizes)
-
-
-def overlap(a: Any, b: Any, params: Any | None = None) -> jax.Array:
-  """Returns the fraction of the entries of `a` that are also in `b`.
-
-  For masks or trees of masks. Symmetric for equal counts; 1 if `a` is empty.
-  `params` is that of `density`.
-
-  Example:
-    >>> overlap(jnp.array([True, True]), jnp.array([True, False]))
-    Array(0.5, dtype=float32)
-  """
-  both, sizes = jax.tree.map(jnp.logical_and, a, b), _sizes(a, params)
-  num_both, num_a = (_num_true(masks, sizes) for masks in (both, a))
-  return jnp.where(num_a > 0, num_both / jnp.maximum(num_a, 1), 1.0)
 
 
 def num_kept(density: float, size: int) -> int:
@@ -239,6 +229,13 @@ def _search(
   return on_auto_axes(choose, [like] * stacked.shape[1])(groups, stacked)
 
 
+def _leaves_like(tree: Any, structure: Any) -> list[Any]:
+  """Returns the leaves of a tree, or None for each."""
+  if tree is None:
+    return [None] * structure.num_leaves
+  return structure.flatten_up_to(tree)
+
+
 def _layer_ks(k: Any, structure: Any) -> list[Any]:
   leaves, k_structure = jax.tree.flatten(k)
   if k_structure != structure:
@@ -273,28 +270,3 @@ def _jit_topk(groups, ks, magnitude):
     ]
     for own in zip(*cuts, strict=True)
   ]
-
-
-def _sizes(masks: Any, params: Any | None) -> list[int]:
-  """Returns the number of entries of each leaf."""
-  leaves = jax.tree.leaves(masks)
-  if params is not None:
-    own = jax.tree.leaves(params)
-    pairs = zip(leaves, own, strict=True)
-    return [mask.size if mask.ndim else x.size for mask, x in pairs]
-  if any(not mask.ndim for mask in leaves):
-    raise ValueError(
-      'expected params with a single True in place of a mask, got None'
-    )
-  return [mask.size for mask in leaves]
-
-
-def _num_true(masks: Any, sizes: list[int]) -> jax.Array:
-  """Returns the number of entries kept; float32, as it may exceed int32."""
-  pairs = zip(jax.tree.leaves(masks), sizes, strict=True)
-  counts = (
-    jnp.sum(mask, dtype=jnp.int32).astype(jnp.float32) * (size / mask.size)
-    for mask, size in pairs
-    if size
-  )
-  return sum(counts, jnp.float32(0))

@@ -5,10 +5,13 @@ import math
 import re
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+import sparsity
 from sparsity import search
 from sparsity import threshold
 from sparsity import topk
@@ -119,3 +122,34 @@ def test_sharded_scores_are_counted_where_they_are(
   # Counts: one from each device, or one of each row on both that share it.
   assert sizes
   assert max(sizes) <= (8 * 2 if is_split else 4)
+
+
+OFTEN = {'refresh_every': 1, 'stop_refresh_at': 9}
+
+
+def num_loops(jaxpr):
+  """Returns the number of loops in a program, those within others too."""
+  inner = jax.extend.core.jaxprs_in_params
+  return sum(
+    (eqn.primitive.name == 'while') + sum(map(num_loops, inner(eqn.params)))
+    for eqn in jaxpr.eqns
+  )
+
+
+@pytest.mark.parametrize(
+  ('method', 'num_masks'),
+  [
+    (sparsity.magnitude(optax.sgd(0.1), density=0.1, at=1), 1),
+    (sparsity.rigl(optax.sgd(0.1), density=0.1, **OFTEN), 2),
+    (sparsity.set_(optax.sgd(0.1), density=0.1, **OFTEN), 2),
+  ],
+  ids=['magnitude', 'rigl', 'set'],
+)
+def test_layers_are_searched_together(method, num_masks):
+  def count(num_layers):
+    params = {f'linear_{i}': {'w': jnp.ones((8, 4))} for i in range(num_layers)}
+    state = jax.eval_shape(method.init, params)
+    return num_loops(jax.make_jaxpr(method.update)(params, state, params).jaxpr)
+
+  # Keys and ties of each mask: a layer adds the loop that reads it to both.
+  assert count(8) - count(4) == 4 * 2 * num_masks

@@ -139,8 +139,27 @@ def test_all_layers_together_are_ranked_as_if_concatenated(k):
   found, every = topk.nested_topk_masks(scores, [k, 89], scope='global')
   assert jax.tree.structure(found) == structure
   assert all(map(is_equal, jax.tree.leaves(found), expected))
-  assert topk.density(every) == 1.0
+  assert all(x.all() for x in jax.tree.leaves(every))
   assert topk.topk_masks({}, 0, scope='global') == {}
+
+
+def some(like):
+  """Returns masks of two entries out of three."""
+  return jax.tree.map(
+    lambda x: np.arange(x.size).reshape(x.shape) % 3 > 0, like
+  )
+
+
+def test_excluded_scores_of_each_layer_come_last():
+  scores = tree()
+  exclude = some(scores)
+  ks = {'b': 7, 'a': {'w': 40, 'v': 2, 'empty': 0}}
+  found = topk.topk_masks(scores, ks, exclude=exclude)
+  expected = jax.tree.map(
+    lambda x, k, taken: oracle(np.where(taken, np.nan, x), k),
+    *(scores, ks, exclude),
+  )
+  assert jax.tree.all(jax.tree.map(is_equal, found, expected))
 
 
 TWO_DTYPES = [jnp.ones(2, jnp.float32), jnp.ones(2, jnp.bfloat16)]
@@ -180,14 +199,6 @@ def test_random_mask_has_exactly_k_and_is_uniform():
   assert len(np.unique(np.asarray(drawn), axis=0)) == 120  # 10 choose 3
 
 
-def test_overlap_is_the_share_of_the_first():
-  a, b = np.array([1, 1, 1, 0], bool), np.array([1, 0, 0, 0], bool)
-  assert topk.overlap(a, b) == pytest.approx(1 / 3)
-  assert topk.overlap([a, b], [a, a]) == topk.overlap(~(a | ~a), a) == 1.0
-  with pytest.raises(ValueError, match='at least one entry'):
-    topk.density({})
-
-
 def test_num_kept_rounds_and_keeps_at_least_one():
   assert topk.num_kept(0.25, 10) == 2  # to even, as Python rounds
   assert topk.num_kept(0.001, 10) == 1
@@ -197,3 +208,16 @@ def test_num_kept_rounds_and_keeps_at_least_one():
   for density in (0.0, float('nan')):
     with pytest.raises(ValueError, match=rf'in \(0, 1\], got {density}'):
       topk.num_kept(density, 10)
+
+
+def test_random_masks_are_those_of_each_layer_by_itself():
+  like = tree()
+  ks = {'b': 7, 'a': {'w': 40, 'v': 2, 'empty': 0}}
+  keys = jax.tree.map(lambda x: jax.random.key(x.size), like)
+  exclude = some(like)
+  found = topk.random_masks(keys, like, ks, exclude=exclude)
+  expected = jax.tree.map(
+    lambda key, x, k, taken: topk.random_mask(key, x.shape, k, exclude=taken),
+    *(keys, like, ks, exclude),
+  )
+  assert jax.tree.all(jax.tree.map(is_equal, found, expected))
