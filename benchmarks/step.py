@@ -7,10 +7,10 @@ Three networks on random data: LeNet-300-100 with batches of 60, a perceptron of
 batches of 32 images of 32 x 32.
 
 First single steps with SGD and momentum, on masked arrays at 10% (Top-KAST 10%
-forward, 20% backward): an ordinary step, one that refreshes, and live memory,
-the program's arguments, results and temporaries. Then calls of 100 steps under
-one scan with one refresh; `skipping` is on `sparsity.masked_weights`. The
-optimizer of Powerprop. is in theta.
+forward, 20% backward): an ordinary step, one that refreshes, live memory (the
+program's arguments, results and temporaries), CPU seconds of compiling. Then
+calls of 100 steps under one scan with one refresh; `skipping` is on
+`sparsity.masked_weights`. The optimizer of Powerprop. is in theta.
 """
 
 import functools
@@ -72,7 +72,10 @@ class Single:
     params = jax.tree.map(jax.numpy.copy, problem.params)
     state = tx.init(params)
     jitted = jax.jit(step, donate_argnums=(0, 1))
-    self.step = jitted.lower(params, state, problem.batch).compile()
+    lowered = jitted.lower(params, state, problem.batch)
+    begin = time.process_time()
+    self.step = lowered.compile()
+    self.compile_seconds = time.process_time() - begin
     self.arrays, self.batch = (params, state), problem.batch
     self.is_sparse = is_sparse
 
@@ -111,14 +114,16 @@ def time_single(figures, problem, prefix, rounds, num_steps):
       if i:
         ordinary[name].append(seconds[0])
         refresh[name].append(seconds[1])
-  dense = singles['dense'].live_bytes
+  dense = singles['dense']
   for name, single in singles.items():
     case, base = f'{prefix}single step, {name}', ordinary['dense']
     milliseconds = 1e3 * statistics.median(ordinary[name])
     figures.add(case, 'time', milliseconds, 'ms', rounds)
     for figure, times in (('ordinary', ordinary), ('refresh', refresh)):
       figures.add(case, figure, record.ratio(times[name], base), rounds=rounds)
-    figures.add(case, 'memory', single.live_bytes / dense)
+    figures.add(case, 'memory', single.live_bytes / dense.live_bytes)
+    compiling = single.compile_seconds / dense.compile_seconds
+    figures.add(case, 'compile', compiling)
 
 
 def make_case(problem, tx, params, *apply_mask):
@@ -178,6 +183,7 @@ def topkast_cases(problem, inner, own_adam, name):
 def main() -> None:
   only = {'choices': NETWORKS, 'help': 'one network'}
   given, figures = record.start('step', __doc__, only=only)
+  jax.config.update('jax_enable_compilation_cache', False)
   sgd, adam = optax.sgd(0.1), optax.adam(1e-3)
   for key, (title, make, rounds, num_steps) in NETWORKS.items():
     if given.only not in (None, key):
