@@ -61,6 +61,17 @@ def tune_init(add):
         add({**_small(name, 0.02), **own})
 
 
+def advice(add):
+  """mnist_methods.py: distributions, and how entries enter Top-KAST's A, 5%."""
+  for name in ('static', 'rigl', 'gradual', 'topkast'):
+    for distribution in DISTRIBUTIONS:
+      add(_small(name, 0.05, distribution=distribution))
+  for own in (
+    {}, {'method.warmup_entering': 100}, {'method.explore_scale': 0.1},
+  ):  # fmt: skip
+    add({**_small('topkast', 0.05), 'method.refresh_every': 50, **own})
+
+
 def densities(add):
   """mnist_topkast.py: forward and backward densities."""
   for forward, backward in ((0.1, 0.2), (0.05, 0.1), (0.02, 0.05)):
