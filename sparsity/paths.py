@@ -31,6 +31,18 @@ def named_leaves(tree: Any) -> Iterator[tuple[str, str, Any]]:
     yield module, name, value
 
 
+def names_axes(node: Any) -> bool:
+  """Returns whether Flax annotates this variable with the axes of a mesh."""
+  if not type(node).__module__.startswith('flax.'):
+    return False
+  if getattr(node, 'names', None):  # Linen's nn.Partitioned
+    return True
+  metadata = getattr(node, 'get_metadata', dict)()  # NNX
+  return any(
+    metadata.get(key) for key in ('out_sharding', 'sharding_names', 'sharding')
+  )
+
+
 def is_out_in(path: str, layout: str | None) -> bool:
   """Returns whether a leaf's axes are (out, in, ...), not (..., in, out).
 

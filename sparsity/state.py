@@ -18,6 +18,7 @@ import optax
 
 from sparsity import counts as counts_lib
 from sparsity import drift
+from sparsity import paths
 from sparsity import schedules
 from sparsity import select
 
@@ -28,7 +29,7 @@ class ActiveSets(NamedTuple):
   """Two trees of boolean masks like the parameters.
 
   A dense leaf, all of whose entries are active, has a single True, bool [], in
-  place of its mask.
+  place of its mask, unless Flax annotates it with the axes of a mesh.
   """
 
   forward: Any  # A: used by the network
@@ -254,9 +255,18 @@ def masked(mask: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def dense_sets(params: Any) -> ActiveSets:
-  """Returns the sets of dense parameters: a single True for each."""
+  """Returns the sets of dense parameters: a single True for each.
+
+  Those that are annotated with axes get masks, to which the axes apply.
+  """
+
+  def make(node):
+    if paths.names_axes(node):
+      return trues(node)
+    return jnp.ones([], bool)
+
   return ActiveSets(
-    *(jax.tree.map(lambda _: jnp.ones([], bool), params) for _ in range(2))
+    *(jax.tree.map(make, params, is_leaf=paths.names_axes) for _ in range(2))
   )
 
 

@@ -156,6 +156,51 @@ def test_the_optimizer_of_nnx_holds_the_sets():
   assert sum(int(x.sum()) for x in jax.tree.leaves(sets.forward)) == 8 + 3
 
 
+def linen_dense():
+  return nn.Dense(
+    8,
+    kernel_init=nn.with_partitioning(nn.initializers.ones, ('i', 'o')),
+    bias_init=nn.with_partitioning(nn.initializers.zeros, ('o',)),
+  )
+
+
+def init_linen(mesh):
+  def init(key):
+    params = linen_dense().init(key, jnp.ones((1, 4)))['params']
+    return make_tx().init(params)
+
+  key = jax.random.key(0)
+  shardings = nn.get_sharding(jax.eval_shape(init, key), mesh)
+  return jax.jit(init, out_shardings=shardings)(key)
+
+
+def init_nnx(mesh):
+  def init():
+    net = nnx.Linear(
+      4,
+      8,
+      rngs=nnx.Rngs(0),
+      kernel_init=nnx.with_partitioning(nnx.initializers.ones, ('i', 'o')),
+      bias_init=nnx.with_partitioning(nnx.initializers.zeros, ('o',)),
+    )
+    return nnx.Optimizer(net, make_tx(), wrt=nnx.Param)
+
+  with jax.set_mesh(mesh):
+    state = nnx.state(nnx.eval_shape(init))
+    shardings = nnx.get_named_sharding(state, mesh)
+    return jax.jit(lambda: nnx.state(init()), out_shardings=shardings)()
+
+
+@pytest.mark.parametrize('init', [init_linen, init_nnx])
+def test_sets_are_sharded_as_flax_annotates_the_parameters(init):
+  axes = (jax.sharding.AxisType.Auto,) * 2
+  mesh = jax.make_mesh((1, 1), ('i', 'o'), axis_types=axes)
+  sets = [x for x in jax.tree.leaves(init(mesh)) if x.dtype == bool]
+  # Of kernel and bias, A and B; the rest belongs to the check of parameters.
+  assert sorted(x.size for x in sets if x.ndim == 2) == [32, 32]
+  assert [x.size for x in sets if x.shape == (8,)] == [8, 8]
+
+
 @pytest.mark.parametrize(
   ('leaf', 'message'),
   [
