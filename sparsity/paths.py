@@ -37,7 +37,7 @@ def names_axes(node: Any) -> bool:
     return False
   if getattr(node, 'names', None):  # Linen's nn.Partitioned
     return True
-  metadata = getattr(node, 'get_metadata', dict)()  # NNX
+  metadata: Any = getattr(node, 'get_metadata', dict)()  # NNX
   return any(
     metadata.get(key) for key in ('out_sharding', 'sharding_names', 'sharding')
   )
