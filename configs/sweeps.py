@@ -24,7 +24,11 @@ METHODS = (
 HAM = 200  # its authors' strength; LeNet-5 at its rate bears less
 HAM_METHODS = ('static', 'rigl', 'acdc', 'topkast')
 KINDS = {'plain': {'alpha': 1}, 'powerprop': {'alpha': 2}, 'ham': {'ham': 1}}
-TEXT = ('static', 'rigl', 'magnitude', 'topkast', 'powerprop_topkast')
+# Methods of the small Transformer-XL, and the middle one of the rates tried.
+TEXT = {
+  'static': 8e-3, 'rigl': 4e-3, 'magnitude': 2e-3, 'topkast': 4e-3,
+  'powerprop_topkast': 1.6e-2,
+}  # fmt: skip
 # Steps of dense training with the FLOPs of Top-KAST at these densities, twice
 # as many backward, in 1,500 steps: by experiments.flops.
 EQUAL_FLOPS = {0.2: 522, 0.1: 344, 0.05: 256}
@@ -249,10 +253,13 @@ def text(add):
 
 
 def tune_text(add):
-  """text_transformer_xl.py: learning rates of each method, 10%."""
+  """text_transformer_xl.py: three learning rates of each method, 10%."""
+  middle = {':dense': 1e-3, ':dense,params=0.1': 2e-3}
   for variant in _text_rows((0.1,)):
-    for rate in (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2):
-      add({**variant, 'optimizer.learning_rate': rate})
+    name = variant['config']
+    rate = middle.get(name) or TEXT[name[1:].partition(',')[0]]
+    for factor in (0.5, 1, 2):
+      add({**variant, 'optimizer.learning_rate': factor * rate})
 
 
 def _text_rows(densities=DENSITIES):
