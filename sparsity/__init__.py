@@ -25,6 +25,8 @@ from sparsity.entering import scale_by_adam as scale_by_adam
 from sparsity.initialization import rescale as rescale
 from sparsity.masked import MaskedWeights as MaskedWeights
 from sparsity.masked import masked_weights as masked_weights
+from sparsity.measures import density as density
+from sparsity.measures import overlap as overlap
 from sparsity.methods import acdc as acdc
 from sparsity.methods import gradual as gradual
 from sparsity.methods import magnitude as magnitude
