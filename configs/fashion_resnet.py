@@ -25,7 +25,7 @@ from configs import arguments
 from configs import methods
 from configs import sections
 
-# Of methods that are not in `TUNED`: learning rate and `ham_a`, alone, with
+# Learning rate and `ham_a` of methods that are not in `TUNED`: alone, with
 # Powerpropagation, with HAM.
 UNTUNED = {'plain': (0.2, 0.0), 'powerprop': (0.2, 0.0), 'ham': (0.2, 10.0)}
 TUNED = {

@@ -70,9 +70,8 @@ def advice(add):
   for name in ('static', 'rigl', 'gradual', 'topkast'):
     for distribution in DISTRIBUTIONS:
       add(_small(name, 0.05, distribution=distribution))
-  for own in (
-    {}, {'method.warmup_entering': 100}, {'method.explore_scale': 0.1},
-  ):  # fmt: skip
+  ways = {}, {'method.warmup_entering': 100}, {'method.explore_scale': 0.1}
+  for own in ways:
     add({**_small('topkast', 0.05), 'method.refresh_every': 50, **own})
 
 
