@@ -196,7 +196,7 @@ def test_sets_are_sharded_as_flax_annotates_the_parameters(init):
   axes = (jax.sharding.AxisType.Auto,) * 2
   mesh = jax.make_mesh((1, 1), ('i', 'o'), axis_types=axes)
   sets = [x for x in jax.tree.leaves(init(mesh)) if x.dtype == bool]
-  # Of kernel and bias, A and B; the rest belongs to the check of parameters.
+  # Sets A and B of kernel and bias; the rest is of the check of parameters.
   assert sorted(x.size for x in sets if x.ndim == 2) == [32, 32]
   assert [x.size for x in sets if x.shape == (8,)] == [8, 8]
 
