@@ -40,7 +40,7 @@ TUNED = {
   ('topkast', 'plain'): (0.2, 0.0),
   ('topkast', 'powerprop'): (0.1, 0.0),
   ('acdc', 'plain'): (0.2, 0.0),
-  ('acdc', 'ham'): (0.2, 10.0),
+  ('acdc', 'ham'): (0.4, 10.0),
 }
 
 

@@ -41,7 +41,7 @@ GAMMA = 0.98
 SCOPES = ('layer', 'global')
 NUM_STEPS = {'': 8_000, 'hundred': 2_000, 'quick': 200}
 # Learning rate of each alpha; the sweep `tune_packing` tries others.
-RATES = {1.0: 0.3, 2.0: 0.8, 3.0: 0.4, 4.0: 0.3}
+RATES = {1.0: 0.5, 2.0: 0.8, 3.0: 1.2, 4.0: 0.5}
 # The curvature of a quadratic penalty limits the rate.
 PENALTY_RATE = 0.1
 
@@ -157,8 +157,8 @@ def packing(add):
 
 def tune_packing(add):
   """Learning rates of each alpha, on five tasks."""
-  for alpha in (1.0, 2.0, 3.0):
-    for rate in (0.1, 0.2, 0.3, 0.5, 0.8, 1.2):
+  for alpha in (1.0, 2.0, 3.0, 4.0):
+    for rate in (0.2, 0.3, 0.5, 0.8, 1.2, 2.0):
       keys = f':alpha={alpha:g},rate={rate}'
       add({'config': keys, 'tasks.num_tasks': 5})
 
