@@ -221,3 +221,4 @@ def test_random_masks_are_those_of_each_layer_by_itself():
     *(keys, like, ks, exclude),
   )
   assert jax.tree.all(jax.tree.map(is_equal, found, expected))
+  assert not (found['b'] & exclude['b']).any()
