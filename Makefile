@@ -89,6 +89,7 @@ endef
 TABLES = $(RUN) -m experiments.paper --runs=$(RUNS) --stored=docs/results --out=docs/results
 ON_FASHION = --config.data.data_dir=$(FASHION)
 THREE = '--config.seeds=(0,1,2)'
+COMMA := ,
 
 # On two cores 2 hours, estimated from the times of a run.
 paper-mnist: setup
@@ -102,6 +103,7 @@ paper-fashion: setup
 	$(call train,fashion_methods,mnist_methods.py:data=fashion_mnist,--sweep=methods $(ON_FASHION))
 	$(call train,fashion_resnet,fashion_resnet.py,--sweep=residual $(ON_FASHION))
 	$(call train,fashion_topkast,mnist_topkast.py:data=fashion_mnist,--sweep=ablations $(ON_FASHION))
+	$(call train,fashion_patterns,mnist_topkast.py:data=fashion_mnist$(COMMA)num_steps=10000,--sweep=patterns $(ON_FASHION))
 	$(TABLES)
 
 # On two cores 5 hours, estimated.
@@ -114,6 +116,7 @@ paper-tasks: setup
 # On two cores 16 hours, estimated.
 paper-text: setup
 	$(call train,text,text_transformer_xl.py,--sweep=text $(THREE))
+	$(call train,text_patterns,text_transformer_xl.py:topkast,--sweep=patterns $(THREE))
 	$(TABLES)
 
 # On two cores 5 hours, estimated. The times of a step want a quiet machine.

@@ -8,9 +8,9 @@
 Small dense networks against large ones of which Top-KAST trains a part, in
 compact storage: a third as many units in the second hidden layer as in the
 first, `hidden`; `density` is the forward density, half the backward one. Three
-seeds of 10,000 steps, one learning rate of each method; the recipe is this
-project's choice. The sweep `cost` has all networks, and `python -m
-benchmarks.cost` measures the time of a step.
+seeds of 10,000 steps, one learning rate of each method, that of the middle one;
+the recipe is this project's choice. The sweep `cost` has all networks, and
+`python -m benchmarks.cost` measures the time of a step.
 """
 
 import ml_collections
@@ -20,6 +20,7 @@ from configs import methods
 from configs import mnist_dense
 from configs import sections
 
+# The sweep `tune_cost` tries others.
 RATES = {'dense': 0.3, 'topkast': 0.3}
 
 
@@ -55,3 +56,19 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   config.train.num_steps = num_steps
   config.prune = sections.prune()
   return config
+
+
+def cost(add):
+  """Dense and compact networks of several widths."""
+  for hidden in (75, 150, 300, 600, 1200):
+    add({'config': f':dense,hidden={hidden}'})
+  for hidden in (600, 1200, 2400):
+    for density in (0.2, 0.1, 0.05):
+      add({'config': f':topkast,hidden={hidden},density={density}'})
+
+
+def tune_cost(add):
+  """Learning rates of each method, in a network of middle size."""
+  for variant in ('dense,hidden=300', 'topkast,hidden=1200,density=0.1'):
+    for rate in (0.1, 0.2, 0.3, 0.5, 0.8):
+      add({'config': f':{variant},rate={rate}'})

@@ -138,20 +138,11 @@ def tune_residual(add):
 
 
 def patterns(add):
-  """mnist_topkast.py: Top-KAST; so does text_transformer_xl.py:topkast."""
+  """mnist_topkast.py: Top-KAST; text_transformer_xl.py:topkast too."""
   for density in (0.2, 0.1):
     for name in method_sections.PATTERNS:
       keys = f':density={density},backward_density={2 * density},pattern={name}'
       add({'config': keys})
-
-
-def cost(add):
-  """fashion_cost.py: dense and compact networks of several widths."""
-  for hidden in (75, 150, 300, 600, 1200):
-    add({'config': f':dense,hidden={hidden}'})
-  for hidden in (600, 1200, 2400):
-    for density in DENSITIES:
-      add({'config': f':topkast,hidden={hidden},density={density}'})
 
 
 def cost_text(add):

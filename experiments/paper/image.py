@@ -25,6 +25,15 @@ VARIANTS = (
   ('HAM', {'powerprop': 0, 'ham': 1}),
 )
 _DENSITIES = (0.2, 0.1, 0.05, 0.02)
+# Top-KAST on Fashion-MNIST without Powerpropagation, its usual choices.
+CHOICES = {
+  'refresh_every': 100, 'exploration': 'topk', 'penalty': 1e-4,
+  'stop_refresh_at': None, 'pattern': None, 'alpha': 1.0,
+}  # fmt: skip
+LENET_TOPKAST = {
+  'data': 'fashion_mnist', **_LENET, 'num_steps': 10_000, 'share': None,
+  'method': 'topkast',
+}  # fmt: skip
 _DATA = table_lib.DATA
 _FASHION = 'data=fashion_mnist'
 
@@ -174,10 +183,7 @@ def _lenet5(data: str, title: str, variant: str = '', *options: str):
 
 def _ablations() -> Table:
   """Returns Top-KAST's choices, one changed at a time."""
-  base = {
-    'refresh_every': 100, 'backward_density': 0.2, 'exploration': 'topk',
-    'penalty': 1e-4, 'stop_refresh_at': None,
-  }  # fmt: skip
+  base = {**CHOICES, 'density': 0.1, 'backward_density': 0.2}
   rows = [('all others', 'refresh 100, B 20%, penalty 1e-4', {})]
   for steps in (1, 10, 50, 500):
     rows.append(('refresh every', f'{steps}', {'refresh_every': steps}))
@@ -195,11 +201,7 @@ def _ablations() -> Table:
   )  # fmt: skip
   return Table(
     'fashion_topkast', "Top-KAST's choices on Fashion-MNIST, LeNet-300-100",
-    ('choice', 'setting'),
-    {
-      'data': 'fashion_mnist', **_LENET, 'num_steps': 10_000, 'share': None,
-      'method': 'topkast', 'density': 0.1, 'alpha': 1.0,
-    },
+    ('choice', 'setting'), LENET_TOPKAST,
     tuple(Row((a, b), {**base, **facts}) for a, b, facts in rows),
     (
       Column('accuracy', {}, 'accuracy'),

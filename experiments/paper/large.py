@@ -10,7 +10,7 @@ Row, Column, Table = table_lib.Row, table_lib.Column, table_lib.Table
 EXAMPLES = 32_000 * 4_096  # seen in training by the ImageNet recipe
 _DATA = table_lib.DATA
 _TWICE, _HAM = {'backward_ratio': 2.0}, {'ham': 1}
-_SMALL, _SEEDS = 'text_transformer_xl.py', '--config.seeds=(0,1,2)'
+SMALL, SEEDS = 'text_transformer_xl.py', '--config.seeds=(0,1,2)'
 # (label, variant of the config, facts)
 _DENSE, *_LARGE = (
   (label, variant, {'method': method, 'alpha': alpha, **more})
@@ -122,14 +122,16 @@ def small_text() -> Table:
     for a, b in densities:
       own, kept = {'density': a}, f'{100 * a:g}%'
       if b:
-        own['backward_density'], kept = b, f'{kept} / {100 * b:g}%'
+        own |= {'backward_density': b, 'storage': 'masked'}
+        kept = f'{kept} / {100 * b:g}%'
       own |= {'method': method, **whole, **facts}
       rows.append(Row((label, kept), own))
   return Table(
     'text', 'A small Transformer-XL on the King James text',
-    ('method', 'D / B'), {'data': 'kjv', **plain}, tuple(rows),
+    ('method', 'D / B'), {'data': 'kjv', **plain, 'pattern': None},
+    tuple(rows),
     (Column('bits per character', {}, 'bits_per_character'),),
-    (table_lib.launch(_SMALL, 'text', '--sweep=text', _SEEDS),),
+    (table_lib.launch(SMALL, 'text', '--sweep=text', SEEDS),),
     extra=('density', 'inference_share', 'train_flops', 'num_bytes'),
     # The dense rivals are smaller, or trained for less long.
     varies=(image.RATE, 'model.', 'train.num_steps', 'optimizer.schedule.'),
@@ -152,7 +154,7 @@ def text_cost() -> Table:
     'text_cost', 'The cost of training a small Transformer-XL',
     ('method', 'D / B', 'width'), where, tuple(rows),
     (Column('bits per character', {}, 'bits_per_character'),),
-    (table_lib.launch(_SMALL, 'text_cost', '--sweep=cost_text', _SEEDS),),
+    (table_lib.launch(SMALL, 'text_cost', '--sweep=cost_text', SEEDS),),
     varies=(image.RATE, 'model.'), plots='cost', extra=image.COSTS,
   )  # fmt: skip
 

@@ -86,7 +86,7 @@ def cells(table: Table) -> pd.DataFrame:
 
 _TEXTS = (
   'experiment', 'data', 'model', 'hidden', 'compute_dtype', 'method',
-  'distribution', 'scope', 'storage', 'exploration', 'strategy',
+  'distribution', 'scope', 'storage', 'exploration', 'strategy', 'pattern',
 )  # fmt: skip
 # Keys of methods and strategies that are facts as they are.
 _KEYS = (
@@ -100,7 +100,8 @@ def facts(config: Mapping[str, Any]) -> Facts:
 
   `density` is the forward density, `examples` the number of steps times the
   batch size, `powerprop` 1 with an alpha other than 1, `ham` 1 with HAM, and
-  `hidden` as in '300-100'. Facts that a config does not have are absent.
+  `hidden` as in '300-100', `pattern` as in 'block 4 4'. Facts that a config
+  does not have are absent.
 
   Raises:
     TypeError: If a fact has a type of no config; other errors of a mapping too.
@@ -126,6 +127,9 @@ def facts(config: Mapping[str, Any]) -> Facts:
     'num_steps': train.get('num_steps'),
   }
   found |= {key: method.get(key, strategy.get(key)) for key in _KEYS}
+  if pattern := method.get('pattern'):
+    sizes = [pattern[k] for k in sorted(pattern, reverse=True) if k != 'name']
+    found['pattern'] = ' '.join(map(str, (pattern['name'], *sizes)))
   if 'hidden' in model:
     found['hidden'] = '-'.join(map(str, model['hidden']))
   if method.get('name') == 'dense':

@@ -5,6 +5,7 @@ They cover the known part of the papers' own: methods, densities, tasks.
 
 from experiments.paper import image
 from experiments.paper import large
+from experiments.paper import patterns
 from experiments.paper import table as table_lib
 from experiments.paper import tasks
 
@@ -22,6 +23,8 @@ TABLES: dict[str, table_lib.Table] = {
     large.photographs(),
     large.small_text(),
     large.text_cost(),
+    patterns.fashion(),
+    patterns.text(),
     large.text(
       'enwik8', 'enwik8, bits per character', 'bits_per_character', 512
     ),
