@@ -5,6 +5,10 @@ duplicates in the compute dtype, and discards it after one dense product on the
 matrix units, which sum bfloat16 products in float32. The gradient is a dense
 product too, of which the entries of B are gathered at once.
 
+Barriers, as in `jax.checkpoint`, keep XLA from holding the dense weights and
+indices of all layers between forward and backward pass. None is around x, which
+XLA may then compute again in the backward pass instead of keeping it.
+
 Arguments and shapes of the products: `kernels.products`.
 """
 
@@ -26,16 +30,20 @@ _GRADIENT_DIMENSIONS = ('CHWN', 'IHWO', 'HWNC')
 
 def forward(x, values, active, shape, window, precision=None):
   """Returns y [batch, height, width, out]."""
-  x, values, active = _isolate(x, values, active)
+  dtype = jnp.result_type(x, values)
+  values, active = lax.optimization_barrier((values.astype(dtype), active))
   weight = _write_out(values, active, shape)
-  return _convolve(x, weight, window, precision)
+  return _convolve(x.astype(dtype), weight, window, precision)
 
 
 def input_gradient(
   dy, values, active, shape, window, image_size, precision=None
 ):
   """Returns dx [batch, *image_size, in]."""
-  dy, values, active = _isolate(dy, values, active)
+  dtype = jnp.result_type(dy, values)
+  dy, values, active = lax.optimization_barrier(
+    (dy.astype(dtype), values.astype(dtype), active)
+  )
   weight = _write_out(values, active, shape)
   x = jax.ShapeDtypeStruct((dy.shape[0], *image_size, shape[2]), dy.dtype)
   pull = jax.linear_transpose(
@@ -46,7 +54,9 @@ def input_gradient(
 
 def weight_gradient(x, dy, active, shape, window, precision=None):
   """Returns dvalues [k_B], or the dense gradient if `active` is a mask."""
-  x, dy, active = _isolate(x, dy, active)
+  dtype = jnp.result_type(x, dy)
+  dy, active = lax.optimization_barrier((dy.astype(dtype), active))
+  x = x.astype(dtype)
   if _is_pixel(x, window):
     gradient = jnp.dot(
       x[:, 0, 0].T,
@@ -84,16 +94,6 @@ def weight_gradient(x, dy, active, shape, window, precision=None):
     .at[at]
     .get(unique_indices=True, mode='promise_in_bounds')
   )
-
-
-def _isolate(a, b, active):
-  """Returns the operands of a product in one dtype, behind a barrier.
-
-  As in `jax.checkpoint`, it keeps XLA from holding the dense weights and the
-  indices of all layers between forward and backward pass.
-  """
-  dtype = jnp.result_type(a, b)
-  return lax.optimization_barrier((a.astype(dtype), b.astype(dtype), active))
 
 
 def _is_pixel(x, window):

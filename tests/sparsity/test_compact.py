@@ -292,6 +292,18 @@ def test_one_layer_at_a_time_is_written_out():
   assert sizes[4] - sizes[1] < dense
 
 
+def test_no_barrier_keeps_activations_for_the_backward_pass():
+  # XLA may compute x again from the output before it, unless x is an operand.
+  _, gradients, (params, state, batch) = perceptron(2, 'float32')
+  weights = sparsity.forward_weights(params, state)
+  with kernels.use('xla'):
+    lowered = jax.jit(lambda *given: gradients(*given)).lower(weights, batch)
+  barriers = re.findall(r'optimization_barrier.*', lowered.as_text())
+  activations = [line.count('tensor<16x') for line in barriers]
+  # Two forward products, and dy of three gradients: the first layer needs no dx.
+  assert sorted(activations) == [0, 0, 1, 1, 1]
+
+
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_one_exported_program_serves_every_platform(dtype):
   _, gradients, (params, state, batch) = perceptron(2, dtype)
