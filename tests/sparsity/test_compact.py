@@ -300,7 +300,7 @@ def test_no_barrier_keeps_activations_for_the_backward_pass():
     lowered = jax.jit(lambda *given: gradients(*given)).lower(weights, batch)
   barriers = re.findall(r'optimization_barrier.*', lowered.as_text())
   activations = [line.count('tensor<16x') for line in barriers]
-  # Two forward products, and dy of three gradients: the first layer needs no dx.
+  # Two forward products; three gradients, as the first layer needs no dx.
   assert sorted(activations) == [0, 0, 1, 1, 1]
 
 
