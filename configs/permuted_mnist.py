@@ -77,6 +77,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     learning_rate=given['rate'] or _rate(given['strategy'], given['alpha']),
     schedule=sections.cosine(num_steps=num_steps, warmup_steps=num_steps // 80),
     momentum=0.0,
+    clip_norm=1.0,
   )
   config.train = sections.train(
     batch_size=60,
@@ -158,7 +159,7 @@ def packing(add):
 def tune_packing(add):
   """Learning rates of each alpha, on five tasks."""
   for alpha in (1.0, 2.0, 3.0, 4.0):
-    for rate in (0.2, 0.3, 0.5, 0.8, 1.2, 2.0):
+    for rate in (0.3, 0.5, 0.8, 1.2, 2.0, 3.0):
       keys = f':alpha={alpha:g},rate={rate}'
       add({'config': keys, 'tasks.num_tasks': 5})
 
