@@ -159,7 +159,7 @@ def packing(add):
 def tune_packing(add):
   """Learning rates of each alpha, on five tasks."""
   for alpha in (1.0, 2.0, 3.0, 4.0):
-    for rate in (0.3, 0.5, 0.8, 1.2, 2.0, 3.0):
+    for rate in (0.5, 0.8, 1.2, 2.0, 3.0, 5.0):
       keys = f':alpha={alpha:g},rate={rate}'
       add({'config': keys, 'tasks.num_tasks': 5})
 
