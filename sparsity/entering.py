@@ -72,17 +72,9 @@ def scale_by_adam(
 
     def weight(age, decay):
       """Returns the weight of the gradient in a corrected moment."""
-
-      def compute(age):
-        steps = jnp.where(age < LAST, jnp.maximum(age, 1), count)
-        return (1 - decay) / (1 - decay ** steps.astype(jnp.float32))
-
-      def look_up(age):
-        table = compute(jnp.arange(LAST + 1))
-        index = age.astype(jnp.int32)
-        return table.at[index].get(mode='promise_in_bounds')
-
-      return jax.lax.platform_dependent(age, cpu=look_up, default=compute)
+      steps = jnp.where(age < LAST, jnp.maximum(age, 1), count)
+      remaining = jnp.exp(steps.astype(jnp.float32) * jnp.log(decay))
+      return (1 - decay) / (1 - remaining)
 
     def move(moment, x, age, decay):
       return moment + weight(age, decay).astype(x.dtype) * (x - moment)
