@@ -25,8 +25,8 @@ from configs import methods
 from configs import mnist_dense
 from configs import sections
 
-# Learning rate of each alpha; the sweep `tune_topkast` tries others.
-RATES = {1.0: 0.3, 2.0: 0.6}
+# Learning rate of each alpha, by the sweep `tune_topkast`.
+RATES = {1.0: 0.5, 2.0: 0.5}
 
 
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
