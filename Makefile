@@ -116,7 +116,7 @@ paper-tasks: setup
 # On two cores 16 hours, estimated.
 paper-text: setup
 	$(call train,text,text_transformer_xl.py,--sweep=text $(THREE))
-	$(call train,text_patterns,text_transformer_xl.py:topkast,--sweep=patterns $(THREE))
+	$(call train,text_patterns,text_transformer_xl.py:topkast$(COMMA)num_steps=750,--sweep=patterns $(THREE))
 	$(TABLES)
 
 # On two cores 5 hours, estimated. The times of a step want a quiet machine.

@@ -237,9 +237,6 @@ def text(add):
   for steps in EQUAL_FLOPS.values():
     add({'config': f':dense,num_steps={steps}'})
   add(_variant('topkast', 0.1, 1.0))
-  add(_variant('acdc', 0.2))
-  for name in ('topkast', 'acdc'):
-    add(_variant(name, 0.2, ham=HAM))
 
 
 def tune_text(add):

@@ -29,12 +29,13 @@ def fashion() -> Table:
 
 def text() -> Table:
   """Returns the table of a small Transformer-XL."""
-  where = {'data': 'kjv', 'd_model': 224, 'num_steps': 1_500, 'alpha': 1.0}
+  where = {'data': 'kjv', 'd_model': 224, 'num_steps': 750, 'alpha': 1.0}
   return _patterns(
     'text_patterns', 'the King James text, a small Transformer-XL',
     {**where, 'method': 'topkast', 'refresh_every': 1, 'ham': 0},
     table_lib.launch(
-      f'{large.SMALL}:topkast', 'text_patterns', _SWEEP, large.SEEDS
+      f'{large.SMALL}:topkast,num_steps=750', 'text_patterns', _SWEEP,
+      large.SEEDS,
     ),
     Column('bits per character', {}, 'bits_per_character'),
   )  # fmt: skip
