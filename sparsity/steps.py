@@ -174,12 +174,12 @@ def _grow(given: Update) -> tuple[Any, SparseState]:
 
 
 def _parts(sizes: dict[str, int]) -> list[list[str]]:
-  """Returns the layers in parts of at most half of all entries, or one layer.
+  """Returns the layers in parts of one search each: few, as each takes time.
 
-  Each part has one search: few take less time to compile, one more memory.
+  A part may have half of all entries, or little more than the largest layer.
   """
   parts: list[list[str]] = []
-  total, limit = 0, sum(sizes.values()) // 2
+  total, limit = 0, max(sum(sizes.values()) / 2, 1.2 * max(sizes.values()))
   for path, size in sizes.items():
     if not parts or total + size > limit:
       parts.append([])
