@@ -14,7 +14,7 @@ weights of attention and feed-forward.
 
 The text comes with this repository, the model has 2.7 million parameters in 4
 layers, the recipe is this project's choice. Top-KAST refreshes its sets at each
-step, the others 60 times. Hardware: one core of a CPU, 13 minutes a run.
+step, the others 60 times. A run takes some 5 minutes of one core of a CPU.
 """
 
 import math
