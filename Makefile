@@ -102,8 +102,8 @@ paper-mnist: setup
 paper-fashion: setup
 	$(call train,fashion_methods,mnist_methods.py:data=fashion_mnist,--sweep=methods $(ON_FASHION))
 	$(call train,fashion_resnet,fashion_resnet.py,--sweep=residual $(ON_FASHION))
-	$(call train,fashion_topkast,mnist_topkast.py:data=fashion_mnist,--sweep=ablations $(ON_FASHION))
-	$(call train,fashion_patterns,mnist_topkast.py:data=fashion_mnist$(COMMA)num_steps=10000,--sweep=patterns $(ON_FASHION))
+	$(call train,fashion_topkast,fashion_topkast.py,--sweep=ablations $(ON_FASHION))
+	$(call train,fashion_patterns,fashion_topkast.py,--sweep=patterns $(ON_FASHION))
 	$(TABLES)
 
 # On two cores 5 hours, estimated.

@@ -4,10 +4,9 @@
 
 With and without Powerpropagation (alpha 2 and 1), each at its own learning
 rate after a warm-up, otherwise trained as `configs/mnist_dense.py`. `:quick`
-trains 600 steps of each network; `num_steps`, `distribution`, `density`,
-`backward_density`, `pattern`, one of `methods.PATTERNS`, and
-`data=fashion_mnist` may follow, the last with --config.data.data_dir=DATA.
-Other densities, and training that stores active weights only:
+trains 600 steps of each network, and `data=fashion_mnist` may follow, with
+--config.data.data_dir=DATA. Other densities, and training that stores active
+weights only:
 
   --config.method.forward_density=0.05 --config.method.backward_density=0.1
   --config.method.storage=compact
@@ -20,30 +19,17 @@ MNIST: the method is theirs, the protocol is that of Powerpropagation.
 
 import ml_collections
 
-from configs import arguments
 from configs import methods
 from configs import mnist_dense
 from configs import sections
 
-# Learning rate of each alpha, by the sweep `tune_topkast`.
-RATES = {1.0: 0.5, 2.0: 0.5}
+# Learning rate of each alpha.
+RATES = {1.0: 0.3, 2.0: 0.6}
 
 
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
   """Returns the config."""
-  variant, given = arguments.parse(
-    argument,
-    ('', 'quick'),
-    data='mnist',
-    distribution='erdos_renyi_kernel',
-    num_steps=0,  # 0: those of the variant
-    density=0.1,
-    backward_density=0.2,
-    pattern='single',
-  )
-  config = mnist_dense.get_config(f'{variant},data={given["data"]}')
-  if given['num_steps']:
-    config.train.num_steps = given['num_steps']
+  config = mnist_dense.get_config(argument)
   config.powerprop.alphas = tuple(RATES)
   config.optimizer = sections.sgd(
     learning_rate=tuple(RATES.values()),
@@ -52,11 +38,10 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   )
   config.method = methods.section(
     'topkast',
-    density=given['density'],
-    backward_density=given['backward_density'],
+    density=0.1,
+    backward_density=0.2,
     num_steps=config.train.num_steps,
     refresh_every=100,
-    distribution=given['distribution'],
-    pattern=given['pattern'],
+    distribution='erdos_renyi_kernel',
   )
   return config

@@ -83,27 +83,6 @@ def densities(add):
     )
 
 
-def tune_topkast(add):
-  """mnist_topkast.py: learning rates of each alpha in 10,000 steps."""
-  for alpha in (1.0, 2.0):
-    for rate in RATES:
-      own = {'powerprop.alphas': (alpha,), 'optimizer.learning_rate': rate}
-      add({'config': ':num_steps=10000', **own})
-
-
-def ablations(add):
-  """mnist_topkast.py: one factor of Top-KAST at a time, 10,000 steps."""
-  for changes in (
-    *({'refresh_every': n} for n in (100, 1, 10, 50, 500)),
-    *({'backward_density': b} for b in (0.1, 1.0)),
-    {'exploration': 'random'},
-    *({'penalty': x} for x in (0.0, 1e-5, 1e-3)),
-    *({'stop_refresh_at': n} for n in (1_000, 5_000)),
-  ):
-    own = {f'method.{key}': value for key, value in changes.items()}
-    add({'config': ':num_steps=10000', **own})
-
-
 def methods(add):
   """mnist_methods.py: every method, with Powerpropagation, some with HAM."""
   _methods(add)
@@ -138,7 +117,7 @@ def tune_residual(add):
 
 
 def patterns(add):
-  """mnist_topkast.py: Top-KAST; text_transformer_xl.py:topkast too."""
+  """fashion_topkast.py, text_transformer_xl.py:topkast: patterns."""
   for density in (0.2, 0.1):
     for name in method_sections.PATTERNS:
       keys = f':density={density},backward_density={2 * density},pattern={name}'

@@ -47,11 +47,11 @@ def fill(
   the same network of one cell, or no config is that of more than half of the
   networks of a row.
   """
-  own, keys = runs_lib.select(frame, table.where), [*table.headings, 'column']
+  keys = [*table.headings, 'column']
   names, found, notes = [*keys, *_FIELDS, 'run'], [], {}
   cells = table_lib.cells(table)
-  for cell in cells.to_dict('records') if len(own) else ():
-    networks = runs_lib.select(own, cell['where']).sort_values('seed')
+  for cell in cells.to_dict('records') if len(frame) else ():
+    networks = runs_lib.select(frame, cell['where']).sort_values('seed')
     if networks.empty:
       continue
     same = {name: cell[name] for name in (*keys, 'metric')}

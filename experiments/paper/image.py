@@ -196,8 +196,7 @@ def _ablations() -> Table:
     ('last refresh', '50% of steps', {'stop_refresh_at': 5_000}),
   ]
   sweep = table_lib.launch(
-    f'mnist_topkast.py:{_FASHION}', 'fashion_topkast', '--sweep=ablations',
-    _DATA,
+    'fashion_topkast.py', 'fashion_topkast', '--sweep=ablations', _DATA
   )  # fmt: skip
   return Table(
     'fashion_topkast', "Top-KAST's choices on Fashion-MNIST, LeNet-300-100",

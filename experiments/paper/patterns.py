@@ -19,8 +19,7 @@ def fashion() -> Table:
     'fashion_patterns', 'Fashion-MNIST, LeNet-300-100',
     {**image.LENET_TOPKAST, **image.CHOICES},
     table_lib.launch(
-      'mnist_topkast.py:data=fashion_mnist,num_steps=10000',
-      'fashion_patterns', _SWEEP, table_lib.DATA,
+      'fashion_topkast.py', 'fashion_patterns', _SWEEP, table_lib.DATA
     ),
     Column('accuracy', {}, 'accuracy'),
     Column('with Powerprop.', {'alpha': 2.0}, 'accuracy'),
