@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from configs import fashion_topkast
 from experiments import flops
 from experiments.paper import fill
 from experiments.paper import runs
@@ -59,6 +60,21 @@ def test_a_cell_has_mean_deviation_and_interval_of_its_seeds(tmp_path):
   assert cell.inference_flops == report.sparse_flops
   assert cell.train_share == report.train_share < 0.5
   assert cell.num_bytes == report.sparse_bytes
+
+
+def test_cells_choose_by_what_a_row_and_a_column_put_in_place(tmp_path):
+  table = tables.TABLES['fashion_patterns']
+  for variant in ('', 'pattern=block_4'):
+    for alpha in (1.0, 2.0):
+      config = folders.of_file(fashion_topkast, variant, alpha)
+      folders.write_image(tmp_path / f'{variant}{alpha}', config, alpha / 4)
+  _, cells = fill_from(tmp_path, table)
+  done = cells[cells.status == 'done'][['pattern', 'column', 'mean']]
+  assert done.to_numpy().tolist() == [
+    [pattern, column, mean]
+    for pattern in ('single entries', '4 x 4')
+    for column, mean in (('accuracy', 0.25), ('with Powerprop.', 0.5))
+  ]
 
 
 def test_a_pruned_network_has_the_costs_of_its_remaining_weights(tmp_path):
