@@ -52,7 +52,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
 def tune_topkast(add):
   """Learning rates of each alpha."""
   for alpha in RATES:
-    for rate in (0.3, 0.5, 0.8, 1.2, 2.0, 3.0):
+    for rate in (0.5, 0.8, 1.2, 2.0, 3.0, 5.0):
       add({'powerprop.alphas': (alpha,), 'optimizer.learning_rate': rate})
 
 
