@@ -3,7 +3,6 @@
 import pathlib
 from typing import Any
 
-from matplotlib import pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -187,32 +186,56 @@ def _cost_at(
 
 
 def draw_choices(table: table_lib.Table, cells: pd.DataFrame) -> Any:
-  """Draws a dot with its deviation for each row, and the first as a band."""
-  column = cells[cells.column == table.columns[0].label]
-  factor, _ = render.FORMATS.get(column.metric.iloc[0], render.PERCENT)
-  known = column[column.status == 'done']
-  known = known.assign(
-    mean=factor * known['mean'], deviation=factor * known.deviation
+  """Draws a dot with its deviation for each row, a panel for each column.
+
+  Columns are those with the metric of the first. The cells that others are
+  tested against are bands, each down to the next.
+  """
+  metric = table.columns[0].metric
+  factor, _ = render.FORMATS.get(metric, render.PERCENT)
+  own = cells[cells.metric == metric]
+  own = own.assign(
+    mean=factor * own['mean'], deviation=factor * own.deviation.fillna(0)
   )
+  known = own[own.status == 'done']
   if known.empty:
     return None
-  figure, axis = plt.subplots(figsize=(6.4, 0.8 + 0.3 * len(known)))
-  names = known[[*table.headings]].agg(': '.join, axis=1)
-  kinds, places = known[table.headings[0]], -np.arange(len(known))
-  base, spread = known['mean'].iloc[0], known.deviation.fillna(0).iloc[0]
-  axis.axvspan(base - spread, base + spread, color='0.85', zorder=0)
-  for i, kind in enumerate(kinds.unique()):
-    own = known[kinds == kind]
-    axis.errorbar(
-      own['mean'], places[kinds == kind], xerr=own.deviation.fillna(0),
-      color=f'C{i}', ls='', marker='o', elinewidth=1.2,
-    )  # fmt: skip
-  useful = known['mean'][known['mean'] >= known['mean'].max() / 2]
-  spread = known.deviation.fillna(0)[useful.index]
-  margin = 0.1 * (useful.max() - useful.min()) + 0.1
-  axis.set_xlim(
-    (useful - spread).min() - margin, (useful + spread).max() + margin
+  names = own[[*table.headings]].agg(': '.join, axis=1)
+  places = {name: -i for i, name in enumerate(names.unique())}
+  own = own.assign(place=names.map(places))
+  panels = [x for x in own.groupby('column', sort=False) if x[1]['mean'].any()]
+  figure, axes = lines_lib.grid(
+    len(panels), 2, (4.0, 0.8 + 0.26 * len(places)), sharex=True, sharey=True
   )
-  axis.set_yticks(places, names)
-  axis.set_xlabel(render.LABELS[column.metric.iloc[0]])
+  for axis, (panel, cells_of) in zip(axes, panels, strict=True):
+    _draw_bands(axis, table, cells_of)
+    kinds = cells_of[table.headings[0]]
+    for i, kind in enumerate(kinds.unique()):
+      points = cells_of[(kinds == kind) & (cells_of.status == 'done')]
+      axis.errorbar(
+        points['mean'], points.place, xerr=points.deviation, color=f'C{i}',
+        ls='', marker='o', elinewidth=1.2,
+      )  # fmt: skip
+    axis.set(title=panel, xlabel=render.LABELS[metric])
+  means = lines_lib.useful(known['mean'], metric)
+  spread = known.deviation[means.index].median()
+  margin = 0.1 * (means.max() - means.min()) + 1.5 * spread
+  axes[0].set_xlim(means.min() - margin, means.max() + margin)
+  axes[0].set_ylim(-len(places) + 0.5, 0.5)
+  axes[0].set_yticks([*places.values()], [*places])
   return figure
+
+
+def _draw_bands(axis, table: table_lib.Table, cells: pd.DataFrame) -> None:
+  """Draws the references of a column, each over the rows down to the next."""
+  [against] = table.against
+  is_base = [
+    all(where.get(key) == value for key, value in against.items())
+    for where in cells['where']
+  ]
+  starts = [*cells.place[is_base] + 0.5, cells.place.min() - 0.5]
+  for (_, base), high, low in zip(
+    cells[is_base].iterrows(), starts[:-1], starts[1:], strict=True
+  ):
+    ends = base['mean'] - base.deviation, base['mean'] + base.deviation
+    axis.fill_betweenx([low, high], *ends, color='0.85', zorder=0)

@@ -130,20 +130,17 @@ def _draw_line(axis, own: pd.DataFrame, x: str, line: str, i: int) -> None:
 
 
 def focus(axes: Iterable[Any], frame: pd.DataFrame, metric: str) -> None:
-  """Limits y to the useful means of a frame: within a factor 2 of the best.
+  """Limits y to the useful means of a frame.
 
   The rest, such as networks at chance, is off the scale. Accuracies (in
   percent) that cover more than a factor 4 of errors are on a logarithmic scale
   of the error.
   """
-  means = frame['mean'].dropna()
+  means = useful(frame['mean'], metric)
   if means.empty:
     return
-  is_cost = metric in render.DESCENDING
-  best = means.min() if is_cost else means.max()
-  useful = means[means <= 2 * best] if is_cost else means[means >= best / 2]
-  low, high = useful.min(), useful.max()
-  margin = max(0.08 * (high - low), 1e-3 * abs(best), 1e-6)
+  low, high = means.min(), means.max()
+  margin = max(0.08 * (high - low), 1e-3 * abs(high), 1e-6)
   is_log = metric.endswith('accuracy') and 100 - low > 4 * (100 - high) > 0
   for axis in axes:
     if is_log:
@@ -154,6 +151,13 @@ def focus(axes: Iterable[Any], frame: pd.DataFrame, metric: str) -> None:
       axis.yaxis.set_major_formatter('{x:g}')
     else:
       axis.set_ylim(low - margin, high + margin)
+
+
+def useful(means: pd.Series, metric: str) -> pd.Series:
+  """Returns the means within a factor 2 of the best."""
+  if metric in render.DESCENDING:
+    return means[means <= 2 * means.min()]
+  return means[means >= means.max() / 2]
 
 
 def _to_scale(accuracy):
