@@ -117,7 +117,7 @@ def _residual() -> list[Claim]:
 
 
 def _choices() -> list[Claim]:
-  chosen, accuracy = _CHOSEN, {'where': _ACCURACY}
+  chosen, accuracy = _CHOSEN, {'where': {'column': 'alpha 1'}}
   return [
     Claim(name, TOPKAST, text, 'fashion_topkast', check, 'tune_topkast')
     for name, text, check in (

@@ -218,6 +218,8 @@ def draw_choices(table: table_lib.Table, cells: pd.DataFrame) -> Any:
       )  # fmt: skip
     axis.set(title=panel, xlabel=render.LABELS[metric])
   means = lines_lib.useful(known['mean'], metric)
+  if metric.endswith('accuracy'):  # by errors, which differ more
+    means = 100 - lines_lib.useful(100 - means, 'loss')
   spread = known.deviation[means.index].median()
   margin = 0.1 * (means.max() - means.min()) + 1.5 * spread
   axes[0].set_xlim(means.min() - margin, means.max() + margin)

@@ -203,8 +203,8 @@ def _ablations() -> Table:
     ('choice', 'setting'), LENET_TOPKAST,
     tuple(Row((a, b), {**base, **facts}) for a, b, facts in rows),
     (
-      Column('accuracy', {}, 'accuracy'),
-      Column('with Powerprop.', {'alpha': 2.0}, 'accuracy'),
+      Column('alpha 1', {}, 'accuracy'),
+      Column('alpha 2 (Powerprop.)', {'alpha': 2.0}, 'accuracy'),
       Column('left A, first tenth', {}, 'first_change'),
       Column('left A, last tenth', {}, 'last_change'),
     ),

@@ -21,8 +21,8 @@ def fashion() -> Table:
     table_lib.launch(
       'fashion_topkast.py', 'fashion_patterns', _SWEEP, table_lib.DATA
     ),
-    Column('accuracy', {}, 'accuracy'),
-    Column('with Powerprop.', {'alpha': 2.0}, 'accuracy'),
+    Column('alpha 1', {}, 'accuracy'),
+    Column('alpha 2 (Powerprop.)', {'alpha': 2.0}, 'accuracy'),
   )  # fmt: skip
 
 

@@ -73,7 +73,7 @@ def test_cells_choose_by_what_a_row_and_a_column_put_in_place(tmp_path):
   assert done.to_numpy().tolist() == [
     [pattern, column, mean]
     for pattern in ('single entries', '4 x 4')
-    for column, mean in (('accuracy', 0.25), ('with Powerprop.', 0.5))
+    for column, mean in (('alpha 1', 0.25), ('alpha 2 (Powerprop.)', 0.5))
   ]
 
 
