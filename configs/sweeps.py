@@ -117,7 +117,7 @@ def tune_residual(add):
 
 
 def patterns(add):
-  """fashion_topkast.py, text_transformer_xl.py:topkast: patterns."""
+  """fashion_topkast.py: patterns; text_transformer_xl.py:topkast too."""
   for density in (0.2, 0.1):
     for name in method_sections.PATTERNS:
       keys = f':density={density},backward_density={2 * density},pattern={name}'
