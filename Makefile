@@ -98,7 +98,7 @@ paper-mnist: setup
 	$(call train,mnist_methods,mnist_methods.py,--sweep=methods)
 	$(TABLES)
 
-# On two cores 8 hours, estimated.
+# On two cores 4 hours, estimated.
 paper-fashion: setup
 	$(call train,fashion_methods,mnist_methods.py:data=fashion_mnist,--sweep=methods $(ON_FASHION))
 	$(call train,fashion_resnet,fashion_resnet.py,--sweep=residual $(ON_FASHION))
@@ -113,7 +113,7 @@ paper-tasks: setup
 	$(call train,permuted_mnist_100,permuted_mnist.py,--sweep=hundred_tasks)
 	$(TABLES)
 
-# On two cores 16 hours, estimated.
+# On two cores 4 hours, estimated.
 paper-text: setup
 	$(call train,text,text_transformer_xl.py,--sweep=text $(THREE))
 	$(call train,text_patterns,text_transformer_xl.py:topkast$(COMMA)num_steps=750,--sweep=patterns $(THREE))
@@ -127,7 +127,7 @@ paper-cost: setup
 	$(RUN) -m benchmarks.page
 	$(TABLES)
 
-# On two cores 14 hours, estimated.
+# On two cores 3 hours, estimated.
 paper-long: setup
 	$(call train,mnist_methods_long,mnist_methods.py,--sweep=methods_long)
 	$(call train,fashion_methods_long,mnist_methods.py:data=fashion_mnist,--sweep=methods_long $(ON_FASHION))

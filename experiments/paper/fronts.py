@@ -222,6 +222,7 @@ def draw_choices(table: table_lib.Table, cells: pd.DataFrame) -> Any:
     means = 100 - lines_lib.useful(100 - means, 'loss')
   spread = known.deviation[means.index].median()
   margin = 0.1 * (means.max() - means.min()) + 1.5 * spread
+  margin = max(margin, 1e-3 * means.max())
   axes[0].set_xlim(means.min() - margin, means.max() + margin)
   axes[0].set_ylim(-len(places) + 0.5, 0.5)
   axes[0].set_yticks([*places.values()], [*places])

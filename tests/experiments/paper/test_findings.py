@@ -187,6 +187,23 @@ def test_axes_begin_at_the_lowest_useful_value(metric, means, low, high, scale):
   plt.close(figure)
 
 
+def test_choices_are_drawn_beside_their_references():
+  name = 'fashion_patterns'
+  means = {
+    ('20% / 40%', 'single entries'): 0.89, ('20% / 40%', '16 x 16'): 0.88,
+    ('10% / 20%', 'single entries'): 0.87, ('10% / 20%', '128 x 128'): 0.58,
+  }  # fmt: skip
+  values = {(*k, 'alpha 1'): (mean, 0.001) for k, mean in means.items()}
+  figure = fronts.draw_choices(tables.TABLES[name], cells_of(name, values))
+  [axis] = figure.axes  # the other column has no networks
+  low, high = axis.get_xlim()
+  assert 80 < low < 87 < 89 < high < 95  # 58% is off the scale
+  bands = [np.ptp(x.get_paths()[0].vertices, 0) for x in axis.collections]
+  wide = [band for band in bands if band[1] == 7]  # over the rows of a density
+  assert [band[0] for band in wide] == pytest.approx([0.2, 0.2])
+  plt.close(figure)
+
+
 def test_the_guide_is_that_of_the_stored_files():
   directory = pathlib.Path(claims.__file__).parents[2] / 'docs/results'
   text = directory.with_name('training.md').read_text()
