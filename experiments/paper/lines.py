@@ -244,8 +244,12 @@ def log_x(axis, label: str) -> None:
 
 
 def log_y(axes: Iterable[Any]) -> None:
-  """Makes y logarithmic with plain numbers."""
+  """Makes y logarithmic with plain numbers, more of them on a short axis."""
   for axis in axes:
     axis.set_yscale('log')
+    low, high = axis.get_ylim()
+    decades = np.log10(high / low)
+    subs = range(1, 10) if decades < 1 else (1, 2, 5) if decades < 3 else (1,)
+    axis.yaxis.set_major_locator(ticker.LogLocator(subs=subs))
     axis.yaxis.set_major_formatter('{x:g}')
     axis.yaxis.set_minor_formatter('')

@@ -187,6 +187,18 @@ def test_axes_begin_at_the_lowest_useful_value(metric, means, low, high, scale):
   plt.close(figure)
 
 
+@pytest.mark.parametrize('high', [1.6, 20.0, 3e3])
+def test_a_logarithmic_axis_has_numbers_whatever_its_length(high):
+  figure, axis = plt.subplots()
+  axis.plot([0.65, high])
+  lines.log_y([axis])
+  low, top = axis.get_ylim()
+  figure.canvas.draw()
+  shown = [tick for tick in axis.get_yticks() if low <= tick <= top]
+  assert 3 <= len(shown) <= 12
+  plt.close(figure)
+
+
 def test_choices_are_drawn_beside_their_references():
   name = 'fashion_patterns'
   means = {
