@@ -15,7 +15,7 @@ from configs import sections
 KEYS = {'density': 0.2, 'backward_density': 0.4, 'alpha': 1.375, 'ham': 0.0}
 # The released code's choices, unless a size or a text has others.
 MODEL = {
-  'tie_projections': (False,), 'cutoffs': (), 'div_val': 1,
+  'tie_projections': (False,), 'cutoffs': (), 'div_val': 1, 'init_std': 0.02,
   'compute_dtype': 'float32',
 }  # fmt: skip
 OPTIMIZER = {

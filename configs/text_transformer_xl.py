@@ -20,6 +20,7 @@ step, the others 60 times. A run takes some 5 minutes of one core of a CPU.
 import math
 
 import ml_collections
+from ml_collections import config_dict
 
 from configs import arguments
 from configs import language
@@ -89,6 +90,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     learning_rate=given['rate'] or _rate(variant, given),
     pattern=given['pattern'],
     vocab_size=256,
+    init_std=config_dict.placeholder(float),  # None: 1 / sqrt(inputs)
   )
   config.train.update(log_every=50, eval_every=750, checkpoint_every=250)
   if given['quick']:

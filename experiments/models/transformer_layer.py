@@ -13,18 +13,19 @@ import jax.numpy as jnp
 
 from experiments.models import layers
 
-INIT = hk.initializers.RandomNormal(0.02)
+INIT = hk.initializers.RandomNormal(0.02)  # of all but the matrices
 MASKED = -1e30  # score; infinity would give NaN gradients
 
 
 class Settings(NamedTuple):
-  """Sizes and dropout rates of a layer."""
+  """Sizes and dropout rates of a layer, and how its matrices are drawn."""
 
   num_heads: int
   d_head: int
   d_inner: int
   dropout: float
   attention_dropout: float
+  init_std: float | None = 0.02  # None: 1 / sqrt(inputs)
 
 
 def get_biases(settings: Settings) -> tuple[jax.Array, ...]:
@@ -56,7 +57,7 @@ def attend(
   dtype = x.dtype
 
   def heads(x, name):  # [..., D] to [..., H, C]
-    y = _linear(settings.num_heads * settings.d_head, name)(x)
+    y = _linear(settings, settings.num_heads * settings.d_head, name)(x)
     return jnp.reshape(y, (*x.shape[:-1], settings.num_heads, settings.d_head))
 
   keys = jnp.concatenate([memory.astype(dtype), x], axis=1)  # [B, K, D]
@@ -73,7 +74,7 @@ def attend(
   weights = layers.drop(weights, settings.attention_dropout, is_training)
   values = jnp.einsum('bhtk,bkhc->bthc', weights, v)
   values = jnp.reshape(values, (*values.shape[:2], -1))  # [B, T, H * C]
-  y = _linear(x.shape[-1], 'output')(values)
+  y = _linear(settings, x.shape[-1], 'output')(values)
   return _norm(x + layers.drop(y, settings.dropout, is_training))
 
 
@@ -106,14 +107,21 @@ def feed_forward(
   settings: Settings, x: jax.Array, is_training: bool
 ) -> jax.Array:
   """Returns x [B, T, D] after two linear layers with ReLU, and a shortcut."""
-  y = jax.nn.relu(_linear(settings.d_inner, 'linear_0', True)(x))
+  y = jax.nn.relu(_linear(settings, settings.d_inner, 'linear_0', True)(x))
   y = layers.drop(y, settings.dropout, is_training)
-  y = _linear(x.shape[-1], 'linear_1', True)(y)
+  y = _linear(settings, x.shape[-1], 'linear_1', True)(y)
   return _norm(x + layers.drop(y, settings.dropout, is_training))
 
 
-def _linear(width: int, name: str, with_bias: bool = False) -> hk.Module:
-  return layers.Linear(width, with_bias, w_init=INIT, name=name)
+def _linear(
+  settings: Settings, width: int, name: str, with_bias: bool = False
+) -> hk.Module:
+  std = settings.init_std
+  if std is None:
+    init = hk.initializers.VarianceScaling(1.0, 'fan_in', 'normal')
+  else:
+    init = hk.initializers.RandomNormal(std)
+  return layers.Linear(width, with_bias, w_init=init, name=name)
 
 
 def _norm(x: jax.Array) -> jax.Array:

@@ -86,6 +86,7 @@ def transformer_xl(
   compute_dtype: str,
   clamp_len: int | None = None,
   same_length: bool = False,
+  init_std: float | None = 0.02,
   remat: str = 'none',
   mesh: jax.sharding.Mesh | None = None,
 ) -> TransformerXL:
@@ -105,6 +106,9 @@ def transformer_xl(
     div_val: embeddings of tail i have width d_model // div_val**i.
     clamp_len: largest distance, to which others are clipped; or None.
     same_length: each token attends to equally many, the memory's length.
+    init_std: standard deviation of the first weights of attention and
+      feed-forward, 0.02 in the released code; None for 1 / sqrt(inputs), which
+      small models need.
     compute_dtype: 'float32' or 'bfloat16'; parameters, normalization, softmax
       and loss are float32.
     remat: activations that the backward pass computes again instead of
@@ -119,7 +123,7 @@ def transformer_xl(
     vocab_size, d_model, tuple(cutoffs), div_val, tuple(tie_projections)
   )
   settings = transformer_layer.Settings(
-    num_heads, d_head, d_inner, dropout, attention_dropout
+    num_heads, d_head, d_inner, dropout, attention_dropout, init_std
   )
   net = _Net(
     vocabulary, settings, clamp_len, same_length, compute_dtype, remat, mesh
@@ -235,6 +239,8 @@ def _check(net: _Net, num_layers: int) -> None:
     )
   for name in ('dropout', 'attention_dropout'):
     build.check_range(0, 1, **{name: sizes[name]})
+  if net.settings.init_std is not None:
+    build.check_range(0, math.inf, init_std=net.settings.init_std)
   layers.check_dtype(net.dtype)
   layers.check_remat(net.remat)
   if net.clamp_len is not None:

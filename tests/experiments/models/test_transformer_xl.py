@@ -170,10 +170,32 @@ def test_activations_may_be_computed_again_instead_of_kept():
     oracles.assert_close(gradient, gradients[0], atol=1e-6)
 
 
+def test_matrices_begin_as_they_are_told_and_all_else_as_released():
+  sizes = {'d_model': 64, 'num_heads': 4, 'd_head': 8, 'd_inner': 256}
+  stds = {}
+  for std in (0.02, 0.1, None):
+    model, _ = small.transformer(vocab_size=V, **sizes, init_std=std)
+    params = jax.jit(model.init)(jax.random.key(0))
+    stds[std] = {
+      path.removeprefix('transformer_xl/layer_0/'): float(leaves[name].std())
+      for path, leaves in params.items()
+      for name in leaves.keys() & {'w', 'embeddings_0'}
+    }
+  for name, inputs in (
+    ('attention/query', 64), ('attention/output', 32),
+    ('feed_forward/linear_0', 64), ('feed_forward/linear_1', 256),
+  ):  # fmt: skip
+    expected = [0.02, 0.1, inputs**-0.5]
+    found = [stds[std][name] for std in (0.02, 0.1, None)]
+    np.testing.assert_allclose(found, expected, rtol=0.05)
+  assert len({x['transformer_xl/embedding'] for x in stds.values()}) == 1
+
+
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
     ({'d_model': 7}, 'even d_model'),
+    ({'init_std': -0.1}, r'init_std in \[0, inf\), got -0.1'),
     ({'dropout': 1.0}, r'dropout in \[0, 1\), got 1.0'),
     ({'compute_dtype': 'float16'}, r"compute_dtype.*got 'float16'"),
     ({'remat': 'all'}, "remat.*got 'all'"),
