@@ -45,7 +45,8 @@ _TUNING = """\
 ## Tuning
 
 Every row of a table has its own learning rate and, for random masks, its own
-initialization. Within a file each row had the same number of tries; the best
+initialization. Within a file each row had the same number of tries, with HAM
+twice as many, for its strength, unless a remark says otherwise; the best
 accuracy (or loss) in validation chose. Rates without a file here are first
 guesses. All tries:
 """
