@@ -25,7 +25,7 @@ class Settings(NamedTuple):
   d_inner: int
   dropout: float
   attention_dropout: float
-  init_std: float | None = 0.02  # None: 1 / sqrt(inputs)
+  init_std: float = 0.02
 
 
 def get_biases(settings: Settings) -> tuple[jax.Array, ...]:
@@ -116,11 +116,7 @@ def feed_forward(
 def _linear(
   settings: Settings, width: int, name: str, with_bias: bool = False
 ) -> hk.Module:
-  std = settings.init_std
-  if std is None:
-    init = hk.initializers.VarianceScaling(1.0, 'fan_in', 'normal')
-  else:
-    init = hk.initializers.RandomNormal(std)
+  init = hk.initializers.RandomNormal(settings.init_std)
   return layers.Linear(width, with_bias, w_init=init, name=name)
 
 

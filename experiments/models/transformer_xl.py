@@ -86,7 +86,7 @@ def transformer_xl(
   compute_dtype: str,
   clamp_len: int | None = None,
   same_length: bool = False,
-  init_std: float | None = 0.02,
+  init_std: float = 0.02,
   remat: str = 'none',
   mesh: jax.sharding.Mesh | None = None,
 ) -> TransformerXL:
@@ -107,8 +107,7 @@ def transformer_xl(
     clamp_len: largest distance, to which others are clipped; or None.
     same_length: each token attends to equally many, the memory's length.
     init_std: standard deviation of the first weights of attention and
-      feed-forward, 0.02 in the released code; None for 1 / sqrt(inputs), which
-      small models need.
+      feed-forward, 0.02 in the released code; narrow models need more.
     compute_dtype: 'float32' or 'bfloat16'; parameters, normalization, softmax
       and loss are float32.
     remat: activations that the backward pass computes again instead of
@@ -239,8 +238,7 @@ def _check(net: _Net, num_layers: int) -> None:
     )
   for name in ('dropout', 'attention_dropout'):
     build.check_range(0, 1, **{name: sizes[name]})
-  if net.settings.init_std is not None:
-    build.check_range(0, math.inf, init_std=net.settings.init_std)
+  build.check_range(0, math.inf, init_std=net.settings.init_std)
   layers.check_dtype(net.dtype)
   layers.check_remat(net.remat)
   if net.clamp_len is not None:
