@@ -22,6 +22,8 @@ from typing import Any
 from typing import NamedTuple
 from unittest import mock
 
+import jax
+
 from experiments.data import dataset
 from experiments.data import mnist
 from experiments.data import table
@@ -166,17 +168,21 @@ def _child(function, args, there) -> None:
     os.dup2(there.fileno(), number)
   sys.stdout = open(1, 'w', buffering=1, closefd=False)  # noqa: SIM115
   sys.stderr = open(2, 'w', buffering=1, closefd=False)  # noqa: SIM115
-  function(*args)
+  code = function(*args)
+  # JAX does so at exit, but a forked process has none. The first process must
+  # not leave before the others know that the run has ended.
+  jax.distributed.shutdown()
+  sys.exit(code)
 
 
-def _launch(arguments, plan: Plan) -> None:
+def _launch(arguments, plan: Plan) -> int:
   os.environ.update(plan.environment)
   counts = {'file': 0, 'save': 0, 'status': 0}
   sys.addaudithook(functools.partial(_make_faults, plan, counts))
   code = launch.main(arguments)
   sys.stdout.flush()
   os.write(1, b'\0' + json.dumps(counts).encode() + b'\0')
-  sys.exit(code)
+  return code
 
 
 def _make_faults(plan: Plan, counts, event: str, args: tuple[Any, ...]) -> None:
