@@ -115,13 +115,22 @@ def _rate(variant: str, given: dict) -> float:
 
 
 def _shrink(
-  share: float, *, d_model: int, d_head: int, d_inner: int, **_
-) -> dict[str, int]:
-  """Returns widths with about a share of the weights of every layer."""
+  share: float,
+  *,
+  d_model: int,
+  d_head: int,
+  d_inner: int,
+  init_std: float,
+  **_,
+) -> dict[str, float]:
+  """Returns widths with about a share of the weights of every layer.
+
+  The deviation grows so that the variance of a sum over the inputs is kept.
+  """
   if not 0 < share < 1:
     raise ValueError(f'expected params in (0, 1], got {share}')
   widths = {'d_model': d_model, 'd_head': d_head, 'd_inner': d_inner}
   return {
     key: max(2, 2 * round(width * share**0.5 / 2))
     for key, width in widths.items()
-  }
+  } | {'init_std': round(init_std / share**0.25, 3)}

@@ -136,6 +136,16 @@ def test_a_large_config_lowers_at_its_full_size(
   assert found == pytest.approx(num_parameters, rel=0.02)
 
 
+def test_a_narrow_dense_model_keeps_the_variance_of_sums_over_inputs():
+  one, narrow = (
+    get('text_transformer_xl', f'dense{words}').model
+    for words in ('', ',params=0.05')
+  )
+  assert narrow.d_model < one.d_model / 4
+  variances = [x.d_model * x.init_std**2 for x in (one, narrow)]
+  assert variances[1] == pytest.approx(variances[0], rel=0.02)
+
+
 def test_the_keys_of_imagenet_change_its_recipe():
   one = get('imagenet_resnet50', 'rigl')
   five = get('imagenet_resnet50', 'rigl,length=5')
