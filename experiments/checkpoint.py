@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from experiments import multihost
 from experiments import rundir
 
-FORMAT = 3  # version of the files; raise it when a state's form changes
+FORMAT = 4  # version of the files; raise it when a state's form changes
 
 _ITEM = 'default'  # subfolder of the arrays
 _DELETED = 'deleted-'  # prefix of a checkpoint during its deletion

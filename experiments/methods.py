@@ -8,6 +8,7 @@ count in the densities (those in `dense` do count); and `storage`, 'masked' or
 
 from collections.abc import Callable
 import inspect
+import functools
 import math
 import re
 from typing import Any
@@ -63,7 +64,8 @@ def make_method(
   method: dict, powerprop: dict, optimizer: dict, num_devices: int
 ) -> Method:
   """Returns the method that three sections of a config describe."""
-  inner = build.build(
+  inner = functools.partial(
+    build.build,
     optimizers.OPTIMIZERS,
     optimizer,
     name='config.optimizer',
@@ -83,7 +85,7 @@ def make_method(
 
 
 def _parameterize(
-  *, alpha: float, optimizer_in: str, inner: Optimizer
+  *, alpha: float, optimizer_in: str, inner: Callable[..., Optimizer]
 ) -> tuple[float, Optimize]:
   """Returns alpha, and the optimizer of phi whose `inner` acts on a space."""
   build.check_range(1, math.inf, **{'config.powerprop.alpha': alpha})
@@ -93,11 +95,11 @@ def _parameterize(
       f'{optimizer_in!r}'
     )
 
-  def optimize(link):
-    chain = optax.chain(link, inner)
+  def optimize(penalty):
+    tx = inner(penalty=penalty)
     if optimizer_in == 'theta':
-      return powerprop_lib.powerprop(chain, alpha)
-    return optax.chain(powerprop_lib.scale_by_powerprop(alpha), chain)
+      return powerprop_lib.powerprop(tx, alpha)
+    return optax.chain(powerprop_lib.scale_by_powerprop(alpha), tx)
 
   return alpha, optimize
 
@@ -126,7 +128,7 @@ def _constructor(library: Callable, **extra: type) -> Callable[..., Method]:
 
   def construct(*, exclude, storage, optimize, num_devices, **options):
     storage_lib.check(library.__name__, storage, options)
-    link, init = optax.identity(), options.pop('init', 'dense')
+    regularizer, init = optax.identity(), options.pop('init', 'dense')
     if init not in INITS:
       raise ValueError(
         f'config.method.init: expected one of {INITS}, got {init!r}'
@@ -136,11 +138,11 @@ def _constructor(library: Callable, **extra: type) -> Callable[..., Method]:
     if 'penalty' in extra:
       penalty, kind = options.pop('penalty'), options.pop('penalty_kind')
       if penalty:
-        link = topkast.exploration_penalty(penalty, kind)
+        regularizer = topkast.exploration_penalty(penalty, kind)
     select = sparsity.all_of(
       sparsity.is_weight, sparsity.none_of(*map(sparsity.matching, exclude))
     )
-    inner = optimize(link)
+    inner = optimize(regularizer)
 
     def make(seed, scores=None):
       given = {'seed': seed, 'scores': scores}

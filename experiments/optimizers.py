@@ -1,7 +1,8 @@
 """Optimizers by name: a config section is the arguments of one of these.
 
 `ham_a` and `ham_b` add the step of `powerprop.ham` between clipping and the
-rest, at the optimizer's learning rate; both 0: none.
+rest, at the optimizer's learning rate; both 0: none. `penalty` adds a penalty's
+gradient.
 """
 
 from collections.abc import Callable
@@ -64,8 +65,9 @@ def sgd(
   ham_a: float,
   ham_b: float,
   sets_move: bool,
+  penalty: optax.GradientTransformation,
 ) -> optax.GradientTransformation:
-  """Returns SGD; the decay is added to the gradient, as an L2 penalty is.
+  """Returns SGD; decay and penalty are added to the gradient.
 
   Only weights decay, not biases or normalization.
   """
@@ -73,6 +75,7 @@ def sgd(
   build.check_range(0, 1, momentum=momentum)
   rate = _rate(learning_rate, schedule)
   return optax.chain(
+    penalty,
     _clip(clip_norm),
     *_ham(
       rate,
@@ -96,8 +99,12 @@ def adam(
   ham_a: float,
   ham_b: float,
   sets_move: bool,
+  penalty: optax.GradientTransformation,
 ) -> optax.GradientTransformation:
-  """Returns Adam; the decay of weights is decoupled, as in AdamW.
+  """Returns Adam; decay and penalty are decoupled, as in AdamW.
+
+  Before Adam's scaling, a penalty greater than an entry's gradient would move
+  it by the learning rate however small the penalty is.
 
   If `sets_move`, each entry has its own number of steps.
   """
@@ -113,6 +120,7 @@ def adam(
       ham_b,
       scale_by_adam(b1, b2, eps),
       _decay(weight_decay),
+      penalty,
       optax.scale_by_learning_rate(rate),
     ),
   )

@@ -148,8 +148,8 @@ DAMAGES = [
     'description of its contents is altered',
   ),
   (
-    functools.partial(edit_description, '"format": 3', '"format": 1'),
-    'expected format 3, got 1 of version',
+    functools.partial(edit_description, '"format": 4', '"format": 1'),
+    'expected format 4, got 1 of version',
   ),
   (functools.partial(exchange, 'default'), 'checksum of its arrays differs'),
   (functools.partial(exchange, ''), 'was saved at step 1'),

@@ -13,7 +13,12 @@ from experiments import optimizers
 from tests import oracles
 from tests.experiments import small
 
-make = functools.partial(build.build, optimizers.OPTIMIZERS, sets_move=False)
+make = functools.partial(
+  build.build,
+  optimizers.OPTIMIZERS,
+  sets_move=False,
+  penalty=optax.identity(),
+)
 SCHEDULES = {
   'constant': (
     {'warmup_steps': 4},
@@ -74,6 +79,24 @@ def test_a_negative_strength_of_ham_is_refused(key):
   section = small.image()['optimizer'] | {key: -1.0}
   with pytest.raises(ValueError, match=rf'{key} in \[0, inf\), got -1'):
     make(section)
+
+
+@pytest.mark.parametrize(
+  ('section', 'expected'),
+  [
+    (small.image()['optimizer'] | {'momentum': 0.0, 'clip_norm': 0.1}, 0.1),
+    (small.language('')['optimizer'] | {'clip_norm': 0.1}, 1.5),
+  ],
+)
+def test_a_penalty_is_clipped_with_the_gradient_but_decoupled_from_adam(
+  section, expected
+):
+  section = section | {'learning_rate': 1.0, 'weight_decay': 0.0}
+  params = {'l': {'w': np.full((1, 1), 3.0, np.float32)}}
+  tx = make(section, penalty=optax.add_decayed_weights(0.5))
+  none = jax.tree.map(np.zeros_like, params)
+  updates, _ = tx.update(none, tx.init(params), params)
+  np.testing.assert_allclose(updates['l']['w'], -expected, rtol=1e-6)
 
 
 def test_adam_counts_by_entry_only_if_the_sets_move():

@@ -21,7 +21,7 @@ def test_a_checkpoint_of_format_2_is_refused_by_its_version(tmp_path):
   task = table.make_task(rundir.read_config(tmp_path / 'run'))
   folder = tmp_path / 'run' / 'checkpoints'
   checkpoints = checkpoint.Checkpoints(folder, 2)
-  message = r'step 10: .* expected format 3, got 2 of version 0.2.0'
+  message = r'step 10: .* expected format 4, got 2 of version 0.2.0'
   with pytest.raises(rundir.FolderError, match=message):
     checkpoints.restore(task.state)
   assert checkpoints.steps() == [10]
