@@ -7,8 +7,8 @@ count in the densities (those in `dense` do count); and `storage`, 'masked' or
 """
 
 from collections.abc import Callable
-import inspect
 import functools
+import inspect
 import math
 import re
 from typing import Any
