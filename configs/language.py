@@ -22,6 +22,7 @@ OPTIMIZER = {
   'name': 'adam', 'b1': 0.9, 'b2': 0.999, 'eps': 1e-8, 'weight_decay': 0.0,
   'clip_norm': 0.25,
 }  # fmt: skip
+PENALTY = 0.01  # of Top-KAST; decoupled from Adam, as AdamW's decay is
 
 
 def published(
@@ -84,6 +85,7 @@ def make(
     num_steps=num_steps,
     refresh_every=refresh_every,
     pattern=pattern,
+    penalty=PENALTY,
   )
   config.optimizer = dict(
     OPTIMIZER,

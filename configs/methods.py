@@ -70,6 +70,7 @@ def section(
   backward_density: float | None = None,
   alpha: float = 1.0,
   pattern: str = 'single',
+  penalty: float = 1e-4,
 ) -> dict[str, Any]:
   """Returns the section `config.method`; `name` is one of `NAMES`.
 
@@ -81,6 +82,7 @@ def section(
     alpha: of Powerpropagation, under which SET, RigL and AC/DC cannot grow
       weights from zero; they start at 1e-4 in theta instead.
     pattern: of Top-KAST, one of `PATTERNS`.
+    penalty: of Top-KAST's entries, as a decay.
   """
   if backward_density is None:
     backward_density = min(1.0, 2 * density)
@@ -124,7 +126,7 @@ def section(
       exploration='topk',
       warmup_entering=0,
       explore_scale=1.0,
-      penalty=1e-4,
+      penalty=penalty,
       penalty_kind='l2',
     ),
   }
