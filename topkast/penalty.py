@@ -21,7 +21,8 @@ def exploration_penalty(
 
   Use it inside the optimizer given to `topkast.topkast`, whose sets it
   reads. Before the optimizer's scaling it is part of the loss, and subject to
-  momentum; after it, it is decoupled like AdamW's decay. Inside
+  momentum; after it, it is decoupled like AdamW's decay. Put it after Adam's,
+  which would let a small penalty move entries by the learning rate. Inside
   `powerprop.powerprop` it acts on theta, as in the paper; outside, on phi.
 
   Example:
