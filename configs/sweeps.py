@@ -27,7 +27,7 @@ KINDS = {'plain': {'alpha': 1}, 'powerprop': {'alpha': 2}, 'ham': {'ham': 1}}
 # Methods of the small Transformer-XL, and the middle one of the rates tried.
 TEXT = {
   'static': 4e-3, 'rigl': 4e-3, 'magnitude': 2e-3, 'topkast': 4e-3,
-  'powerprop_topkast': 8e-3,
+  'powerprop_topkast': 4e-3,
 }  # fmt: skip
 # Steps of dense training with the FLOPs of Top-KAST at these densities, twice
 # as many backward, in 1,500 steps: by experiments.flops.

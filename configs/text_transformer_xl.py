@@ -30,7 +30,7 @@ from configs import methods
 TUNED = {
   'dense': 1e-3, 'narrow': 2e-3, 'static': 4e-3, 'set': 4e-3, 'rigl': 4e-3,
   'magnitude': 2e-3, 'acdc': 2e-3, 'topkast': 4e-3,
-  'powerprop_magnitude': 4e-3, 'powerprop_topkast': 8e-3,
+  'powerprop_magnitude': 2e-3, 'powerprop_topkast': 4e-3,
 }  # fmt: skip
 SIZE = {
   'model': {
