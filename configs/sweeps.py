@@ -220,7 +220,7 @@ def text(add):
 
 def tune_text(add):
   """text_transformer_xl.py: three learning rates of each method, 10%."""
-  middle = {':dense': 1e-3, ':dense,params=0.1': 2e-3}
+  middle = {':dense': 1e-3, ':dense,params=0.1': 4e-3}
   for variant in _text_rows((0.1,)):
     name = variant['config']
     rate = middle.get(name) or TEXT[name[1:].partition(',')[0]]

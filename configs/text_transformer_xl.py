@@ -29,7 +29,7 @@ from configs import methods
 # Learning rate of each method, `narrow` that of dense models with `params`. The
 # sweep `tune_text` tries others, at 10%.
 TUNED = {
-  'dense': 1e-3, 'narrow': 2e-3, 'static': 4e-3, 'set': 4e-3, 'rigl': 4e-3,
+  'dense': 1e-3, 'narrow': 4e-3, 'static': 4e-3, 'set': 4e-3, 'rigl': 4e-3,
   'magnitude': 2e-3, 'acdc': 2e-3, 'topkast': 4e-3,
   'powerprop_magnitude': 2e-3, 'powerprop_topkast': 4e-3,
 }  # fmt: skip
