@@ -110,7 +110,8 @@ def small_text() -> Table:
   twice = ((0.2, 0.4), (0.1, 0.2), (0.05, 0.1))
   single = tuple((a, None) for a, _ in twice)
   for label, method, facts, densities in (
-    ('Top-KAST', 'topkast', plain, (*twice, (0.1, 1.0))),
+    ('Top-KAST', 'topkast', plain, twice),
+    ('Top-KAST, dense backward', 'topkast', plain, ((0.1, 1.0),)),
     ('Top-KAST + Powerprop.', 'topkast', powered, twice),
     ('gradual', 'gradual', plain, single),
     ('RigL', 'rigl', plain, single),

@@ -53,16 +53,21 @@ def of_table(
   if table.lines == 'columns':
     pruned = lines_lib.levels_of(lines)
     plots['overlap'] = lambda: draw_overlap(pruned)
+  plots |= {
+    'flops': lambda: draw_cost(cells, 'train_flops', 'FLOPs of training'),
+    'histograms': lambda: draw_histograms(lines),
+  }
   if 'num_bytes' in table.extra:
-    plots['bytes'] = lambda: draw_cost(cells, 'num_bytes', 'bytes of weights')
+    # All weights of smaller dense models remain; bytes tell them apart.
+    return plots | {
+      'bytes': lambda: draw_cost(cells, 'num_bytes', 'bytes of weights')
+    }
   is_level = np.array([x.get('share') is not None for x in cells['where']])
   levels = cells[is_level] if is_level.any() else cells
   return plots | {
     'density': lambda: draw_density(
       _known(levels, 'density'), _label(cells), cells.metric.iloc[0]
     ),
-    'flops': lambda: draw_cost(cells, 'train_flops', 'FLOPs of training'),
-    'histograms': lambda: draw_histograms(lines),
   }
 
 
