@@ -81,8 +81,7 @@ def section(
     backward_density: of Top-KAST; None: twice the forward density, at most 1.
     alpha: of Powerpropagation, under which SET, RigL and AC/DC cannot grow
       weights from zero; they start at 1e-4 in theta instead.
-    pattern: of Top-KAST, one of `PATTERNS`.
-    penalty: of Top-KAST's entries, as a decay.
+    pattern, penalty: of Top-KAST; one of `PATTERNS`, and a coefficient.
   """
   if backward_density is None:
     backward_density = min(1.0, 2 * density)
