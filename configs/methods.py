@@ -76,8 +76,7 @@ def section(
 
   Args:
     density: share of weights at the end; of Top-KAST, forward.
-    num_steps: length of the training.
-    refresh_every: updates between changes of the sets.
+    num_steps, refresh_every: updates in all, and between changes of the sets.
     backward_density: of Top-KAST; None: twice the forward density, at most 1.
     alpha: of Powerpropagation, under which SET, RigL and AC/DC cannot grow
       weights from zero; they start at 1e-4 in theta instead.
