@@ -84,9 +84,8 @@ def section(
   """
   if backward_density is None:
     backward_density = min(1.0, 2 * density)
-  shared = dict(
-    density=density, distribution=distribution, dense=(), exclude=exclude
-  )
+  layers = dict(distribution=distribution, dense=(), exclude=exclude)
+  shared = dict(layers, density=density)
   drawn = dict(shared, init='neuron')  # random sets
   grow_at = 0.0 if alpha == 1 else 1e-4 ** (1 / alpha)
   moving = dict(
@@ -113,14 +112,12 @@ def section(
     'acdc': dict(shared, scope='layer', grow_at=grow_at, **_phases(num_steps)),
     'snip': dict(shared, init='dense', scope='layer'),
     'topkast': dict(
+      layers,
       forward_density=density,
       backward_density=backward_density,
       refresh_every=refresh_every,
       stop_refresh_at=config_dict.placeholder(int),  # None: never
-      distribution=distribution,
       scope='layer',
-      dense=(),
-      exclude=exclude,
       exploration='topk',
       warmup_entering=0,
       explore_scale=1.0,
