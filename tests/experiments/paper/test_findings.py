@@ -46,6 +46,7 @@ def methods(**values):
     ((0.90, 0.001), 0.05, findings.YES),
     ((0.90, 0.001), 0.06, findings.NO),
     ((0.949, 0.02), 0.0, findings.OPEN),
+    ((0.90, float('nan')), 0.0, findings.OPEN),  # one seed
     ((0.96, 0.001), 0.0, findings.NO),
     ((0.96, 0.001), -0.02, findings.YES),
   ],
