@@ -24,11 +24,13 @@ METHODS = (
 HAM = 200  # its authors' strength; LeNet-5 at its rate bears less
 HAM_METHODS = ('static', 'rigl', 'acdc', 'topkast')
 KINDS = {'plain': {'alpha': 1}, 'powerprop': {'alpha': 2}, 'ham': {'ham': 1}}
-# Methods of the small Transformer-XL, and the middle one of the rates tried.
+# Rows of the small Transformer-XL, `narrow` a smaller dense model, with the
+# middle one of the rates tried at 10%; and what they are multiplied with.
 TEXT = {
-  'static': 4e-3, 'rigl': 4e-3, 'magnitude': 2e-3, 'topkast': 4e-3,
-  'powerprop_topkast': 4e-3,
+  'narrow': 4e-3, 'static': 4e-3, 'rigl': 4e-3, 'magnitude': 2e-3,
+  'topkast': 4e-3, 'powerprop_topkast': 4e-3,
 }  # fmt: skip
+TEXT_FACTORS = {0.2: (0.5, 1), 0.1: (0.5, 1, 2), 0.05: (1, 2)}
 # Steps of dense training with the FLOPs of Top-KAST at these densities, twice
 # as many backward, in 1,500 steps: by experiments.flops.
 EQUAL_FLOPS = {0.2: 522, 0.1: 344, 0.05: 256}
@@ -219,21 +221,27 @@ def text(add):
 
 
 def tune_text(add):
-  """text_transformer_xl.py: three learning rates of each method, 10%."""
-  middle = {':dense': 1e-3, ':dense,params=0.1': 4e-3}
-  for variant in _text_rows((0.1,)):
-    name = variant['config']
-    rate = middle.get(name) or TEXT[name[1:].partition(',')[0]]
-    for factor in (0.5, 1, 2):
-      add({**variant, 'optimizer.learning_rate': factor * rate})
+  """text_transformer_xl.py: learning rates of each method, seven a method."""
+  for density, factors in TEXT_FACTORS.items():
+    for name, rate in TEXT.items():
+      for factor in factors:
+        own = {'optimizer.learning_rate': factor * rate}
+        add({**_text_row(name, density), **own})
+  for factor in TEXT_FACTORS[0.1]:
+    add({'config': ':dense', 'optimizer.learning_rate': factor * 1e-3})
 
 
-def _text_rows(densities=DENSITIES):
+def _text_rows():
   yield {'config': ':dense'}
-  for density in densities:
-    yield {'config': f':dense,params={density}'}
+  for density in DENSITIES:
     for name in TEXT:
-      yield _variant(name, density)
+      yield _text_row(name, density)
+
+
+def _text_row(name, density):
+  if name == 'narrow':
+    return {'config': f':dense,params={density}'}
+  return _variant(name, density)
 
 
 def strategies(add):
