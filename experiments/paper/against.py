@@ -37,7 +37,7 @@ def finding(
   tries = directory / TUNING / f'{claim.tuning}.csv'
   if verdict != findings.YES and claim.tuning and tries.exists():
     num = len(pd.read_csv(tries))
-    figures += f'; tried: {num} runs, `{claim.tuning}` [below](#tuning)'
+    figures += f'; tried: {num} runs, [`{claim.tuning}`](#{TUNING})'
   return verdict, figures
 
 
@@ -60,7 +60,7 @@ def to_markdown(
 def fill(
   text: str, cells: Mapping[str, pd.DataFrame], directory: pathlib.Path
 ) -> str:
-  """Returns a page with a finding after each `<!-- NAME -->`, to line's end.
+  """Returns a page with a finding in each item that ends with `<!-- NAME -->`.
 
   Raises ValueError for the name of no claim.
   """
@@ -72,9 +72,9 @@ def fill(
       hint = build.did_you_mean(name, known)
       raise ValueError(f'expected the name of a claim, got {name!r}{hint}')
     verdict, figures = finding(known[name], cells, directory)
+    figures = figures.replace('(#', f'({directory.name}.md#')
     text = known[name].text
-    return (
-      f'<!-- {name} -->{text[0].upper()}{text[1:]}. *{verdict}*: {figures}.'
-    )
+    text = text[0].upper() + text[1:]
+    return f'- {text}. *{verdict}*: {figures}. <!-- {name} -->'
 
-  return re.sub(r'<!-- (\w+) -->.*', replace, text)
+  return re.sub(r'^- .*<!-- (\w+) -->$', replace, text, flags=re.MULTILINE)

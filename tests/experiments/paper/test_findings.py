@@ -145,18 +145,18 @@ def test_every_claim_names_cells_of_its_table():
 
 
 def test_a_page_is_filled_with_findings(tmp_path):
-  text = 'a\n- <!-- mnist_methods_above -->old text\n\nb'
+  text = 'a\n- old text <!-- mnist_methods_above -->\n\nb'
   name = 'mnist_methods_long'
   cells = {name: cells_of(name, {('gradual', 'plain', '5%'): (0.985, 0.001)})}
   filled = against.fill(text, cells, tmp_path)
-  assert filled.startswith(
-    'a\n- <!-- mnist_methods_above -->MNIST, LeNet-5: ab'
-  )
-  assert filled.endswith('*reproduced*: gradual plain 5% 98.50 ± 0.10.\n\nb')
+  assert filled.startswith('a\n- MNIST, LeNet-5: above')
+  figures = 'gradual plain 5% 98.50 ± 0.10'
+  name = 'mnist_methods_above'
+  assert filled.endswith(f'. *reproduced*: {figures}. <!-- {name} -->\n\nb')
   assert against.fill(filled, cells, tmp_path) == filled
   assert '*not tested*' in against.fill(text, {}, tmp_path)
   with pytest.raises(ValueError, match=r"a claim, got 'ram'.*'random'"):
-    against.fill('<!-- ram -->', {}, tmp_path)
+    against.fill('- <!-- ram -->', {}, tmp_path)
 
 
 def test_a_claim_that_fails_names_the_tries(tmp_path):
