@@ -20,18 +20,26 @@ refreshes its sets at each step, the others 60 times; gradual pruning ends after
 A run takes some 5 minutes of one core of a CPU.
 """
 
+from collections.abc import Mapping
+import math
+from typing import Any
+
 import ml_collections
 
 from configs import arguments
 from configs import language
 from configs import methods
 
-# Learning rate of each method, `narrow` that of dense models with `params`. The
-# sweep `tune_text` tries others, at 10%.
+# Learning rates of each method by density, `narrow` those of dense models with
+# `params`: the best of the sweep `tune_text`. Methods that are not in it have a
+# relative's, other densities those of the nearest, by the ratio.
+SHARES = (0.2, 0.1, 0.05)
 TUNED = {
-  'dense': 1e-3, 'narrow': 4e-3, 'static': 4e-3, 'set': 4e-3, 'rigl': 4e-3,
-  'magnitude': 2e-3, 'acdc': 2e-3, 'topkast': 4e-3,
-  'powerprop_magnitude': 2e-3, 'powerprop_topkast': 4e-3,
+  'dense': (1e-3,) * 3, 'narrow': (2e-3, 4e-3, 4e-3),
+  'static': (4e-3, 4e-3, 8e-3), 'set': (4e-3, 4e-3, 8e-3),
+  'rigl': (4e-3, 4e-3, 8e-3), 'topkast': (2e-3, 4e-3, 4e-3),
+  'powerprop_topkast': (4e-3, 4e-3, 8e-3), 'magnitude': (2e-3,) * 3,
+  'acdc': (2e-3,) * 3, 'powerprop_magnitude': (2e-3,) * 3,
 }  # fmt: skip
 SIZE = {
   'model': {
@@ -76,14 +84,13 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   if given['path']:
     data = dict(name='file', path=given['path'], held_out=0.05)
   is_topkast = variant.endswith('topkast')
-  row = 'narrow' if given['params'] < 1 else variant
   config = language.make(
     variant,
     given,
     SIZE | {'num_steps': num_steps},
     data=data,
     refresh_every=1 if is_topkast else max(1, num_steps // 60),
-    learning_rate=given['rate'] or TUNED[row],
+    learning_rate=given['rate'] or _rate(variant, given),
     pattern=given['pattern'],
     vocab_size=256,
   )
@@ -96,6 +103,14 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   if given['params'] != 1:
     config.model.update(_shrink(given['params'], **config.model))
   return config
+
+
+def _rate(variant: str, given: Mapping[str, Any]) -> float:
+  share = given['density']
+  if given['params'] < 1:
+    variant, share = 'narrow', given['params']
+  nearest = min(SHARES, key=lambda x: abs(math.log(x / max(share, 1e-6))))
+  return TUNED[variant][SHARES.index(nearest)]
 
 
 def _unused(variant: str) -> list[str]:

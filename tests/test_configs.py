@@ -12,6 +12,7 @@ from configs import methods
 from configs import mnist_methods
 from configs import permuted_mnist
 from configs import sweeps
+from configs import text_transformer_xl
 from experiments import dryrun
 from experiments import flops
 from experiments.sweep import plan
@@ -221,6 +222,22 @@ def test_short_dense_training_of_texts_has_the_flops_of_topkast(density):
   config = f'topkast,density={density},backward_density={2 * density}'
   share = flops.report(network('text_transformer_xl', config)).train_share
   assert sweeps.EQUAL_FLOPS[density] == round(share * 1_500)
+
+
+@pytest.mark.parametrize(
+  ('variant', 'name', 'index'),
+  [
+    ('topkast,density=0.2', 'topkast', 0),
+    ('topkast,density=0.15', 'topkast', 0),
+    ('topkast,density=0.14', 'topkast', 1),
+    ('static,density=0.01', 'static', 2),
+    ('dense,params=0.5', 'narrow', 0),
+    ('dense', 'dense', 0),
+  ],
+)
+def test_the_rate_of_texts_is_that_of_the_nearest_density(variant, name, index):
+  rate = get('text_transformer_xl', variant).optimizer.learning_rate
+  assert rate == text_transformer_xl.TUNED[name][index]
 
 
 @pytest.mark.parametrize('share', [0.05, 0.1, 0.2, 0.5])
