@@ -227,8 +227,10 @@ def tune_text(add):
       for factor in factors:
         own = {'optimizer.learning_rate': factor * rate}
         add({**_text_row(name, density), **own})
-  for factor in TEXT_FACTORS[0.1]:
-    add({'config': ':dense', 'optimizer.learning_rate': factor * 1e-3})
+  for steps in (1_500, EQUAL_FLOPS[0.1]):
+    for rate in (5e-4, 1e-3, 2e-3):
+      own = {'optimizer.learning_rate': rate}
+      add({'config': f':dense,num_steps={steps}', **own})
 
 
 def _text_rows():
