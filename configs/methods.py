@@ -15,10 +15,10 @@ NAMES = (
   'dense', 'static', 'set', 'rigl', 'magnitude', 'gradual', 'acdc', 'snip',
   'topkast',
 )  # fmt: skip
-# The large configs call gradual pruning 'magnitude', and add Powerpropagation.
+# Variants of the large configs, some with Powerpropagation.
 LARGE = (
-  'dense', 'static', 'set', 'rigl', 'magnitude', 'acdc', 'topkast',
-  'powerprop_magnitude', 'powerprop_topkast',
+  'dense', 'static', 'set', 'rigl', 'gradual', 'acdc', 'topkast',
+  'powerprop_gradual', 'powerprop_topkast',
 )  # fmt: skip
 
 # Patterns of Top-KAST; other methods train single entries.
@@ -37,8 +37,7 @@ START, END = 10_000 / 32_000, 25_000 / 32_000
 def choose(variant: str, alpha: float) -> tuple[str, float]:
   """Returns the method and alpha of a variant of `LARGE`."""
   name = variant.removeprefix('powerprop_')
-  alpha = alpha if variant.startswith('powerprop_') else 1.0
-  return 'gradual' if name == 'magnitude' else name, alpha
+  return name, alpha if name != variant else 1.0
 
 
 def unused(variant: str) -> list[str]:

@@ -27,7 +27,7 @@ KINDS = {'plain': {'alpha': 1}, 'powerprop': {'alpha': 2}, 'ham': {'ham': 1}}
 # Rows of the small Transformer-XL, `narrow` a smaller dense model, with the
 # middle one of the rates tried at 10%; and what they are multiplied with.
 TEXT = {
-  'narrow': 4e-3, 'static': 4e-3, 'rigl': 4e-3, 'magnitude': 2e-3,
+  'narrow': 4e-3, 'static': 4e-3, 'rigl': 4e-3, 'gradual': 2e-3,
   'topkast': 4e-3, 'powerprop_topkast': 4e-3,
 }  # fmt: skip
 TEXT_FACTORS = {0.2: (0.5, 1), 0.1: (0.5, 1, 2), 0.05: (1, 2)}
@@ -159,7 +159,7 @@ def imagenet_dense_to_sparse(add):
   add({'config': f':dense,ham={HAM}'})
   for distribution in DISTRIBUTIONS:
     for density in IMAGENET_DENSITIES:
-      for name in ('magnitude', 'powerprop_magnitude', 'acdc'):
+      for name in ('gradual', 'powerprop_gradual', 'acdc'):
         add(_variant(name, density, distribution=distribution))
       add(_variant('acdc', density, distribution=distribution, ham=HAM))
 
@@ -196,7 +196,7 @@ def language(add):
   """
   add({'config': ':dense'})
   for name in (
-    'static', 'set', 'rigl', 'magnitude', 'powerprop_magnitude', 'acdc',
+    'static', 'set', 'rigl', 'gradual', 'powerprop_gradual', 'acdc',
     'topkast', 'powerprop_topkast',
   ):  # fmt: skip
     for density in DENSITIES:

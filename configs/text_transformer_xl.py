@@ -38,8 +38,8 @@ TUNED = {
   'dense': (1e-3,) * 3, 'narrow': (2e-3, 4e-3, 4e-3),
   'static': (4e-3, 4e-3, 8e-3), 'set': (4e-3, 4e-3, 8e-3),
   'rigl': (4e-3, 4e-3, 8e-3), 'topkast': (2e-3, 4e-3, 4e-3),
-  'powerprop_topkast': (4e-3, 4e-3, 8e-3), 'magnitude': (2e-3, 2e-3, 4e-3),
-  'acdc': (2e-3,) * 3, 'powerprop_magnitude': (2e-3,) * 3,
+  'powerprop_topkast': (4e-3, 4e-3, 8e-3), 'gradual': (2e-3, 2e-3, 4e-3),
+  'acdc': (2e-3,) * 3, 'powerprop_gradual': (2e-3,) * 3,
 }  # fmt: skip
 SIZE = {
   'model': {

@@ -7,8 +7,8 @@ Reads the run folders below `--runs` and writes, for each table with a run (or
 each `--table`), the result of each seed as NAME.csv and the plots NAME_KIND.png
 into `--out`. Beside the folder, OUT.md shows all tables in it and the claims
 that they support or not; a text NAME.md in the folder is a remark for that
-page, by hand. In training.md beside it, each item that ends with `<!-- CLAIM -->`
-is brought up to date. Times of tables of cost are those of `python -m
+page, by hand. In training.md beside it, items that end with `<!-- CLAIM -->`
+are brought up to date. Times of tables of cost are those of `python -m
 benchmarks.cost --record=OUT/speed`.
 Cells without runs are those of the CSV files in `--stored`; without `--runs`
 all are.
