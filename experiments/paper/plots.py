@@ -234,27 +234,28 @@ def draw_histograms(lines: Sequence[lines_lib.Line]) -> Any:
 def _lines(table, cells: pd.DataFrame, results, runs) -> list[lines_lib.Line]:
   """Returns the runs of a table as trained: a panel a column, a line a row.
 
-  In a table with panels, the rows of the first. Of one row, as in pruning
-  curves, the columns are lines of one panel.
+  In a table with panels, the rows of the first; of one column, a panel for each
+  forward density. Of one row, as in pruning curves, the columns are lines of
+  one panel.
   """
   keys = [*table.headings, 'column']
   if table.panel is not None:
     cells = cells[cells.panel == cells.panel.iloc[0]]
   # Columns of several metrics show the same runs.
   columns = {str(c.where): c.label for c in reversed(table.columns)}.values()
+  is_single = len(columns) == 1
   trained = [where.get('share') is None for where in cells['where']]
   trained = cells.column.isin(columns) & np.array(trained)
   found = results.dropna(subset='run').merge(cells.loc[trained, keys], on=keys)
+  panel = table.headings[table.panel] if is_single and table.panel else None
   lines = []
   for row in found.to_dict('records'):
-    labels = [row[heading] for heading in table.headings if row[heading]]
-    line = lines_lib.Line(
-      row['column'], ' '.join(labels), runs[int(row['run'])]
-    )
-    lines.append(line)
+    labels = [row[h] for h in table.headings if row[h] and h != panel]
+    title = row[panel].partition(' / ')[0] if panel else row['column']
+    lines.append(lines_lib.Line(title, ' '.join(labels), runs[int(row['run'])]))
   if len({line.line for line in lines}) == 1:
     lines = [lines_lib.Line('', line.panel, line.run) for line in lines]
-  elif len(columns) == 1:
+  elif is_single and not panel:
     lines = [line._replace(panel='') for line in lines]
   return lines
 

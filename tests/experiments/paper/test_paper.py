@@ -9,7 +9,9 @@ import pytest
 from experiments import rundir
 from experiments.paper import __main__ as paper
 from experiments.paper import fill
+from experiments.paper import plots
 from experiments.paper import results
+from experiments.paper import runs as runs_lib
 from experiments.paper import tables
 from tests.experiments.paper import folders
 
@@ -96,6 +98,23 @@ def test_pruning_and_tasks_have_their_own_plots(tmp_path, capsys):
   assert 'ewc               | 1       |      50.00' in text
   assert (out / 'mnist_pruning_overlap.png').exists()
   assert (out / 'permuted_mnist_tasks.png').exists()
+
+
+def test_a_table_of_one_column_has_a_panel_for_each_density(tmp_path):
+  variants = (
+    'dense', 'topkast,density=0.1,backward_density=0.2',
+    'topkast,density=0.1,backward_density=1.0', 'static,density=0.1',
+    'static,density=0.2',
+  )  # fmt: skip
+  for i, variant in enumerate(variants):
+    folders.write_language(tmp_path / str(i), folders.language(variant), 2.0)
+  found, _ = runs_lib.read(tmp_path)
+  text = tables.TABLES['text']
+  results, _ = fill.fill(text, found, runs_lib.to_frame(found))
+  cells = fill.summarize(text, results)
+  figure = plots.of_table(text, cells, results, found)['training']()
+  lines = {axis.get_title(): len(axis.lines) for axis in figure.axes}
+  assert lines == {'100%': 1, '10%': 3, '20%': 1}
 
 
 def test_folders_left_out_and_refused_tables_leave_the_others(tmp_path, capsys):
