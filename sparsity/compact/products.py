@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 import functools
-import math
 from typing import Any
 
 import jax
@@ -59,10 +58,10 @@ def matmul(
       f'{_name(w)}expected x [..., in] and a weight (in, out), got '
       f'{x.shape} and {w.shape}'
     )
-  pixels = x.reshape(math.prod(x.shape[:-1]), 1, 1, x.shape[-1])
+  pixels = x[..., None, None, :]
   weight = (1, 1, *w.shape), kernels.PIXEL
   y = _conv(pixels, *_parts(w), weight, dtype, precision)
-  return y.reshape(*x.shape[:-1], w.shape[1])
+  return y[..., 0, 0, :]
 
 
 def conv(
@@ -184,7 +183,7 @@ def _conv_bwd(weight, dtype, precision, saved, dy):
   x, values, active = saved
   given = values.astype(dtype or values.dtype)
   dx = kernels.conv_dx(
-    dy, given, active, *weight, x.shape[1:3], precision=precision
+    dy, given, active, *weight, x.shape[-3:-1], precision=precision
   )
   dvalues = kernels.conv_dw(
     x.astype(dtype or x.dtype), dy, active, *weight, precision=precision

@@ -90,6 +90,7 @@ def isa() -> str:
 
 def forward(x, values, active, shape, window):
   """Returns y [batch, height, width, out]."""
+  x = _one_batch(x)
   y_shape = (x.shape[0], *window.output_size(*x.shape[1:3]), shape[3])
   result = jax.ShapeDtypeStruct(y_shape, jnp.result_type(x, values))
   if not isinstance(active, Structure):
@@ -101,6 +102,7 @@ def forward(x, values, active, shape, window):
 
 def input_gradient(dy, values, active, shape, window, image_size):
   """Returns dx [batch, *image_size, in]."""
+  dy = _one_batch(dy)
   result = jax.ShapeDtypeStruct(
     (dy.shape[0], *image_size, shape[2]), jnp.result_type(dy, values)
   )
@@ -115,7 +117,8 @@ def input_gradient(dy, values, active, shape, window, image_size):
 def weight_gradient(x, dy, active, shape, window):
   """Returns dvalues [k_B] in float32."""
   result = jax.ShapeDtypeStruct(active.columns.shape, jnp.float32)
-  arrays, strip = (x, dy, active.cells, active.columns), _strip(active, shape)
+  x, dy, strip = _one_batch(x), _one_batch(dy), _strip(active, shape)
+  arrays = x, dy, active.cells, active.columns
   return _call('weight_gradient', result, window, *arrays, strip=strip)
 
 
@@ -130,6 +133,10 @@ def _call(target, result, window, *arrays, **numbers):
     isa=np.int64(ISAS.index(isa())),
     **numbers,
   )
+
+
+def _one_batch(x):
+  return x.reshape(-1, *x.shape[-3:])
 
 
 def _strip(s, shape):

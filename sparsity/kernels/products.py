@@ -1,7 +1,8 @@
 """Products of a layer with a compact or masked weight.
 
 Each product checks shapes and dtypes and dispatches to an implementation. All
-are convolutions: a matrix product is one of images with a single pixel.
+are convolutions: a matrix product is one of images with a single pixel, whose
+batch may have any axes.
 
 Arguments of all products:
   active: the `Structure` of [kh * kw * in, out] whose entries are the values,
@@ -125,7 +126,7 @@ def conv(
   """
   _check_weight(active, shape, values)
   _check_image('x', x, shape[2])
-  result = (x.shape[0], *window.output_size(*x.shape[1:3]), shape[3])
+  result = (*x.shape[:-3], *window.output_size(*x.shape[-3:-1]), shape[3])
   return _dispatch(
     'forward', (x, values, active), (shape, window), result, precision
   )
@@ -152,7 +153,7 @@ def conv_dx(
     'input_gradient',
     (dy, values, active),
     (shape, window, image_size),
-    (dy.shape[0], *image_size, shape[2]),
+    (*dy.shape[:-3], *image_size, shape[2]),
     precision,
   )
 
@@ -176,8 +177,8 @@ def conv_dw(
   """
   _check_weight(active, shape)
   _check_image('x', x, shape[2])
-  _check_image('dy', dy, shape[3], window.output_size(*x.shape[1:3]))
-  if x.shape[0] != dy.shape[0]:
+  _check_image('dy', dy, shape[3], window.output_size(*x.shape[-3:-1]))
+  if x.shape[:-3] != dy.shape[:-3]:
     raise ValueError(f'expected one batch, got {x.shape} and {dy.shape}')
   return _dispatch(
     'weight_gradient',
@@ -200,12 +201,14 @@ def _dispatch(
 
   def call(module, **keywords):
     function = getattr(module, product)
-    return lambda *arrays: function(*arrays, *options, **keywords).astype(dtype)
+    return lambda *arrays: (
+      function(*arrays, *options, **keywords).astype(dtype).reshape(shape)
+    )
 
   dense = call(xla, precision=precision)
   if is_dense:
     return dense(*arrays)
-  on_cpu, is_pixel = dense, options[1].size == arrays[0].shape[1:3] == (1, 1)
+  on_cpu, is_pixel = dense, options[1].size == arrays[0].shape[-3:-1] == (1, 1)
   if implementation() == 'native':
     on_cpu = call(native)
   elif is_pixel and isinstance(arrays[2], Structure):
@@ -265,8 +268,9 @@ def _check_image(name, array, channels, size=None):
   """Raises unless an array is [batch, *size, channels]."""
   _check_float(name, array)
   height, width = size or ('height', 'width')
-  is_image = array.ndim == 4 and array.shape[-1] == channels
-  if not is_image or size not in (None, array.shape[1:3]):
+  is_batch = array.ndim == 4 or array.shape[-3:-1] == (1, 1)
+  is_image = is_batch and array.shape[-1] == channels
+  if not is_image or size not in (None, array.shape[-3:-1]):
     raise ValueError(
       f'expected {name} [batch, {height}, {width}, {channels}], got '
       f'{array.shape}: use masked weights for feature groups and other layouts'

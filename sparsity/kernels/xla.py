@@ -45,7 +45,7 @@ def input_gradient(
     (dy.astype(dtype), values.astype(dtype), active)
   )
   weight = _write_out(values, active, shape)
-  x = jax.ShapeDtypeStruct((dy.shape[0], *image_size, shape[2]), dy.dtype)
+  x = jax.ShapeDtypeStruct((*dy.shape[:-3], *image_size, shape[2]), dy.dtype)
   pull = jax.linear_transpose(
     lambda x: _convolve(x, weight, window, precision), x
   )
@@ -58,9 +58,11 @@ def weight_gradient(x, dy, active, shape, window, precision=None):
   dy, active = lax.optimization_barrier((dy.astype(dtype), active))
   x = x.astype(dtype)
   if _is_pixel(x, window):
-    gradient = jnp.dot(
-      x[:, 0, 0].T,
-      dy[:, 0, 0],
+    axes = tuple(range(x.ndim - 1))
+    gradient = jnp.tensordot(
+      x,
+      dy,
+      (axes, axes),
       precision=precision,
       preferred_element_type=jnp.float32,
     ).reshape(shape)
@@ -97,13 +99,12 @@ def weight_gradient(x, dy, active, shape, window, precision=None):
 
 
 def _is_pixel(x, window):
-  return window.size == x.shape[1:3] == (1, 1)
+  return window.size == x.shape[-3:-1] == (1, 1)
 
 
 def _convolve(x, weight, window, precision):
   if _is_pixel(x, window):
-    y = jnp.dot(x[:, 0, 0], weight[0, 0], precision=precision)
-    return y[:, None, None]
+    return jnp.dot(x, weight[0, 0], precision=precision)
   return lax.conv_general_dilated(
     x,
     weight,

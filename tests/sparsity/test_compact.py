@@ -304,6 +304,21 @@ def test_no_barrier_keeps_activations_for_the_backward_pass():
   assert sorted(activations) == [0, 0, 1, 1, 1]
 
 
+@pytest.mark.parametrize('name', ['native', 'xla'])
+def test_axes_of_the_batch_are_merged_for_native_kernels_only(name):
+  # XLA fuses a concatenation into a product of its axes, and keeps it else.
+  _, gradients, (params, state, batch) = perceptron(2, 'float32')
+  weights = sparsity.forward_weights(params, state)
+  apart = batch.reshape(2, 8, 256)
+  if name == 'native' and native.problem():
+    pytest.skip(native.problem())
+  with kernels.use(name):
+    compute = jax.jit(lambda *given: gradients(*given))
+    text = compute.lower(weights, apart).as_text()
+    jax.tree.map(assert_close, compute(weights, apart), compute(weights, batch))
+  assert ('tensor<16x' in text) == (name == 'native')
+
+
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_one_exported_program_serves_every_platform(dtype):
   _, gradients, (params, state, batch) = perceptron(2, dtype)
@@ -317,7 +332,7 @@ def test_one_exported_program_serves_every_platform(dtype):
   text = exported.mlir_module()
   # Two products forward, one to the inputs, two to the weights.
   short = {'float32': 'f32', 'bfloat16': 'bf16'}[dtype]
-  products = re.findall(r'dot_general.*: \(tensor<\d+x\d+x(\w+)>', text)
+  products = re.findall(r'dot_general.*: \(tensor<(?:\d+x)+(\w+)>', text)
   assert set(products) == {short}
   if not native.problem():
     assert len(re.findall(r'custom_call @sparsity_', text)) == 5
