@@ -247,7 +247,9 @@ def _lines(table, cells: pd.DataFrame, results, runs) -> list[lines_lib.Line]:
   trained = [where.get('share') is None for where in cells['where']]
   trained = cells.column.isin(columns) & np.array(trained)
   found = results.dropna(subset='run').merge(cells.loc[trained, keys], on=keys)
-  panel = table.headings[table.panel] if is_single and table.panel else None
+  panel = None
+  if is_single and table.panel is not None:
+    panel = table.headings[table.panel]
   lines = []
   for row in found.to_dict('records'):
     labels = [row[h] for h in table.headings if row[h] and h != panel]
