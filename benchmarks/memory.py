@@ -36,6 +36,8 @@ CONFIGS = {
   'wikitext103_base': 'wikitext103_transformer_xl.py:{},size=base',
   'wikitext103_large': 'wikitext103_transformer_xl.py:{},size=large',
 }
+for _name in ('enwik8_large', 'wikitext103_large'):
+  CONFIGS[f'{_name}, remat'] = f'{CONFIGS[_name]} --config.model.remat=blocks'
 # Masked storage takes as much at each density.
 METHODS = {
   'dense': ('dense', ['masked']),
@@ -67,9 +69,9 @@ def cells() -> Iterator[tuple[str, str, str]]:
 
 def make_config(name: str, method: str, storage: str) -> dict[str, Any]:
   """Returns the config of a run."""
-  file = ROOT / 'configs' / CONFIGS[name].format(METHODS[method][0])
-  overrides = [f'--config.method.storage={storage}']
-  config = plan.make(str(file), overrides).runs[0].config
+  file, *overrides = CONFIGS[name].format(METHODS[method][0]).split()
+  overrides.append(f'--config.method.storage={storage}')
+  config = plan.make(str(ROOT / 'configs' / file), overrides).runs[0].config
   if 'evaluation' in config:  # no part of the step; to divide as the batch does
     size = config['train']['batch_size']
     config['evaluation'] = {**config['evaluation'], 'batch_size': size}
@@ -132,10 +134,12 @@ def render(frame: pd.DataFrame) -> str:
   frame = frame.assign(
     place=frame.config.map(order), second=frame.method.map(order)
   ).sort_values(['place', 'second', 'storage', 'chips'], kind='stable')
-  table = frame[[*KEYS, 'batch', 'parameters', *SIZES, 'flops', 'fits']]
+  columns = ['batch', 'parameters', *SIZES, 'flops', 'cpu_s', 'fits']
+  table = frame[[*KEYS, *columns]]
   table = table.assign(
     parameters=(table.parameters / 1e6).map('{:.1f}M'.format),
     flops=table.flops.map('{:.3g}'.format),
+    cpu_s=table.cpu_s.map('{:.0f}'.format),
     fits=table.fits.map({True: 'yes', False: 'no'}),
     **{name: table[name].map('{:.3f}'.format) for name in SIZES},
   ).replace('nan', '')

@@ -20,7 +20,7 @@ def test_rows_end_at_the_first_topology_that_fits_and_are_kept(
     sizes = {'state': 1.0, 'peak': 3.5, 'arguments': 2.0 if fits else None}
     return sizes | {
       'chips': len(compiled), 'batch': 64, 'parameters': 277_000_000,
-      'flops': 1e12, 'fits': fits, 'jax': '0.10.2',
+      'flops': 1e12, 'cpu_s': 99, 'fits': fits, 'jax': '0.10.2',
     }  # fmt: skip
 
   monkeypatch.setattr(memory, 'FILE', tmp_path / 'memory.csv')
@@ -31,7 +31,9 @@ def test_rows_end_at_the_first_topology_that_fits_and_are_kept(
   lines = memory.render(memory.read()).splitlines()
   cells = [[x.strip() for x in line.split('|')[1:-1]] for line in lines[-3:]]
   assert [row[3] for row in cells] == compiled
-  assert [row[-1] for row in cells] == ['no', 'yes', 'yes']
+  assert [row[-2:] for row in cells] == [
+    ['99', 'no'], ['99', 'yes'], ['99', 'yes'],
+  ]  # fmt: skip
   assert [row[7] for row in cells] == ['', '2.000', '2.000']
   assert cells[0][5:7] == ['277.0M', '1.000']
 
