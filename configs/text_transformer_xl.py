@@ -31,15 +31,17 @@ from configs import language
 from configs import methods
 
 # Learning rates of each method by density, `narrow` those of dense models with
-# `params`: the best of the sweep `tune_text`. Methods that are not in it have a
+# `params` and `small_blocks` Top-KAST by blocks of 4 or 16: the best of the
+# sweeps `tune_text` and `tune_patterns`. Methods that are not in them have a
 # relative's, other densities those of the nearest, by the ratio.
 SHARES = (0.2, 0.1, 0.05)
 TUNED = {
   'dense': (1e-3,) * 3, 'narrow': (2e-3, 4e-3, 4e-3),
   'static': (4e-3, 4e-3, 8e-3), 'set': (4e-3, 4e-3, 8e-3),
   'rigl': (4e-3, 4e-3, 8e-3), 'topkast': (2e-3, 4e-3, 4e-3),
-  'powerprop_topkast': (4e-3, 4e-3, 8e-3), 'gradual': (2e-3, 2e-3, 4e-3),
-  'acdc': (2e-3,) * 3, 'powerprop_gradual': (2e-3,) * 3,
+  'powerprop_topkast': (4e-3, 4e-3, 8e-3), 'small_blocks': (4e-3,) * 3,
+  'gradual': (2e-3, 2e-3, 4e-3), 'powerprop_gradual': (2e-3,) * 3,
+  'acdc': (2e-3,) * 3,
 }  # fmt: skip
 SIZE = {
   'model': {
@@ -109,6 +111,8 @@ def _rate(variant: str, given: Mapping[str, Any]) -> float:
   share = given['density']
   if given['params'] < 1:
     variant, share = 'narrow', given['params']
+  if given['pattern'] in ('block_4', 'block_16'):
+    variant = 'small_blocks'
   nearest = min(SHARES, key=lambda x: abs(math.log(x / max(share, 1e-6))))
   return TUNED[variant][SHARES.index(nearest)]
 
