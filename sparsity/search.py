@@ -51,6 +51,7 @@ def search(
   *,
   first: jax.Array | None = None,
   origins: jax.Array | None = None,
+  is_rare: bool = False,
 ) -> tuple[Bracket, list[jax.Array]]:
   """Narrows each bracket until the count at `low` is k, or to one value.
 
@@ -61,6 +62,8 @@ def search(
     first: [G, N, T], values of the first pass, of searches that share their
       ranks: each is narrowed by the counts of all.
     origins: [G, N], of the ranks of each search.
+    is_rare: groups seldom need a pass. Groups of one shape then share their
+      program, which takes less time to compile and copies what it reads.
 
   Returns:
     The brackets, and their `low` by group, each [N].
@@ -85,7 +88,7 @@ def search(
     (bracket, _), values, is_likely, _ = carry
     is_searched = is_open(bracket)
     is_read = jnp.any(is_searched, axis=1)
-    counts = count(rank, groups, values, is_read, origins)
+    counts = count(rank, groups, values, is_read, origins, is_rare)
     new = narrow(bracket, ks, values.reshape(row), counts.reshape(row))
     width, now = (_distance(x.low, x.high) for x in (bracket, new))
     is_likely = ~is_likely | (now <= width // num_parts + 1)
@@ -134,27 +137,41 @@ def count(
   values: jax.Array,
   is_read: jax.Array,
   origins: jax.Array | None = None,
+  is_rare: bool = False,
 ) -> jax.Array:
   """Returns [G, N, T]: the number of ranks that are > values[g, n, t].
 
-  Groups where `is_read`, [G], is False count zero.
+  Groups where `is_read`, [G], is False count zero; `is_rare` as in `search`.
   """
-  is_read = jnp.pad(is_read, (0, 1))
   counts = jnp.zeros(values.shape, jnp.int32)
-  for g, leaves in enumerate(groups):
+  end = np.int32(len(groups))
+  each = [[g] for g in range(len(groups))]
+  for members in _alike(groups) if is_rare else each:
+    queue = jnp.where(is_read[np.array(members)], np.int32(members), end)
 
-    def read(carry, leaves=leaves):
+    def read(carry, members=members, queue=queue):
       g, counts = carry
+      place = jnp.sum(np.int32(members) < g)
+      leaves = lax.switch(place, [lambda m=m: groups[m] for m in members])
       row = count_group(rank, leaves, *_rows((values, origins), g))
       counts = lax.dynamic_update_index_in_dim(counts, row, g, 0)
-      return jnp.int32(len(groups)), counts
+      return jnp.min(jnp.where(queue > g, queue, end)), counts
 
-    # A loop of at most one round, as on a CPU a cond runs on one core. Its
+    # A loop, often of no or one round, as on a CPU a cond runs on one core. Its
     # index is no constant, so that groups of one shape share their program.
-    counts = lax.while_loop(
-      lambda carry: _rows(is_read, carry[0]), read, (jnp.int32(g), counts)
-    )[1]
+    carry = jnp.min(queue), counts
+    counts = lax.while_loop(lambda carry: carry[0] < end, read, carry)[1]
   return counts
+
+
+def _alike(groups: Sequence[Sequence[Any]]) -> list[list[int]]:
+  """Returns the indices of groups with the same shapes and dtypes."""
+  found: dict[Any, list[int]] = {}
+  for g, group in enumerate(groups):
+    leaves, structure = jax.tree.flatten(group)
+    kind = (structure, *map(jax.typeof, leaves))
+    found.setdefault(kind, []).append(g)
+  return list(found.values())
 
 
 def _rows(tree: Any, g: jax.Array) -> Any:

@@ -100,6 +100,7 @@ def find(
       low=jnp.broadcast_to(-totals - 1, ks.shape), high=jnp.full_like(ks, 1)
     ),
     origins=bracket.low,
+    is_rare=True,
   )
   return [
     [Cut(key + 1, -low - 1) for key, low in zip(*pair, strict=True)]

@@ -131,6 +131,19 @@ def test_each_layer_by_itself():
   assert topk.topk_masks({}, {}) == {}
 
 
+def test_layers_of_one_shape_have_their_own_ties():
+  random = np.random.default_rng(0)
+  scores = {
+    str(i): random.integers(0, 4, (6, 5 + i % 2)).astype(np.float32)
+    for i in range(6)
+  }
+  scores['2'] = random.normal(size=(6, 5)).astype(np.float32)  # no ties
+  ks = {name: 3 + 4 * int(name) for name in scores}
+  found = topk.topk_masks(scores, ks)
+  expected = jax.tree.map(oracle, scores, ks)
+  assert jax.tree.all(jax.tree.map(is_equal, found, expected))
+
+
 @pytest.mark.parametrize('k', [0, 12, 40])
 def test_all_layers_together_are_ranked_as_if_concatenated(k):
   scores = tree()
