@@ -147,12 +147,13 @@ def count(
   end = np.int32(len(groups))
   each = [[g] for g in range(len(groups))]
   for members in _alike(groups) if is_rare else each:
-    queue = jnp.where(is_read[np.array(members)], np.int32(members), end)
+    indices = np.array(members, np.int32)
+    queue = jnp.where(is_read[indices], indices, end)
+    choices = [lambda g=g: groups[g] for g in members]
 
-    def read(carry, members=members, queue=queue):
+    def read(carry, indices=indices, queue=queue, choices=choices):
       g, counts = carry
-      place = jnp.sum(np.int32(members) < g)
-      leaves = lax.switch(place, [lambda m=m: groups[m] for m in members])
+      leaves = lax.switch(jnp.sum(indices < g), choices)
       row = count_group(rank, leaves, *_rows((values, origins), g))
       counts = lax.dynamic_update_index_in_dim(counts, row, g, 0)
       return jnp.min(jnp.where(queue > g, queue, end)), counts
