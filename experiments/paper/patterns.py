@@ -36,11 +36,13 @@ def text() -> Table:
       f'{large.SMALL}:topkast,num_steps=750', 'text_patterns', _SWEEP,
       large.SEEDS,
     ),
-    Column('bits per character', {}, 'bits_per_character'),
+    Column('bits per character', {}, 'bits_per_character'), panel=0,
   )  # fmt: skip
 
 
-def _patterns(name: str, title: str, where, sweep: str, *columns) -> Table:
+def _patterns(
+  name: str, title: str, where, sweep: str, *columns, panel: int | None = None
+) -> Table:
   """Returns the table of patterns at two densities."""
   rows = (
     Row(
@@ -54,5 +56,5 @@ def _patterns(name: str, title: str, where, sweep: str, *columns) -> Table:
     name, f'Patterns of Top-KAST on {title}', ('D / B', 'pattern'), where,
     tuple(rows), columns, (sweep,), against=({'pattern': None},),
     across=(image.RATE,), varies=(image.RATE,), extra=('density',),
-    plots='choices',
+    plots='choices', panel=panel,
   )  # fmt: skip
