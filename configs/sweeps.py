@@ -122,15 +122,16 @@ def patterns(add):
   """fashion_topkast.py: patterns; text_transformer_xl.py:topkast too."""
   for density in (0.2, 0.1):
     for name in method_sections.PATTERNS:
-      add(_pattern(name, density))
+      keys = f':density={density},backward_density={2 * density},pattern={name}'
+      add({'config': keys})
 
 
 def tune_patterns(add):
-  """text_transformer_xl.py:topkast,num_steps=750: rates of patterns."""
+  """text_transformer_xl.py:num_steps=750: three rates of each pattern."""
   for density, middle in ((0.2, 2e-3), (0.1, 4e-3)):
     for name in method_sections.PATTERNS:
       for rate in (middle / 2, middle, 2 * middle):
-        add(_pattern(name, density, f',rate={rate}'))
+        add(_variant('topkast', density, pattern=name, rate=rate))
 
 
 def cost_text(add):
@@ -275,11 +276,6 @@ def _variant(name, density, backward=None, **keys):
   if name.endswith('topkast'):
     keys = {'backward_density': backward or 2 * density, **keys}
   return _small(name, density, **keys)
-
-
-def _pattern(name, density, more=''):
-  keys = f':density={density},backward_density={2 * density},pattern={name}'
-  return {'config': keys + more}
 
 
 def _small(name, density, **keys):
